@@ -1,0 +1,1 @@
+"""assent trains language models on what people prefer."""

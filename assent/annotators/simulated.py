@@ -1,0 +1,105 @@
+"""Simulated annotators: a documented utility, seen through Bradley-Terry noise, mistakes and ties.
+
+An annotator of sharpness s prefers answer a to b with probability sigmoid(s (u(a) - u(b))); with probability `mistakes`
+a choice is turned round; with probability `ties` a pair of utilities at most a twelfth apart is called a tie.
+Bradley & Terry 1952; mistakes as in Christiano et al. 2017, section 2.2.3 (arXiv:1706.03741).
+"""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from assent.errors import AssentError, did_you_mean
+from assent.feedback.comparison import Comparison
+from assent.functional.one_sentence import utility
+from assent.records import Feedback, Prompt, Query, Response
+
+CLOSE = 1.5 / 12
+"""Answers whose utilities differ by less may be called a tie: by no more than half of one of the six marks."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """How one annotator differs from the noise-free judge."""
+
+    sharpness: float
+    mistakes: float
+    ties: float
+
+
+PEOPLE: Mapping[str, Person] = {
+    "careful": Person(sharpness=30.0, mistakes=0.02, ties=0.5),
+    "usual": Person(sharpness=15.0, mistakes=0.08, ties=0.3),
+    "hasty": Person(sharpness=8.0, mistakes=0.2, ties=0.1),
+}
+"""The three annotators of the demo, most reliable first."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them."""
+
+    people: tuple[str, ...] = tuple(PEOPLE)
+    """Names from careful, usual, hasty; each query goes to one of them by lot."""
+    shuffled: bool = False
+    """Negative control: every choice is decided by a coin, so that nothing can be learned."""
+
+    def __post_init__(self) -> None:
+        if not self.people:
+            raise AssentError("nobody is there to answer: people is empty")
+        for name in self.people:
+            if name not in PEOPLE:
+                raise AssentError(f"no simulated annotator '{name}'{did_you_mean(name, PEOPLE)}")
+
+    def answer(
+        self,
+        queries: Iterable[Query],
+        prompts: Mapping[str, Prompt],
+        responses: Mapping[str, Response],
+        seed: int,
+        now: datetime,
+    ) -> Iterator[Feedback]:
+        """Answer comparisons; each answer follows from the seed and the query alone, whatever was asked before.
+
+        Args:
+            prompts, responses: by id, at least those that the queries name.
+            now: written on every answer (a simulated annotator has no clock of its own).
+        """
+        for query in queries:
+            if query.kind != "comparison":
+                raise AssentError(f"simulated annotators answer comparisons, not {query.kind}s")
+            luck = random.Random(f"{seed} {query.id}")
+            name = luck.choice(self.people)
+            shown = list(query.items)
+            luck.shuffle(shown)
+            worth = [true_utility(prompts[query.prompt], responses[item]) for item in shown]
+            yield Feedback(
+                query=query.id,
+                annotator=f"simulated:{name}",
+                answer=_compare(shown, worth, PEOPLE[name], luck, self.shuffled),
+                at=now.isoformat(),
+                seconds=round(luck.lognormvariate(2.0, 0.5), 1),
+                shown=tuple(shown),
+            )
+
+
+def true_utility(prompt: Prompt, response: Response) -> float:
+    """The noise-free judge."""
+    return utility(prompt.text, response.text, response.finished)
+
+
+def _compare(
+    shown: Sequence[str], worth: Sequence[float], person: Person, luck: random.Random, shuffled: bool
+) -> Comparison:
+    gap = worth[0] - worth[1]
+    if shuffled:
+        return Comparison(preferred=luck.choice(shown))
+    if abs(gap) < CLOSE and luck.random() < person.ties:
+        return Comparison(verdict="tie")
+    first = luck.random() < 1 / (1 + math.exp(-person.sharpness * gap))
+    if luck.random() < person.mistakes:
+        first = not first
+    strength = 1 if abs(gap) < 1 / 6 else 2 if abs(gap) < 1 / 3 else 3
+    return Comparison(preferred=shown[0] if first else shown[1], strength=strength)

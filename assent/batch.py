@@ -1,0 +1,139 @@
+"""What an objective sees: small tensors, already gathered from the model, that know how to average themselves.
+
+A step of the optimiser may be fed in several parts (packs, accumulation, ranks). So that a mean is the mean over
+the whole step and not a mean of means, every batch carries the step's totals and averages through `mean`; the
+loss values of the parts add up to the loss of the step.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """A part of a step's loss, and metrics; both add up over the parts of the step."""
+
+    value: Tensor  # ()
+    metrics: dict[str, Tensor]  # each (), detached
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Completion tokens to imitate."""
+
+    logprobs: Tensor  # (N,) log pi of each trained token
+    weight: Tensor  # (N,)
+    total: float = 0.0
+    """Weight of the whole step's trained tokens; 0: this batch is the whole step."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted mean of (N,) over the trained tokens of the whole step -> ()."""
+        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Comparisons of scalar scores: rows are pairs."""
+
+    chosen: Tensor  # (B,) r(x, y_chosen)
+    rejected: Tensor  # (B,)
+    p_chosen: Tensor  # (B,) target probability that chosen is better: 1, 0.5 for a tie, or soft
+    margin: Tensor  # (B,)
+    weight: Tensor  # (B,)
+    total: float = 0.0
+    """Weight of the whole step's pairs; 0: this batch is the whole step."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted mean of (B,) over the pairs of the whole step -> ()."""
+        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons of log-probabilities summed over each completion, end token included: rows are pairs."""
+
+    chosen: Tensor  # (B,) log pi(y_chosen | x)
+    rejected: Tensor  # (B,)
+    reference_chosen: Tensor  # (B,) log ref(y_chosen | x)
+    reference_rejected: Tensor  # (B,)
+    chosen_tokens: Tensor  # (B,) lengths
+    rejected_tokens: Tensor  # (B,)
+    p_chosen: Tensor  # (B,)
+    weight: Tensor  # (B,)
+    total: float = 0.0
+    """Weight of the whole step's pairs; 0: this batch is the whole step."""
+
+    @property
+    def margin(self) -> Tensor:
+        """(log pi - log ref)(chosen) - (log pi - log ref)(rejected), (B,)."""
+        return (self.chosen - self.reference_chosen) - (self.rejected - self.reference_rejected)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted mean of (B,) over the pairs of the whole step -> ()."""
+        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """Completions that were approved or disapproved, each on its own."""
+
+    logprobs: Tensor  # (B,) log pi(y | x)
+    reference_logprobs: Tensor  # (B,)
+    desirable: Tensor  # (B,) bool
+    weight: Tensor  # (B,)
+    mismatched: Tensor  # (B,) log pi(y' | x) - log ref(y' | x) of another prompt's completion y', without gradient
+    total: float = 0.0
+    """Weight of the whole step's completions; 0: this batch is the whole step."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted mean of (B,) over the completions of the whole step -> ()."""
+        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Completions that the policy drew, padded on the right; everything an advantage is made of."""
+
+    mask: Tensor  # (B, T) bool: completion tokens
+    logprobs: Tensor  # (B, T) of the policy that drew them, recomputed by the trainer
+    reference_logprobs: Tensor  # (B, T)
+    scores: Tensor  # (B,) of whole completions
+    groups: Tensor  # (B,) long: which prompt
+    values: Tensor | None = None  # (B, T) of the value model, where the objective wants one
+
+
+class Advantages(NamedTuple):
+    """What each token did better than expected, and what the value model should have expected."""
+
+    advantages: Tensor  # (B, T)
+    returns: Tensor | None  # (B, T)
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Actions:
+    """A part of a rollout under the policy being trained, padded on the right."""
+
+    mask: Tensor  # (B, T) bool
+    logprobs: Tensor  # (B, T) of the policy now, with gradient
+    old_logprobs: Tensor  # (B, T) of the policy that drew them
+    reference_logprobs: Tensor  # (B, T)
+    advantages: Tensor  # (B, T)
+    values: Tensor | None = None  # (B, T) of the value model now, with gradient
+    old_values: Tensor | None = None  # (B, T)
+    returns: Tensor | None = None  # (B, T)
+    entropy: Tensor | None = field(default=None)  # (B, T), detached
+    tokens: float = 0.0
+    """Completion tokens in the whole step; 0: this batch is the whole step."""
+    sequences: float = 0.0
+    """Completions in the whole step; 0: this batch is the whole step."""
+
+    def token_mean(self, values: Tensor) -> Tensor:
+        """Mean of (B, T) over the completion tokens of the whole step -> ()."""
+        return torch.where(self.mask, values, 0.0).sum() / (self.tokens or self.mask.sum())
+
+    def sequence_mean(self, values: Tensor) -> Tensor:
+        """Mean of (B,) over the completions of the whole step -> ()."""
+        return values.sum() / (self.sequences or len(values))

@@ -1,0 +1,208 @@
+"""assent COMMAND [recipe.toml] [--key value ...]: every stage is a command, and flags come from the stage's own fields."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from assent.config import Setting, override, read_recipe, settings
+from assent.errors import AssentError, did_you_mean
+from assent.registry import describe, names
+
+DEMO = Path(__file__).parent / "data" / "demo.toml"
+STORY = (
+    ("demo", "the whole loop on a small language model, from answers to a report; start here"),
+    ("run", "the stages of a recipe, round after round"),
+)
+LOSSES = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 2 after bad input, 130 after Ctrl-C."""
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except AssentError as error:
+        print(f"assent: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("assent: stopped; the same command goes on from what is saved", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise AssentError(f"{message} (see '{self.prog} --help')")
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"assent {version('assent')}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    known = [name for _, group in _groups() for name, _ in group]
+    if command not in known:
+        raise AssentError(f"no command '{command}'{did_you_mean(command, known)} (see 'assent --help')")
+    return _run(command, rest)
+
+
+def _run(command: str, rest: list[str]) -> int:
+    from assent.stages.iterate import Iterate, perform, stage
+    from assent.store.runs import Setup, open_run
+
+    looping = command in ("run", "demo")
+    made = Iterate() if looping else stage(command)
+    known = {**settings(Setup()), **settings(made)}
+    given, positional, again = _parse(command, made, known, rest)
+    recipe_path = next((word for word in positional if word.endswith(".toml")), str(DEMO) if command == "demo" else "")
+    others = [word for word in positional if word != recipe_path]
+    if others and "file" not in settings(made):
+        raise AssentError(f"'{command}' takes a recipe (.toml) and flags, not '{others[0]}'")
+    if others:
+        given["file"] = others[0]
+    recipe = read_recipe(Path(recipe_path)) if recipe_path else {}
+    setup, shared = Setup(), settings(Setup())
+    _check_recipe(recipe, recipe_path)
+    top = {k: v for k, v in recipe.items() if k in shared}
+    setup = override(setup, top, recipe_path)
+    flags = {k: v for k, v in given.items() if k in shared}
+    setup = override(setup, flags, f"assent {command}")
+    own = {k: v for k, v in given.items() if k not in shared}
+    table = {k: v for k, v in recipe.items() if k in settings(Iterate())} if looping else recipe.get(command, {})
+    made = override(override(made, table, f"{recipe_path} [{command}]"), own, f"assent {command}")
+    existing = setup.run / "recipe.toml"
+    if existing.exists() and Path(recipe_path or ".").resolve() != existing.resolve():
+        setup = _as_before(setup, read_recipe(existing), {**top, **flags})
+    from assent.training.loop import Stopped
+
+    with open_run(setup) as run:
+        try:
+            if looping:
+                made(run, recipe)
+            elif getattr(type(made), "tool", False):
+                made(run, command)
+            else:
+                if again:
+                    run.forget(command)
+                before = run.result(run.key(command))
+                result = perform(run, command, made)
+                _say(run.key(command), result, before is not None, setup.run)
+        except Stopped as stopped:
+            print(f"assent: {stopped}", file=sys.stderr)
+            return 130
+    return 0
+
+
+def _as_before(setup: Any, before: dict[str, Any], given: dict[str, Any]) -> Any:
+    """A run that is continued keeps its own set-up where nobody says otherwise."""
+    kept = {k: v for k, v in before.items() if k in settings(setup) and k not in given}
+    return override(setup, kept, str(setup.run / "recipe.toml"))
+
+
+def _check_recipe(recipe: dict[str, Any], path: str) -> None:
+    """Refuse keys and tables that nothing reads, before anything is started."""
+    from assent.stages.iterate import Iterate, commands, stage
+    from assent.store.runs import Setup
+
+    top = {**settings(Setup()), **settings(Iterate())}
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            plain = name.rsplit("-", 1)[0] if name.rsplit("-", 1)[-1].isdigit() else name
+            if plain not in commands():
+                raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, commands())}")
+            override(stage(plain), value, f"{path} [{name}]")
+        elif name not in top:
+            raise AssentError(f"{path}: no setting '{name}'{did_you_mean(name, [*top, *commands()])}")
+
+
+def _parse(
+    command: str, made: Any, known: dict[str, Setting], rest: list[str]
+) -> tuple[dict[str, Any], list[str], bool]:
+    """What the command line says: settings, positional words, and whether to start afresh."""
+    parser = _Parser(
+        prog=f"assent {command}",
+        description=(type(made).__doc__ or "").strip(),
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="recipe.toml" if "file" not in known else "file")
+    parser.add_argument("--again", action="store_true", help="start this stage afresh, although it was begun or done")
+    owner = None
+    group: Any = parser
+    for setting in known.values():
+        if setting.owner is not owner:
+            owner = setting.owner
+            group = parser.add_argument_group(owner.__name__, (owner.__doc__ or "").split("\n")[0])
+        flag, shown = "--" + setting.name.replace("_", "-"), _shown(setting.value)
+        help_text = f"{setting.help} [{shown}]".replace("%", "%%")
+        if setting.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        else:
+            group.add_argument(flag, metavar=_kind(setting), default=None, help=help_text)
+    spaces, unknown = parser.parse_known_intermixed_args(rest)
+    for word in unknown:
+        if word.startswith("-"):
+            flags = [name.replace("_", "-") for name in (*known, "again")]
+            hint = did_you_mean(word.lstrip("-").split("=")[0], flags).replace("'", "'--", 1)
+            raise AssentError(f"'assent {command}' has no flag '{word}'{hint} (see 'assent {command} --help')")
+    values = {k: v for k, v in vars(spaces).items() if v is not None and k not in ("words", "again")}
+    return values, [*spaces.words], spaces.again
+
+
+def _overview() -> str:
+    lines = ["assent trains language models on what people prefer.", "", "  assent COMMAND [recipe.toml] [--key value ...]", ""]
+    for title, group in _groups():
+        lines.append(title)
+        lines += [f"  {name:<12} {_short(text)}" for name, text in group]
+        lines.append("")
+    return "\n".join([*lines, "'assent COMMAND --help' explains a command and every setting it has."])
+
+
+def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
+    prepare = ("pretrain", "sft", "generate", "label", "reward")
+    policies = [name for name in names("objectives") if name not in LOSSES]
+    others = [n for n in names("stages") if n not in (*prepare, "online", "offline", "iterate")]
+    return [
+        ("The whole loop", list(STORY)),
+        ("Stages", [(name, describe("stages", name)) for name in prepare]),
+        ("Optimising the policy", [(name, describe("objectives", name)) for name in policies]),
+        ("Measuring, and files", [(name, describe("stages", name)) for name in others]),
+    ]
+
+
+def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:
+    facts = ", ".join(f"{k} {_number(v)}" for k, v in result.items() if isinstance(v, int | float | str))
+    print(f"{key}: {'already done in' if before else 'done in'} {folder}: {facts}" + ("; --again does it afresh" if before else ""))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:99].rsplit(" ", 1)[0] + " ..."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value) if str(value) else "none"
+
+
+def _kind(setting: Setting) -> str:
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(setting.type) is Literal:
+        return "{" + ",".join(map(str, get_args(setting.type))) + "}"
+    return {int: "N", float: "X", str: "TEXT"}.get(setting.type, "VALUE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; this file turns each into the others.
+
+A stage may hold other frozen dataclasses (an objective, the training settings); outside, their fields lie flat beside
+its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from assent.errors import AssentError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field that a person can set."""
+
+    name: str
+    type: Any
+    value: Any
+    help: str
+    owner: type
+
+
+def settings(instance: Any) -> dict[str, Setting]:
+    """Every field of a dataclass instance and of the dataclasses in it, flat, in order of declaration."""
+    found = {setting.name: setting for setting in _walk(instance)}
+    assert len(found) == sum(1 for _ in _walk(instance)), f"two fields of {type(instance).__name__} share a name"
+    return found
+
+
+def override(instance: T, table: Mapping[str, Any], where: str) -> T:
+    """Return a copy with the fields named in `table` replaced; strings are read as the field's type.
+
+    Raises:
+        AssentError: a key that is no field (with the nearest one), or a value of the wrong type.
+    """
+    known = settings(instance)
+    for key in table:
+        if key not in known:
+            raise AssentError(f"{where} has no setting '{key}'{did_you_mean(key, known)}")
+    values = {key: _checked(known[key], value, where) for key, value in table.items()}
+    try:
+        return _replace(instance, values)
+    except ValueError as error:
+        raise AssentError(f"{where}: {error}") from None
+
+
+def table(instance: Any) -> dict[str, Any]:
+    """The settings as a flat TOML table: resolved values, without those that are None."""
+    return {name: _plain(s.value) for name, s in settings(instance).items() if s.value is not None}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a TOML recipe.
+
+    Raises:
+        AssentError: no such file, or not TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AssentError(f"no recipe at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AssentError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise AssentError(f"cannot read the recipe {path}: {error.strerror}") from None
+
+
+def write_recipe(recipe: Mapping[str, Any]) -> str:
+    """A recipe as TOML text."""
+    return tomli_w.dumps(recipe)
+
+
+def _walk(instance: Any) -> Iterator[Setting]:
+    hints = get_type_hints(type(instance))
+    documented = _docstrings(type(instance))
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value)
+        elif field.init:
+            yield Setting(field.name, hints[field.name], value, documented.get(field.name, ""), type(instance))
+
+
+def _replace(instance: T, values: Mapping[str, Any]) -> T:
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):  # type: ignore[arg-type]
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replace(value, values)
+        elif field.name in values:
+            changes[field.name] = values[field.name]
+    return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
+
+
+def _checked(setting: Setting, value: Any, where: str) -> Any:
+    if isinstance(value, str) and "tuple" in str(setting.type):
+        value = tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        return TypeAdapter(setting.type).validate_python(value)
+    except ValidationError as error:
+        wanted = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise AssentError(f"{where}: {setting.name} = {value!r} will not do: it should be {wanted}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def _docstrings(cls: type) -> dict[str, str]:
+    """The string that stands under each field of a dataclass, as one paragraph."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found

@@ -1,0 +1,15 @@
+"""What went wrong and what to do about it, in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AssentError(Exception):
+    """A mistake that the person at the keyboard can mend: printed as one line, exit status 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known word, or the list of known words if none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

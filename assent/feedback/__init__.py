@@ -1,0 +1,93 @@
+"""What a person can say, one file a kind: answers name items by id, never by the side of the screen."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from functools import cache
+from typing import Any, ClassVar, Protocol, cast
+
+from assent import records
+from assent.errors import AssentError, did_you_mean
+from assent.records import Example, Prompt, Query, Response
+from assent.registry import resolve
+
+
+class Answer(records.Answer, Protocol):
+    """What every kind of feedback offers."""
+
+    takes: ClassVar[range]
+    """How many items a query of this kind may show."""
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Ids of the items that the answer names."""
+        ...
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> tuple[Example, ...]:
+        """Turn the answer into currencies; `responses` holds every item of the query, by id."""
+        ...
+
+
+def kind_of(answer: records.Answer) -> str:
+    """The name of the file in which an answer's class stands."""
+    return type(answer).__module__.rpartition(".")[2]
+
+
+def body(answer: records.Answer) -> dict[str, Any]:
+    """An answer as JSON-able values; `parse` turns them back."""
+    return cast(dict[str, Any], _thaw(asdict(cast(Any, answer))))
+
+
+def parse(kind: str, values: Mapping[str, Any]) -> Answer:
+    """Make an answer of JSON values from a stranger.
+
+    Raises:
+        AssentError: an unknown kind or field, a missing field, or a value that the kind refuses.
+    """
+    made, known, needed = _shape(kind)
+    if not isinstance(values, Mapping):
+        raise AssentError(f"a {kind} is an object with {', '.join(known)}, not {type(values).__name__}")
+    for name in values:
+        if name not in known:
+            raise AssentError(f"a {kind} has no '{name}'{did_you_mean(name, known)}")
+    for name in needed:
+        if name not in values:
+            raise AssentError(f"a {kind} needs '{name}'")
+    return cast(Answer, made(**{name: _freeze(value) for name, value in values.items()}))
+
+
+def check(answer: records.Answer, query: Query) -> Answer:
+    """Return the answer if the query asked for such a one.
+
+    Raises:
+        AssentError: another kind, a wrong number of items in the query, or an item that the query did not show.
+    """
+    given, kind = cast(Answer, answer), kind_of(answer)
+    if kind != query.kind:
+        raise AssentError(f"query {query.id} asks for a {query.kind}, not for a {kind}")
+    if len(query.items) not in given.takes or len(set(query.items)) < len(query.items):
+        raise AssentError(f"query {query.id} shows {len(query.items)} items, which no {kind} can answer")
+    for item in given.items:
+        if item not in query.items:
+            raise AssentError(f"query {query.id} did not show item '{item}'")
+    return given
+
+
+@cache
+def _shape(kind: str) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+    made = resolve("feedback", kind)
+    given = fields(made)
+    return made, tuple(field.name for field in given), tuple(field.name for field in given if field.default is MISSING)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(part) for part in value)
+    return tuple((key, _freeze(part)) for key, part in value.items()) if isinstance(value, Mapping) else value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_thaw(part) for part in value]
+    return {key: _thaw(part) for key, part in value.items()} if isinstance(value, dict) else value

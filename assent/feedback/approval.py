@@ -1,0 +1,30 @@
+"""Thumbs up or thumbs down for one item."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from assent.errors import AssentError
+from assent.records import Example, Label, Prompt, Query, Response
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Whether the item is good enough."""
+
+    takes: ClassVar[range] = range(1, 2)
+    approved: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.approved, bool):
+            raise AssentError(f"an approval is true or false, not {self.approved!r}")
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        return ()
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> tuple[Example, ...]:
+        """One label, 1 or 0."""
+        return (Label(prompt, responses[query.items[0]].text, float(self.approved), weight, (feedback_id,)),)

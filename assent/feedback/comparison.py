@@ -1,0 +1,52 @@
+"""Which of two items is the better, and by how much; or a tie; or that both are bad; or that it cannot be told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from assent.errors import AssentError, did_you_mean
+from assent.records import Example, Label, Preference, Prompt, Query, Response
+
+Verdict = Literal["better", "tie", "both bad", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A judgement of two items; `cannot tell` is kept, and nobody trains on it."""
+
+    takes: ClassVar[range] = range(2, 3)
+    preferred: str = ""
+    """Id of the better item; empty unless the verdict is `better`."""
+    strength: int = 1
+    """1 slightly, 2 clearly, 3 much better."""
+    verdict: Verdict = "better"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.preferred, str):
+            raise AssentError(f"the preferred item of a comparison is an id, not {self.preferred!r}")
+        if self.verdict not in get_args(Verdict):
+            raise AssentError(f"no verdict '{self.verdict}'{did_you_mean(str(self.verdict), get_args(Verdict))}")
+        if type(self.strength) is not int or self.strength not in (1, 2, 3):
+            raise AssentError(f"the strength of a comparison is 1, 2 or 3, not {self.strength!r}")
+        if (self.verdict == "better") != bool(self.preferred):
+            raise AssentError(f"verdict '{self.verdict}', preferred '{self.preferred}': 'better' alone names an item")
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        return (self.preferred,) if self.preferred else ()
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> tuple[Example, ...]:
+        """One preference (half a win each for a tie), or two labels of 0 if both are bad; strength gives no margin."""
+        first, second = sorted(query.items, key=lambda item: item != self.preferred)
+        one, other, source = responses[first].text, responses[second].text, (feedback_id,)
+        match self.verdict:
+            case "better":
+                return (Preference(prompt, one, other, weight=weight, sources=source),)
+            case "tie":
+                return (Preference(prompt, one, other, p_chosen=0.5, weight=weight, sources=source),)
+            case "both bad":
+                return tuple(Label(prompt, text, 0.0, weight, source) for text in (one, other))
+            case "cannot tell":
+                return ()

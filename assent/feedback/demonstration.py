@@ -1,0 +1,30 @@
+"""An answer that a person wrote, to be imitated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from assent.errors import AssentError
+from assent.records import Example, Imitation, Prompt, Query, Response
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Written from the prompt alone, or after seeing items that were all bad."""
+
+    takes: ClassVar[range] = range(1000)
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise AssentError(f"a demonstration is a text, not {self.text!r}")
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        return ()
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> tuple[Example, ...]:
+        """One completion to imitate."""
+        return (Imitation(prompt, self.text, weight, (feedback_id,)),)

@@ -1,0 +1,41 @@
+"""How good one item is, from 1 to 7, along one axis or several."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar
+
+from assent.errors import AssentError
+from assent.records import Example, Label, Prompt, Query, Response
+
+
+@dataclass(frozen=True)
+class Rating:
+    """(axis, value) pairs, kept in the order of the axes' names; a mapping is taken as well."""
+
+    takes: ClassVar[range] = range(1, 2)
+    axes: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        pairs = tuple(self.axes.items()) if isinstance(self.axes, Mapping) else self.axes
+        if not pairs or not isinstance(pairs, tuple) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            raise AssentError(f"a rating is pairs of axis and value, at least one, not {self.axes!r}")
+        for axis, value in pairs:
+            if not isinstance(axis, str) or not axis:
+                raise AssentError(f"an axis of a rating has a name, not {axis!r}")
+            if type(value) not in (int, float) or not 1 <= value <= 7:
+                raise AssentError(f"a rating of '{axis}' is a number from 1 to 7, not {value!r}")
+        if len(dict(pairs)) < len(pairs):
+            raise AssentError(f"a rating names each axis once, not {', '.join(axis for axis, _ in pairs)}")
+        object.__setattr__(self, "axes", tuple(sorted(pairs)))
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        return ()
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> tuple[Example, ...]:
+        """One label: the mean over the axes, on the raw scale of 1 to 7."""
+        value = fmean(value for _, value in self.axes)
+        return (Label(prompt, responses[query.items[0]].text, value, weight, (feedback_id,)),)

@@ -1,0 +1,83 @@
+"""A rate and how sure one may be of it: Wilson intervals for independent votes, a bootstrap for clustered ones."""
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Interval(NamedTuple):
+    """A rate with its confidence limits."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+
+
+class WinRate(NamedTuple):
+    """How often one side won, a tie counting half; always printed with W / T / L."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    wins: int
+    ties: int
+    losses: int
+
+
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a binomial proportion. Wilson 1927 (doi:10.1080/01621459.1927.10502953).
+
+    `successes` may be half-integral (ties), for which the interval is a little too wide. n = 0: rate NaN, from 0 to 1.
+    """
+    if n == 0:
+        return Interval(float("nan"), 0.0, 1.0, 0)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = successes / n
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (rate * (1 - rate) / n + z**2 / (4 * n**2)) ** 0.5
+    return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)), n)
+
+
+def bootstrap(
+    values: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """Percentile interval of the mean of `values`, drawing whole clusters. Efron 1979; Field & Welsh 2007.
+
+    Args: values: (N,). clusters: (N,) labels; values of one cluster (a prompt, an annotator) need not be independent.
+    Returns: n counts the values; with fewer than two clusters the limits are NaN, for nothing is known of them.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums, sizes = np.bincount(index, weights=x), np.bincount(index)
+    if len(sizes) < 2:
+        return Interval(float(x.mean()) if len(x) else float("nan"), float("nan"), float("nan"), len(x))
+    random = np.random.default_rng(seed)
+    draws = (random.integers(len(sizes), size=len(sizes)) for _ in range(resamples))
+    means = [sums[drawn].sum() / sizes[drawn].sum() for drawn in draws]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(x.mean()), float(low), float(high), len(x))
+
+
+def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> WinRate:
+    """(W + T / 2) / N with a Wilson interval: for one vote a prompt."""
+    interval = wilson(wins + ties / 2, wins + ties + losses, confidence)
+    return WinRate(*interval, wins, ties, losses)
+
+
+def clustered_win_rate(
+    outcomes: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> WinRate:
+    """The win rate of `outcomes` (N,) (1 won, 1/2 tied, 0 lost) with a bootstrap over prompts: for several votes each."""
+    x = np.asarray(outcomes, dtype=np.float64)
+    interval = bootstrap(x, clusters, resamples, seed, confidence)
+    return WinRate(*interval, int((x > 0.5).sum()), int((x == 0.5).sum()), int((x < 0.5).sum()))
+
+
+def accuracy(correct: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The share of `correct` (N,) (1 right, 0 wrong, 1/2 undecided), with a Wilson interval."""
+    x = np.asarray(correct, dtype=np.float64)
+    return wilson(float(x.sum()), len(x), confidence)

@@ -1,0 +1,126 @@
+"""Our own sampler: each prompt is read once for its n samples, finished rows leave, one code path on CPU and GPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from assent.models.attention import Cache, Pack, Tree, pack
+from assent.models.forward import head
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: from the model's own distribution at a temperature, nothing cut off."""
+
+    temperature: float = 1.0
+    """Divides the logits; the same value is used wherever log-probabilities are computed. 0: the likeliest token."""
+    max_new_tokens: int = 48
+    """A completion is cut here; one that was cut has no end token."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.max_new_tokens < 1:
+            raise ValueError("temperature must be at least 0 and max_new_tokens at least 1")
+
+
+class Sample(NamedTuple):
+    """One completion as the model drew it."""
+
+    prompt: int  # which of the prompts
+    ids: tuple[int, ...]  # with the end token, if it came
+    logprobs: tuple[float, ...]  # of each id when it was drawn: a diagnostic, the trainer computes its own
+    finished: bool
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    n: int,
+    sampling: Sampling,
+    ends: frozenset[int],
+    generator: torch.Generator,
+) -> list[Sample]:
+    """Draw n completions of each prompt, in order of prompts.
+
+    Args:
+        prompts: token ids, at least one each.
+        ends: ids that end a completion.
+        generator: decides every draw; it lives on the CPU or on the model's device.
+    """
+    device = next(model.parameters()).device
+    to_logits = head(model)
+    trees = pack([Tree(ids, ((),)) for ids in prompts]).to(device)
+    cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
+    hidden = _prefill(model, trees, cache)
+    logits = to_logits(hidden).float().repeat_interleave(n, 0)  # (R, V)
+    rows = torch.arange(len(prompts) * n, device=device)  # which completion each live row is
+    stop = torch.tensor(sorted(ends), device=device)
+    ids = torch.full((len(rows), sampling.max_new_tokens), -1, device=device)
+    drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
+    alive = torch.ones(len(rows), dtype=torch.bool, device=device)
+    for step in range(sampling.max_new_tokens):
+        token, logprob = _draw(logits, sampling.temperature, generator)
+        ids[rows[alive], step] = token[alive]
+        drawn[rows[alive], step] = logprob[alive]
+        alive = alive & ~torch.isin(token, stop)
+        left = int(alive.sum())
+        if left == 0 or step + 1 == sampling.max_new_tokens:
+            break
+        if left <= 0.75 * len(rows):
+            keep = alive.nonzero()[:, 0]
+            cache.keep(keep)
+            rows, token, alive = rows[keep], token[keep], alive[keep]
+        logits = to_logits(_step(model, token, cache)).float()
+    return [_finished(i // n, row, logprobs, ends) for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))]
+
+
+def _prefill(model: nn.Module, trees: Pack, cache: Cache) -> Tensor:
+    """Read the prompts and return the state of each one's last token, (prompts, H)."""
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    out = body(
+        input_ids=trees.tokens,
+        position_ids=trees.positions,
+        attention_mask=trees.mask,
+        shared=trees,
+        cache=cache,
+        use_cache=False,
+    )
+    return out.last_hidden_state[0][trees.last]
+
+
+def _step(model: nn.Module, token: Tensor, cache: Cache) -> Tensor:
+    """Read one token a row, (R,), and return its state, (R, H)."""
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    out = body(
+        input_ids=token[:, None],
+        position_ids=cache.filled[:, None],
+        attention_mask=cache.mask(),
+        cache=cache,
+        use_cache=False,
+    )
+    cache.advance()
+    return out.last_hidden_state[:, 0]
+
+
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, each (R,)."""
+    if temperature == 0:
+        token = logits.argmax(-1)
+        logprobs = logits.log_softmax(-1)
+    else:
+        logprobs = (logits / temperature).log_softmax(-1)
+        # the largest of p_i / Exp(1) is a draw from p; noise is made where the generator lives
+        noise = torch.empty(logits.shape, device=generator.device).exponential_(generator=generator)
+        token = (logprobs.exp() / noise.to(logits.device)).argmax(-1)
+    return token, logprobs.gather(-1, token[:, None])[:, 0]
+
+
+def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozenset[int]) -> Sample:
+    length = next((i for i, token in enumerate(row) if token < 0), len(row))
+    ids = tuple(row[:length])
+    return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)

@@ -1,0 +1,29 @@
+"""cDPO: DPO that believes a share e of the choices to be flipped, and so stops at a finite margin.
+
+    q = p (1 - e) + (1 - p) e,  L = -[q log s(h) + (1 - q) log s(-h)], h as in DPO
+
+Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO" (ericmitchell.ai/cdpo.pdf).
+"""
+
+from dataclasses import dataclass
+
+from assent.batch import Loss, Pairs
+from assent.functional.ranking import pair_loss, pair_metrics
+
+
+@dataclass(frozen=True)
+class CDPO:
+    """DPO with smoothed labels; least where s(h) = 1 - e."""
+
+    beta: float = 0.1
+    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+    error_rate: float = 0.1
+    """Share of the choices believed flipped; from 0 (plain DPO) to below .5."""
+
+    def __call__(self, batch: Pairs) -> Loss:
+        chosen = self.beta * (batch.chosen - batch.reference_chosen)
+        rejected = self.beta * (batch.rejected - batch.reference_rejected)
+        believed = batch.p_chosen * (1 - self.error_rate) + (1 - batch.p_chosen) * self.error_rate
+        loss = batch.mean(pair_loss(chosen - rejected, believed))
+        metrics = pair_metrics(chosen, rejected, batch.p_chosen)
+        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})

@@ -1,0 +1,22 @@
+"""Cross-entropy: make the tokens of a demonstration likelier; one mean over all trained tokens of the step.
+
+    L = -sum_t w_t log pi(y_t | x, y_<t) / sum_t w_t
+
+The supervised stage of Ouyang et al. 2022 (arXiv:2203.02155).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from assent.batch import Loss, Tokens
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Negative log-likelihood of the trained tokens."""
+
+    def __call__(self, batch: Tokens) -> Loss:
+        logprobs = torch.where(batch.weight > 0, batch.logprobs, 0.0)  # an untrained -inf would be 0 * inf = NaN
+        loss = batch.mean(-logprobs)
+        return Loss(loss, {"loss": loss.detach()})

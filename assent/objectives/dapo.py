@@ -1,0 +1,23 @@
+"""DAPO: GRPO that lets rare tokens rise and counts every token alike, with no penalty.
+
+    A as in GRPO,  L = mean over all tokens of max(-A rho, -A clip(rho, 1 - .2, 1 + .28))
+
+Yu et al. 2025, eq. 8 (arXiv:2503.14476). Its dynamic sampling and its charge on overlong answers act on the rollout.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from assent.objectives.grpo import GRPO
+
+
+@dataclass(frozen=True)
+class DAPO(GRPO):
+    """GRPO with other values."""
+
+    beta: float = 0.0
+    """Weight of the k3 penalty; the paper does without."""
+    clip_high: float = 0.28
+    """How far above 1 a ratio still counts; above 0."""
+    normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    """Divide by the step's tokens."""

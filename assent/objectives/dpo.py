@@ -1,0 +1,26 @@
+"""DPO: the policy's log-ratio to its reference is the reward; fit it to the choices, without a reward model.
+
+    h = beta [(log pi - log ref)(chosen) - (log pi - log ref)(rejected)],  L = -[p log s(h) + (1 - p) log s(-h)]
+
+Rafailov et al. 2023, eq. 7 (arXiv:2305.18290), where p = 1.
+"""
+
+from dataclasses import dataclass
+
+from assent.batch import Loss, Pairs
+from assent.functional.ranking import pair_loss, pair_metrics
+
+
+@dataclass(frozen=True)
+class DPO:
+    """Bradley-Terry on the rewards beta * log-ratio."""
+
+    beta: float = 0.1
+    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+
+    def __call__(self, batch: Pairs) -> Loss:
+        chosen = self.beta * (batch.chosen - batch.reference_chosen)
+        rejected = self.beta * (batch.rejected - batch.reference_rejected)
+        loss = batch.mean(pair_loss(chosen - rejected, batch.p_chosen))
+        metrics = pair_metrics(chosen, rejected, batch.p_chosen)
+        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})

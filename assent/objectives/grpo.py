@@ -1,0 +1,81 @@
+"""GRPO: PPO without a critic: a completion is good if it scores above the others of its prompt.
+
+    A_i = (r_i - mean(group)) / (std(group) + 1e-4), the same for each token of completion i
+    L = average over tokens of max(-A rho, -A clip(rho, 1 - low, 1 + high)) + beta k3(pi, ref)
+
+Shao et al. 2024, eq. 3 and 4 (arXiv:2402.03300). The averages: `grpo` a mean over completions of means over tokens;
+`dr_grpo` a mean over completions of sums over a constant (Liu et al. 2025, arXiv:2503.20783); `dapo` a mean over all
+tokens (Yu et al. 2025, arXiv:2503.14476).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.advantages import flat_groups, group_relative
+from assent.functional.kl import k3, sequence_kl
+from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+
+
+@dataclass(frozen=True)
+class GRPO:
+    """Clipped policy gradient with advantages relative to a prompt's group."""
+
+    needs_values: ClassVar[bool] = False
+
+    beta: float = 0.04
+    """Weight of the k3 penalty, which stands in the loss, not in the reward; 0 or more."""
+    clip_low: float = 0.2
+    """How far below 1 a ratio still counts; 0 to 1."""
+    clip_high: float = 0.2
+    """How far above 1 a ratio still counts; above 0; .28 lets rare tokens rise (DAPO)."""
+    scale: Literal["std", "none"] = "std"
+    """Divide by the group's deviation, or leave hard and easy prompts as they are (Dr. GRPO)."""
+    normaliser: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """What a token's loss is divided by: its completion's length, the constant `length`, or the step's tokens."""
+    length: float = 256.0
+    """The constant of `dr_grpo`: the limit on a completion's tokens; above 0."""
+
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
+        """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
+        relative = group_relative(rollout.scores, rollout.groups, self.scale == "std")
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        metrics = {
+            "score": rollout.scores.mean(),
+            "kl": kl.k1.mean(),
+            "kl_k3": kl.k3.mean(),
+            "advantage": relative.abs().mean(),
+            "flat_groups": flat_groups(rollout.scores, rollout.groups),
+        }
+        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+
+    def __call__(self, batch: Actions) -> Loss:
+        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(shift)
+        advantages = torch.where(batch.mask, batch.advantages, 0.0)
+        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask)
+        policy_loss = self._average(batch, surrogate.loss)
+        penalty = self.beta * self._average(batch, k3(away.clamp(min=-LIMIT), 0.0))  # beyond it e^-l overflows
+        loss = policy_loss + penalty
+        metrics = {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "penalty": penalty,
+            "ratio": batch.token_mean(ratio),
+            "clip_fraction": batch.token_mean(surrogate.clipped),
+            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
+        }
+        if batch.entropy is not None:
+            metrics["entropy"] = batch.token_mean(batch.entropy)
+        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+
+    def _average(self, batch: Actions, losses: Tensor) -> Tensor:
+        """One number from (B, T), which is 0 outside the mask."""
+        if self.normaliser == "dapo":
+            return batch.token_mean(losses)
+        lengths = batch.mask.sum(1).clamp(min=1) if self.normaliser == "grpo" else self.length
+        return batch.sequence_mean(losses.sum(1) / lengths)

@@ -1,0 +1,65 @@
+"""GSPO: GRPO whose ratio is that of the whole completion, since it is the whole completion that is scored.
+
+    s_i = (pi(y_i | x) / pi_old(y_i | x))^(1 / |y_i|),  L = mean_i max(-A_i s_i, -A_i clip(s_i, 1 - low, 1 + high))
+
+Zheng et al. 2025, eq. 5 to 7 (arXiv:2507.18071); A as in GRPO.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.advantages import flat_groups, group_relative
+from assent.functional.kl import k3, sequence_kl
+from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+
+
+@dataclass(frozen=True)
+class GSPO:
+    """Clipped policy gradient on length-normalised ratios of completions."""
+
+    needs_values: ClassVar[bool] = False
+
+    beta: float = 0.0
+    """Weight of the k3 penalty (mean over a completion's tokens) in the loss; the paper leaves it out."""
+    clip_low: float = 3e-4
+    """How far below 1 a ratio still counts; far smaller than for tokens."""
+    clip_high: float = 4e-4
+    """How far above 1 a ratio still counts."""
+
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
+        """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
+        relative = group_relative(rollout.scores, rollout.groups)
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        metrics = {
+            "score": rollout.scores.mean(),
+            "kl": kl.k1.mean(),
+            "kl_k3": kl.k3.mean(),
+            "advantage": relative.abs().mean(),
+            "flat_groups": flat_groups(rollout.scores, rollout.groups),
+        }
+        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+
+    def __call__(self, batch: Actions) -> Loss:
+        lengths = batch.mask.sum(1).clamp(min=1)  # (B,)
+        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(shift.sum(1) / lengths)
+        advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / lengths
+        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask).clamp(min=-LIMIT)
+        policy_loss = batch.sequence_mean(surrogate.loss)
+        penalty = self.beta * batch.sequence_mean(k3(away, 0.0).sum(1) / lengths)
+        loss = policy_loss + penalty
+        metrics = {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "penalty": penalty,
+            "ratio": batch.sequence_mean(ratio),
+            "clip_fraction": batch.sequence_mean(surrogate.clipped),
+            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
+        }
+        if batch.entropy is not None:
+            metrics["entropy"] = batch.token_mean(batch.entropy)
+        return Loss(loss, {name: value.detach() for name, value in metrics.items()})

@@ -1,0 +1,86 @@
+"""PPO: follow the advantages, but gain nothing by moving a token's probability more than a clip away.
+
+    r_t = -beta (log pi - log ref)_t + score at the last token;  A by GAE, whitened;  R = A + V before whitening
+    L = mean_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) + coefficient mean_t 1/2 max((V - R)^2, (V_clipped - R)^2)
+
+Schulman et al. 2017, eq. 7 (arXiv:1707.06347); rewards of Ziegler et al. 2019 (arXiv:1909.08593); values that worked
+from Huang et al. 2024 (arXiv:2403.17031). Means are over the completion tokens of the step.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.advantages import gae, token_rewards
+from assent.functional.kl import k1, k3, sequence_kl
+from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
+from assent.functional.whitening import explained_variance, moments, whiten
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Clipped policy gradient with a value model."""
+
+    needs_values: ClassVar[bool] = True
+
+    beta: float = 0.05
+    """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
+    clip_low: float = 0.2
+    """How far below 1 a ratio still counts; 0 to 1."""
+    clip_high: float = 0.2
+    """How far above 1 a ratio still counts; above 0."""
+    value_clip: float = 0.2
+    """How far a value may move from the old one at no loss; 0 turns it off."""
+    value_coefficient: float = 0.1
+    """Weight of the value loss; 0 or more."""
+    gamma: float = 1.0
+    """Discount a token; 0 to 1, and 1 for language."""
+    gae_lambda: float = 0.95
+    """From the critic's word alone (0) to the score's alone (1)."""
+    dual_clip: float = 0.0
+    """Hold the loss of a bad token at this many times its advantage; above 1, such as 3; 0 turns it off."""
+    target_kl: float = 0.0
+    """Nats a completion that the adaptive controller steers `beta` towards, such as 6; 0 leaves `beta` fixed."""
+    horizon: float = 10000.0
+    """Completions over which the controller may change `beta` by a fifth."""
+
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
+        """Whitened advantages and unwhitened returns of a rollout; `beta` overrides the setting."""
+        assert rollout.values is not None, "PPO wants the value model's values in its rollout"
+        beta = self.beta if beta is None else beta
+        mask = rollout.mask
+        rewards = token_rewards(rollout.scores, k1(rollout.logprobs, rollout.reference_logprobs), mask, beta)
+        estimate = gae(rewards, rollout.values, mask, self.gamma, self.gae_lambda)
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, mask)
+        metrics = {
+            "score": rollout.scores.mean(),
+            "reward": rewards.sum(1).mean(),
+            "kl": kl.k1.mean(),
+            "kl_k3": kl.k3.mean(),
+            "advantage": moments(estimate.advantages.abs(), mask).mean,
+            "explained_variance": explained_variance(rollout.values, estimate.returns, mask),
+        }
+        return Advantages(whiten(estimate.advantages, mask), estimate.returns, metrics)
+
+    def __call__(self, batch: Actions) -> Loss:
+        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(shift)
+        advantages = torch.where(batch.mask, batch.advantages, 0.0)
+        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high, self.dual_clip)
+        policy_loss = loss = batch.token_mean(surrogate.loss)
+        metrics = {
+            "policy_loss": policy_loss,
+            "ratio": batch.token_mean(ratio),
+            "clip_fraction": batch.token_mean(surrogate.clipped),
+            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
+        }
+        if batch.values is not None:
+            assert batch.old_values is not None and batch.returns is not None, "values come with old values and returns"
+            errors = clipped_value_loss(batch.values, batch.old_values, batch.returns, batch.mask, self.value_clip)
+            metrics["value_loss"] = batch.token_mean(errors)
+            loss = policy_loss + self.value_coefficient * metrics["value_loss"]
+        if batch.entropy is not None:
+            metrics["entropy"] = batch.token_mean(batch.entropy)
+        return Loss(loss, {name: value.detach() for name, value in ({"loss": loss} | metrics).items()})

@@ -1,0 +1,53 @@
+"""REINFORCE: make completions likelier by as much as their reward exceeds the batch's mean; no clip, no critic.
+
+    R_i = score_i - beta sum_t (log pi - log ref)_t,  A_i = R_i - mean(R),  L = -mean_i A_i log pi(y_i | x)
+
+Williams 1992 (doi:10.1007/BF00992696). Meant for one step a rollout: nothing corrects for an older policy's samples.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.kl import k3, sequence_kl
+from assent.functional.surrogate import importance_ratio, log_ratio
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """The plain policy gradient with the mean of the batch as baseline."""
+
+    needs_values: ClassVar[bool] = False
+
+    beta: float = 0.05
+    """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
+
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
+        """Rewards less their mean, on every token; `beta` overrides the setting."""
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        rewards = rollout.scores - (self.beta if beta is None else beta) * kl.k1
+        relative = rewards - rewards.mean()
+        metrics = {
+            "score": rollout.scores.mean(),
+            "reward": rewards.mean(),
+            "kl": kl.k1.mean(),
+            "kl_k3": kl.k3.mean(),
+            "advantage": relative.abs().mean(),
+        }
+        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+
+    def __call__(self, batch: Actions) -> Loss:
+        logprobs = torch.where(batch.mask, batch.logprobs, 0.0)
+        loss = batch.sequence_mean(-(torch.where(batch.mask, batch.advantages, 0.0) * logprobs).sum(1))
+        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        metrics = {
+            "loss": loss,
+            "policy_loss": loss,
+            "ratio": batch.token_mean(importance_ratio(shift)),
+            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
+        }
+        if batch.entropy is not None:
+            metrics["entropy"] = batch.token_mean(batch.entropy)
+        return Loss(loss, {name: value.detach() for name, value in metrics.items()})

@@ -1,0 +1,64 @@
+"""RLOO: a completion is one action; its baseline is the mean reward of the prompt's other completions.
+
+    R_i = score_i - beta sum_t (log pi - log ref)_t,  A_i = R_i - mean_{j != i} R_j
+    L = mean_i max(-A_i rho_i, -A_i clip(rho_i, 1 - low, 1 + high)),  rho_i = pi(y_i | x) / pi_old(y_i | x)
+
+Ahmadian et al. 2024, section 3 (arXiv:2402.14740); Kool et al. 2019. On the policy's own samples rho = 1, and the
+gradient is the paper's -A_i grad log pi(y_i | x); the clip matters only when a rollout is used for several steps.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.advantages import flat_groups, leave_one_out
+from assent.functional.kl import k3, sequence_kl
+from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
+
+
+@dataclass(frozen=True)
+class RLOO:
+    """REINFORCE on whole completions with a leave-one-out baseline; wants two or more completions a prompt."""
+
+    needs_values: ClassVar[bool] = False
+
+    beta: float = 0.05
+    """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
+    clip_low: float = 0.2
+    """How far below 1 a completion's ratio still counts; 0 to 1."""
+    clip_high: float = 0.2
+    """How far above 1 a completion's ratio still counts; above 0."""
+
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
+        """Leave-one-out rewards on every token; `beta` overrides the setting."""
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        rewards = rollout.scores - (self.beta if beta is None else beta) * kl.k1
+        relative = leave_one_out(rewards, rollout.groups)
+        metrics = {
+            "score": rollout.scores.mean(),
+            "reward": rewards.mean(),
+            "kl": kl.k1.mean(),
+            "kl_k3": kl.k3.mean(),
+            "advantage": relative.abs().mean(),
+            "flat_groups": flat_groups(rollout.scores, rollout.groups),
+        }
+        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+
+    def __call__(self, batch: Actions) -> Loss:
+        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(shift.sum(1))  # (B,)
+        advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / batch.mask.sum(1).clamp(min=1)
+        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        loss = batch.sequence_mean(surrogate.loss)
+        metrics = {
+            "loss": loss,
+            "policy_loss": loss,
+            "ratio": batch.sequence_mean(ratio),
+            "clip_fraction": batch.sequence_mean(surrogate.clipped),
+            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
+        }
+        if batch.entropy is not None:
+            metrics["entropy"] = batch.token_mean(batch.entropy)
+        return Loss(loss, {name: value.detach() for name, value in metrics.items()})

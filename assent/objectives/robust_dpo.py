@@ -1,0 +1,34 @@
+"""Robust DPO: DPO whose expectation under flipped choices is that of DPO under true ones.
+
+    L(h) = [(1 - e) (-log s(h)) - e (-log s(-h))] / (1 - 2 e),  averaged as p L(h) + (1 - p) L(-h), h as in DPO
+
+Chowdhury et al. 2024 (arXiv:2403.00409). The loss has no lower bound: it falls by e / (1 - 2 e) a unit of h.
+"""
+
+from dataclasses import dataclass
+
+from assent.batch import Loss, Pairs
+from assent.errors import AssentError
+from assent.functional.ranking import pair_loss, pair_metrics
+
+
+@dataclass(frozen=True)
+class RobustDPO:
+    """DPO debiased for a known rate of flipped choices."""
+
+    beta: float = 0.1
+    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+    error_rate: float = 0.1
+    """Share of the choices known to be flipped; from 0 (plain DPO) to below .5."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_rate < 0.5:
+            raise AssentError(f"robust_dpo: error_rate is {self.error_rate}: choose one from 0 to below 0.5")
+
+    def __call__(self, batch: Pairs) -> Loss:
+        chosen = self.beta * (batch.chosen - batch.reference_chosen)
+        rejected = self.beta * (batch.rejected - batch.reference_rejected)
+        debiased = (batch.p_chosen - self.error_rate) / (1 - 2 * self.error_rate)  # a target that may leave [0, 1]
+        loss = batch.mean(pair_loss(chosen - rejected, debiased))
+        metrics = pair_metrics(chosen, rejected, batch.p_chosen)
+        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})

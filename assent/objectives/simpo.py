@@ -1,0 +1,31 @@
+"""SimPO: the reward is the mean log-probability of a token, and the chosen one must lead by a margin; no reference.
+
+    h = beta [log pi(chosen) / |chosen| - log pi(rejected) / |rejected|],  L = -log s(h - gamma)
+
+Meng et al. 2024, eq. 6 (arXiv:2405.14734). With a soft p: p L(h) + (1 - p) L(-h).
+"""
+
+from dataclasses import dataclass
+
+from torch.nn.functional import softplus
+
+from assent.batch import Loss, Pairs
+from assent.functional.ranking import pair_metrics
+
+
+@dataclass(frozen=True)
+class SimPO:
+    """Bradley-Terry on length-normalised log-probabilities, with a target margin."""
+
+    beta: float = 2.0
+    """Scale of the rewards; above 0, 2 to 10 in the paper."""
+    gamma: float = 1.0
+    """By how much the chosen reward should lead; 0 or more, .25 to .5 times beta."""
+
+    def __call__(self, batch: Pairs) -> Loss:
+        chosen = self.beta * batch.chosen / batch.chosen_tokens
+        rejected = self.beta * batch.rejected / batch.rejected_tokens
+        h, p = chosen - rejected, batch.p_chosen
+        loss = batch.mean(p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h))
+        metrics = pair_metrics(chosen, rejected, p)
+        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})

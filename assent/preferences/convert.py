@@ -1,0 +1,92 @@
+"""Testimony becomes training data: answers of any kind flow in, three currencies flow out, each with its sources."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+from assent.errors import AssentError
+from assent.feedback import check
+from assent.records import Example, Feedback, Preference, Prompt, Purpose, Query, Response
+
+Noun = TypeVar("Noun")
+
+
+class Split(NamedTuple):
+    """Ids of prompts, in the order in which they came."""
+
+    train: AbstractSet[str]
+    held_out: AbstractSet[str]
+
+
+def examples(
+    feedback: Iterable[Feedback],
+    queries: Iterable[Query],
+    prompts: Iterable[Prompt],
+    responses: Iterable[Response],
+    weights: Mapping[str, float] | None = None,
+    *,
+    purpose: Purpose = "train",
+    margin: float = 0.0,
+) -> list[Example]:
+    """Turn stored answers into training examples, in the order of the answers.
+
+    Answers that a later one supersedes are left out, and so are those to queries of another purpose: who trained on
+    the gold items could not be measured by them.
+
+    Args:
+        weights: reliability of each annotator; who is not named counts 1, who has 0 is left out.
+        margin: what a step of a comparison's strength adds to the margin of its preference.
+
+    Raises:
+        AssentError: an answer whose query, prompt or item is not given, or that its query did not ask for.
+    """
+    trust = weights or {}
+    for annotator, weight in trust.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise AssentError(f"the weight of annotator '{annotator}' is {weight}: it must be 0 or more")
+    events = list(feedback)
+    superseded = {event.supersedes for event in events}
+    asked = {query.id: query for query in queries}
+    about = {prompt.id: prompt for prompt in prompts}
+    # A store may hold a million answers: keep those that somebody was asked about.
+    shown = {item for query in asked.values() for item in query.items}
+    texts = {response.id: response for response in responses if response.id in shown}
+    made: list[Example] = []
+    for event in events:
+        query = _known(asked, event.query, f"feedback {event.id}", "query")
+        weight = trust.get(event.annotator, 1.0)
+        if event.id in superseded or query.purpose != purpose or weight == 0:
+            continue
+        answer = check(event.answer, query)
+        prompt = _known(about, query.prompt, f"query {query.id}", "prompt")
+        items = {item: _known(texts, item, f"query {query.id}", "item") for item in query.items}
+        step = margin * getattr(answer, "strength", 0)
+        for example in answer.examples(query, prompt, items, event.id, weight):
+            if step and isinstance(example, Preference) and example.p_chosen != 0.5:
+                example = replace(example, margin=step)
+            made.append(example)
+    return made
+
+
+def split(prompts: Iterable[Prompt], held_out: float) -> Split:
+    """Part prompts by the SHA-256 of their ids, so that a prompt's side never depends on what other prompts exist.
+
+    Args:
+        held_out: the share to hold out, 0 to 1; a larger share holds out all that a smaller one does.
+    """
+    if not 0 <= held_out <= 1:
+        raise AssentError(f"the held-out share is {held_out}: it must lie between 0 and 1")
+    sides: tuple[dict[str, None], dict[str, None]] = ({}, {})
+    for prompt in prompts:
+        draw = int.from_bytes(hashlib.sha256(prompt.id.encode()).digest()[:8], "big") / 2**64
+        sides[draw < held_out][prompt.id] = None
+    return Split(sides[0].keys(), sides[1].keys())
+
+
+def _known(nouns: Mapping[str, Noun], name: str, holder: str, noun: str) -> Noun:
+    if name not in nouns:
+        raise AssentError(f"{holder} is about {noun} '{name}', which is not given: pass every {noun} of the store")
+    return nouns[name]

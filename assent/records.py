@@ -1,0 +1,169 @@
+"""The nouns that every room shares: frozen, JSON-able, free of torch; what can be judged is named by its content."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+Purpose = Literal["train", "evaluate", "gold"]
+
+
+def content_id(*parts: Any) -> str:
+    """Name a thing by what it is: the first 20 hex digits of the SHA-256 of its canonical JSON."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued as is."""
+
+    messages: tuple[Message, ...]
+    mode: str = ""
+    """Mode of use: `grounded`, `knowledge`, `creative`, or nothing."""
+    source: str = ""
+    """Where it came from: a file, a data set, a person."""
+
+    @cached_property
+    def id(self) -> str:
+        return content_id("prompt", [asdict(message) for message in self.messages])
+
+    @property
+    def text(self) -> str:
+        """The last message: what is asked now."""
+        return self.messages[-1].content
+
+    @classmethod
+    def ask(cls, text: str, mode: str = "", source: str = "") -> "Prompt":
+        """A conversation of one user turn."""
+        return cls((Message("user", text),), mode, source)
+
+    @classmethod
+    def plain(cls, text: str, mode: str = "", source: str = "") -> "Prompt":
+        """Text to be continued as it stands, without a chat template."""
+        return cls((Message("text", text),), mode, source)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer of one policy to one prompt."""
+
+    prompt: str  # id
+    text: str
+    policy: str
+    finished: bool = True
+    """Whether the policy ended the answer itself (False: it was cut at the length limit)."""
+    sampling: str = ""
+    """How it was drawn, for the record: `temperature 0.7, 48 tokens, seed 3`."""
+
+    @cached_property
+    def id(self) -> str:
+        return content_id("response", self.prompt, self.text, self.finished)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to an annotator about items of one prompt; it may be answered any number of times."""
+
+    kind: str  # the name of a file in feedback/
+    prompt: str  # id
+    items: tuple[str, ...]  # ids of responses
+    purpose: Purpose = "train"
+    instruction: str = ""
+
+    @cached_property
+    def id(self) -> str:
+        return content_id("query", self.kind, self.prompt, self.items, self.purpose, self.instruction)
+
+
+class Answer(Protocol):
+    """What a person can say about a query; each kind is a frozen dataclass in a file of feedback/."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One answer of one annotator: an event that is never edited, only superseded by a later one."""
+
+    query: str  # id
+    annotator: str
+    answer: Answer
+    at: str  # ISO 8601, UTC
+    seconds: float = 0.0
+    """How long the annotator took."""
+    shown: tuple[str, ...] = ()
+    """Item ids in the order in which they stood on the screen."""
+    note: str = ""
+    supersedes: str = ""
+    """Id of the feedback that this one replaces."""
+    id: str = ""
+    """Given by whoever made it (so that a repeated post is recognised), else by content."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            body = asdict(self)
+            body["answer"] = [type(self.answer).__name__, body["answer"]]
+            object.__setattr__(self, "id", content_id("feedback", body))
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Relative currency: of two completions of a prompt, how surely the first is the better."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    p_chosen: float = 1.0
+    """1 for a plain choice, 0.5 for a tie, anything between for soft labels."""
+    margin: float = 0.0
+    weight: float = 1.0
+    sources: tuple[str, ...] = ()
+    """Ids of the feedback it was made from."""
+    chosen_finished: bool = True
+    """Whether the chosen completion ended by itself: one that was cut has no end token."""
+    rejected_finished: bool = True
+
+
+@dataclass(frozen=True)
+class Label:
+    """Absolute currency: how good one completion is."""
+
+    prompt: Prompt
+    completion: str
+    value: float
+    """1 approved, 0 disapproved, or a rating."""
+    weight: float = 1.0
+    sources: tuple[str, ...] = ()
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """The currency of imitation: a completion worth learning to write."""
+
+    prompt: Prompt
+    completion: str
+    weight: float = 1.0
+    sources: tuple[str, ...] = ()
+
+
+Example = Preference | Label | Imitation
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row of a file that could not be used, and why; counted and named, never dropped in silence."""
+
+    where: str  # file:line
+    reason: str
+    row: str = field(default="", repr=False)

@@ -1,0 +1,39 @@
+"""A folder is a registry: `resolve("objectives", "dpo")` is the class in `objectives/dpo.py`, and a new file is a new name."""
+
+import ast
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from assent.errors import AssentError, did_you_mean
+
+ROOT = Path(__file__).parent
+
+
+@cache
+def names(folder: str) -> tuple[str, ...]:
+    """Every name in a folder, sorted, without importing any (`import_.py` is named `import`)."""
+    return tuple(sorted(module.name.rstrip("_") for module in pkgutil.iter_modules([str(ROOT / folder)])))
+
+
+def resolve(folder: str, name: str) -> Any:
+    """Return the class of `folder/name.py` whose name is the file's, written in capitals (`dpo.py`: `DPO`).
+
+    Raises:
+        AssentError: no such file; the message names the nearest one.
+    """
+    if name not in names(folder):
+        raise AssentError(f"no '{name}' among {folder}{did_you_mean(name, names(folder))}")
+    keyword = "_" if not (ROOT / folder / f"{name}.py").exists() else ""
+    module = importlib.import_module(f"assent.{folder}.{name}{keyword}")
+    wanted = name.replace("_", "")
+    return next(value for key, value in vars(module).items() if key.lower() == wanted and isinstance(value, type))
+
+
+def describe(folder: str, name: str) -> str:
+    """The first line of a file's docstring, read without importing it."""
+    path = ROOT / folder / f"{name}.py"
+    path = path if path.exists() else path.with_stem(f"{name}_")
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]

@@ -1,0 +1,58 @@
+"""A reward model as a reward: the score of a whole answer, in units of what it saw in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from assent.errors import AssentError
+from assent.models.attention import Tree, pack
+from assent.models.forward import scores
+from assent.models.load import Language, load_reward
+from assent.models.tokenization import Codec
+from assent.records import Prompt, Response
+
+
+@dataclass(frozen=True)
+class Model:
+    """Scores by a reward model, shifted and scaled to mean 0 and deviation 1 on its own training answers."""
+
+    language: Language
+    tokens_per_pack: int = 2048
+
+    @classmethod
+    def load(cls, where: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> "Model":
+        """Load a sequence classifier of one label from a folder or the hub."""
+        return cls(load_reward(where, dtype, device))
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        """Score responses, (N,) float32. Those of one prompt are scored together if they stand together."""
+        codec = Codec(self.language.tokenizer)
+        trees: list[Tree] = []
+        last = None
+        for prompt, response in zip(prompts, responses, strict=True):
+            ids = codec.completion(prompt, response.text, response.finished)
+            if prompt is last:
+                trees[-1] = Tree(trees[-1].prefix, (*trees[-1].branches, ids))
+            else:
+                trees.append(Tree(codec.prompt(prompt), (ids,)))
+            last = prompt
+        return self.score_trees(trees)
+
+    @torch.no_grad()
+    def score_trees(self, trees: Sequence[Tree]) -> Tensor:
+        """Score every branch, (B,) float32 on the CPU, in order."""
+        from assent.training.batching import packs
+
+        config = self.language.model.config
+        mean, deviation = getattr(config, "reward_mean", 0.0), getattr(config, "reward_std", 1.0)
+        if not deviation > 0:
+            raise AssentError("this reward model scores every answer alike: it has learned nothing")
+        device = self.language.model.device
+        found: dict[int, Tensor] = {}
+        for part in packs(trees, self.tokens_per_pack):
+            values = scores(self.language.model, pack([trees[i] for i in part]).to(device)).cpu()
+            found.update(zip(part, values.split([len(trees[i].branches) for i in part]), strict=True))
+        return (torch.cat([found[i] for i in range(len(trees))]) - mean) / deviation

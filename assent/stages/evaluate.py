@@ -1,0 +1,183 @@
+"""Is it any better? Every policy answers the held-out prompts, a judge compares it with the start, intervals and all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assent.errors import AssentError
+from assent.feedback.comparison import Comparison
+from assent.functional.kl import sequence_kl
+from assent.functional.statistics import accuracy, win_rate
+from assent.generation.local import Sampling
+from assent.models.attention import Tree, pack
+from assent.models.forward import logprobs
+from assent.models.load import load_policy, load_reward
+from assent.models.tokenization import Codec
+from assent.preferences.convert import split
+from assent.records import Feedback, Prompt, Query, Response
+from assent.registry import names, resolve
+from assent.rewards.model import Model
+from assent.stages.generate import answer
+from assent.store.runs import Run
+from assent.training.batching import packs
+from assent.training.meter import Bar
+
+KL_PROMPTS = 64
+"""Held-out prompts on which the distance from the start is measured."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare policies on prompts that nothing was trained on."""
+
+    policies: tuple[str, ...] = ()
+    """Checkpoints of the run to measure; empty: all policies that were trained in this round."""
+    against: str = ""
+    """What they are compared with; empty: `start`, or what pretraining and fine-tuning made of it."""
+    judge: str = "one_sentence"
+    """Who judges: a file of rewards/ (noise-free), or a reward model (a checkpoint of the run, a folder)."""
+    sampling: Sampling = Sampling(temperature=0.7)
+
+    def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        against = self.against or base_of(run)
+        policies = list(self.policies) or trained(run)
+        if not policies:
+            raise AssentError(f"{run.folder} has no trained policy to measure: run 'assent ppo' or 'assent dpo' first")
+        prompts = list(run.store.prompts())
+        held_ids = split(prompts, run.setup.held_out).held_out
+        held = [p for p in prompts if p.id in held_ids]
+        if not held:
+            raise AssentError(f"{run.folder} has no held-out prompts: raise held_out")
+        judge = self._judge(run)
+        answers = {name: self._answers(run, name, held, key) for name in (against, *policies)}
+        worth = {name: judge.score(held, answers[name]).tolist() for name in answers}
+        found: dict[str, Any] = {}
+        for name in (against, *policies):
+            one = answers[name]
+            found[name] = {
+                "utility": sum(worth[name]) / len(held),
+                "words": sum(len(r.text.split()) for r in one) / len(held),
+                "finished": sum(r.finished for r in one) / len(held),
+                "answers": one[0].policy,
+            }
+        for name in policies:
+            found[name] |= self._compare(run, held, answers[against], answers[name], worth[against], worth[name])
+            found[name]["kl"] = self._kl(run, name, against, held, answers[name], key)
+        return {
+            "against": against,
+            "judge": self.judge,
+            "prompts": len(held),
+            "policies": found,
+            "reward_model": self._reward_model(run, held, key),
+        }
+
+    def _judge(self, run: Run) -> Any:
+        if self.judge in names("rewards") and self.judge != "model":
+            return resolve("rewards", self.judge)()
+        return Model(load_reward(run.policy(self.judge), run.dtype, run.device))
+
+    def _answers(self, run: Run, name: str, held: list[Prompt], key: str) -> list[Response]:
+        """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
+        drawn: dict[str, Response] = {}
+        for label in (f"generate:{name}", f"{run.key('generate')}:{name}"):
+            for response in run.store.responses(policy=label):
+                drawn.setdefault(response.prompt, response)
+        if not all(prompt.id in drawn for prompt in held):
+            language = load_policy(run.policy(name), run.dtype, run.device)
+            made = answer(
+                run, Codec(language.tokenizer), language.model, held, 1, self.sampling, f"{key}:{name}", 64, f"{key}: {name}"
+            )
+            drawn = {}
+            for response in made:
+                drawn.setdefault(response.prompt, response)
+        return [drawn[prompt.id] for prompt in held]
+
+    def _compare(
+        self,
+        run: Run,
+        held: Sequence[Prompt],
+        before: Sequence[Response],
+        after: Sequence[Response],
+        worth_before: Sequence[float],
+        worth_after: Sequence[float],
+    ) -> dict[str, Any]:
+        """Judge every held-out prompt, keep the judgements in the store, and count them."""
+        outcome: dict[str, list[int]] = {}
+        queries, feedback = list[Query](), list[Feedback]()
+        now = datetime.now(UTC).isoformat()
+        for prompt, old, new, low, high in zip(held, before, after, worth_before, worth_after, strict=True):
+            sign = (high > low) - (high < low) if old.id != new.id else 0
+            for mode in ("", prompt.mode):
+                outcome.setdefault(mode, []).append(sign)
+            if old.id != new.id:
+                query = Query("comparison", prompt.id, (old.id, new.id), "evaluate")
+                said = Comparison(preferred=(old.id, new.id)[sign > 0]) if sign else Comparison(verdict="tie")
+                queries.append(query)
+                feedback.append(Feedback(query.id, f"judge:{self.judge}", said, now, id=f"{self.judge}:{query.id}"))
+        run.store.add_queries(queries)
+        known = {event.id for event in run.store.feedback(annotator=f"judge:{self.judge}")}
+        run.store.add_feedback(event for event in feedback if event.id not in known)
+        rates = {
+            mode: win_rate(signs.count(1), signs.count(0), signs.count(-1))._asdict() for mode, signs in outcome.items()
+        }
+        return {"win": rates.pop(""), "by_mode": rates}
+
+    @torch.no_grad()
+    def _kl(self, run: Run, name: str, against: str, held: list[Prompt], made: list[Response], key: str) -> float:
+        """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
+        languages = [load_policy(run.policy(which), run.dtype, run.device) for which in (name, against)]
+        codec = Codec(languages[0].tokenizer)
+        some = list(zip(held, made, strict=True))[:KL_PROMPTS]
+        trees = [Tree(codec.prompt(p), (codec.completion(p, r.text, r.finished),)) for p, r in some]
+        total = 0.0
+        with Bar(f"{key}: KL of {name}", len(trees)) as bar:
+            for part in packs(trees, 2048):
+                packed = pack([trees[i] for i in part]).to(run.device)
+                temperature = self.sampling.temperature or 1.0
+                one, other = (packed.padded(logprobs(lang.model, packed, temperature).logprobs) for lang in languages)
+                mask = torch.arange(one.shape[1], device=run.device) < packed.lengths[:, None]
+                total += float(sequence_kl(one, other, mask).k1.sum())
+                bar.advance(len(part))
+        return total / len(trees)
+
+    def _reward_model(self, run: Run, held: list[Prompt], key: str) -> dict[str, Any]:
+        """How often the round's reward model prefers the same of two held-out answers as the judge does."""
+        folder = run.folder / run.key("reward")
+        if not (folder / "config.json").exists() or self.judge == run.key("reward"):
+            return {}
+        about: dict[str, list[Response]] = {}
+        for response in run.store.responses(policy=f"{run.key('generate')}:{run.base}"):
+            about.setdefault(response.prompt, []).append(response)
+        rows = [(p, r) for p in held for r in about.get(p.id, [])]
+        if not rows:
+            return {}
+        asked, answers = [p for p, _ in rows], [r for _, r in rows]
+        with Bar(f"{key}: reward model", 1) as bar:
+            guess = Model(load_reward(str(folder), run.dtype, run.device)).score(asked, answers).tolist()
+            bar.advance()
+        truth = self._judge(run).score(asked, answers).tolist()
+        right: list[float] = []
+        by_prompt: dict[str, list[int]] = {}
+        for i, prompt in enumerate(asked):
+            by_prompt.setdefault(prompt.id, []).append(i)
+        for members in by_prompt.values():
+            for i, j in combinations(members, 2):
+                if truth[i] != truth[j]:
+                    right.append(0.5 if guess[i] == guess[j] else float((guess[i] > guess[j]) == (truth[i] > truth[j])))
+        return accuracy(right)._asdict() | {"accuracy": sum(right) / len(right)} if right else {}
+
+
+def base_of(run: Run) -> str:
+    """What the first round began with."""
+    return next((name for name in ("sft", "pretrain") if run.result(name) is not None), "start")
+
+
+def trained(run: Run) -> list[str]:
+    """Policies that this round's stages trained, in the order of the recipe."""
+    keys = [run.key(name) for name in names("objectives")]
+    return [key for key in run.recipe if key in keys and (Path(run.folder) / key / "config.json").exists()]

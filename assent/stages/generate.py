@@ -1,0 +1,121 @@
+"""Let the policy answer the prompts: several answers each, kept in the store as they come."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assent.errors import AssentError
+from assent.generation.local import Sampling, sample
+from assent.models.load import context, load_policy
+from assent.models.tokenization import Codec, is_plain
+from assent.preferences.convert import split
+from assent.records import Prompt, Response
+from assent.store.exchange import read
+from assent.store.runs import Run
+from assent.training.batching import chunks, generator
+from assent.training.meter import Bar, warn
+
+DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
+
+@dataclass(frozen=True)
+class Generate:
+    """Draw answers to prompts."""
+
+    policy: str = ""
+    """Who answers: `start`, a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
+    prompts: str = ""
+    """A file of prompts (`.jsonl`: `prompt`, and `mode` if you like); empty: those that the run holds, or else the demo's."""
+    count: int = 0
+    """How many of the training prompts, in the order of the file; 0: all."""
+    n: int = 4
+    """Answers to each training prompt."""
+    n_held_out: int = 2
+    """Answers to each held-out prompt, for measuring."""
+    chat: bool = True
+    """Put a plain prompt to a chat model as a user's turn; false: let it continue the text."""
+    rows: int = 64
+    """Answers that are drawn at a time."""
+    sampling: Sampling = Sampling(temperature=0.7)
+
+    def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        name = self.policy or run.base
+        language = load_policy(run.policy(name), run.dtype, run.device)
+        codec = Codec(language.tokenizer)
+        codec.require(run.policy(name))
+        prompts = find_prompts(run, self.prompts, self.chat and language.tokenizer.chat_template is not None)
+        sides = split(prompts, run.setup.held_out)
+        train = [p for p in prompts if p.id in sides.train][: self.count or None]
+        held = [p for p in prompts if p.id in sides.held_out]
+        drawn = finished = 0
+        for some, n in ((train, self.n), (held, self.n_held_out)):
+            if n and some:
+                made = answer(run, codec, language.model, some, n, self.sampling, f"{key}:{name}", self.rows, key)
+                drawn += len(made)
+                finished += sum(response.finished for response in made)
+        return {"prompts": len(train) + len(held), "answers": drawn, "finished": finished / max(1, drawn)}
+
+
+def answer(
+    run: Run,
+    codec: Codec,
+    model: Any,
+    prompts: list[Prompt],
+    n: int,
+    sampling: Sampling,
+    policy: str,
+    rows: int,
+    name: str,
+) -> list[Response]:
+    """Draw n answers to each prompt into the store under the name `policy`; prompts that have some are left as they are.
+
+    Draws follow from the run's seed and the prompt's place, so a run that was killed goes on as if it had not been.
+
+    Raises:
+        AssentError: prompts that leave no room in the model's context.
+    """
+    room = context(model) - sampling.max_new_tokens
+    encoded = {prompt.id: codec.prompt(prompt) for prompt in prompts}
+    if long := [prompt for prompt in prompts if len(encoded[prompt.id]) > room]:
+        raise AssentError(
+            f"{len(long)} of {len(prompts)} prompts leave no room for {sampling.max_new_tokens} new tokens in the model's "
+            f"context of {context(model)}; the first is {len(encoded[long[0].id])} tokens long: {long[0].text[:60]!r}"
+        )
+    made: dict[str, list[Response]] = {}
+    for response in run.store.responses(policy=policy):
+        made.setdefault(response.prompt, []).append(response)
+    words = f"temperature {sampling.temperature}, {sampling.max_new_tokens} tokens, seed {run.seed}"
+    with Bar(name, len(prompts)) as bar:
+        for number, some in enumerate(chunks(prompts, max(1, rows // n))):
+            if not all(prompt.id in made for prompt in some):
+                drawn = sample(
+                    model,
+                    [encoded[prompt.id] for prompt in some],
+                    n,
+                    sampling,
+                    codec.ends,
+                    generator(run.seed, 1, number, *policy.encode()),
+                )
+                new = [Response(some[s.prompt].id, codec.decode(s.ids), policy, s.finished, words) for s in drawn]
+                run.store.add_responses(new)
+                for response in new:
+                    made.setdefault(response.prompt, []).append(response)
+            bar.advance(len(some))
+    return [response for prompt in prompts for response in made[prompt.id]]
+
+
+def find_prompts(run: Run, path: str, chat: bool) -> list[Prompt]:
+    """Prompts of a file (added to the store), or of the store, or of the demo, in that order.
+
+    Raises:
+        AssentError: the file holds none.
+    """
+    if not path and (kept := list(run.store.prompts())):
+        return kept
+    reading = read(path or DEMO_PROMPTS)
+    if reading.rejected:
+        warn(f"{path}: {reading}")
+    asked = [Prompt.ask(p.text, p.mode, p.source) if chat and is_plain(p) else p for p in reading.prompts]
+    if not asked:
+        raise AssentError(f"{path} holds no prompts ({reading})")
+    run.store.add_prompts(asked)
+    return asked

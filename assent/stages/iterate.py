@@ -1,0 +1,83 @@
+"""The loop: a recipe's stages one after another, round after round; each reads what the last one wrote."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_type_hints
+
+from assent.config import override, table
+from assent.errors import AssentError, did_you_mean
+from assent.registry import names, resolve
+from assent.store.runs import POLICY_STAGES, Run
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Run the stages of a recipe."""
+
+    stages: tuple[str, ...] = ("generate", "label", "reward", "ppo", "evaluate", "report")
+    """What to do, in order."""
+    rounds: int = 1
+    """How often; from the second round on, with the policy that the last one improved."""
+    carry: str = ""
+    """The stage whose policy the next round starts from; empty: the first of `stages` that improves one."""
+
+    def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
+        """Do whatever is not done yet.
+
+        Raises:
+            AssentError: an unknown stage, or a setting that a stage does not have (before anything is started).
+        """
+        made = {name: override(stage(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
+        improving = [name for name in self.stages if name in names("objectives")]
+        carry = self.carry or (improving[0] if improving else "")
+        if self.rounds > 1 and not carry:
+            raise AssentError("a second round needs a stage that improves the policy, such as ppo or dpo, among the stages")
+        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "carry": carry}
+        for number in range(1, self.rounds + 1):
+            here = Run(replace(run.setup, round=number), run.recipe)
+            for name in self.stages:
+                if number == 1 or name not in POLICY_STAGES:
+                    perform(here, name, made[name])
+
+
+def stage(command: str) -> Any:
+    """The stage that a command names, with its defaults: a file of stages/, or an objective in the stage that uses it.
+
+    Raises:
+        AssentError: there is no such command.
+    """
+    if command in names("objectives"):
+        objective = resolve("objectives", command)
+        batch = get_type_hints(objective.__call__)["batch"].__name__
+        if batch not in ("Pairs", "Unpaired", "Actions"):
+            raise AssentError(f"'{command}' is the loss of a stage, not a stage; known: {', '.join(commands())}")
+        whole = resolve("stages", "online" if batch == "Actions" else "offline")()
+        return replace(whole, objective=objective())
+    if command not in names("stages") or command in ("online", "offline", "iterate"):
+        raise AssentError(f"no stage '{command}'{did_you_mean(command, commands())}")
+    return resolve("stages", command)()
+
+
+def commands() -> list[str]:
+    """Every stage that can be named, in the order of the story."""
+    story = ["pretrain", "sft", "generate", "label", "reward"]
+    losses = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
+    policies = [name for name in names("objectives") if name not in losses]
+    rest = [name for name in names("stages") if name not in (*story, "online", "offline", "iterate")]
+    return [*story, *policies, *rest]
+
+
+def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
+    """Do a stage unless it is done, and keep what it reports."""
+    key = run.key(command)
+    run.claim(command, table(settings))
+    if (done := run.result(key)) is not None:
+        return done
+    start = time.monotonic()
+    result = settings(run, key)
+    result["seconds"] = round(time.monotonic() - start, 1)
+    run.finish(command, result)
+    return result
+
+

@@ -1,0 +1,286 @@
+"""Optimise the policy by its own trials: PPO, GRPO, RLOO and kin, each by the name of its objective.
+
+A step draws answers to some prompts, scores them, measures how far the policy has moved from its reference, turns both
+into advantages, and takes one or more optimiser steps on them. Prompts are encoded once for all their answers.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from assent.batch import Actions, Rollout
+from assent.errors import AssentError
+from assent.functional.kl import adapt_beta
+from assent.generation.local import Sample, Sampling, sample
+from assent.models.attention import Pack, Tree, pack
+from assent.models.forward import logprobs, values
+from assent.models.load import Language, context, load_policy, load_reward, save
+from assent.models.tokenization import Codec
+from assent.objectives.ppo import PPO
+from assent.preferences.convert import split
+from assent.protocols import Reinforcement
+from assent.records import Prompt, Response
+from assent.registry import names, resolve
+from assent.rewards.model import Model
+from assent.stages.generate import find_prompts
+from assent.store.runs import Run
+from assent.training.batching import batch, chunks, generator, packs
+from assent.training.loop import train
+from assent.training.meter import add
+from assent.training.optimizer import Trainee, Training
+
+
+@dataclass(frozen=True)
+class Online:
+    """Train a policy on scores of its own answers, on a leash to where it started."""
+
+    policy: str = ""
+    """What it starts from, and its reference: a checkpoint of the run, a folder or a hub id; empty: the round's base."""
+    reward: str = ""
+    """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
+    steps: int = 20
+    """Rollouts, each of `batch_size` prompts."""
+    n: int = 4
+    """Answers to each prompt."""
+    minibatches: int = 1
+    """Optimiser steps in one pass over a rollout; `epochs` passes are made."""
+    value_lr: float = 0.0
+    """Peak learning rate of the value model; 0: that of the policy."""
+    value_layers: int = 0
+    """Layers of the value model that are trained, from the top; 0: all of them."""
+    missing_eos: Literal["lowest", "off"] | float = "lowest"
+    """Score of an answer that was cut: the rollout's lowest minus 1, a number, or off: the score it got."""
+    sampling: Sampling = Sampling(temperature=0.7)
+    objective: Reinforcement = PPO()
+    training: Training = Training(lr=3e-6, epochs=1, batch_size=16, tokens_per_pack=1024)
+
+    def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        where = run.policy(self.policy or run.base)
+        language = load_policy(where, run.dtype, run.device)
+        codec = Codec(language.tokenizer)
+        codec.require(where)
+        prompts = self._prompts(run, language, codec)
+        reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
+        judge = self._judge(run)
+        updates = self.steps * self.training.epochs * self.minibatches
+        trainees = {"policy": Trainee(language, self.training, updates)}
+        if self.objective.needs_values:
+            trainees["value"] = self._critic(run, updates)
+        memory = {"beta": getattr(self.objective, "beta", 0.0)}
+        worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory)
+        train(run, key, trainees, self.steps, worker.step, self.training.save_every, memory)
+        save(trainees["policy"].finished(), run.folder / key)
+        return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
+
+    def _prompts(self, run: Run, language: Language, codec: Codec) -> list[Prompt]:
+        found = find_prompts(run, "", language.tokenizer.chat_template is not None)
+        kept = split(found, run.setup.held_out).train
+        room = context(language.model) - self.sampling.max_new_tokens
+        prompts = [p for p in found if p.id in kept and len(codec.prompt(p)) <= room]
+        if not prompts:
+            raise AssentError(f"no training prompt leaves room for {self.sampling.max_new_tokens} new tokens in the context")
+        return prompts
+
+    def _judge(self, run: Run) -> Any:
+        name = self.reward or run.key("reward")
+        if name in names("rewards") and name != "model":
+            return resolve("rewards", name)()
+        return Model(load_reward(run.policy(name), run.dtype, run.device), self.training.tokens_per_pack)
+
+    def _critic(self, run: Run, updates: int) -> Trainee:
+        """A value model that starts as the reward model, with its head scaled to the scores' units."""
+        name = self.reward or run.key("reward")
+        start = name if (run.folder / name).exists() else run.key("reward")
+        if not (run.folder / start).exists():
+            raise AssentError("PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'")
+        language = load_reward(run.policy(start), run.dtype, run.device)
+        with torch.no_grad():
+            language.model.get_submodule("score").weight.div_(getattr(language.model.config, "reward_std", 1.0))  # type: ignore[union-attr]
+        if self.value_layers:
+            layers = language.model.base_model.layers
+            language.model.base_model.requires_grad_(False)
+            for layer in layers[-self.value_layers :]:
+                layer.requires_grad_(True)
+        training = self.training if not self.value_lr else _with_lr(self.training, self.value_lr)
+        return Trainee(language, training, updates)
+
+
+class _Rollout:
+    """What one step drew and everything measured on it before the policy moves; rows are answers, (B, T) padded right."""
+
+    def __init__(self, trees: list[Tree], samples: list[Sample]) -> None:
+        self.trees = trees
+        self.samples = samples
+        self.first = [0, *itertools.accumulate(len(tree.branches) for tree in trees)]
+        longest = max(len(s.ids) for s in samples)
+        self.mask = torch.arange(longest) < torch.tensor([len(s.ids) for s in samples])[:, None]  # (B, T)
+
+    def rows(self, part: list[int]) -> Tensor:
+        """Rows of the answers of some trees, in order."""
+        return torch.tensor([row for i in part for row in range(self.first[i], self.first[i + 1])])
+
+    def blank(self) -> Tensor:
+        return torch.zeros(self.mask.shape)
+
+    def place(self, target: Tensor, part: list[int], packed: Pack, flat: Tensor) -> None:
+        """Write (N,) of a pack into its rows of (B, T)."""
+        grid = packed.padded(flat.float()).cpu()
+        target[self.rows(part), : grid.shape[1]] = grid
+
+
+class _Worker:
+    """One step of online training."""
+
+    def __init__(
+        self,
+        settings: Online,
+        run: Run,
+        codec: Codec,
+        prompts: list[Prompt],
+        trainees: dict[str, Trainee],
+        reference: Any,
+        judge: Any,
+        memory: dict[str, float],
+    ) -> None:
+        self.settings, self.run, self.codec, self.prompts = settings, run, codec, prompts
+        self.policy, self.value = trainees["policy"], trainees.get("value")
+        self.reference, self.judge, self.memory = reference, judge, memory
+        self.temperature = settings.sampling.temperature
+        self.tokens = settings.training.tokens_per_pack
+
+    def step(self, number: int) -> dict[str, float]:
+        asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
+        rollout = self._draw(asked, number)
+        old, reference, seen = self._look(rollout)
+        scores = self._score(asked, rollout)
+        groups = torch.tensor([s.prompt for s in rollout.samples])
+        estimate = self.settings.objective.advantages(
+            Rollout(rollout.mask, old, reference, scores, groups, seen), self.memory["beta"]
+        )
+        metrics = {name: float(value) for name, value in estimate.metrics.items()}
+        metrics["length"] = float(rollout.mask.sum(1).float().mean())
+        metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
+        drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
+        metrics["rollout_gap"] = float((old[rollout.mask] - drawn).abs().mean())
+        metrics |= self._update(number, rollout, old, reference, seen, estimate.advantages, estimate.returns)
+        self._adapt(metrics["kl"], len(rollout.samples))
+        return metrics | {"beta": self.memory["beta"]}
+
+    def _draw(self, asked: list[Prompt], number: int) -> _Rollout:
+        ids = [self.codec.prompt(prompt) for prompt in asked]
+        dice = generator(self.run.seed, 2, number)
+        drawn = sample(self.policy.model, ids, self.settings.n, self.settings.sampling, self.codec.ends, dice)
+        groups = [[s for s in drawn if s.prompt == i] for i in range(len(ids))]
+        trees = [Tree(prompt, tuple(s.ids for s in group)) for prompt, group in zip(ids, groups, strict=True)]
+        return _Rollout(trees, [s for group in groups for s in group])
+
+    @torch.no_grad()
+    def _look(self, rollout: _Rollout) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities under the policy and the reference, and values, before anything moves."""
+        old, reference = rollout.blank(), rollout.blank()
+        seen = rollout.blank() if self.value else None
+        for part in packs(rollout.trees, self.tokens):
+            packed = pack([rollout.trees[i] for i in part]).to(self.run.device)
+            rollout.place(old, part, packed, logprobs(self.policy.model, packed, self.temperature).logprobs)
+            rollout.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
+            if self.value and seen is not None:
+                rollout.place(seen, part, packed, values(self.value.model, packed))
+        return old, reference, seen
+
+    def _score(self, asked: list[Prompt], rollout: _Rollout) -> Tensor:
+        """Scores of the answers, (B,), with those that were cut put in their place."""
+        if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
+            scores = self.judge.score_trees(rollout.trees)
+        else:
+            texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in rollout.samples]
+            scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
+        missing = self.settings.missing_eos
+        cut = torch.tensor([not s.finished for s in rollout.samples])
+        if missing == "off":
+            return scores
+        return torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
+
+    def _update(
+        self,
+        number: int,
+        rollout: _Rollout,
+        old: Tensor,
+        reference: Tensor,
+        seen: Tensor | None,
+        advantages: Tensor,
+        returns: Tensor | None,
+    ) -> dict[str, float]:
+        """Epochs of optimiser steps on one rollout; metrics are means over them."""
+        training, gathered = self.settings.training, list[dict[str, float]]()
+        count = training.epochs * self.settings.minibatches
+        for epoch in range(training.epochs):
+            order = torch.randperm(len(rollout.trees), generator=generator(self.run.seed, 3, number, epoch)).tolist()
+            for some in chunks(order, -(-len(order) // self.settings.minibatches)):
+                rows = rollout.rows(list(some))
+                metrics: dict[str, float] = {}
+                for local in packs([rollout.trees[i] for i in some], self.tokens):
+                    part = [some[i] for i in local]
+                    loss = self._loss(
+                        rollout, part, old, reference, seen, advantages, returns,
+                        tokens=float(rollout.mask[rows].sum()), sequences=float(len(rows)),
+                    )  # fmt: skip
+                    loss.value.backward()
+                    add(metrics, loss.metrics)
+                if not gathered and abs(metrics["ratio"] - 1) > 1e-3:
+                    raise AssentError(f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree")
+                update = number * count + len(gathered)
+                metrics["grad_norm"] = self.policy.step(update)
+                metrics["lr"] = training.rate(update, self.policy.steps)
+                if self.value:
+                    metrics["value_grad_norm"] = self.value.step(update)
+                gathered.append(metrics)
+        return {name: sum(m[name] for m in gathered) / len(gathered) for name in gathered[0]}
+
+    def _loss(
+        self, rollout: _Rollout, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,
+        advantages: Tensor, returns: Tensor | None, tokens: float, sequences: float,
+    ) -> Any:  # fmt: skip
+        device = self.run.device
+        packed = pack([rollout.trees[i] for i in part]).to(device)
+        rows = rollout.rows(part)
+        longest = int(packed.lengths.max())
+
+        def cut(full: Tensor) -> Tensor:
+            return full[rows, :longest].to(device)
+
+        now = logprobs(self.policy.model, packed, self.temperature)
+        critic = packed.padded(values(self.value.model, packed)) if self.value else None
+        return self.settings.objective(
+            Actions(
+                mask=cut(rollout.mask),
+                logprobs=packed.padded(now.logprobs),
+                old_logprobs=cut(old),
+                reference_logprobs=cut(reference),
+                advantages=cut(advantages),
+                values=critic,
+                old_values=None if seen is None else cut(seen),
+                returns=None if returns is None else cut(returns),
+                entropy=packed.padded(now.entropy),
+                tokens=tokens,
+                sequences=sequences,
+            )
+        )
+
+    def _adapt(self, kl: float, n: int) -> None:
+        target = getattr(self.settings.objective, "target_kl", 0.0)
+        if target:
+            horizon = getattr(self.settings.objective, "horizon", 10000.0)
+            self.memory["beta"] = adapt_beta(self.memory["beta"], kl, target, n, horizon)
+
+
+def _same_words(one: Language, other: Language) -> bool:
+    return one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+
+
+def _with_lr(training: Training, lr: float) -> Training:
+    from dataclasses import replace
+
+    return replace(training, lr=lr)

@@ -1,0 +1,65 @@
+"""Supervised fine-tuning: learn to answer like the demonstrations; only the answers are trained on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from assent.errors import AssentError
+from assent.models.attention import Tree
+from assent.models.load import context, load_policy, save
+from assent.models.tokenization import Codec
+from assent.objectives.cross_entropy import CrossEntropy
+from assent.preferences.convert import examples, split
+from assent.records import Imitation
+from assent.store.exchange import load
+from assent.store.runs import Run
+from assent.training.imitation import imitate, measure
+from assent.training.meter import warn
+from assent.training.optimizer import Trainee, Training
+
+
+@dataclass(frozen=True)
+class SFT:
+    """Fine-tune the policy on demonstrations."""
+
+    data: str = ""
+    """A file of demonstrations (prompt and completion, or messages), read into the run first; empty: those it holds."""
+    policy: str = ""
+    """What it starts from: a checkpoint of the run, a folder or a hub id; empty: `pretrain` if there, else the model."""
+    max_tokens: int = 1024
+    """Demonstrations with more tokens (prompt and answer) are left out and counted."""
+    objective: CrossEntropy = CrossEntropy()
+    training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
+
+    def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        if self.data:
+            reading = load(self.data, run.store)
+            if reading.rejected:
+                warn(f"{self.data}: {reading}")
+        start = self.policy or ("pretrain" if run.result("pretrain") is not None else "start")
+        language = load_policy(run.policy(start), run.dtype, run.device)
+        codec = Codec(language.tokenizer)
+        codec.require(run.policy(start))
+        store, limit = run.store, min(self.max_tokens, context(language.model))
+        prompts = list(store.prompts())
+        made = examples(store.feedback(), store.queries(), prompts, store.responses())
+        held = split(prompts, run.setup.held_out).held_out
+        sides: tuple[list[Tree], list[Tree]] = ([], [])
+        too_long = 0
+        for example in made:
+            if isinstance(example, Imitation):
+                prompt, completion = codec.encode(example.prompt, example.completion)
+                too_long += len(prompt) + len(completion) > limit
+                if len(prompt) + len(completion) <= limit:
+                    sides[example.prompt.id in held].append(Tree(prompt, (completion,)))
+        if not sides[0]:
+            raise AssentError(
+                f"{run.folder} holds no demonstrations to train on"
+                + (f" (all {too_long} are longer than {limit} tokens)" if too_long else ": name a file with --data")
+            )
+        steps = -(-len(sides[0]) // self.training.batch_size) * self.training.epochs
+        trainee = Trainee(language, self.training, steps)
+        imitate(run, key, trainee, sides[0], self.objective, self.training)
+        finished = trainee.finished()
+        measured = measure(run, finished.model, sides[1], self.objective, self.training)
+        save(finished, run.folder / key)
+        return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured

@@ -1,0 +1,397 @@
+"""One database holds what was asked and answered: many processes read and add, nobody takes anything back."""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from assent.errors import AssentError
+from assent.feedback import body, check, kind_of, parse
+from assent.records import Feedback, Message, Prompt, Purpose, Query, Response
+from assent.store import schema
+
+BATCH = 5_000
+"""Rows a transaction: a crash costs an unacknowledged batch at most, and other writers get their turn between two."""
+IDS = 500
+"""Ids a question: databases bound the number of parameters."""
+ADVISORY_LOCK = 0x617373656E74
+"""PostgreSQL has no BEGIN IMMEDIATE: writers queue at this number instead."""
+
+Values = dict[str, Any]
+Thing = TypeVar("Thing")
+
+
+class Conflict(AssentError):
+    """The same id was stored before, with another body."""
+
+
+class Busy(AssentError):
+    """Another process held the lock for longer than the time-out."""
+
+
+class DiskFull(AssentError):
+    """Nothing more can be stored; what was acknowledged is safe."""
+
+
+class Counts(NamedTuple):
+    """Rows of each table."""
+
+    prompts: int
+    responses: int
+    queries: int
+    feedback: int
+
+
+class Store:
+    """What stages, pages and annotators share; any thread of any process may call, and commits what it adds."""
+
+    def __init__(self, engine: sa.Engine, name: str) -> None:
+        self.name = name
+        """Path or URL, without a password."""
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+
+    @classmethod
+    def open(cls, where: str | Path, timeout: float = 30.0) -> Self:
+        """Open a SQLite file or a database URL; create it, or bring it up to date, if need be.
+
+        Args:
+            timeout: seconds to wait for another writer.
+
+        Raises:
+            AssentError: not to be opened, damaged, no store of ours, or written by a newer assent.
+        """
+        url = _url(where)
+        name = url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string()
+        with _told(name):
+            store = cls(_engine(url, timeout), name)
+            try:
+                store._upgrade()
+            except BaseException:
+                store.close()
+                raise
+            return store
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> int:
+        """Add those that are not there yet, and return how many; mode and source stay as they were first told."""
+        return self._add(schema.prompts, map(_prompt_row, prompts))
+
+    def add_responses(self, responses: Iterable[Response]) -> int:
+        """Add those that are not there yet (by id and policy), and return how many; their prompts come first."""
+        return self._add(schema.responses, map(_response_row, responses))
+
+    def add_queries(self, queries: Iterable[Query]) -> int:
+        """Add those that are not there yet, and return how many; their prompts come first."""
+        return self._add(schema.queries, map(_query_row, queries))
+
+    def add_feedback(self, feedback: Iterable[Feedback]) -> int:
+        """Append events and return how many are new; once this returns they outlive a crash of process or machine.
+
+        Raises:
+            Conflict: an id is there already, with another body; the same body again changes nothing.
+            AssentError: an event whose query is unknown, or that its query did not ask for.
+        """
+        return sum(self._append(batch) for batch in _batches(feedback, BATCH))
+
+    def prompts(self, source: str = "", mode: str = "", ids: Iterable[str] | None = None) -> Iterator[Prompt]:
+        """Stream prompts in the order of arrival; an empty argument means any."""
+        return map(_prompt, self._read(schema.prompts, ids, source=source, mode=mode))
+
+    def responses(self, policy: str = "", prompt: str = "", ids: Iterable[str] | None = None) -> Iterator[Response]:
+        """Stream responses in the order of arrival, those of a policy or to a prompt (id) if one is named."""
+        return map(_response, self._read(schema.responses, ids, policy=policy, prompt=prompt))
+
+    def queries(
+        self, purpose: Purpose | None = None, unanswered_by: str = "", ids: Iterable[str] | None = None
+    ) -> Iterator[Query]:
+        """Stream queries in the order of arrival, those of a purpose, and those that an annotator has yet to answer."""
+        q, f = schema.queries.c, schema.feedback.c
+        answered = sa.exists().where(f.query == q.id, f.annotator == unanswered_by)
+        return map(
+            _query, self._read(schema.queries, ids, *([~answered] if unanswered_by else []), purpose=purpose or "")
+        )
+
+    def feedback(self, annotator: str = "", query: str = "", ids: Iterable[str] | None = None) -> Iterator[Feedback]:
+        """Stream events in the order of arrival, superseded ones too."""
+        return map(_event, self._read(schema.feedback, ids, annotator=annotator, query=query))
+
+    def counts(self) -> Counts:
+        tables = (schema.prompts, schema.responses, schema.queries, schema.feedback)
+        with self._reading() as connection:
+            return Counts(*(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables))
+
+    def audit(self) -> int:
+        """Walk the hash chain of the feedback and return its length.
+
+        Raises:
+            AssentError: an event was changed, removed or put in since it was stored.
+        """
+        digest, length = "", 0
+        for row in self._read(schema.feedback, None):
+            values = row._asdict()
+            digest = _digest(digest, values)
+            if digest != values["digest"]:
+                raise AssentError(f"{self.name}: feedback {values['id']} is not what was stored: restore a backup")
+            length += 1
+        return length
+
+    def _add(self, table: sa.Table, rows: Iterable[Values]) -> int:
+        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
+        added = 0
+        for batch in _batches(rows, BATCH):
+            with self._writing(f"one of these {table.name} names a prompt that is not there: add prompts first") as on:
+                added += on.execute(insert.on_conflict_do_nothing(), batch).rowcount
+        return added
+
+    def _append(self, batch: Sequence[Feedback]) -> int:
+        with self._writing("an event names a query that is not there: add queries first") as connection:
+            stored = {row["id"]: row for row in _by_id(connection, schema.feedback, (event.id for event in batch))}
+            asked = {row["id"]: row for row in _by_id(connection, schema.queries, (event.query for event in batch))}
+            fresh: list[Values] = []
+            for event in batch:
+                row = _event_row(event)
+                before = stored.setdefault(event.id, row)
+                if any(before[name] != value for name, value in row.items()):
+                    raise Conflict(f"feedback {event.id} is stored with another body: give a new answer a new id")
+                if before is not row:
+                    continue
+                if event.query not in asked:
+                    raise AssentError(f"feedback {event.id} answers query '{event.query}', which is not in {self.name}")
+                check(event.answer, _query(asked[event.query]))
+                fresh.append(row)
+            f = schema.feedback.c
+            digest = connection.scalar(sa.select(f.digest).order_by(f.seq.desc()).limit(1)) or ""
+            for row in fresh:
+                digest = row["digest"] = _digest(digest, row)
+            if fresh:
+                connection.execute(sa.insert(schema.feedback), fresh)
+            return len(fresh)
+
+    def _read(
+        self, table: sa.Table, ids: Iterable[str] | None, *conditions: sa.ColumnElement[bool], **equal: str
+    ) -> Iterator[sa.Row[Any]]:
+        where = [*conditions, *(table.c[name] == value for name, value in equal.items() if value)]
+        if ids is None:
+            return self._pages(table, where)
+        some = _batches(dict.fromkeys(ids), IDS)
+        return chain.from_iterable(self._pages(table, [*where, table.c.id.in_(batch)]) for batch in some)
+
+    def _pages(self, table: sa.Table, where: list[sa.ColumnElement[bool]]) -> Iterator[sa.Row[Any]]:
+        """Rows by growing pages, each its own short transaction: a slow reader holds nobody up.
+
+        Rows that arrive while the reading goes on are left for the next one.
+        """
+        seq, last, size = table.c.seq, 0, 64
+        with self._reading() as connection:
+            top = connection.scalar(sa.select(sa.func.max(seq))) or 0
+        while last < top:
+            page = sa.select(table).where(*where, seq > last, seq <= top).order_by(seq).limit(size)
+            with self._reading() as connection:
+                rows = connection.execute(page).all()
+            yield from rows
+            last, size = (rows[-1].seq if len(rows) == size else top), min(4 * size, 4096)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _told(self.name), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, orphan: str) -> Iterator[sa.Connection]:
+        with _told(self.name, orphan), self._writer.begin() as connection:
+            yield connection
+
+    def _upgrade(self) -> None:
+        with self._engine.connect() as connection:
+            if _revision(connection, self.name) == schema.HEAD:
+                return
+        # Imported here: an up-to-date store opens without Alembic.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        with self._writer.begin() as connection:
+            if _revision(connection, self.name) != schema.HEAD:
+                config.attributes["connection"] = connection
+                command.upgrade(config, schema.HEAD)
+
+
+def _url(where: str | Path) -> sa.URL:
+    if "://" not in str(where):
+        path = Path(where).absolute()
+        if not path.parent.is_dir():
+            raise AssentError(f"no folder {path.parent} for the store {path.name}: make it first")
+        return sa.URL.create("sqlite", database=str(path))
+    try:
+        return sa.make_url(str(where))
+    except (ArgumentError, ValueError) as error:
+        raise AssentError(f"no database URL: '{where}'; write a path, or postgresql://user@host/name") from error
+
+
+def _engine(url: sa.URL, timeout: float) -> sa.Engine:
+    lite = url.get_backend_name() == "sqlite"
+    writer = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    try:
+        engine = sa.create_engine(url, json_serializer=writer, connect_args={"timeout": timeout} if lite else {})
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise AssentError(f"no driver for {url.drivername}: {error}; install it, or use a SQLite file") from error
+
+    if lite:
+
+        @sa.event.listens_for(engine, "connect")
+        def settle(connection: sqlite3.Connection, _: object) -> None:
+            # The driver's own BEGIN comes late and takes no lock; ours is below.
+            connection.isolation_level = None
+            _write_ahead(connection, timeout)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        if lite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        elif writes:
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+
+    return engine
+
+
+def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
+    # SQLite does not wait for the lock while it changes the mode, so two processes that open a new file would collide.
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _revision(connection: sa.Connection, name: str) -> str:
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
+        return ""
+    if schema.VERSION_TABLE not in tables:
+        raise AssentError(f"{name} is a database of something else, with tables {', '.join(tables[:3])}: name another")
+    revision = connection.scalar(sa.text(f"SELECT version_num FROM {schema.VERSION_TABLE}")) or ""
+    if revision > schema.HEAD:
+        raise AssentError(f"{name} has version {revision}, this assent knows {schema.HEAD}: install a newer assent")
+    return cast(str, revision)
+
+
+@contextmanager
+def _told(name: str, orphan: str = "") -> Iterator[None]:
+    """Tell what the database says in one line."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(error.object[error.start]):04X}"
+        raise AssentError(f"text with a lone surrogate ({found}) cannot be stored: mend it") from error
+    except (DBAPIError, sqlite3.Error) as error:
+        said = str(error.orig if isinstance(error, DBAPIError) else error).strip().split("\n")[0]
+        raise _explained(said, name, orphan) from error
+
+
+def _explained(said: str, name: str, orphan: str) -> AssentError:
+    kinds: tuple[tuple[str, type[AssentError], str], ...] = (
+        ("locked", Busy, f"{name} is locked by another process: wait for it or end it, then try again"),
+        ("full", DiskFull, f"no space left for {name}: free some and send again; what was acknowledged is safe"),
+        ("malformed", AssentError, f"{name} is damaged ({said}): restore a backup"),
+        ("not a database", AssentError, f"{name} is not a database, or damaged: name another file or restore a backup"),
+        ("unable to open", AssentError, f"cannot open {name}: check that it is a file that you may write"),
+        ("readonly", AssentError, f"cannot write to {name}: give yourself the right to, or copy it"),
+        ("append-only", AssentError, f"{name}: {said}"),
+        ("foreign key", AssentError, f"{name}: {orphan}"),
+    )
+    for words, kind, line in kinds:
+        if words in said.lower():
+            return kind(line)
+    return AssentError(f"{name}: {said}")
+
+
+def _batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    stream = iter(things)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def _by_id(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> Iterator[Values]:
+    for batch in _batches(dict.fromkeys(ids), IDS):
+        for row in connection.execute(sa.select(table).where(table.c.id.in_(batch))):
+            yield row._asdict()
+
+
+def _digest(before: str, row: Values) -> str:
+    told = [before, *(row[column.name] for column in schema.feedback.c if column.name not in ("seq", "digest"))]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _prompt_row(prompt: Prompt) -> Values:
+    messages = [asdict(message) for message in prompt.messages]
+    return {"id": prompt.id, "messages": messages, "mode": prompt.mode, "source": prompt.source}
+
+
+def _prompt(row: sa.Row[Any]) -> Prompt:
+    return Prompt(tuple(Message(**message) for message in row.messages), row.mode, row.source)
+
+
+def _response_row(response: Response) -> Values:
+    return {"id": response.id, **asdict(response)}
+
+
+def _response(row: sa.Row[Any]) -> Response:
+    return Response(row.prompt, row.text, row.policy, row.finished, row.sampling)
+
+
+def _query_row(query: Query) -> Values:
+    return {"id": query.id, **asdict(query), "items": list(query.items)}
+
+
+def _query(row: Any) -> Query:
+    values = row if isinstance(row, dict) else row._asdict()
+    items = tuple(values["items"])
+    return Query(values["kind"], values["prompt"], items, values["purpose"], values["instruction"])
+
+
+def _event_row(event: Feedback) -> Values:
+    return {
+        "id": event.id,
+        "query": event.query,
+        "annotator": event.annotator,
+        "kind": kind_of(event.answer),
+        "answer": body(event.answer),
+        "at": event.at,
+        "seconds": float(event.seconds),
+        "shown": list(event.shown),
+        "note": event.note,
+        "supersedes": event.supersedes,
+    }
+
+
+def _event(row: sa.Row[Any]) -> Feedback:
+    told = (row.at, row.seconds, tuple(row.shown), row.note, row.supersedes, row.id)
+    return Feedback(row.query, row.annotator, parse(row.kind, row.answer), *told)

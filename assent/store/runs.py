@@ -1,0 +1,229 @@
+"""A run is a folder: its recipe, its feedback, its checkpoints, what it measured; everything a killed process needs to go on.
+
+    recipe.toml      the resolved settings of every stage that ran here
+    feedback.db      prompts, responses, queries, feedback
+    metrics.jsonl    one line a step: stage, step, seconds and the metric words
+    done/NAME.json   what a finished stage reported
+    NAME/            a checkpoint: a Hugging Face folder
+    state/NAME/      an unfinished stage: weights, optimiser, step
+    tensorboard/     the same curves for TensorBoard
+    report.html
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assent.config import read_recipe, write_recipe
+from assent.errors import AssentError
+
+if TYPE_CHECKING:
+    import torch
+
+    from assent.store.database import Store
+
+POLICY_STAGES = ("pretrain", "sft")
+"""Stages that prepare the policy before the first round, in order."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all stages of a run share."""
+
+    run: Path = Path("runs/default")
+    """The run's folder: made if missing, continued if there."""
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """The model to start from: a Hugging Face hub id, a folder, or a .gguf file."""
+    seed: int = 0
+    """Decides every draw: the same seed on the same machine gives the same run."""
+    held_out: float = 0.3
+    """Share of prompts that nothing is trained on; decided by each prompt's own content."""
+    round: int = 1
+    """Which time round the loop this is: names end in `-2`, `-3` from the second on."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    dtype: str = "auto"
+    """float32, bfloat16 (with float32 master weights in training); auto takes bfloat16 where the processor multiplies it."""
+
+
+@dataclass
+class Run:
+    """An open run folder."""
+
+    setup: Setup
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.setup.run
+
+    @property
+    def round(self) -> int:
+        return self.setup.round
+
+    @property
+    def seed(self) -> int:
+        return self.setup.seed
+
+    def key(self, stage: str) -> str:
+        """A stage's name in this round: `ppo`, then `ppo-2`, `ppo-3`."""
+        return stage if self.round == 1 or stage in POLICY_STAGES else f"{stage}-{self.round}"
+
+    @cached_property
+    def store(self) -> "Store":
+        from assent.store.database import Store
+
+        return Store.open(self.folder / "feedback.db")
+
+    @cached_property
+    def device(self) -> "torch.device":
+        import torch
+
+        if self.setup.device != "auto":
+            try:
+                return torch.empty(0, device=self.setup.device).device
+            except (RuntimeError, AssertionError) as error:
+                raise AssentError(f"no device '{self.setup.device}' here: {str(error).splitlines()[0]}") from None
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        if self.setup.dtype != "auto":
+            if self.setup.dtype not in ("float32", "bfloat16"):
+                raise AssentError(f"dtype is '{self.setup.dtype}'; it can be auto, float32 or bfloat16")
+            return torch.float32 if self.setup.dtype == "float32" else torch.bfloat16
+        if self.device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        fast = self.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+
+    def claim(self, stage: str, table: Mapping[str, Any]) -> None:
+        """Write a stage's settings into the run's recipe before it starts.
+
+        Raises:
+            AssentError: the stage was started here with other settings.
+        """
+        key = self.key(stage)
+        before = self.recipe.get(key)
+        if before is not None and before != dict(table):
+            changed = next(name for name in {**before, **table} if before.get(name) != table.get(name))
+            raise AssentError(
+                f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, not {table.get(changed)!r}: "
+                f"use another --run, or start '{key}' afresh with --again"
+            )
+        if before is None:
+            self.recipe[key] = dict(table)
+            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """What a finished stage reported, or None if it has not finished."""
+        path = self.folder / "done" / f"{key}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finish(self, stage: str, result: Mapping[str, Any]) -> None:
+        """Mark a stage as finished; its resumable state is no longer needed."""
+        import shutil
+
+        key = self.key(stage)
+        write_atomically(self.folder / "done" / f"{key}.json", json.dumps(result, indent=1) + "\n")
+        shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
+
+    def forget(self, stage: str) -> None:
+        """Start a stage afresh: drop its settings, state, checkpoint and measurements (feedback is never dropped)."""
+        import shutil
+
+        key = self.key(stage)
+        self.recipe.pop(key, None)
+        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+        (self.folder / "done" / f"{key}.json").unlink(missing_ok=True)
+        for folder in (self.folder / "state" / key, self.folder / key):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def policy(self, name: str) -> str:
+        """Where a policy lies: `start`, a finished stage of this run, or else a folder or hub id as given.
+
+        Raises:
+            AssentError: a name that is neither.
+        """
+        if name == "start":
+            return self.setup.model
+        if (self.folder / name / "config.json").exists():
+            return str(self.folder / name)
+        if "/" in name or Path(name).is_dir() or name.endswith(".gguf"):
+            return name
+        have = ["start", *sorted(path.parent.name for path in self.folder.glob("*/config.json"))]
+        raise AssentError(f"no policy '{name}' in {self.folder} (there: {', '.join(have)}): train it, or name another")
+
+    @property
+    def base(self) -> str:
+        """The policy that this round generates with and improves."""
+        if self.round > 1:
+            carried: str = self.recipe.get("carry") or "ppo"
+            return carried if self.round == 2 else f"{carried}-{self.round - 1}"
+        return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), "start")
+
+
+@contextmanager
+def open_run(setup: Setup) -> Iterator[Run]:
+    """Make or continue a run folder and hold it: one process at a time writes there.
+
+    Raises:
+        AssentError: the folder belongs to a run with another set-up, is in use, or cannot be written.
+    """
+    from assent.config import table
+
+    try:
+        (setup.run / "done").mkdir(parents=True, exist_ok=True)
+        lock = open(setup.run / ".lock", "a+")  # noqa: SIM115 (held as long as the run is)
+    except OSError as error:
+        raise AssentError(f"cannot make the run folder {setup.run}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AssentError(f"another process works in {setup.run}: wait for it, or use another --run") from None
+        path = setup.run / "recipe.toml"
+        recipe = read_recipe(path) if path.exists() else {}
+        mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
+        for name, value in mine.items():
+            if name in recipe and recipe[name] != value and name not in ("device", "dtype"):
+                raise AssentError(
+                    f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: use another --run, or leave {name} out"
+                )
+        run = Run(setup, recipe={**recipe, **{name: recipe.get(name, value) for name, value in mine.items()}})
+        write_atomically(path, write_recipe(run.recipe))
+        yield run
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that at any moment it is the old one or the new one, whole.
+
+    Raises:
+        AssentError: the disk is full, or the file cannot be written; the old file stands.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise no_room(error, path) from None
+
+
+def no_room(error: OSError, path: Path) -> AssentError:
+    """Say in one line why a file could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AssentError(f"the disk is full: {path} was not written; make room, then give the same command again")
+    return AssentError(f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,142 @@
+"""The loop that every training stage runs in: resume, step, measure, save; stop cleanly on Ctrl-C, on NaN, on a full disk."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assent.errors import AssentError
+from assent.store.runs import Run, no_room
+from assent.training.meter import Bar, Meter
+from assent.training.optimizer import Trainee
+
+SAVE_SHARE = 0.05
+"""Saving by the clock takes at most this share of the time..."""
+SAVE_SECONDS = 60.0
+"""... and happens at most this often."""
+
+
+class Stopped(Exception):
+    """The person asked to stop; the state is saved."""
+
+
+def train(
+    run: Run,
+    name: str,
+    trainees: Mapping[str, Trainee],
+    steps: int,
+    step: Callable[[int], dict[str, float]],
+    save_every: int = 0,
+    memory: dict[str, Any] | None = None,
+) -> None:
+    """Run `step(0) .. step(steps - 1)`, from where an earlier process stopped if one did.
+
+    Args:
+        name: the stage's name in this round; state lies in `state/name`, metrics carry it.
+        trainees: what `step` trains.
+        step: does one whole optimiser step (or several) and returns its metrics; everything random in it must follow
+            from its number.
+        memory: JSON-like values beside the weights that the next step depends on; saved and restored in place.
+
+    Raises:
+        Stopped: on Ctrl-C or SIGTERM, after the running step.
+        AssentError: NaN, a full disk; the last good state is kept.
+    """
+    path = run.folder / "state" / name / "state.pt"
+    memory = {} if memory is None else memory
+    start = _restore(path, trainees, memory)
+    meter = Meter(run.folder, name, start)
+    saved_at, cost = time.monotonic(), 0.0
+    last_saved = start
+    try:
+        with Bar(name, steps, start) as bar, _polite() as asked:
+            for number in range(start, steps):
+                try:
+                    metrics = step(number)
+                except AssentError as error:
+                    if last_saved < number:
+                        _save(path, number, trainees, memory)
+                    raise AssentError(
+                        f"{name} stopped at step {number + 1} of {steps}: {error}; "
+                        f"the state before it is kept in {path.parent}"
+                    ) from None
+                meter.log(number + 1, metrics)
+                bar.advance(note=_note(metrics))
+                now = time.monotonic()
+                due = now - saved_at >= max(SAVE_SECONDS, cost / SAVE_SHARE)
+                if (number + 1) % save_every == 0 if save_every else due:
+                    _save(path, number + 1, trainees, memory)
+                    last_saved = number + 1
+                    saved_at, cost = time.monotonic(), time.monotonic() - now
+                if asked and number + 1 < steps:
+                    if last_saved <= number:
+                        _save(path, number + 1, trainees, memory)
+                    raise Stopped(f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there")
+    finally:
+        meter.close()
+
+
+def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]) -> int:
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
+    for name, trainee in trainees.items():
+        trainee.restore(state["trainees"][name])
+    memory.update(state["memory"])
+    return int(state["step"])
+
+
+def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        needed = sum(t.numel() * 4 * 3 for trainee in trainees.values() for t in trainee.state()["masters"].values())
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(28, "No space left on device")
+        with open(partial, "wb") as file:
+            state = {name: trainee.state() for name, trainee in trainees.items()}
+            torch.save({"step": step, "trainees": state, "memory": dict(memory)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise no_room(error, path) from None
+    except RuntimeError as error:  # torch's writer turns a full disk into this
+        partial.unlink(missing_ok=True)
+        raise no_room(OSError(28, str(error).splitlines()[0]), path) from None
+
+
+@contextmanager
+def _polite() -> Iterator[list[int]]:
+    """Let the running step finish on the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(metrics: Mapping[str, float]) -> str:
+    words = ("loss", "accuracy", "reward", "kl", "length")
+    return " ".join(f"{word} {metrics[word]:.3g}" for word in words if word in metrics)

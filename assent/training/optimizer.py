@@ -1,0 +1,156 @@
+"""A model under training: weights in the computing dtype, float32 masters and moments, one step at a time."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from assent.errors import AssentError
+from assent.models.load import Language
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is moved: the settings that every training stage shares."""
+
+    lr: float = 1e-5
+    """Peak learning rate of AdamW."""
+    epochs: int = 1
+    """Times that the data is gone through."""
+    batch_size: int = 16
+    """Prompts (documents, in pretraining) in one step of the optimiser."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls from its peak to the end."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay, on matrices only."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    lora_rank: int = 0
+    """0 trains all weights; otherwise LoRA of this rank on every linear map (arXiv:2106.09685)."""
+    lora_alpha: int = 0
+    """LoRA's scale; 0: twice the rank."""
+    tokens_per_pack: int = 2048
+    """Tokens in one forward pass: bounds memory, never changes the result."""
+    save_every: int = 0
+    """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.epochs < 1 or self.batch_size < 1 or not 0 <= self.warmup <= 1 or self.tokens_per_pack < 1:
+            raise ValueError("lr, epochs, batch_size and tokens_per_pack must be positive, warmup between 0 and 1")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step 0..steps-1."""
+        warm = self.warmup * steps
+        if step < warm:
+            return self.lr * (step + 1) / (warm + 1)
+        done = (step - warm) / max(1.0, steps - warm)
+        if self.schedule == "linear":
+            return self.lr * (1 - done)
+        if self.schedule == "cosine":
+            return float(self.lr * 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
+        return self.lr
+
+
+class Trainee:
+    """A model whose trainable weights are moved by AdamW in float32.
+
+    Each backward pass adds its gradients to float32 accumulators as they are made, so parts of a step add up exactly
+    as if they were one, and low-precision gradients live one layer at a time.
+    """
+
+    def __init__(self, language: Language, training: Training, steps: int) -> None:
+        self.training = training
+        self.steps = steps
+        self.language, self._peft = _with_lora(language, training)
+        self.model = self.language.model
+        self._names: list[str] = []
+        self._weights: list[Tensor] = []
+        self._masters: list[Tensor] = []
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad:
+                master = weight.detach().float() if weight.dtype != torch.float32 else weight.detach()
+                master.grad = torch.zeros_like(master)
+                self._names.append(name)
+                self._weights.append(weight)
+                self._masters.append(master)
+                weight.register_post_accumulate_grad_hook(_into(master))
+        decayed = [m for m in self._masters if m.ndim >= 2]
+        plain = [m for m in self._masters if m.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self._adam = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=training.lr, eps=1e-5, betas=(0.9, 0.95), fused=True
+        )
+
+    def step(self, step: int) -> float:
+        """Take step number `step` with the gradients gathered, and clear them. Returns their norm before clipping.
+
+        Raises:
+            AssentError: the gradients are not finite; nothing was moved.
+        """
+        gradients = [m.grad for m in self._masters if m.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(norm.isfinite()):
+            raise AssentError("the gradient is not finite")
+        scale = float(self.training.max_grad_norm / (norm + 1e-6))
+        if scale < 1:
+            torch._foreach_mul_(gradients, scale)
+        for group in self._adam.param_groups:
+            group["lr"] = self.training.rate(step, self.steps)
+        self._adam.step()
+        with torch.no_grad():
+            for weight, master, gradient in zip(self._weights, self._masters, gradients, strict=True):
+                gradient.zero_()
+                if weight.dtype != torch.float32:
+                    weight.copy_(master)
+        return float(norm)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {"masters": dict(zip(self._names, self._masters, strict=True)), "adam": self._adam.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        with torch.no_grad():
+            for name, weight, master in zip(self._names, self._weights, self._masters, strict=True):
+                master.copy_(state["masters"][name])
+                weight.copy_(master)
+        self._adam.load_state_dict(state["adam"])
+
+    def finished(self) -> Language:
+        """The trained model, with LoRA merged into its weights."""
+        if self._peft is None:
+            return self.language
+        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
+
+
+def _into(master: Tensor) -> Any:
+    def accumulate(weight: Tensor) -> None:
+        assert weight.grad is not None and master.grad is not None
+        master.grad.add_(weight.grad)
+        weight.grad = None
+
+    return accumulate
+
+
+def _with_lora(language: Language, training: Training) -> tuple[Language, "PeftModel | None"]:
+    if training.lora_rank == 0:
+        return language, None
+    from peft import LoraConfig, get_peft_model
+
+    heads = ["score"] if hasattr(language.model, "score") else None
+    peft = get_peft_model(
+        language.model,
+        LoraConfig(
+            r=training.lora_rank,
+            lora_alpha=training.lora_alpha or 2 * training.lora_rank,
+            target_modules="all-linear",
+            modules_to_save=heads,
+        ),
+    )
+    return Language(peft.get_base_model(), language.tokenizer), peft

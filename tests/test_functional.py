@@ -1,0 +1,339 @@
+"""Pure arithmetic of assent/functional, against numbers that can be done by hand and against second sources."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from torch import Tensor, tensor
+
+from assent.functional.advantages import (
+    discounted_returns,
+    flat_groups,
+    gae,
+    group_relative,
+    leave_one_out,
+    token_rewards,
+)
+from assent.functional.kl import adapt_beta, k1, k2, k3, sequence_kl
+from assent.functional.ranking import kway_loss, pair_loss, pair_metrics, plackett_luce_loss
+from assent.functional.statistics import accuracy, bootstrap, clustered_win_rate, wilson, win_rate
+from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
+from assent.functional.whitening import explained_variance, moments, whiten
+
+NAN, INF = math.nan, math.inf
+scalars = st.floats(-8, 8, allow_nan=False)
+
+
+def close(actual: Tensor, expected: list[float] | list[list[float]] | float, digits: float = 1e-6) -> bool:
+    return torch.allclose(actual.double(), tensor(expected, dtype=torch.float64), rtol=0, atol=digits)
+
+
+# KL
+
+
+def test_three_estimators_of_a_kl_agree_with_the_numbers_of_the_house() -> None:
+    logprobs, reference = tensor([-1.0, -1.0, -1.0]), tensor([0.0, -15.0, -30.0])
+    assert close(k1(logprobs, reference), [-1, 14, 29])
+    assert close(k2(logprobs, reference), [0.5, 98, 420.5])
+    assert close(k3(logprobs.double(), reference.double()), [0.718282, 13.000001, 28])
+
+
+@given(scalars, scalars)
+def test_k3_is_never_negative_and_zero_only_for_equals(a: float, b: float) -> None:
+    value = k3(tensor(a, dtype=torch.float64), tensor(b, dtype=torch.float64)).item()
+    assert value >= -1e-15
+    assert (value > 0) == (a != b) or abs(a - b) < 1e-6
+
+
+def test_k1_and_k3_are_unbiased_on_a_small_vocabulary() -> None:
+    policy, reference = tensor([0.7, 0.2, 0.1]).log(), tensor([0.2, 0.3, 0.5]).log()
+    exact = (policy.exp() * (policy - reference)).sum()
+    assert torch.allclose((policy.exp() * k1(policy, reference)).sum(), exact)
+    assert torch.allclose((policy.exp() * k3(policy, reference)).sum(), exact)
+
+
+def test_the_kl_of_a_completion_is_a_sum_over_its_tokens_alone() -> None:
+    mask = tensor([[True, True, False], [True, False, False]])
+    kl = sequence_kl(tensor([[1.0, 2.0, NAN], [0.5, INF, NAN]]), torch.zeros(2, 3), mask)
+    assert close(kl.k1, [3.0, 0.5])
+    assert close(kl.k3, [math.exp(-1) + math.exp(-2) + 1, math.exp(-0.5) - 0.5])
+
+
+@pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (6.6, 0.102), (60.0, 0.104), (5.7, 0.099), (0.0, 0.096)])
+def test_beta_moves_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: float) -> None:
+    assert adapt_beta(0.1, kl, target=6, n=512, horizon=2560) == pytest.approx(expected, abs=1e-12)
+
+
+# Advantages
+
+
+@pytest.mark.parametrize(("gae_lambda", "expected"), [(0.0, [1, 1, 2]), (0.95, [3.755, 2.9, 2]), (1.0, [4, 3, 2])])
+def test_gae_agrees_with_the_numbers_of_the_house(gae_lambda: float, expected: list[float]) -> None:
+    estimate = gae(tensor([[0.0, 0, 5]]), tensor([[1.0, 2, 3]]), torch.ones(1, 3, dtype=torch.bool), 1.0, gae_lambda)
+    assert close(estimate.advantages, [expected])
+    assert close(estimate.returns, [[e + v for e, v in zip(expected, [1, 2, 3], strict=True)]])
+
+
+@pytest.mark.parametrize("hole", [None, 0, 1, 2, 3, 4])
+@pytest.mark.parametrize("garbage", [999.0, NAN, INF])
+def test_a_hole_anywhere_changes_no_advantage(hole: int | None, garbage: float) -> None:
+    values, rewards, expected = [0.1, 0.2, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0], [0.782324, 0.727618, 0.565250, 0.5]
+    mask = [True] * 4
+    if hole is not None:
+        values.insert(hole, garbage), rewards.insert(hole, garbage), mask.insert(hole, False), expected.insert(hole, 0)
+    estimate = gae(tensor([rewards]), tensor([values]), tensor([mask]), 0.99, 0.95)
+    assert close(estimate.advantages, [expected])
+    assert close(estimate.returns, [[e + v if m else 0 for e, v, m in zip(expected, values, mask, strict=True)]])
+
+
+@given(st.lists(st.tuples(scalars, scalars, st.booleans()), min_size=1, max_size=8), st.integers(0, 3))
+def test_gae_is_the_sum_over_future_deltas_whatever_the_padding(
+    steps: list[tuple[float, float, bool]], padding: int
+) -> None:
+    gamma, gae_lambda = 0.9, 0.8
+    inside = [(r, v) for r, v, m in steps if m]
+    follow = [v for _, v in inside[1:]] + [0.0]
+    deltas = [r + gamma * after - v for (r, v), after in zip(inside, follow, strict=True)] if inside else []
+    expected = [
+        sum((gamma * gae_lambda) ** (j - i) * deltas[j] for j in range(i, len(deltas))) for i in range(len(deltas))
+    ]
+    r, v, m = (
+        tensor([[s[i] for s in steps] + [fill] * padding], dtype=dtype)
+        for i, fill, dtype in ((0, NAN, torch.float64), (1, NAN, torch.float64), (2, False, torch.bool))
+    )
+    estimate = gae(r, v, m, gamma, gae_lambda)
+    assert close(estimate.advantages[m], expected, 1e-9)
+    assert (estimate.advantages[~m] == 0).all() and (estimate.returns[~m] == 0).all()
+
+
+def test_returns_discount_by_token_and_not_by_hole() -> None:
+    rewards, mask = tensor([[1.0, NAN, 2.0, 4.0]]), tensor([[True, False, True, True]])
+    assert close(discounted_returns(rewards, mask, 0.5), [[3, 0, 4, 4]])
+
+
+def test_the_score_falls_on_the_last_token_of_the_mask() -> None:
+    mask = tensor([[True, True, False, False], [True, False, True, False], [False, False, False, False]])
+    rewards = token_rewards(tensor([10.0, 20.0, 30.0]), torch.where(mask, 1.0, NAN), mask, beta=0.5)
+    assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0, 0, 0, 0]])
+
+
+def test_leave_one_out_agrees_with_the_numbers_of_the_house() -> None:
+    assert close(leave_one_out(tensor([1.0, 2, 3, 4]), torch.zeros(4).long()), [-2, -2 / 3, 2 / 3, 2])
+
+
+@given(st.lists(st.tuples(scalars, st.integers(0, 3)), min_size=1, max_size=12))
+def test_leave_one_out_is_the_score_minus_the_mean_of_the_others(rows: list[tuple[float, int]]) -> None:
+    result = leave_one_out(tensor([s for s, _ in rows], dtype=torch.float64), tensor([g for _, g in rows]))
+    for i, (score, group) in enumerate(rows):
+        others = [s for j, (s, g) in enumerate(rows) if g == group and j != i]
+        assert result[i].item() == pytest.approx(score - sum(others) / len(others) if others else 0.0, abs=1e-9)
+
+
+def test_group_relative_scores_do_not_look_into_other_groups() -> None:
+    scores, groups = tensor([1.0, 5.0, 3.0, 9.0]), tensor([7, 2, 7, 2])
+    assert close(group_relative(scores, groups, scale=False), [-1, -2, 1, 2])
+    low, high = 1 / (math.sqrt(2) + 1e-4), 2 / (math.sqrt(8) + 1e-4)
+    assert close(group_relative(scores, groups), [-low, -high, low, high])
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_a_group_of_one_or_of_equals_gets_nothing(scale: bool) -> None:
+    scores, groups = tensor([4.0, 2.0, 2.0]), tensor([0, 1, 1])
+    assert close(group_relative(scores, groups, scale), [0, 0, 0])
+    assert close(leave_one_out(scores, groups), [0, 0, 0])
+    assert flat_groups(scores, groups) == 1
+    assert flat_groups(tensor([4.0, 2.0, 3.0]), groups) == 0.5
+
+
+# Whitening
+
+
+def test_whitening_agrees_with_the_numbers_of_the_house() -> None:
+    row = tensor([[1.0, 2, 3, 4]])
+    assert close(whiten(row, torch.ones(1, 4, dtype=torch.bool)), [[-1.1619, -0.3873, 0.3873, 1.1619]], 5e-5)
+    ragged = tensor([[1.0, 2, 3, 4], [10, NAN, INF, -INF]])
+    mask = tensor([[True] * 4, [True, False, False, False]])
+    expected = [[x / math.sqrt(12.5) for x in (-3, -2, -1, 0)], [6 / math.sqrt(12.5), 0, 0, 0]]
+    assert close(whiten(ragged, mask), expected)
+    assert close(whiten(ragged, mask)[0], [-0.849, -0.566, -0.283, 0], 5e-4)
+
+
+def test_whitening_removes_the_mean_and_leaves_unit_variance() -> None:
+    torch.manual_seed(0)
+    mask = torch.rand(8, 9) > 0.4
+    mean, variance = moments(whiten(3 + 5 * torch.randn(8, 9), mask), mask)
+    assert close(mean, 0.0) and close(variance, 1.0)
+
+
+def test_whitening_is_finite_for_equals_one_value_and_none() -> None:
+    for values, mask in (([2.0, 2.0], [True, True]), ([2.0, 3.0], [True, False]), ([2.0, 3.0], [False, False])):
+        assert close(whiten(tensor(values), tensor(mask)), [0, 0])
+
+
+def test_a_perfect_critic_explains_all_and_a_constant_one_nothing() -> None:
+    returns, mask = tensor([1.0, 2, 3, NAN]), tensor([True, True, True, False])
+    assert explained_variance(returns, returns, mask) == 1
+    assert explained_variance(tensor([7.0, 7, 7, NAN]), returns, mask) == 0
+    assert explained_variance(tensor([3.0, 2, 1, 0]), returns, mask) == -3
+    assert explained_variance(returns, tensor([2.0, 2, 2, 0]), mask) == 0
+
+
+# Surrogate
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "clipped"),
+    [(1.0, 2, -2.0, 0), (1.5, 2, -2.4, 1), (0.5, 2, -1.0, 0), (1.5, -2, 3.0, 0), (0.5, -2, 1.6, 1), (1.1, -2, 2.2, 0)],
+)
+def test_the_clip_takes_the_gain_and_leaves_the_loss(ratio: float, advantage: float, loss: float, clipped: int) -> None:
+    surrogate = clipped_surrogate(tensor([ratio]), tensor([float(advantage)]), 0.2, 0.2)
+    assert close(surrogate.loss, [loss]) and close(surrogate.clipped, [clipped])
+
+
+def test_an_asymmetric_clip_lets_good_actions_rise_further() -> None:
+    assert close(clipped_surrogate(tensor([1.5]), tensor([1.0]), 0.2, 0.28).loss, [-1.28])
+    assert close(clipped_surrogate(tensor([0.5]), tensor([-1.0]), 0.2, 0.28).loss, [0.8])
+
+
+def test_a_dual_clip_bounds_the_loss_of_a_bad_action_only() -> None:
+    ratio, advantages = tensor([5.0, 2.0, 5.0]), tensor([-1.0, -1.0, 1.0])
+    assert close(clipped_surrogate(ratio, advantages, 0.2, 0.2, dual=3.0).loss, [3, 2, -1.2])
+
+
+def test_values_are_held_near_the_old_ones() -> None:
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    arguments = tensor([[1.0, 0.1, -1.0]]), torch.zeros(1, 3), tensor([[1.0, 1.0, 1.0]]), mask
+    assert close(clipped_value_loss(*arguments, clip=0.2), [[0.32, 0.405, 2.0]])
+    assert close(clipped_value_loss(*arguments, clip=0.0), [[0.0, 0.405, 2.0]])
+
+
+@pytest.mark.parametrize("garbage", [NAN, INF, -INF])
+def test_garbage_outside_the_mask_has_a_gradient_of_exactly_zero(garbage: float) -> None:
+    mask = tensor([[True, False]])
+    new = tensor([[-1.0, garbage]], requires_grad=True)
+    values = tensor([[1.0, garbage]], requires_grad=True)
+    junk = tensor([[0.5, garbage]])
+    ratio = importance_ratio(log_ratio(new, junk, mask))
+    (ratio.sum() + clipped_value_loss(values, junk, junk, mask, 0.2).sum()).backward()
+    assert new.grad is not None and values.grad is not None
+    assert new.grad[0, 1] == 0 and values.grad[0, 1] == 0
+    assert new.grad[0, 0] == pytest.approx(math.exp(-1.5)) and values.grad[0, 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shift", [1e4, -1e4, 300.0])
+def test_a_ratio_is_finite_however_far_the_policy_has_moved(shift: float) -> None:
+    shifts = tensor([shift], requires_grad=True)
+    surrogate = clipped_surrogate(importance_ratio(shifts), tensor([1.0]), 0.2, 0.2)
+    surrogate.loss.sum().backward()
+    assert surrogate.loss.isfinite().all() and shifts.grad is not None and shifts.grad.isfinite().all()
+
+
+# Rankings
+
+
+def test_a_ranking_of_four_agrees_with_the_numbers_of_the_house() -> None:
+    scores, order = tensor([[2.0, 1, 0, -1], [3, 3, 3, 3]]), tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
+    assert close(kway_loss(scores, order), [0.207038, math.log(2)])
+
+
+def test_tied_tiers_are_not_compared() -> None:
+    scores = tensor([[2.0, 1, 0, -1], [5, 1, 0, 0]])
+    losses = kway_loss(scores, tensor([[0, 0, 1, 1], [2, 2, 2, 2]]))
+    expected = sum(math.log1p(math.exp(-d)) for d in (2, 3, 1, 2)) / 4
+    assert close(losses, [expected, 0.0])
+
+
+def test_padding_of_a_ranking_is_never_read() -> None:
+    scores = tensor([[2.0, 1.0, NAN]], requires_grad=True)
+    mask = tensor([[True, True, False]])
+    loss = kway_loss(scores, tensor([[0, 1, 2]]), mask) + plackett_luce_loss(scores, mask)
+    loss.sum().backward()
+    assert close(loss, [2 * math.log1p(math.exp(-1))])
+    assert scores.grad is not None and scores.grad[0, 2] == 0 and scores.grad.isfinite().all()
+
+
+@given(st.lists(scalars, min_size=2, max_size=5))
+def test_plackett_luce_is_a_product_of_choices_from_what_is_left(scores: list[float]) -> None:
+    losses = plackett_luce_loss(tensor([scores], dtype=torch.float64), torch.ones(1, len(scores), dtype=torch.bool))
+    chance = math.prod(math.exp(s) / sum(map(math.exp, scores[m:])) for m, s in enumerate(scores))
+    assert losses.item() == pytest.approx(-math.log(chance), abs=1e-9)
+
+
+@given(scalars, st.floats(0, 1))
+def test_a_pair_loss_is_symmetric_under_swapping(d: float, p: float) -> None:
+    logits, target = tensor(d, dtype=torch.float64), tensor(p, dtype=torch.float64)
+    assert torch.allclose(pair_loss(logits, target), pair_loss(-logits, 1 - target))
+
+
+def test_accuracy_of_pairs_gives_half_for_a_tie_on_either_side() -> None:
+    chosen, rejected = tensor([1.0, 0.0, 0.0, 1.0, 1.0]), tensor([0.0, 1.0, 0.0, 0.0, 0.0])
+    metrics = pair_metrics(chosen, rejected, tensor([1.0, 1.0, 1.0, 0.5, 0.2]))
+    assert close(metrics["accuracy"], [1, 0, 0.5, 0.5, 0])
+    assert close(metrics["margin"], [1, -1, 0, 1, 1])
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(("wins", "n"), [(0, 1), (0, 10), (5, 10), (10, 10), (7, 9), (330, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_agrees_with_scipy(wins: int, n: int, confidence: float) -> None:
+    peer = binomtest(wins, n).proportion_ci(confidence, method="wilson")
+    interval = wilson(wins, n, confidence)
+    assert interval[:3] == pytest.approx((wins / n, peer.low, peer.high), abs=1e-12)
+
+
+def test_nothing_seen_means_anything_is_possible() -> None:
+    interval = wilson(0, 0)
+    assert math.isnan(interval.rate) and (interval.low, interval.high, interval.n) == (0, 1, 0)
+
+
+def test_a_win_rate_counts_a_tie_for_half() -> None:
+    rate = win_rate(wins=6, ties=2, losses=2)
+    assert (rate.rate, rate.n, rate.wins, rate.ties, rate.losses) == (0.7, 10, 6, 2, 2)
+    peer = binomtest(7, 10).proportion_ci(method="wilson")
+    assert (rate.low, rate.high) == pytest.approx((peer.low, peer.high))
+    mirrored = win_rate(wins=2, ties=2, losses=6)
+    assert mirrored[:3] == pytest.approx((1 - rate.rate, 1 - rate.high, 1 - rate.low))
+
+
+def test_accuracy_comes_with_its_interval() -> None:
+    assert accuracy([1, 1, 0, 0.5]) == wilson(2.5, 4)
+
+
+def test_clusters_that_agree_with_themselves_widen_the_interval() -> None:
+    random = np.random.default_rng(1)
+    prompts = np.repeat(np.arange(100), 10)
+    votes = np.repeat(random.random(100) < 0.6, 10).astype(float)
+    clustered, independent = bootstrap(votes, prompts), bootstrap(votes, np.arange(1000))
+    assert clustered.rate == independent.rate == votes.mean()
+    widening = (clustered.high - clustered.low) / (independent.high - independent.low)
+    assert widening == pytest.approx(math.sqrt(10), rel=0.15)
+
+
+def test_the_bootstrap_covers_a_mean_as_its_normal_theory_says() -> None:
+    values = np.random.default_rng(2).normal(size=400)
+    interval = bootstrap(values, np.arange(400), resamples=2000)
+    half = 1.96 * values.std() / 20
+    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.015)
+
+
+def test_a_seed_repeats_a_bootstrap_and_another_does_not() -> None:
+    values, clusters = np.arange(50.0), np.arange(50) // 5
+    assert bootstrap(values, clusters, seed=3) == bootstrap(values, clusters, seed=3)
+    assert bootstrap(values, clusters, seed=3) != bootstrap(values, clusters, seed=4)
+
+
+def test_one_cluster_says_nothing_about_its_kind() -> None:
+    interval = bootstrap([1.0, 0.0], ["a", "a"])
+    assert interval.rate == 0.5 and interval.n == 2 and math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_a_clustered_win_rate_counts_its_votes() -> None:
+    rate = clustered_win_rate([1, 1, 0.5, 0], ["a", "a", "b", "b"])
+    assert (rate.rate, rate.n, rate.wins, rate.ties, rate.losses) == (0.625, 4, 2, 1, 1)
+    assert (rate.low, rate.high) == (0.25, 1.0)

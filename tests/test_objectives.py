@@ -1,0 +1,443 @@
+"""Objectives of imitation and preference, against numbers that can be done by hand; and what every file must have."""
+
+import ast
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, tensor
+
+from assent.batch import Loss, Pairs, Scores, Tokens, Unpaired
+from assent.errors import AssentError
+from assent.objectives.bradley_terry import BradleyTerry
+from assent.objectives.cdpo import CDPO
+from assent.objectives.cross_entropy import CrossEntropy
+from assent.objectives.dpo import DPO
+from assent.objectives.ipo import IPO
+from assent.objectives.kto import KTO
+from assent.objectives.orpo import ORPO
+from assent.objectives.plackett_luce import PlackettLuce, Rankings
+from assent.objectives.regression import Ratings, Regression
+from assent.objectives.robust_dpo import RobustDPO
+from assent.objectives.simpo import SimPO
+from assent.registry import names, resolve
+
+Batch = Any
+Objective = Callable[[Batch], Loss]
+
+PAIRED = [DPO(), CDPO(), RobustDPO(), IPO(), IPO(per_token=True), ORPO(), SimPO()]
+SCORED = [
+    BradleyTerry(),
+    BradleyTerry(error_rate=0.1, centring=0.01),
+    BradleyTerry(ties="davidson"),
+    BradleyTerry(ties="rao_kupper", error_rate=0.1),
+]
+
+
+def pairs(margins: list[float], p: float | list[float] = 1.0, dtype: torch.dtype = torch.float32) -> Pairs:
+    """Pairs whose chosen completions are `margins` likelier than the rejected, four tokens each."""
+    chosen = tensor(margins, dtype=dtype)
+    ones = torch.ones_like(chosen)
+    return Pairs(chosen / 2, -chosen / 2, 0 * ones, 0 * ones, 4 * ones, 4 * ones, ones * tensor(p).to(dtype), ones)
+
+
+def scores(chosen: list[float], rejected: list[float], margin: float | list[float] = 0.0, p: float = 1.0) -> Scores:
+    one = torch.ones(len(chosen))
+    return Scores(tensor(chosen), tensor(rejected), p * one, one * tensor(margin), one)
+
+
+def golden() -> Pairs:
+    chosen, rejected = tensor([-0.5, -10, -1]), tensor([-0.1, -30, -21])
+    one = torch.ones(3)
+    return Pairs(chosen, rejected, tensor([-0.5, -10.1, -0.1]), tensor([-0.1, -20.1, -0.1]), one, one, one, one)
+
+
+def rows(losses: Objective, batch: Batch) -> list[float]:
+    """The loss of each row on its own."""
+    n = len(batch.weight)
+    return [losses(pick(batch, slice(i, i + 1))).value.item() for i in range(n)]
+
+
+def pick(batch: Batch, which: Any) -> Batch:
+    """Some rows of a batch."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{k: v[which] for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+# Golden numbers
+
+
+def test_cross_entropy_is_one_mean_over_the_tokens_of_the_step() -> None:
+    batch = Tokens(tensor([-1.0, -3.0]), torch.ones(2), total=8.0)
+    assert CrossEntropy()(batch).value == 0.5
+    assert CrossEntropy()(replace(batch, total=0.0)).value == 2.0
+
+
+def test_cross_entropy_does_not_read_an_untrained_token() -> None:
+    logprobs = tensor([-1.0, -math.inf, math.nan], requires_grad=True)
+    loss = CrossEntropy()(Tokens(logprobs, tensor([1.0, 0.0, 0.0])))
+    loss.value.backward()
+    assert loss.value == 1 and logprobs.grad is not None and logprobs.grad.tolist() == [-1, 0, 0]
+
+
+def test_bradley_terry_agrees_with_the_numbers_of_the_house() -> None:
+    batch = scores([1, 0, -2], [0, 0, 1])
+    assert BradleyTerry()(batch).value.item() == pytest.approx(1.351665, abs=1e-6)
+    assert BradleyTerry()(replace(batch, margin=tensor([0, 1, 0.5]))).value.item() == pytest.approx(1.718758, abs=1e-6)
+
+
+def test_an_error_rate_bounds_what_one_wrong_answer_can_cost() -> None:
+    loss = BradleyTerry(error_rate=0.1)
+    assert loss(scores([2], [0])).value.item() == pytest.approx(-math.log(0.9 / (1 + math.exp(-2)) + 0.05))
+    assert loss(scores([-1000], [0])).value.item() == pytest.approx(-math.log(0.05))
+
+
+def test_centring_charges_the_squared_sum_of_scores() -> None:
+    batch = scores([3, 1], [1, -1])
+    assert (BradleyTerry(centring=0.1)(batch).value - BradleyTerry()(batch).value).item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.1])
+@pytest.mark.parametrize("objective", [BradleyTerry(ties="davidson", nu=0.5), BradleyTerry(ties="rao_kupper", eta=1.5)])
+@given(d=st.floats(-6, 6))
+def test_win_tie_and_loss_are_all_that_can_happen(objective: BradleyTerry, error_rate: float, d: float) -> None:
+    objective = replace(objective, error_rate=error_rate)
+    chances = [math.exp(-objective(scores([d], [0.0], p=p)).value.item()) for p in (1.0, 0.5, 0.0)]
+    assert sum(chances) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("d", [0.0, 1.0])
+def test_models_of_ties_agree_with_their_formulas(d: float) -> None:
+    davidson, rao_kupper = BradleyTerry(ties="davidson", nu=0.7), BradleyTerry(ties="rao_kupper", eta=1.7)
+    tie = 0.7 / (math.exp(d / 2) + math.exp(-d / 2) + 0.7)
+    assert davidson(scores([d], [0], p=0.5)).value.item() == pytest.approx(-math.log(tie))
+    win = 1 / (1 + math.exp(math.log(1.7) - d))
+    assert rao_kupper(scores([d], [0])).value.item() == pytest.approx(-math.log(win))
+
+
+def test_equals_tie_as_often_as_their_settings_say() -> None:
+    for objective in (BradleyTerry(ties="davidson"), BradleyTerry(ties="rao_kupper")):
+        assert objective(scores([1], [1], p=0.5)).value.item() == pytest.approx(math.log(3))
+
+
+def test_a_tie_pulls_unequal_scores_together() -> None:
+    for objective in SCORED:
+        chosen = tensor([1.0], requires_grad=True)
+        objective(replace(scores([1], [-1], p=0.5), chosen=chosen)).value.backward()
+        assert chosen.grad is not None and chosen.grad.item() > 0
+
+
+def test_plackett_luce_of_two_is_bradley_terry() -> None:
+    batch = Rankings(tensor([[1.0, 0], [0, 0], [-2, 1]]), torch.ones(3, 2, dtype=torch.bool), torch.ones(3))
+    loss = PlackettLuce()(batch)
+    assert loss.value.item() == pytest.approx(1.351665, abs=1e-6)
+    assert loss.metrics["accuracy"].item() == pytest.approx(0.5)
+
+
+def test_regression_is_the_mean_squared_miss() -> None:
+    loss = Regression()(Ratings(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
+    assert loss.value == 7 and loss.metrics["miss"] == 2.5
+
+
+def test_dpo_agrees_with_the_numbers_of_the_house() -> None:
+    assert rows(DPO(), golden()) == pytest.approx([0.693147, 0.313262, 0.126928], abs=1e-6)
+    assert DPO()(golden()).value.item() == pytest.approx(0.377779, abs=1e-6)
+    assert rows(CDPO(), golden()) == pytest.approx([0.693147, 0.413262, 0.326928], abs=1e-6)
+    assert rows(IPO(), golden()) == pytest.approx([25, 25, 225], abs=1e-4)
+
+
+def test_dpo_reports_the_rewards_that_its_log_ratios_imply() -> None:
+    metrics = {name: value.item() for name, value in DPO()(golden()).metrics.items()}
+    expected = {"chosen": (0 + 0.1 - 0.9) / 30, "rejected": (0 - 9.9 - 20.9) / 30, "margin": 1.0, "accuracy": 2.5 / 3}
+    assert metrics == pytest.approx(expected | {"loss": 0.377779}, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", [DPO(), DPO(beta=0.5), CDPO(), RobustDPO()])
+@pytest.mark.parametrize("p", [1.0, 0.5, 0.2])
+def test_the_first_step_of_dpo_costs_ln_2(objective: Objective, p: float) -> None:
+    assert objective(pairs([0.0, 0.0], p)).value.item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
+    truth, flipped = pairs([3.0]), pairs([3.0], p=0.0)
+    loss = RobustDPO(error_rate=0.2)
+    assert loss(truth).value.item() == pytest.approx((0.8 * 0.554355 - 0.2 * 0.854355) / 0.6, abs=1e-6)
+    expected = 0.8 * loss(truth).value + 0.2 * loss(flipped).value
+    assert expected.item() == pytest.approx(DPO()(truth).value.item(), abs=1e-6)
+
+
+def test_robust_dpo_refuses_what_cannot_be_undone() -> None:
+    with pytest.raises(AssentError, match="error_rate is 0.5"):
+        RobustDPO(error_rate=0.5)
+
+
+@pytest.mark.parametrize(("margin", "loss"), [(5.0, 0.0), (4.0, 1.0), (7.0, 4.0)])
+def test_ipo_grows_with_the_square_of_the_miss(margin: float, loss: float) -> None:
+    assert IPO(beta=0.1)(pairs([margin])).value.item() == pytest.approx(loss, abs=1e-6)
+
+
+def test_ipo_asks_for_no_gap_of_a_tie_and_divides_by_length_if_told() -> None:
+    assert IPO()(pairs([2.0], p=0.5)).value.item() == pytest.approx(4)
+    assert IPO(per_token=True)(pairs([20.0])).value.item() == pytest.approx(0)
+
+
+def test_orpo_adds_an_odds_ratio_to_imitation() -> None:
+    one = torch.ones(1)
+    batch = Pairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    chosen, rejected = math.exp(-0.5), math.exp(-1)
+    odds = chosen / (1 - chosen) / (rejected / (1 - rejected))
+    expected = 0.5 + 0.3 * math.log1p(1 / odds)
+    assert ORPO(odds_weight=0.3)(batch).value.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_simpo_compares_means_over_tokens_with_a_margin() -> None:
+    one = torch.ones(1)
+    batch = Pairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    assert SimPO(beta=2, gamma=0.5)(batch).value.item() == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-6)
+
+
+def unpaired(gains: list[float], desirable: list[bool], mismatched: float | list[float] = 0.0) -> Unpaired:
+    logprobs = tensor(gains)
+    ones = torch.ones_like(logprobs)
+    return Unpaired(logprobs, 0 * ones, tensor(desirable), ones, ones * tensor(mismatched))
+
+
+def test_kto_measures_gains_from_the_reference_point() -> None:
+    loss = KTO(beta=0.1, desirable_weight=1.0, undesirable_weight=2.0)(
+        unpaired([30.0, 10.0], [True, False], [14.0, 6.0])
+    )
+    good, bad = 1 / (1 + math.exp(2)), 1 / (1 + math.exp(0))
+    assert loss.value.item() == pytest.approx((good + 2 * bad) / 2, abs=1e-6)
+    assert loss.metrics["kl"] == 10 and loss.metrics["accuracy"] == 0.75
+
+
+def test_kto_starts_at_half_and_its_reference_point_is_never_negative() -> None:
+    assert KTO()(unpaired([0.0, 0.0], [True, False])).value == 0.5
+    assert KTO()(unpaired([0.0, 0.0], [True, True], -50.0)).value == 0.5
+
+
+def test_kto_sends_no_gradient_through_its_reference_point() -> None:
+    mismatched = tensor([3.0, 5.0], requires_grad=True)
+    logprobs = tensor([1.0, 2.0], requires_grad=True)
+    KTO()(replace(unpaired([1, 2], [True, False]), logprobs=logprobs, mismatched=mismatched)).value.backward()
+    assert mismatched.grad is None and logprobs.grad is not None
+    assert logprobs.grad[0] < 0 < logprobs.grad[1]
+
+
+# Properties
+
+
+def learnable(batch: Batch) -> Batch:
+    """The same batch, in which what a model makes carries a gradient."""
+    made = ("logprobs", "scores", "chosen", "rejected")
+    kept = {name: getattr(batch, name) for name in made if hasattr(batch, name)}
+    return replace(batch, **{name: value.clone().requires_grad_() for name, value in kept.items()})
+
+
+def gradients(objective: Objective, batch: Batch) -> list[Tensor]:
+    batch = learnable(batch)
+    objective(batch).value.backward()
+    return [v.grad for f in fields(batch) if isinstance(v := getattr(batch, f.name), Tensor) and v.grad is not None]
+
+
+def every_case() -> list[tuple[Objective, Batch]]:
+    """Each objective with four uneven rows of its kind."""
+    torch.manual_seed(0)
+    draw, weight = (lambda *shape: torch.randn(*shape, dtype=torch.float64)), tensor([1.0, 2.0, 0.5, 1.5]).double()
+    p = tensor([1.0, 0.5, 0.3, 0.0]).double()
+    lengths = tensor([3.0, 5.0, 2.0, 7.0]).double()
+    two = Pairs(draw(4) - 9, draw(4) - 9, draw(4) - 9, draw(4) - 9, lengths, lengths.flip(0), p, weight)
+    scored = Scores(draw(4), draw(4), p, draw(4).abs(), weight)
+    alone = Unpaired(draw(4), draw(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4))
+    mask = tensor([[True, True, True], [True, True, False], [True, True, True], [True, True, False]])
+    return [
+        (CrossEntropy(), Tokens(draw(4), weight)),
+        (Regression(), Ratings(draw(4), draw(4), weight)),
+        (PlackettLuce(), Rankings(draw(4, 3), mask, weight)),
+        (KTO(undesirable_weight=1.3), alone),
+        *((objective, two) for objective in PAIRED),
+        *((objective, scored) for objective in SCORED),
+    ]
+
+
+CASES = pytest.mark.parametrize(("objective", "batch"), every_case(), ids=lambda x: repr(x) if is_objective(x) else "")
+
+
+def is_objective(thing: object) -> bool:
+    return callable(thing)
+
+
+@CASES
+def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective, batch: Batch) -> None:
+    whole, total = objective(batch), float(batch.weight.sum())
+    parts = [replace(pick(batch, which), total=total) for which in (slice(0, 1), slice(1, 4))]
+    losses = [objective(part) for part in parts]
+    assert torch.allclose(losses[0].value + losses[1].value, whole.value)
+    for name, value in whole.metrics.items():
+        assert torch.allclose(losses[0].metrics[name] + losses[1].metrics[name], value), name
+    halves = zip(*(gradients(objective, part) for part in parts), strict=True)
+    for (first, second), grad in zip(halves, gradients(objective, batch), strict=True):
+        assert torch.allclose(torch.cat([first, second]), grad)
+
+
+@CASES
+def test_a_row_written_twice_with_half_the_weight_changes_nothing(objective: Objective, batch: Batch) -> None:
+    doubled = pick(batch, tensor([0, 1, 1, 2, 3, 3]))
+    doubled = replace(doubled, weight=doubled.weight * tensor([1, 0.5, 0.5, 1, 0.5, 0.5]).double())
+    assert torch.allclose(objective(doubled).value, objective(batch).value)
+    for grad, twice in zip(gradients(objective, batch), gradients(objective, doubled), strict=True):
+        assert torch.allclose(twice[1] + twice[2], grad[1])
+
+
+@CASES
+def test_a_row_without_weight_has_no_gradient(objective: Objective, batch: Batch) -> None:
+    silent = replace(batch, weight=batch.weight * tensor([1.0, 0, 1, 1]).double())
+    for grad in gradients(objective, silent):
+        assert (grad[1] == 0).all() and (grad[0] != 0).any()
+
+
+@CASES
+def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective, batch: Batch) -> None:
+    loss = objective(learnable(batch))
+    assert loss.value.requires_grad and loss.value.shape == ()
+    assert all(not value.requires_grad and value.shape == () for value in loss.metrics.values())
+    assert torch.equal(loss.metrics["loss"], loss.value.detach())
+
+
+@pytest.mark.parametrize("objective", PAIRED, ids=repr)
+@given(
+    a=st.floats(-20, -0.1), b=st.floats(-20, -0.1), c=st.floats(-20, -0.1), d=st.floats(-20, -0.1), p=st.floats(0, 1)
+)
+def test_swapping_both_sides_and_the_target_changes_nothing(
+    objective: Objective, a: float, b: float, c: float, d: float, p: float
+) -> None:
+    w, l, rw, rl, target = (tensor([x], dtype=torch.float64) for x in (a, b, c, d, p))
+    one = torch.ones_like(w)
+    pair = Pairs(w, l, rw, rl, 3 * one, 5 * one, target, one)
+    swapped = Pairs(l, w, rl, rw, 5 * one, 3 * one, 1 - target, one)
+    there, back = objective(pair), objective(swapped)
+    assert torch.allclose(there.value, back.value)
+    assert torch.allclose(there.metrics["margin"], -back.metrics["margin"])
+    assert torch.allclose(there.metrics["accuracy"], back.metrics["accuracy"])
+
+
+@pytest.mark.parametrize("objective", SCORED, ids=repr)
+@given(a=st.floats(-9, 9), b=st.floats(-9, 9), p=st.floats(0, 1))
+def test_swapping_scores_and_the_target_changes_nothing(objective: Objective, a: float, b: float, p: float) -> None:
+    w, r, target = (tensor([x], dtype=torch.float64) for x in (a, b, p))
+    one = torch.ones_like(w)
+    there = objective(Scores(w, r, target, 0 * one, one)).value
+    assert torch.allclose(there, objective(Scores(r, w, 1 - target, 0 * one, one)).value)
+
+
+@pytest.mark.parametrize("objective", [DPO(), RobustDPO(), ORPO(), SimPO()], ids=repr)
+@given(margin=st.floats(-20, -0.5))
+def test_a_plain_choice_always_lifts_chosen_over_rejected(objective: Objective, margin: float) -> None:
+    one = torch.ones(1)
+    batch = Pairs(margin - one, -one, 0 * one - 5, 0 * one - 5, 4 * one, 4 * one, one, one)
+    chosen, rejected = gradients(objective, batch)
+    assert chosen.item() < 0 < rejected.item()
+
+
+@pytest.mark.parametrize("objective", [CDPO(), IPO()], ids=repr)
+def test_a_margin_beyond_the_target_is_pulled_back(objective: Objective) -> None:
+    for margin, sign in ((1.0, -1), (60.0, 1)):
+        chosen, rejected = gradients(objective, pairs([margin]))
+        assert math.copysign(1, chosen.item()) == sign == -math.copysign(1, rejected.item())
+
+
+EXTREMES = st.sampled_from([-1e4, -300.0, -1.0, -1e-6, 0.0])
+
+
+@pytest.mark.parametrize("objective", PAIRED, ids=repr)
+@given(chosen=EXTREMES, rejected=EXTREMES, reference=EXTREMES, p=st.sampled_from([0.0, 0.5, 1.0]))
+def test_pairs_stay_finite_at_the_extremes_in_bfloat16(
+    objective: Objective, chosen: float, rejected: float, reference: float, p: float
+) -> None:
+    w, r, ref, target = (tensor([x], dtype=torch.bfloat16) for x in (chosen, rejected, reference, p))
+    one = torch.ones_like(w)
+    batch = Pairs(w, r, ref, ref, one, one, target, one)
+    loss = objective(batch)
+    assert loss.value.isfinite() and all(value.isfinite() for value in loss.metrics.values())
+    assert all(grad.isfinite().all() for grad in gradients(objective, batch))
+
+
+@pytest.mark.parametrize("objective", SCORED, ids=repr)
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
+def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d: float, p: float) -> None:
+    chosen, rejected, target, one = (tensor([x], dtype=torch.bfloat16) for x in (d, 0.0, p, 1.0))
+    batch = Scores(chosen, rejected, target, 0 * one, one)
+    assert objective(batch).value.isfinite()
+    assert all(grad.isfinite().all() for grad in gradients(objective, batch))
+
+
+@pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
+def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
+    x, one, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
+    ranked = Rankings(torch.stack([x, one, x], 1), tensor([[True, True, False]]), one)
+    for objective, batch in (
+        (PlackettLuce(), ranked),
+        (Regression(), Ratings(x, 0 * one, one)),
+        (KTO(), Unpaired(x, 0 * one, yes, one, -x)),
+        (CrossEntropy(), Tokens(-x.abs(), one)),
+    ):
+        assert objective(batch).value.isfinite()
+        assert all(grad.isfinite().all() for grad in gradients(objective, batch))
+
+
+# Every file of the folder
+
+
+@pytest.mark.parametrize("name", names("objectives"))
+def test_a_file_is_an_objective_that_tells_its_equation_source_and_settings(name: str) -> None:
+    objective = resolve("objectives", name)
+    assert is_dataclass(objective) and objective.__dataclass_params__.frozen
+    assert isinstance(objective(), objective), "every setting has a default"
+    said = inspect.getmodule(objective).__doc__ or ""
+    assert re.match(r"[\w. -]+: .+[.;:]", said), "a name and a sentence"
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:10\.\d+/|\(\S+\.ai/\S+\.pdf\)", said), "a source"
+    assert re.search(r"^    .*=.*$", said, re.MULTILINE), "an equation"
+    returns = inspect.signature(objective.__call__).return_annotation
+    assert returns is Loss
+    described = set().union(*(documented(cls) for cls in objective.__mro__[:-1]))
+    assert {f.name for f in fields(objective)} <= described
+
+
+@pytest.mark.parametrize("name", [n for n in names("objectives") if hasattr(resolve("objectives", n), "advantages")])
+def test_an_objective_of_reinforcement_says_whether_it_wants_values(name: str) -> None:
+    assert resolve("objectives", name).needs_values is (name == "ppo")
+
+
+def documented(cls: type) -> set[str]:
+    """The settings that are followed by a docstring."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(cls.__module__)))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    return {
+        field.target.id
+        for field, after in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+    }
+
+
+@dataclass
+class Bare:
+    """Something undocumented, to show that the test above can fail."""
+
+    told: int = 0
+    """Yes."""
+    untold: int = 0
+
+
+def test_an_undocumented_setting_is_found_out() -> None:
+    assert documented(Bare) == {"told"}

@@ -1,0 +1,316 @@
+"""Objectives of reinforcement, against numbers that can be done by hand."""
+
+import math
+from dataclasses import fields, replace
+from typing import Any, Protocol
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, tensor
+
+from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.objectives.dapo import DAPO
+from assent.objectives.dr_grpo import DrGRPO
+from assent.objectives.grpo import GRPO
+from assent.objectives.gspo import GSPO
+from assent.objectives.ppo import PPO
+from assent.objectives.reinforce import Reinforce
+from assent.objectives.rloo import RLOO
+
+
+class Objective(Protocol):
+    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages: ...
+
+    def __call__(self, batch: Actions) -> Loss: ...
+
+
+EVERY = pytest.mark.parametrize(
+    "objective",
+    [PPO(), PPO(dual_clip=3.0), GRPO(), GRPO(scale="none"), DrGRPO(), DAPO(), GSPO(beta=0.1), RLOO(), Reinforce()],
+    ids=repr,
+)
+MASK = tensor([[True, True, False, True], [True, True, False, False], [True, False, False, False], [True] * 4])
+
+
+def rollout(garbage: float = 0.0, dtype: torch.dtype = torch.float64) -> Rollout:
+    torch.manual_seed(0)
+    logprobs, reference, values = (torch.randn(4, 4, dtype=torch.float64) for _ in range(3))
+    made = [torch.where(MASK, x, garbage).to(dtype) for x in (-logprobs.abs(), -reference.abs(), values)]
+    return Rollout(MASK, made[0], made[1], tensor([1.0, 3, -2, 0], dtype=dtype), tensor([5, 5, 1, 1]), made[2])
+
+
+def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> Actions:
+    """A rollout under a policy that has moved since, with gradients."""
+    drawn = rollout(garbage)
+    torch.manual_seed(1)
+    estimate = objective.advantages(drawn)
+    assert drawn.values is not None
+    logprobs = (drawn.logprobs + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    batch = Actions(
+        MASK,
+        logprobs,
+        drawn.logprobs,
+        drawn.reference_logprobs,
+        torch.where(MASK, estimate.advantages, garbage),
+        entropy=torch.where(MASK, 1.5, garbage).double(),
+    )
+    if estimate.returns is None:
+        return batch
+    values = (drawn.values + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    return replace(batch, values=values, old_values=drawn.values, returns=torch.where(MASK, estimate.returns, garbage))
+
+
+def pick(batch: Actions, which: slice) -> Actions:
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    parts: dict[str, Any] = {k: v[which].detach() for k, v in tensors.items() if isinstance(v, Tensor)}
+    parts["logprobs"].requires_grad_()
+    if batch.values is not None:
+        parts["values"].requires_grad_()
+    return replace(batch, **parts)
+
+
+def one(logprobs: list[float], old: list[float], advantages: list[float], reference: float = 0.0) -> Actions:
+    """A batch of one completion."""
+    new = tensor([logprobs])
+    return Actions(torch.ones_like(new, dtype=torch.bool), new, tensor([old]), new - reference, tensor([advantages]))
+
+
+# What every objective of reinforcement does
+
+
+@EVERY
+@pytest.mark.parametrize("garbage", [0.0, 999.0, math.nan, math.inf, -math.inf])
+def test_nothing_outside_the_mask_is_read_or_moved(objective: Objective, garbage: float) -> None:
+    clean, dirty = actions(objective), actions(objective, garbage)
+    loss, expected = objective(dirty), objective(clean)
+    assert torch.equal(loss.value, expected.value)
+    assert {k: v.item() for k, v in loss.metrics.items()} == {k: v.item() for k, v in expected.metrics.items()}
+    loss.value.backward()
+    for made in (dirty.logprobs, dirty.values):
+        if made is not None:
+            assert made.grad is not None and (made.grad[~MASK] == 0).all() and (made.grad[MASK] != 0).any()
+
+
+@EVERY
+@pytest.mark.parametrize("garbage", [999.0, math.nan, math.inf])
+def test_advantages_do_not_read_outside_the_mask(objective: Objective, garbage: float) -> None:
+    clean, dirty = objective.advantages(rollout()), objective.advantages(rollout(garbage))
+    assert torch.equal(clean.advantages, dirty.advantages) and (dirty.advantages[~MASK] == 0).all()
+    assert {k: v.item() for k, v in clean.metrics.items()} == {k: v.item() for k, v in dirty.metrics.items()}
+
+
+@EVERY
+def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective) -> None:
+    batch = actions(objective)
+    whole = objective(batch)
+    whole.value.backward()
+    totals = {"tokens": float(MASK.sum()), "sequences": 4.0}
+    parts = [replace(pick(batch, which), **totals) for which in (slice(0, 1), slice(1, 4))]
+    losses = [objective(part) for part in parts]
+    assert torch.allclose(losses[0].value + losses[1].value, whole.value)
+    assert whole.metrics.keys() >= {"loss", "policy_loss", "ratio", "approx_kl", "entropy"}
+    for name, value in whole.metrics.items():
+        assert torch.allclose(losses[0].metrics[name] + losses[1].metrics[name], value), name
+    for loss in losses:
+        loss.value.backward()
+    for name in ("logprobs", "values"):
+        if getattr(batch, name) is not None:
+            grads = [getattr(part, name).grad for part in parts]
+            assert torch.allclose(torch.cat(grads), getattr(batch, name).grad)
+
+
+@EVERY
+def test_padding_a_part_further_changes_nothing(objective: Objective) -> None:
+    batch = actions(objective)
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch) if isinstance(getattr(batch, f.name), Tensor)}
+    wider: dict[str, Any] = {k: torch.cat([v, torch.zeros_like(v)], 1) for k, v in tensors.items()}
+    assert torch.allclose(objective(replace(batch, **wider)).value, objective(batch).value)
+
+
+@EVERY
+def test_in_the_first_minibatch_the_ratio_is_1_and_the_kl_0(objective: Objective) -> None:
+    metrics = objective(actions(objective, moved=0.0)).metrics
+    assert metrics["ratio"] == 1 and metrics["approx_kl"] == 0 and metrics.get("clip_fraction", 0) == 0
+
+
+@EVERY
+def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective) -> None:
+    loss = objective(actions(objective))
+    assert loss.value.requires_grad and loss.value.shape == ()
+    for metrics in (loss.metrics, objective.advantages(rollout()).metrics):
+        assert all(not value.requires_grad and value.shape == () and value.isfinite() for value in metrics.values())
+
+
+@EVERY
+@given(shift=st.sampled_from([-1e4, -100.0, 0.0, 100.0, 1e4]), advantage=st.sampled_from([-10.0, 0.0, 10.0]))
+def test_losses_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, shift: float, advantage: float) -> None:
+    zero = torch.zeros(1, 2, dtype=torch.bfloat16)
+    logprobs = (zero + shift).requires_grad_()
+    batch = Actions(torch.ones(1, 2, dtype=torch.bool), logprobs, zero, zero, zero + advantage)
+    loss = objective(batch)
+    loss.value.backward()
+    assert loss.value.isfinite() and logprobs.grad is not None and logprobs.grad.isfinite().all()
+
+
+@EVERY
+def test_the_first_gradient_lifts_good_tokens_and_lowers_bad_ones(objective: Objective) -> None:
+    for advantage, sign in ((2.0, -1), (-2.0, 1)):
+        batch = one([-1.0, -2.0], [-1.0, -2.0], [advantage, advantage])
+        batch.logprobs.requires_grad_()
+        objective(batch).value.backward()
+        assert batch.logprobs.grad is not None and (batch.logprobs.grad.sign() == sign).all()
+
+
+@EVERY
+def test_a_rollout_reports_its_score_and_its_kl_summed_over_tokens(objective: Objective) -> None:
+    drawn = rollout()
+    metrics = objective.advantages(drawn).metrics
+    shifts = torch.where(MASK, drawn.logprobs - drawn.reference_logprobs, 0.0)
+    assert metrics["score"] == 0.5
+    assert metrics["kl"].item() == pytest.approx(shifts.sum().item() / 4)
+    assert metrics["kl_k3"].item() == pytest.approx(((-shifts).exp() - 1 + shifts).sum().item() / 4)
+
+
+# Each on its own
+
+
+def ones(n: int, values: list[float] | None = None) -> Rollout:
+    """A completion of n tokens, each 1 nat likelier than under the reference, that scored 5."""
+    mask = torch.ones(1, n, dtype=torch.bool)
+    zero = torch.zeros(1, n)
+    return Rollout(mask, zero, zero - 1, tensor([5.0]), tensor([0]), None if values is None else tensor([values]))
+
+
+def test_ppo_pays_for_kl_at_each_token_and_scores_the_last() -> None:
+    estimate = PPO(beta=0.5, gae_lambda=1.0).advantages(ones(3, [0.0, 0.0, 0.0]))
+    assert estimate.returns is not None and estimate.returns.tolist() == [[3.5, 4.0, 4.5]]
+    assert estimate.advantages[0].tolist() == pytest.approx([-1, 0, 1])
+    metrics = {name: value.item() for name, value in estimate.metrics.items()}
+    assert metrics["reward"] == 3.5 and metrics["kl"] == 3 and metrics["advantage"] == 4
+
+
+def test_ppo_whitens_advantages_and_not_returns() -> None:
+    estimate = PPO(beta=0.0).advantages(ones(3, [1.0, 2.0, 3.0]))
+    raw = tensor([3.755, 2.9, 2.0])
+    assert estimate.returns is not None
+    assert torch.allclose(estimate.returns, raw + tensor([[1.0, 2.0, 3.0]]))
+    assert torch.allclose(estimate.advantages, (raw - raw.mean())[None] / raw.std(), atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [PPO(beta=7.0), RLOO(beta=7.0), Reinforce(beta=7.0)], ids=repr)
+def test_the_controllers_beta_overrides_the_setting(objective: Objective) -> None:
+    fixed = replace(objective, beta=0.2)  # type: ignore[type-var]
+    there, here = objective.advantages(rollout(), beta=0.2), fixed.advantages(rollout())
+    assert torch.equal(there.advantages, here.advantages)
+    assert not torch.equal(there.advantages, objective.advantages(rollout()).advantages)
+    assert there.metrics["reward"] == here.metrics["reward"]
+
+
+def test_ppo_adds_a_tenth_of_its_value_loss() -> None:
+    batch = one([0.0, 0.0], [0.0, 0.0], [1.0, 3.0])
+    zero = torch.zeros(1, 2)
+    loss = PPO()(replace(batch, values=zero + 1, old_values=zero, returns=zero + 1))
+    assert loss.metrics["policy_loss"] == -2 and loss.metrics["value_loss"].item() == pytest.approx(0.32)
+    assert loss.value.item() == pytest.approx(-2 + 0.032)
+    assert PPO()(batch).value == -2 and "value_loss" not in PPO()(batch).metrics
+
+
+def test_ppo_counts_how_often_the_clip_decides() -> None:
+    loss = PPO()(one([math.log(1.5), math.log(1.5), 0.0, 0.0], [0.0] * 4, [1.0, -1.0, 1.0, -1.0]))
+    assert loss.metrics["clip_fraction"] == 0.25 and loss.metrics["ratio"].item() == pytest.approx(1.25)
+    assert loss.metrics["approx_kl"].item() == pytest.approx((0.5 - math.log(1.5)) / 2)
+    assert loss.value.item() == pytest.approx((-1.2 + 1.5) / 4)
+
+
+def test_a_dual_clip_bounds_what_a_bad_token_can_cost() -> None:
+    batch = one([math.log(8)], [0.0], [-1.0])
+    assert PPO()(batch).value.item() == pytest.approx(8)
+    assert PPO(dual_clip=3.0)(batch).value.item() == pytest.approx(3)
+
+
+def uneven(advantages: tuple[float, float] = (1.0, -1.0)) -> Actions:
+    """A completion of one token and one of three, on the policy's own samples."""
+    mask = tensor([[True, False, False], [True, True, True]])
+    zero = torch.zeros(2, 3)
+    return Actions(mask, zero, zero, zero, torch.where(mask, tensor(advantages)[:, None], 0.0))
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [(GRPO(), 0.0), (DrGRPO(length=4), 0.25), (DAPO(), 0.5), (RLOO(), 0.0), (GSPO(), 0.0), (PPO(), 0.5)],
+    ids=repr,
+)
+def test_each_normaliser_weighs_a_long_completion_in_its_own_way(objective: Objective, expected: float) -> None:
+    assert objective(uneven()).value.item() == pytest.approx(expected)
+
+
+def test_presets_are_grpo_with_other_settings() -> None:
+    batch = actions(GRPO())
+    assert DAPO()(batch).value == GRPO(beta=0, clip_high=0.28, normaliser="dapo")(batch).value
+    assert DrGRPO()(batch).value == GRPO(beta=0, normaliser="dr_grpo")(batch).value
+    assert torch.equal(DrGRPO().advantages(rollout()).advantages, GRPO(scale="none").advantages(rollout()).advantages)
+
+
+def test_grpo_spreads_its_groups_relative_score_over_the_completion() -> None:
+    estimate = GRPO().advantages(rollout())
+    unit = 1 / math.sqrt(2)  # two scores stand at -+ 1/sqrt(2) of their unbiased deviation
+    assert estimate.returns is None
+    for row, sign in enumerate([-1, 1, -1, 1]):
+        assert estimate.advantages[row][MASK[row]].tolist() == pytest.approx(
+            [sign * unit] * int(MASK[row].sum()), abs=1e-4
+        )
+    plain = GRPO(scale="none").advantages(rollout()).advantages
+    assert plain[:, 0].tolist() == [-1, 1, -1, 1]
+
+
+def test_grpo_pays_for_kl_in_the_loss() -> None:
+    loss = GRPO(beta=0.5)(one([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0))
+    assert loss.metrics["penalty"].item() == pytest.approx(0.5 * 0.718282, abs=1e-6)
+    assert loss.value == loss.metrics["penalty"] and loss.metrics["policy_loss"] == 0
+
+
+def test_groups_without_a_difference_are_counted() -> None:
+    flat = replace(rollout(), scores=tensor([1.0, 1.0, 2.0, 3.0]).double())
+    for objective in (GRPO(), RLOO(), GSPO()):
+        assert objective.advantages(flat).metrics["flat_groups"] == 0.5
+
+
+def test_gspo_takes_the_ratio_of_the_completion_per_token() -> None:
+    batch = one([math.log(4), 0.0], [0.0, 0.0], [1.0, 1.0])
+    assert GSPO(clip_high=9.0)(batch).value.item() == pytest.approx(-2)
+    assert GSPO()(batch).value.item() == pytest.approx(-1.0004)
+
+
+def test_rloo_takes_the_ratio_of_the_whole_completion() -> None:
+    batch = one([math.log(1.05), math.log(1.04)], [0.0, 0.0], [1.0, 1.0])
+    assert RLOO()(batch).value.item() == pytest.approx(-1.05 * 1.04)
+    assert RLOO(clip_high=0.01)(batch).value.item() == pytest.approx(-1.01)
+
+
+def test_rloo_takes_the_kl_from_the_score_and_the_others_as_baseline() -> None:
+    mask = torch.ones(4, 2, dtype=torch.bool)
+    zero = torch.zeros(4, 2)
+    drawn = Rollout(mask, zero, zero - 1, tensor([1.0, 2, 3, 4]), torch.zeros(4).long())
+    estimate = RLOO(beta=0.5).advantages(drawn)
+    assert estimate.advantages[:, 1].tolist() == pytest.approx([-2, -2 / 3, 2 / 3, 2])
+    assert estimate.metrics["reward"] == 1.5
+    dearer = replace(drawn, reference_logprobs=tensor([[-1.0, -1], [-1, -1], [-1, -1], [-3, -3]]))
+    assert RLOO(beta=0.5).advantages(dearer).advantages[3, 0].item() == pytest.approx(0)
+
+
+def test_rloo_and_reinforce_share_their_first_gradient() -> None:
+    grads = []
+    for objective in (RLOO(), Reinforce()):
+        logprobs = torch.zeros(2, 3, requires_grad=True)
+        objective(replace(uneven(), logprobs=logprobs)).value.backward()
+        grads.append(logprobs.grad)
+    assert grads[0] is not None and grads[1] is not None and torch.allclose(grads[0], grads[1])
+    assert grads[1].tolist() == [[-0.5, 0, 0], [0.5, 0.5, 0.5]]
+
+
+def test_reinforce_takes_the_mean_of_the_batch_as_baseline() -> None:
+    estimate = Reinforce(beta=0.0).advantages(rollout())
+    assert estimate.advantages[:, 0].tolist() == [0.5, 2.5, -2.5, -0.5]
+    assert Reinforce()(one([-1.0, -2.0], [-1.0, -2.0], [2.0, 2.0])).value == 6
