@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 from assent.config import Setting, override, read_recipe, settings
 from assent.errors import AssentError, did_you_mean
 from assent.registry import describe, names
+from assent.stages.iterate import HIDDEN, LOSSES
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 STORY = (
     ("demo", "the whole loop on a small language model, from answers to a report; start here"),
     ("run", "the stages of a recipe, round after round"),
 )
-LOSSES = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,8 @@ def _main(arguments: list[str]) -> int:
 
 def _run(command: str, rest: list[str]) -> int:
     from assent.stages.iterate import Iterate, perform, stage
-    from assent.store.runs import Setup, open_run
+    from assent.store.runs import Run, Setup, open_run
+    from assent.training.loop import Stopped
 
     looping = command in ("run", "demo")
     made = Iterate() if looping else stage(command)
@@ -68,42 +69,42 @@ def _run(command: str, rest: list[str]) -> int:
     if others:
         given["file"] = others[0]
     recipe = read_recipe(Path(recipe_path)) if recipe_path else {}
-    setup, shared = Setup(), settings(Setup())
     _check_recipe(recipe, recipe_path)
-    top = {k: v for k, v in recipe.items() if k in shared}
-    setup = override(setup, top, recipe_path)
+    shared, where = settings(Setup()), f"assent {command}"
     flags = {k: v for k, v in given.items() if k in shared}
-    setup = override(setup, flags, f"assent {command}")
     own = {k: v for k, v in given.items() if k not in shared}
-    table = {k: v for k, v in recipe.items() if k in settings(Iterate())} if looping else recipe.get(command, {})
-    made = override(override(made, table, f"{recipe_path} [{command}]"), own, f"assent {command}")
-    existing = setup.run / "recipe.toml"
-    if existing.exists() and Path(recipe_path or ".").resolve() != existing.resolve():
-        setup = _as_before(setup, read_recipe(existing), {**top, **flags})
-    from assent.training.loop import Stopped
-
+    top = {k: v for k, v in recipe.items() if k in shared}
+    if Path(recipe_path).name == "recipe.toml" and (Path(recipe_path).parent / "done").is_dir():
+        top["run"] = str(Path(recipe_path).parent)  # the recipe of a run folder is about that folder
+    setup = override(override(Setup(), top, recipe_path), flags, where)
+    # a run that is continued keeps its settings where nobody says otherwise
+    path = setup.run / "recipe.toml"
+    before = read_recipe(path) if path.exists() else {}
+    setup = override(setup, {k: v for k, v in before.items() if k in shared and k not in {**top, **flags}}, str(path))
+    if looping:
+        table = {k: v for k, v in recipe.items() if k in settings(made)}
+    else:
+        key = Run(setup).key(command)
+        table = {**before.get(key, {}), **recipe.get(command, {})}
+    made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
+    if getattr(made, "detached", False):
+        made(Run(setup), command)
+        return 0
     with open_run(setup) as run:
         try:
             if looping:
                 made(run, recipe)
-            elif getattr(type(made), "tool", False):
-                made(run, command)
             else:
                 if again:
                     run.forget(command)
-                before = run.result(run.key(command))
+                done = run.result(run.key(command))
                 result = perform(run, command, made)
-                _say(run.key(command), result, before is not None, setup.run)
+                if not getattr(made, "tool", False):
+                    _say(run.key(command), result, done is not None, setup.run)
         except Stopped as stopped:
             print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
-
-
-def _as_before(setup: Any, before: dict[str, Any], given: dict[str, Any]) -> Any:
-    """A run that is continued keeps its own set-up where nobody says otherwise."""
-    kept = {k: v for k, v in before.items() if k in settings(setup) and k not in given}
-    return override(setup, kept, str(setup.run / "recipe.toml"))
 
 
 def _check_recipe(recipe: dict[str, Any], path: str) -> None:
@@ -157,7 +158,12 @@ def _parse(
 
 
 def _overview() -> str:
-    lines = ["assent trains language models on what people prefer.", "", "  assent COMMAND [recipe.toml] [--key value ...]", ""]
+    lines = [
+        "assent trains language models on what people prefer.",
+        "",
+        "  assent COMMAND [recipe.toml] [--key value ...]",
+        "",
+    ]
     for title, group in _groups():
         lines.append(title)
         lines += [f"  {name:<12} {_short(text)}" for name, text in group]
@@ -168,7 +174,7 @@ def _overview() -> str:
 def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
     prepare = ("pretrain", "sft", "generate", "label", "reward")
     policies = [name for name in names("objectives") if name not in LOSSES]
-    others = [n for n in names("stages") if n not in (*prepare, "online", "offline", "iterate")]
+    others = [n for n in names("stages") if n not in (*prepare, *HIDDEN)]
     return [
         ("The whole loop", list(STORY)),
         ("Stages", [(name, describe("stages", name)) for name in prepare]),
@@ -179,7 +185,10 @@ def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:
     facts = ", ".join(f"{k} {_number(v)}" for k, v in result.items() if isinstance(v, int | float | str))
-    print(f"{key}: {'already done in' if before else 'done in'} {folder}: {facts}" + ("; --again does it afresh" if before else ""))
+    print(
+        f"{key}: {'already done in' if before else 'done in'} {folder}: {facts}"
+        + ("; --again does it afresh" if before else "")
+    )
 
 
 def _number(value: Any) -> str:

@@ -156,6 +156,22 @@ class Imitation:
     sources: tuple[str, ...] = ()
 
 
+def prefer(
+    prompt: Prompt, chosen: Response, rejected: Response, weight: float, source: str, p_chosen: float = 1.0
+) -> Preference:
+    """A preference between two responses, which knows of each whether it ended by itself."""
+    return Preference(
+        prompt,
+        chosen.text,
+        rejected.text,
+        p_chosen,
+        weight=weight,
+        sources=(source,),
+        chosen_finished=chosen.finished,
+        rejected_finished=rejected.finished,
+    )
+
+
 Example = Preference | Label | Imitation
 Metrics = Mapping[str, float]
 

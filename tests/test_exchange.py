@@ -155,6 +155,21 @@ def test_a_row_that_stands_twice_counts_twice(tmp_path: Path) -> None:
     assert len(reading.queries) == 1
 
 
+@pytest.mark.parametrize(
+    ("p_chosen", "verdict", "text"), [(0.9, "better", "Blue"), (0.1, "better", "Red"), (0.5, "tie", "")]
+)
+def test_a_soft_label_becomes_the_likelier_verdict_and_a_note(
+    tmp_path: Path, p_chosen: float, verdict: str, text: str
+) -> None:
+    row = {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red", "p_chosen": p_chosen}
+    reading = read(lines(tmp_path / "pairs.jsonl", row))
+    texts = {item.id: item.text for item in reading.responses} | {"": ""}
+    (event,) = reading.feedback
+    assert isinstance(event.answer, Comparison)
+    assert (event.answer.verdict, texts[event.answer.preferred]) == (verdict, text)
+    assert event.note == f"p_chosen {p_chosen}"
+
+
 def test_labels_and_imitation_become_approvals_and_demonstrations(tmp_path: Path) -> None:
     labels = read(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "completion": "Blue", "label": False}))
     shown = read(lines(tmp_path / "b.jsonl", {"prompt": "Sky?", "completion": "Blue"}))
@@ -306,6 +321,7 @@ def test_a_store_goes_through_a_file_whole(tmp_path: Path) -> None:
         assert list(two.feedback()) == events
         write(two, tmp_path / "again.jsonl.gz", "events")
     assert (tmp_path / "again.jsonl.gz").read_bytes() == (tmp_path / "store.jsonl.gz").read_bytes()
+    assert (tmp_path / "again.jsonl.gz").read_bytes()[4:8] == bytes(4)  # no time in the header
 
 
 def test_an_event_that_was_changed_by_hand_takes_its_answers_with_it(tmp_path: Path) -> None:

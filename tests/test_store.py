@@ -6,7 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,8 +165,7 @@ def test_a_long_reading_keeps_its_order_and_lets_others_write_meanwhile(store: S
         "UPDATE feedback SET note = 'changed'",
         "DELETE FROM feedback",
         "INSERT OR REPLACE INTO feedback SELECT * FROM feedback",
-        "REPLACE INTO feedback (id, query, annotator, kind, answer, at, seconds, shown, note, supersedes, digest) "
-        "SELECT id, query, 'eve', kind, answer, at, seconds, shown, note, supersedes, digest FROM feedback",
+        "REPLACE INTO feedback SELECT 99, id, query, 'eve', kind, answer, at, 0, shown, note, '', '' FROM feedback",
     ],
 )
 def test_the_database_itself_refuses_to_change_or_delete_an_answer(store: Store, statement: str) -> None:
@@ -315,6 +316,19 @@ def test_processes_that_open_a_new_file_and_write_at_once_lose_nothing(tmp_path:
         assert len(acknowledged) == 300
         assert sorted(event.id for event in store.feedback()) == sorted(acknowledged)
         assert store.audit() == 300
+
+
+def test_a_new_file_may_be_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
+    for number in range(20):
+        barrier = threading.Barrier(4)
+
+        def opened(path: Path = tmp_path / f"{number}.db", barrier: threading.Barrier = barrier) -> int:
+            barrier.wait()
+            with Store.open(path) as store:
+                return fill(store).counts().queries
+
+        with ThreadPoolExecutor(4) as pool:
+            assert [job.result() for job in [pool.submit(opened) for _ in range(4)]] == [1] * 4
 
 
 @pytest.mark.parametrize("seed", range(3))

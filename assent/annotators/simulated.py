@@ -30,9 +30,9 @@ class Person:
 
 
 PEOPLE: Mapping[str, Person] = {
-    "careful": Person(sharpness=30.0, mistakes=0.02, ties=0.5),
-    "usual": Person(sharpness=15.0, mistakes=0.08, ties=0.3),
-    "hasty": Person(sharpness=8.0, mistakes=0.2, ties=0.1),
+    "careful": Person(sharpness=60.0, mistakes=0.02, ties=0.5),
+    "usual": Person(sharpness=30.0, mistakes=0.08, ties=0.3),
+    "hasty": Person(sharpness=15.0, mistakes=0.2, ties=0.1),
 }
 """The three annotators of the demo, most reliable first."""
 

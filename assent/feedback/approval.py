@@ -27,4 +27,5 @@ class Approval:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One label, 1 or 0."""
-        return (Label(prompt, responses[query.items[0]].text, float(self.approved), weight, (feedback_id,)),)
+        answer = responses[query.items[0]]
+        return (Label(prompt, answer.text, float(self.approved), weight, (feedback_id,), answer.finished),)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.records import Example, Label, Preference, Prompt, Query, Response
+from assent.records import Example, Label, Prompt, Query, Response, prefer
 
 Verdict = Literal["better", "tie", "both bad", "cannot tell"]
 
@@ -40,13 +40,13 @@ class Comparison:
     ) -> tuple[Example, ...]:
         """One preference (half a win each for a tie), or two labels of 0 if both are bad; strength gives no margin."""
         first, second = sorted(query.items, key=lambda item: item != self.preferred)
-        one, other, source = responses[first].text, responses[second].text, (feedback_id,)
+        one, other = responses[first], responses[second]
         match self.verdict:
             case "better":
-                return (Preference(prompt, one, other, weight=weight, sources=source),)
+                return (prefer(prompt, one, other, weight, feedback_id),)
             case "tie":
-                return (Preference(prompt, one, other, p_chosen=0.5, weight=weight, sources=source),)
+                return (prefer(prompt, one, other, weight, feedback_id, p_chosen=0.5),)
             case "both bad":
-                return tuple(Label(prompt, text, 0.0, weight, source) for text in (one, other))
+                return tuple(Label(prompt, r.text, 0.0, weight, (feedback_id,), r.finished) for r in (one, other))
             case "cannot tell":
                 return ()

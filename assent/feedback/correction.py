@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Example, Imitation, Preference, Prompt, Query, Response
+from assent.records import Example, Imitation, Prompt, Query, Response, prefer
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Correction:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """The corrected text to imitate, and to prefer to the original if they differ."""
-        original, source = responses[query.items[0]].text, (feedback_id,)
-        imitation = Imitation(prompt, self.text, weight, source)
-        if self.text == original:
+        original = responses[query.items[0]]
+        imitation = Imitation(prompt, self.text, weight, (feedback_id,))
+        if self.text == original.text:
             return (imitation,)
-        return imitation, Preference(prompt, self.text, original, weight=weight, sources=source)
+        corrected = Response(prompt.id, self.text, "correction")
+        return imitation, prefer(prompt, corrected, original, weight, feedback_id)

@@ -7,7 +7,7 @@ from math import comb
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Example, Preference, Prompt, Query, Response
+from assent.records import Example, Prompt, Query, Response, prefer
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Ranking:
         """Every pair across tiers, each weighted so that a full ranking counts for what it tells."""
         share = weight * independent_pairs(len(self.items)) / comb(len(self.items), 2)
         return tuple(
-            Preference(prompt, responses[better].text, responses[worse].text, weight=share, sources=(feedback_id,))
+            prefer(prompt, responses[better], responses[worse], share, feedback_id)
             for upper, lower in combinations(self.tiers, 2)
             for better, worse in product(upper, lower)
         )

@@ -38,4 +38,5 @@ class Rating:
     ) -> tuple[Example, ...]:
         """One label: the mean over the axes, on the raw scale of 1 to 7."""
         value = fmean(value for _, value in self.axes)
-        return (Label(prompt, responses[query.items[0]].text, value, weight, (feedback_id,)),)
+        answer = responses[query.items[0]]
+        return (Label(prompt, answer.text, value, weight, (feedback_id,), answer.finished),)

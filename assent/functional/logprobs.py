@@ -12,7 +12,7 @@ class TokenLogprobs(NamedTuple):
     """What the distribution at each position says of the token that stands there."""
 
     logprobs: Tensor  # (N,) float32
-    entropy: Tensor  # (N,) float32, without gradient
+    entropy: Tensor | None  # (N,) float32, without gradient, if asked for
 
 
 def token_logprobs(
@@ -20,6 +20,7 @@ def token_logprobs(
     targets: Tensor,
     head: Callable[[Tensor], Tensor],
     temperature: float = 1.0,
+    entropy: bool = False,
     chunk: int = 512,
 ) -> TokenLogprobs:
     """Log-probability of `targets` under softmax(head(hidden) / temperature).
@@ -31,25 +32,30 @@ def token_logprobs(
         targets: (N,) long.
         head: (n, H) -> (n, V) logits.
         temperature: > 0.
+        entropy: whether to measure it too.
         chunk: positions at a time; the result does not depend on it.
     """
 
     def one(states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(states).float() / temperature  # (n, V)
+        logits = head(states).float()  # (n, V)
+        logits = logits if temperature == 1 else logits / temperature
         normalizer = logits.logsumexp(-1)
         chosen = logits.gather(-1, tokens[:, None])[:, 0] - normalizer
-        with torch.no_grad():
-            logprobs = logits - normalizer[:, None]
-            entropy = -(logprobs.exp() * logprobs).sum(-1)
-        return chosen, entropy
+        return chosen, _entropy(logits.detach(), normalizer.detach()) if entropy else normalizer.new_zeros(0)
 
     parts = []
-    for states, tokens in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+    for start in range(0, len(targets), chunk):
+        states, tokens = hidden[start : start + chunk], targets[start : start + chunk]
         if torch.is_grad_enabled():
             parts.append(checkpoint(one, states, tokens, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(one(states, tokens))
-    if not parts:
-        empty = hidden.new_zeros(0, dtype=torch.float32)
-        return TokenLogprobs(empty, empty)
-    return TokenLogprobs(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
+    parts = parts or [(hidden.new_zeros(0, dtype=torch.float32),) * 2]
+    logprobs = torch.cat([part[0] for part in parts])
+    return TokenLogprobs(logprobs, torch.cat([part[1] for part in parts]) if entropy else None)
+
+
+def _entropy(logits: Tensor, normalizer: Tensor) -> Tensor:
+    """logsumexp(z) - sum p z, (n,), without a second tensor of the size of the logits."""
+    probabilities = logits.softmax(-1)
+    return normalizer - torch.bmm(probabilities[:, None], logits[:, :, None])[:, 0, 0]

@@ -74,7 +74,10 @@ def sample(
             cache.keep(keep)
             rows, token, alive = rows[keep], token[keep], alive[keep]
         logits = to_logits(_step(model, token, cache)).float()
-    return [_finished(i // n, row, logprobs, ends) for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))]
+    return [
+        _finished(i // n, row, logprobs, ends)
+        for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
+    ]
 
 
 def _prefill(model: nn.Module, trees: Pack, cache: Cache) -> Tensor:
@@ -114,9 +117,11 @@ def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tup
         logprobs = logits.log_softmax(-1)
     else:
         logprobs = (logits / temperature).log_softmax(-1)
-        # the largest of p_i / Exp(1) is a draw from p; noise is made where the generator lives
-        noise = torch.empty(logits.shape, device=generator.device).exponential_(generator=generator)
-        token = (logprobs.exp() / noise.to(logits.device)).argmax(-1)
+        cumulative = logprobs.exp().cumsum(-1)  # (R, V); the point that a uniform draw falls on, scaled to its end
+        dice = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits.device)
+        token = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True)[:, 0].clamp(
+            max=logits.shape[-1] - 1
+        )
     return token, logprobs.gather(-1, token[:, None])[:, 0]
 
 

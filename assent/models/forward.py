@@ -21,19 +21,25 @@ def states(model: nn.Module, pack: Pack) -> Tensor:
     return hidden
 
 
-def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, chunk: int = 512) -> TokenLogprobs:
-    """Log-probability and entropy of every branch token, each (N,)."""
-    return token_logprobs(states(model, pack)[pack.sources], pack.targets, head(model), temperature, chunk)
+def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
+    """Log-probability, and entropy if asked for, of every branch token, each (N,)."""
+    return token_logprobs(states(model, pack)[pack.sources], pack.targets, head(model), temperature, entropy)
 
 
 def scores(model: nn.Module, pack: Pack) -> Tensor:
-    """A reward model's score of each branch, read at its last token, (B,) float32."""
+    """A reward model's score of each branch, read at its last token, (B,) float32, as its head gives it."""
     return _score(model)(states(model, pack)[pack.last])[:, 0].float()
 
 
 def values(model: nn.Module, pack: Pack) -> Tensor:
-    """A value model's estimate in the state in which each branch token is chosen, (N,) float32."""
-    return _score(model)(states(model, pack)[pack.sources])[:, 0].float()
+    """A value model's estimate in the state in which each branch token is chosen, (N,) float32, in `standard` units."""
+    return standard(model, _score(model)(states(model, pack)[pack.sources])[:, 0].float())
+
+
+def standard(model: nn.Module, raw: Tensor) -> Tensor:
+    """Scores shifted and scaled to mean 0 and deviation 1 on the reward model's own training answers."""
+    config = model.config
+    return (raw - getattr(config, "reward_mean", 0.0)) / getattr(config, "reward_std", 1.0)
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:

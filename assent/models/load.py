@@ -98,6 +98,7 @@ def converted(gguf: Path) -> Path:
     """De-quantise a GGUF file once into the user's cache, as a Hugging Face folder of safetensors."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _quiet()
     name = hashlib.sha256(f"{gguf.name} {gguf.stat().st_size}".encode()).hexdigest()[:12]
     folder = cache_folder() / f"{gguf.stem}-{name}"
     if (folder / "config.json").exists():
@@ -148,6 +149,7 @@ def locate(where: str | Path) -> str:
 def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.device, **settings: Any) -> Language:
     from transformers import AutoTokenizer
 
+    _quiet()
     register()
     place = locate(where)
     try:
@@ -167,6 +169,14 @@ def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.
     return Language(model, tokenizer)
 
 
+def _quiet() -> None:
+    """Keep transformers' progress bars and load reports off the terminal: what matters is said in our own words."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def _set_pad(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Give a model whose pad token is missing, or is its end token, another one.
 
@@ -175,7 +185,9 @@ def _set_pad(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> 
     first token serves: padding stands behind the end and is never looked at.
     """
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        others = [i for i in sorted(tokenizer.all_special_ids) if i not in (tokenizer.eos_token_id, tokenizer.bos_token_id)]
+        others = [
+            i for i in sorted(tokenizer.all_special_ids) if i not in (tokenizer.eos_token_id, tokenizer.bos_token_id)
+        ]
         pad = others[0] if others else (1 if tokenizer.eos_token_id == 0 else 0)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assent.errors import AssentError
 from assent.models.attention import Tree, pack
-from assent.models.forward import scores
+from assent.models.forward import scores, standard
 from assent.models.load import Language, load_reward
 from assent.models.tokenization import Codec
 from assent.records import Prompt, Response
@@ -46,13 +45,9 @@ class Model:
         """Score every branch, (B,) float32 on the CPU, in order."""
         from assent.training.batching import packs
 
-        config = self.language.model.config
-        mean, deviation = getattr(config, "reward_mean", 0.0), getattr(config, "reward_std", 1.0)
-        if not deviation > 0:
-            raise AssentError("this reward model scores every answer alike: it has learned nothing")
         device = self.language.model.device
         found: dict[int, Tensor] = {}
         for part in packs(trees, self.tokens_per_pack):
             values = scores(self.language.model, pack([trees[i] for i in part]).to(device)).cpu()
             found.update(zip(part, values.split([len(trees[i].branches) for i in part]), strict=True))
-        return (torch.cat([found[i] for i in range(len(trees))]) - mean) / deviation
+        return standard(self.language.model, torch.cat([found[i] for i in range(len(trees))]))

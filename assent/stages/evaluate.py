@@ -90,7 +90,15 @@ class Evaluate:
         if not all(prompt.id in drawn for prompt in held):
             language = load_policy(run.policy(name), run.dtype, run.device)
             made = answer(
-                run, Codec(language.tokenizer), language.model, held, 1, self.sampling, f"{key}:{name}", 64, f"{key}: {name}"
+                run,
+                Codec(language.tokenizer),
+                language.model,
+                held,
+                1,
+                self.sampling,
+                f"{key}:{name}",
+                64,
+                f"{key}: {name}",
             )
             drawn = {}
             for response in made:

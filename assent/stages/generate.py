@@ -17,6 +17,7 @@ from assent.training.meter import Bar, warn
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 
+
 @dataclass(frozen=True)
 class Generate:
     """Draw answers to prompts."""

@@ -1,5 +1,6 @@
 """The loop: a recipe's stages one after another, round after round; each reads what the last one wrote."""
 
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,14 @@ from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
 from assent.registry import names, resolve
 from assent.store.runs import POLICY_STAGES, Run
+
+
+FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
+"""Which stage feeds an objective, by the type of its batch."""
+HIDDEN = (*FED_BY.values(), "iterate")
+"""Files of stages/ that are reached by other names."""
+LOSSES = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
+"""Objectives that belong to a stage of another name."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,9 @@ class Iterate:
         improving = [name for name in self.stages if name in names("objectives")]
         carry = self.carry or (improving[0] if improving else "")
         if self.rounds > 1 and not carry:
-            raise AssentError("a second round needs a stage that improves the policy, such as ppo or dpo, among the stages")
+            raise AssentError(
+                "a second round needs a stage that improves the policy, such as ppo or dpo, among the stages"
+            )
         run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "carry": carry}
         for number in range(1, self.rounds + 1):
             here = Run(replace(run.setup, round=number), run.recipe)
@@ -50,11 +61,10 @@ def stage(command: str) -> Any:
     if command in names("objectives"):
         objective = resolve("objectives", command)
         batch = get_type_hints(objective.__call__)["batch"].__name__
-        if batch not in ("Pairs", "Unpaired", "Actions"):
+        if batch not in FED_BY:
             raise AssentError(f"'{command}' is the loss of a stage, not a stage; known: {', '.join(commands())}")
-        whole = resolve("stages", "online" if batch == "Actions" else "offline")()
-        return replace(whole, objective=objective())
-    if command not in names("stages") or command in ("online", "offline", "iterate"):
+        return replace(resolve("stages", FED_BY[batch])(), objective=objective())
+    if command not in names("stages") or command in HIDDEN:
         raise AssentError(f"no stage '{command}'{did_you_mean(command, commands())}")
     return resolve("stages", command)()
 
@@ -62,22 +72,22 @@ def stage(command: str) -> Any:
 def commands() -> list[str]:
     """Every stage that can be named, in the order of the story."""
     story = ["pretrain", "sft", "generate", "label", "reward"]
-    losses = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
-    policies = [name for name in names("objectives") if name not in losses]
-    rest = [name for name in names("stages") if name not in (*story, "online", "offline", "iterate")]
+    policies = [name for name in names("objectives") if name not in LOSSES]
+    rest = [name for name in names("stages") if name not in (*story, *HIDDEN)]
     return [*story, *policies, *rest]
 
 
 def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
-    """Do a stage unless it is done, and keep what it reports."""
+    """Do a stage unless it is done, and keep what it reports; a tool (`report`, `export`, ...) is done every time."""
     key = run.key(command)
+    if getattr(settings, "tool", False):
+        return dict(settings(run, key) or {})
     run.claim(command, table(settings))
     if (done := run.result(key)) is not None:
         return done
     start = time.monotonic()
     result = settings(run, key)
     result["seconds"] = round(time.monotonic() - start, 1)
+    result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     run.finish(command, result)
     return result
-
-

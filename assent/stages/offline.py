@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from assent.batch import Pairs
-from assent.models.attention import pack
+from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import context, load_policy, save
 from assent.models.tokenization import Codec
@@ -41,7 +41,8 @@ class Offline:
         codec.require(where)
         kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)), ties=False)
         examples = [*kept, *held]
-        reference = self._reference(run, key, language.model, examples)
+        trees = [example.tree for example in examples]
+        reference = reference_sums(run, key, language.model, trees, self.training.tokens_per_pack)
         known = dict(zip(map(id, examples), reference, strict=True))
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps)
@@ -63,25 +64,6 @@ class Offline:
         return {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long} | measured
 
     @torch.no_grad()
-    def _reference(self, run: Run, key: str, model: Any, examples: list[Compared]) -> list[Tensor]:
-        """Summed log-probabilities of every completion under the start, made once and kept for a resumed run."""
-        path = run.folder / "state" / key / "reference.pt"
-        if path.exists():
-            kept: list[Tensor] = torch.load(path, weights_only=True)
-            return kept
-        found: dict[int, Tensor] = {}
-        trees = [example.tree for example in examples]
-        with Bar(f"{key}: reference", len(trees)) as bar:
-            for part in packs(trees, self.training.tokens_per_pack):
-                packed = pack([trees[i] for i in part]).to(run.device)
-                sums = packed.sums(logprobs(model, packed).logprobs).cpu()
-                found.update(zip(part, (s.clone() for s in sums.split([len(trees[i].branches) for i in part])), strict=True))
-                bar.advance(len(part))
-        made = [found[i] for i in range(len(trees))]
-        _keep(made, path)
-        return made
-
-    @torch.no_grad()
     def _measure(self, run: Run, model: Any, held: list[Compared], reference: list[Tensor]) -> dict[str, float]:
         """The objective's own metrics on held-out comparisons."""
         total = sum(pair.weight for c in held for pair in c.pairs)
@@ -92,9 +74,26 @@ class Offline:
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
 
-def pairs(
-    model: Any, examples: list[Compared], reference: list[Tensor], device: torch.device, total: float
-) -> Pairs:
+@torch.no_grad()
+def reference_sums(run: Run, key: str, model: Any, trees: list[Tree], tokens: int) -> list[Tensor]:
+    """Summed log-probabilities of every branch under the start, made once and kept for a resumed run; (K,) for each tree."""
+    path = run.folder / "state" / key / "reference.pt"
+    if path.exists():
+        kept: list[Tensor] = torch.load(path, weights_only=True)
+        return kept
+    found: dict[int, Tensor] = {}
+    with Bar(f"{key}: reference", len(trees)) as bar:
+        for part in packs(trees, tokens):
+            packed = pack([trees[i] for i in part]).to(run.device)
+            sums = packed.sums(logprobs(model, packed).logprobs).cpu()
+            found.update(zip(part, (s.clone() for s in sums.split([len(trees[i].branches) for i in part])), strict=True))
+            bar.advance(len(part))
+    made = [found[i] for i in range(len(trees))]
+    _keep(made, path)
+    return made
+
+
+def pairs(model: Any, examples: list[Compared], reference: list[Tensor], device: torch.device, total: float) -> Pairs:
     """The comparisons of some trees under a model, as a part of a step of weight `total`."""
     packed = pack([example.tree for example in examples]).to(device)
     sums = packed.sums(logprobs(model, packed).logprobs)  # (branches,)

@@ -81,7 +81,9 @@ class Online:
         room = context(language.model) - self.sampling.max_new_tokens
         prompts = [p for p in found if p.id in kept and len(codec.prompt(p)) <= room]
         if not prompts:
-            raise AssentError(f"no training prompt leaves room for {self.sampling.max_new_tokens} new tokens in the context")
+            raise AssentError(
+                f"no training prompt leaves room for {self.sampling.max_new_tokens} new tokens in the context"
+            )
         return prompts
 
     def _judge(self, run: Run) -> Any:
@@ -91,14 +93,14 @@ class Online:
         return Model(load_reward(run.policy(name), run.dtype, run.device), self.training.tokens_per_pack)
 
     def _critic(self, run: Run, updates: int) -> Trainee:
-        """A value model that starts as the reward model, with its head scaled to the scores' units."""
+        """A value model that starts as the reward model."""
         name = self.reward or run.key("reward")
         start = name if (run.folder / name).exists() else run.key("reward")
         if not (run.folder / start).exists():
-            raise AssentError("PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'")
+            raise AssentError(
+                "PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'"
+            )
         language = load_reward(run.policy(start), run.dtype, run.device)
-        with torch.no_grad():
-            language.model.get_submodule("score").weight.div_(getattr(language.model.config, "reward_std", 1.0))  # type: ignore[union-attr]
         if self.value_layers:
             layers = language.model.base_model.layers
             language.model.base_model.requires_grad_(False)
@@ -154,7 +156,7 @@ class _Worker:
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
         rollout = self._draw(asked, number)
-        old, reference, seen = self._look(rollout)
+        old, reference, entropy, seen = self._look(rollout)
         scores = self._score(asked, rollout)
         groups = torch.tensor([s.prompt for s in rollout.samples])
         estimate = self.settings.objective.advantages(
@@ -165,6 +167,7 @@ class _Worker:
         metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
         drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
         metrics["rollout_gap"] = float((old[rollout.mask] - drawn).abs().mean())
+        metrics["entropy"] = float(entropy[rollout.mask].mean())
         metrics |= self._update(number, rollout, old, reference, seen, estimate.advantages, estimate.returns)
         self._adapt(metrics["kl"], len(rollout.samples))
         return metrics | {"beta": self.memory["beta"]}
@@ -178,17 +181,20 @@ class _Worker:
         return _Rollout(trees, [s for group in groups for s in group])
 
     @torch.no_grad()
-    def _look(self, rollout: _Rollout) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities under the policy and the reference, and values, before anything moves."""
-        old, reference = rollout.blank(), rollout.blank()
+    def _look(self, rollout: _Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Log-probabilities under policy and reference, the policy's entropy, and values, before anything moves."""
+        old, reference, entropy = rollout.blank(), rollout.blank(), rollout.blank()
         seen = rollout.blank() if self.value else None
         for part in packs(rollout.trees, self.tokens):
             packed = pack([rollout.trees[i] for i in part]).to(self.run.device)
-            rollout.place(old, part, packed, logprobs(self.policy.model, packed, self.temperature).logprobs)
+            mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
+            assert mine.entropy is not None
+            rollout.place(old, part, packed, mine.logprobs)
+            rollout.place(entropy, part, packed, mine.entropy)
             rollout.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
                 rollout.place(seen, part, packed, values(self.value.model, packed))
-        return old, reference, seen
+        return old, reference, entropy, seen
 
     def _score(self, asked: list[Prompt], rollout: _Rollout) -> Tensor:
         """Scores of the answers, (B,), with those that were cut put in their place."""
@@ -230,7 +236,9 @@ class _Worker:
                     loss.value.backward()
                     add(metrics, loss.metrics)
                 if not gathered and abs(metrics["ratio"] - 1) > 1e-3:
-                    raise AssentError(f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree")
+                    raise AssentError(
+                        f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
+                    )
                 update = number * count + len(gathered)
                 metrics["grad_norm"] = self.policy.step(update)
                 metrics["lr"] = training.rate(update, self.policy.steps)
@@ -263,7 +271,6 @@ class _Worker:
                 values=critic,
                 old_values=None if seen is None else cut(seen),
                 returns=None if returns is None else cut(returns),
-                entropy=packed.padded(now.entropy),
                 tokens=tokens,
                 sequences=sequences,
             )

@@ -43,7 +43,9 @@ class Pretrain:
 
     def __post_init__(self) -> None:
         if self.width % 32 or self.layers < 1 or self.vocabulary < 300 or self.context < 8:
-            raise ValueError("width must be a multiple of 32, layers at least 1, vocabulary at least 300, context at least 8")
+            raise ValueError(
+                "width must be a multiple of 32, layers at least 1, vocabulary at least 300, context at least 8"
+            )
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         documents = read_documents(self.data)

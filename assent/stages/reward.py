@@ -65,12 +65,12 @@ class Reward:
         )
 
     @torch.no_grad()
-    def _measure(
-        self, run: Run, model: Any, held: list[Compared], kept: list[Compared], key: str
-    ) -> dict[str, Any]:
+    def _measure(self, run: Run, model: Any, held: list[Compared], kept: list[Compared], key: str) -> dict[str, Any]:
         """Held-out accuracy on decided pairs, and the scale of the scores (kept in the model's own configuration)."""
         scale = score_all(model, kept[:64], run.device, self.training.tokens_per_pack, f"{key}: scale")
         seen = torch.cat(scale)
+        if not bool(seen.isfinite().all()) or float(seen.std()) == 0:
+            raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
         model.config.reward_mean, model.config.reward_std = float(seen.mean()), float(seen.std())
         right: list[float] = []
         scored = score_all(model, held, run.device, self.training.tokens_per_pack, f"{key}: held-out")
@@ -113,9 +113,7 @@ def comparisons(
 
 
 @torch.no_grad()
-def score_all(
-    model: Any, examples: list[Compared], device: torch.device, tokens: int, name: str
-) -> list[torch.Tensor]:
+def score_all(model: Any, examples: list[Compared], device: torch.device, tokens: int, name: str) -> list[torch.Tensor]:
     """The score of every completion, a tensor (K,) for each example."""
     found: dict[int, torch.Tensor] = {}
     trees = [example.tree for example in examples]

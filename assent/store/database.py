@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ IDS = 500
 """Ids a question: databases bound the number of parameters."""
 ADVISORY_LOCK = 0x617373656E74
 """PostgreSQL has no BEGIN IMMEDIATE: writers queue at this number instead."""
+MIGRATING = threading.Lock()
+"""Alembic keeps its context in a global: of two threads that open two new files, one waits."""
 
 Values = dict[str, Any]
 Thing = TypeVar("Thing")
@@ -231,7 +234,7 @@ class Store:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        with self._writer.begin() as connection:
+        with MIGRATING, self._writer.begin() as connection:
             if _revision(connection, self.name) != schema.HEAD:
                 config.attributes["connection"] = connection
                 command.upgrade(config, schema.HEAD)

@@ -40,6 +40,8 @@ UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 """When an imported judgement was made: files do not tell, and a second import must make the same event."""
 LOOK = 20
 """Good rows by whose keys the format is told."""
+HALF = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: JSON can spell it, UTF-8 and databases cannot hold it."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,7 @@ def write(source: Store | Iterable[Example | Prompt], path: str | Path, format: 
     if isinstance(source, Store) and format == "prompt-only":
         source = source.prompts()
     if isinstance(source, Store) != (format == "events"):
-        raise AssentError(
-            f"'events' is the format of a store, '{format}' not: pass what preferences.convert makes of it"
-        )
+        raise AssentError("'events' is for a store, the rest for examples: preferences.convert makes them of a store")
     rows = _event_rows(source) if isinstance(source, Store) else _example_rows(source, FORMATS[format], left_out)
     part = path.with_name(path.name + ".part")
     try:
@@ -189,7 +189,7 @@ def _pieces(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
             for number, row in enumerate(array, 1):
                 yield f"{path.name}:row {number}", row
             return
-    # Not splitlines: U+2028 and its like may stand inside a JSON string.
+    # Split as bytes: text would be split at U+2028 and its like too, which may stand inside a JSON string.
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             yield f"{path.name}:{number}", line
@@ -247,7 +247,7 @@ def _read_examples(file: str, rows: list[tuple[str, Row, str]], rejected: list[R
 
 
 def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Response], Query, Feedback]:
-    """The responses, the question and the answer that an imported example stands for; equal rows make several events."""
+    """The responses, question and answer that an imported example stands for; equal rows make several events."""
     prompt = example.prompt.id
     note = ", ".join(
         f"{name} {getattr(example, name):g}"
@@ -258,7 +258,8 @@ def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Res
     match example:
         case Preference():
             items = [Response(prompt, text, who) for text in (example.chosen, example.rejected)]
-            answer = Comparison(items[0].id)
+            tie = example.p_chosen == 0.5
+            answer = Comparison(verdict="tie") if tie else Comparison(items[example.p_chosen < 0.5].id)
         case Label():
             items = [Response(prompt, example.completion, who)]
             answer = Approval(bool(example.value))
@@ -308,8 +309,7 @@ def _text(row: Row, key: str) -> str:
     text = _get(row, key)
     if not isinstance(text, str):
         raise AssentError(f"'{key}' is {type(text).__name__}, not text")
-    # A \ud800 in JSON is half a character: neither a database nor UTF-8 can hold it.
-    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+    if HALF.search(text):
         raise AssentError(f"'{key}' holds half a character, a lone surrogate")
     return text
 
@@ -431,7 +431,9 @@ def _decode_common_text(row: Row) -> Preference:
     chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
     if chosen == rejected:
         raise AssentError("identical replies")
-    cut = len(re.sub(r"\s?\S*\Z", "", os.path.commonprefix((chosen, rejected))))
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    shared = next((place for place, (one, other) in pairs if one != other), min(len(chosen), len(rejected)))
+    cut = next((place for place in reversed(range(shared)) if chosen[place].isspace()), 0)
     if not cut:
         raise AssentError("no shared prompt")
     sides = _said(chosen[cut:], "chosen"), _said(rejected[cut:], "rejected")

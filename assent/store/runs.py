@@ -1,13 +1,13 @@
 """A run is a folder: its recipe, its feedback, its checkpoints, what it measured; everything a killed process needs to go on.
 
-    recipe.toml      the resolved settings of every stage that ran here
-    feedback.db      prompts, responses, queries, feedback
-    metrics.jsonl    one line a step: stage, step, seconds and the metric words
-    done/NAME.json   what a finished stage reported
-    NAME/            a checkpoint: a Hugging Face folder
-    state/NAME/      an unfinished stage: weights, optimiser, step
-    tensorboard/     the same curves for TensorBoard
-    report.html
+recipe.toml      the resolved settings of every stage that ran here
+feedback.db      prompts, responses, queries, feedback
+metrics.jsonl    one line a step: stage, step, seconds and the metric words
+done/NAME.json   what a finished stage reported
+NAME/            a checkpoint: a Hugging Face folder
+state/NAME/      an unfinished stage: weights, optimiser, step
+tensorboard/     the same curves for TensorBoard
+report.html
 """
 
 import errno

@@ -78,7 +78,9 @@ def train(
                 if asked and number + 1 < steps:
                     if last_saved <= number:
                         _save(path, number + 1, trainees, memory)
-                    raise Stopped(f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there")
+                    raise Stopped(
+                        f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there"
+                    )
     finally:
         meter.close()
 

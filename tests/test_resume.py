@@ -1,0 +1,140 @@
+"""A process that is killed loses nothing: every training stage, killed for real, ends bit-equal to one that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+SHARED = ["--lr", "1e-3", "--save-every", "1", "--tokens-per-pack", "200"]
+SHORT = ["--max-new-tokens", "8", "--temperature", "1"]
+STAGES = {
+    "pretrain": ["--layers", "1", "--width", "64", "--vocabulary", "400", "--epochs", "1", "--data", str(tiny.STORIES)],
+    "sft": ["--batch-size", "2"],
+    "reward": ["--batch-size", "2"],
+    "dpo": ["--batch-size", "2"],
+    "kto": ["--batch-size", "2"],
+    "ppo": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--minibatches", "2", "--target-kl", "1", *SHORT],
+    "grpo": ["--batch-size", "4", "--steps", "6", "--lora-rank", "4", *SHORT],
+}
+
+
+def start(*words: str, run: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "assent.cli", *words, "--run", str(run)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def assent(*words: str, run: Path) -> str:
+    process = start(*words, run=run)
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, out + error
+    return out + error
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with answers, comparisons, demonstrations and a reward model."""
+    folder = tmp_path_factory.mktemp("resume")
+    model = tiny.make(folder / "model")
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Tell me of the {w} in the garden."}) + "\n" for w in WORDS))
+    shown = folder / "demonstrations.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": f"Who is {w}?"}], "completion": f"A friend, {w}."} for w in WORDS]
+    rows = [row | {"completion": [{"role": "assistant", "content": row["completion"]}]} for row in rows]
+    shown.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = folder / "run"
+    assent("generate", "--model", str(model), "--prompts", str(prompts), "--dtype", "float32", *SHORT, run=run)
+    assent("label", run=run)
+    assent("import", str(shown), run=run)
+    assent("reward", "--lr", "1e-3", run=run)
+    return run
+
+
+WORDS = "duck cat dog king queen ball hat cake tree boat moon frog bird fish star bear house sea road pond".split()
+
+
+def weights(run: Path, stage: str) -> bytes:
+    return (run / stage / "model.safetensors").read_bytes()
+
+
+def interrupted(stage: str, run: Path, how: Callable[[subprocess.Popen[str]], None]) -> int:
+    """Start a stage, interrupt it after its second step, and return its exit status."""
+    process = start(stage, *SHARED, *STAGES[stage], run=run)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        metrics = run / "metrics.jsonl"
+        lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")] if metrics.exists() else []
+        if sum(line["stage"] == stage for line in lines) >= 2:
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, f"{stage} ended before it could be interrupted: {process.communicate()}"
+    how(process)
+    process.communicate(timeout=120)
+    assert not (run / "done" / f"{stage}.json").exists(), f"{stage} finished before it could be interrupted"
+    return process.returncode
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_ends_bit_equal_to_one_that_was_not(stage: str, prepared: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        shutil.copytree(prepared, run)
+        if stage == "reward":
+            assent_forget(run, stage)
+    assent(stage, *SHARED, *STAGES[stage], run=whole)
+    assert interrupted(stage, broken, lambda process: process.send_signal(signal.SIGKILL)) == -signal.SIGKILL
+    assert interrupted(stage, broken, lambda process: process.send_signal(signal.SIGINT)) == 130
+    assent(stage, *SHARED, *STAGES[stage], run=broken)
+    assert weights(whole, stage) == weights(broken, stage)
+    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines() if f'"{stage}"' in line]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 3
+
+
+def assent_forget(run: Path, stage: str) -> None:
+    from assent.store.runs import Setup, open_run
+
+    with open_run(Setup(run, json_model(run), dtype="float32")) as opened:
+        opened.forget(stage)
+    lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if f'"{stage}"' not in line]
+    (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+def json_model(run: Path) -> str:
+    from assent.config import read_recipe
+
+    return str(read_recipe(run / "recipe.toml")["model"])
+
+
+def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, tmp_path: Path) -> None:
+    from assent.store.database import Store
+
+    settings = ["--rows", "8", "--n", "4", "--again", *SHORT]
+    found = []
+    for name in ("whole", "broken"):
+        run = tmp_path / name
+        shutil.copytree(prepared, run)
+        (run / "feedback.db").unlink()
+        prompts = str(prepared.parent / "prompts.jsonl")
+        words = ["generate", "--prompts", prompts, *settings]
+        if name == "broken":
+            process = start(*words, run=run)
+            until = time.monotonic() + 60
+            while time.monotonic() < until and process.poll() is None:
+                if (run / "feedback.db").exists() and Store.open(run / "feedback.db").counts().responses >= 8:
+                    break
+            process.kill()
+            process.communicate()
+            words.remove("--again")
+        assent(*words, run=run)
+        found.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
+    assert found[0] == found[1]
+    assert len(found[0]) > 40
