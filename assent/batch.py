@@ -6,7 +6,7 @@ loss values of the parts add up to the loss of the step.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +19,19 @@ class Loss(NamedTuple):
     metrics: dict[str, Tensor]  # each (), detached
 
 
+class Part(Protocol):
+    """Weighted rows, which are all of a step or a part of it."""
+
+    weight: Tensor  # (B,)
+    total: float
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Weighted mean of (B,) over the rows of the whole step -> ()."""
+        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Part):
     """Completion tokens to imitate."""
 
     logprobs: Tensor  # (N,) log pi of each trained token
@@ -28,13 +39,9 @@ class Tokens:
     total: float = 0.0
     """Weight of the whole step's trained tokens; 0: this batch is the whole step."""
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (N,) over the trained tokens of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
-
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Part):
     """Comparisons of scalar scores: rows are pairs."""
 
     chosen: Tensor  # (B,) r(x, y_chosen)
@@ -45,13 +52,9 @@ class Scores:
     total: float = 0.0
     """Weight of the whole step's pairs; 0: this batch is the whole step."""
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the pairs of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
-
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Part):
     """Comparisons of log-probabilities summed over each completion, end token included: rows are pairs."""
 
     chosen: Tensor  # (B,) log pi(y_chosen | x)
@@ -70,13 +73,31 @@ class Pairs:
         """(log pi - log ref)(chosen) - (log pi - log ref)(rejected), (B,)."""
         return (self.chosen - self.reference_chosen) - (self.rejected - self.reference_rejected)
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the pairs of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
+
+@dataclass(frozen=True)
+class Rankings(Part):
+    """Scores of the completions of a prompt, the best first, padded on the right: rows are prompts."""
+
+    scores: Tensor  # (B, K)
+    mask: Tensor  # (B, K) bool
+    weight: Tensor  # (B,)
+    total: float = 0.0
+    """Weight of the whole step's rankings; 0: this batch is the whole step."""
 
 
 @dataclass(frozen=True)
-class Unpaired:
+class Ratings(Part):
+    """Scores and what they should be: rows are completions."""
+
+    scores: Tensor  # (B,) r(x, y)
+    targets: Tensor  # (B,) z-score of the rating among its annotator's
+    weight: Tensor  # (B,)
+    total: float = 0.0
+    """Weight of the whole step's ratings; 0: this batch is the whole step."""
+
+
+@dataclass(frozen=True)
+class Unpaired(Part):
     """Completions that were approved or disapproved, each on its own."""
 
     logprobs: Tensor  # (B,) log pi(y | x)
@@ -86,10 +107,6 @@ class Unpaired:
     mismatched: Tensor  # (B,) log pi(y' | x) - log ref(y' | x) of another prompt's completion y', without gradient
     total: float = 0.0
     """Weight of the whole step's completions; 0: this batch is the whole step."""
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the completions of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""assent COMMAND [recipe.toml] [--key value ...]: every stage is a command, and flags come from the stage's own fields."""
+"""assent COMMAND [recipe.toml] [--key value ...]: every stage is a command, its flags are the stage's fields."""
 
 import argparse
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from assent.config import Setting, override, read_recipe, settings
-from assent.errors import AssentError, did_you_mean
+from assent.errors import STOPPED, AssentError, did_you_mean
 from assent.registry import describe, names
-from assent.stages.iterate import HIDDEN, LOSSES
+from assent.stages.iterate import HIDDEN, LOSSES, Iterate
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 STORY = (
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"assent: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("assent: stopped; the same command goes on from what is saved", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -54,20 +54,24 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    from assent.stages.iterate import Iterate, perform, stage
+    from assent.stages.iterate import perform, stage
     from assent.store.runs import Run, Setup, open_run
     from assent.training.loop import Stopped
 
     looping = command in ("run", "demo")
-    made = Iterate() if looping else stage(command)
+    made: Any = Iterate() if looping else stage(command)
     known = {**settings(Setup()), **settings(made)}
-    given, positional, again = _parse(command, made, known, rest)
-    recipe_path = next((word for word in positional if word.endswith(".toml")), str(DEMO) if command == "demo" else "")
-    others = [word for word in positional if word != recipe_path]
-    if others and "file" not in settings(made):
-        raise AssentError(f"'{command}' takes a recipe (.toml) and flags, not '{others[0]}'")
-    if others:
-        given["file"] = others[0]
+    given, words, again = _parse(command, made, known, rest)
+    recipe_path = next((word for word in words if word.endswith(".toml")), "")
+    if recipe_path:
+        words.remove(recipe_path)
+    elif command == "demo":
+        recipe_path = str(DEMO)
+    if words and "file" in settings(made):
+        given["file"] = words.pop(0)
+    if words:
+        takes = "one file" if "file" in settings(made) else "one recipe (.toml)"
+        raise AssentError(f"'{command}' takes {takes} and flags, not '{words[0]}'")
     recipe = read_recipe(Path(recipe_path)) if recipe_path else {}
     _check_recipe(recipe, recipe_path)
     shared, where = settings(Setup()), f"assent {command}"
@@ -87,6 +91,8 @@ def _run(command: str, rest: list[str]) -> int:
         key = Run(setup).key(command)
         table = {**before.get(key, {}), **recipe.get(command, {})}
     made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
+    if hasattr(made, "check"):
+        made.check()
     if getattr(made, "detached", False):
         made(Run(setup), command)
         return 0
@@ -101,6 +107,8 @@ def _run(command: str, rest: list[str]) -> int:
                 result = perform(run, command, made)
                 if not getattr(made, "tool", False):
                     _say(run.key(command), result, done is not None, setup.run)
+            if looping or command == "report":
+                _conclude(setup.run)
         except Stopped as stopped:
             print(f"assent: {stopped}", file=sys.stderr)
             return 130
@@ -109,7 +117,7 @@ def _run(command: str, rest: list[str]) -> int:
 
 def _check_recipe(recipe: dict[str, Any], path: str) -> None:
     """Refuse keys and tables that nothing reads, before anything is started."""
-    from assent.stages.iterate import Iterate, commands, stage
+    from assent.stages.iterate import commands, stage
     from assent.store.runs import Setup
 
     top = {**settings(Setup()), **settings(Iterate())}
@@ -134,7 +142,10 @@ def _parse(
         allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar="recipe.toml" if "file" not in known else "file")
-    parser.add_argument("--again", action="store_true", help="start this stage afresh, although it was begun or done")
+    if anew := not isinstance(made, Iterate) and not getattr(made, "tool", False):
+        parser.add_argument(
+            "--again", action="store_true", help="start this stage afresh, although it was begun or done"
+        )
     owner = None
     group: Any = parser
     for setting in known.values():
@@ -150,11 +161,11 @@ def _parse(
     spaces, unknown = parser.parse_known_intermixed_args(rest)
     for word in unknown:
         if word.startswith("-"):
-            flags = [name.replace("_", "-") for name in (*known, "again")]
+            flags = [name.replace("_", "-") for name in (*known, *(["again"] if anew else []))]
             hint = did_you_mean(word.lstrip("-").split("=")[0], flags).replace("'", "'--", 1)
             raise AssentError(f"'assent {command}' has no flag '{word}'{hint} (see 'assent {command} --help')")
     values = {k: v for k, v in vars(spaces).items() if v is not None and k not in ("words", "again")}
-    return values, [*spaces.words], spaces.again
+    return values, [*spaces.words], anew and spaces.again
 
 
 def _overview() -> str:
@@ -191,6 +202,19 @@ def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:
     )
 
 
+def _conclude(folder: Path) -> None:
+    """What came of it: a table if answers were compared, else where the report lies."""
+    from rich.console import Console
+
+    from assent.stages.report import find_rounds, summary_table
+
+    if any(found.evaluation for found in find_rounds(folder)):
+        Console(highlight=False, soft_wrap=True).print(summary_table(folder))
+    else:
+        report = folder / "report.html"
+        print(f"report: {report}" if report.exists() else f"done: {folder} ('assent report --run {folder}' shows it)")
+
+
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -202,7 +226,7 @@ def _short(text: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
-    return str(value) if str(value) else "none"
+    return str(value) or "none"
 
 
 def _kind(setting: Setting) -> str:

@@ -1,4 +1,4 @@
-"""One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; this file turns each into the others.
+"""One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; here each becomes the others.
 
 A stage may hold other frozen dataclasses (an objective, the training settings); outside, their fields lie flat beside
 its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field.
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -85,14 +86,14 @@ def write_recipe(recipe: Mapping[str, Any]) -> str:
 
 
 def _walk(instance: Any) -> Iterator[Setting]:
-    hints = get_type_hints(type(instance))
-    documented = _docstrings(type(instance))
+    cls: type = type(instance)
+    hints, documented = get_type_hints(cls), _docstrings(cls)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
             yield from _walk(value)
         elif field.init:
-            yield Setting(field.name, hints[field.name], value, documented.get(field.name, ""), type(instance))
+            yield Setting(field.name, hints[field.name], value, documented.get(field.name, ""), cls)
 
 
 def _replace(instance: T, values: Mapping[str, Any]) -> T:
@@ -124,11 +125,14 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _docstrings(cls: type) -> dict[str, str]:
-    """The string that stands under each field of a dataclass, as one paragraph."""
+    """The string that stands under each field of a dataclass or of what it inherits from, as one paragraph."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__bases__):
+        if dataclasses.is_dataclass(base):
+            found |= _docstrings(base)
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
+    for field, below in pairwise(definition.body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)

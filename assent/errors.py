@@ -8,6 +8,10 @@ class AssentError(Exception):
     """A mistake that the person at the keyboard can mend: printed as one line, exit status 2."""
 
 
+STOPPED = "assent: stopped; the same command goes on from what is saved"
+"""What is said after Ctrl-C."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known word, or the list of known words if none is near."""
     known = sorted(known)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 Purpose = Literal["train", "evaluate", "gold"]
 
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued as is."""
+    """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued."""
 
     messages: tuple[Message, ...]
     mode: str = ""
@@ -88,6 +88,20 @@ class Query:
 
 class Answer(Protocol):
     """What a person can say about a query; each kind is a frozen dataclass in a file of feedback/."""
+
+    takes: ClassVar[range]
+    """How many items a query of this kind may show."""
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Ids of the items that the answer names."""
+        ...
+
+    def examples(
+        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+    ) -> "tuple[Example, ...]":
+        """Turn the answer into currencies; `responses` holds every item of the query, by id."""
+        ...
 
 
 @dataclass(frozen=True)

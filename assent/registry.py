@@ -1,4 +1,4 @@
-"""A folder is a registry: `resolve("objectives", "dpo")` is the class in `objectives/dpo.py`, and a new file is a new name."""
+"""A folder is a registry: `resolve("objectives", "dpo")` is the class in `objectives/dpo.py`; new file, new name."""
 
 import ast
 import importlib
@@ -22,14 +22,17 @@ def resolve(folder: str, name: str) -> Any:
     """Return the class of `folder/name.py` whose name is the file's, written in capitals (`dpo.py`: `DPO`).
 
     Raises:
-        AssentError: no such file; the message names the nearest one.
+        AssentError: no such file (the message names the nearest one), or it holds no class of its name.
     """
     if name not in names(folder):
         raise AssentError(f"no '{name}' among {folder}{did_you_mean(name, names(folder))}")
     keyword = "_" if not (ROOT / folder / f"{name}.py").exists() else ""
     module = importlib.import_module(f"assent.{folder}.{name}{keyword}")
     wanted = name.replace("_", "")
-    return next(value for key, value in vars(module).items() if key.lower() == wanted and isinstance(value, type))
+    for key, value in vars(module).items():
+        if key.lower() == wanted and isinstance(value, type):
+            return value
+    raise AssentError(f"{module.__file__} holds no class named '{wanted}' (in any case of letters): give it one")
 
 
 def describe(folder: str, name: str) -> str:

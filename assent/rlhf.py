@@ -115,7 +115,9 @@ class RLHF:
         settings: of its stage: steps, n, lr, beta, temperature, max_new_tokens, ...
     """
 
-    def __init__(self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any) -> None:
+    def __init__(
+        self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any
+    ) -> None:
         self.environment, self.reward_model, self.objective = environment, reward_model, objective
         self._stage = override(stage(objective), {"reward": reward_model.folder, **settings}, f"RLHF {objective}")
 
@@ -145,7 +147,5 @@ class RLHF:
         codec = Codec(language.tokenizer)
         asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
         dice = generator(self.environment.seed, 4)
-        (drawn,) = sample(
-            language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice
-        )
+        (drawn,) = sample(language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice)
         return codec.decode(drawn.ids)

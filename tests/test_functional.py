@@ -1,6 +1,7 @@
 """Pure arithmetic of assent/functional, against numbers that can be done by hand and against second sources."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from assent.functional.whitening import explained_variance, moments, whiten
 
 NAN, INF = math.nan, math.inf
 scalars = st.floats(-8, 8, allow_nan=False)
+Rows = Sequence[float] | Sequence[Sequence[float]]
 
 
-def close(actual: Tensor, expected: list[float] | list[list[float]] | float, digits: float = 1e-6) -> bool:
+def close(actual: Tensor, expected: Rows | float, digits: float = 1e-6) -> bool:
     return torch.allclose(actual.double(), tensor(expected, dtype=torch.float64), rtol=0, atol=digits)
 
 
@@ -84,7 +86,10 @@ def test_a_hole_anywhere_changes_no_advantage(hole: int | None, garbage: float) 
     values, rewards, expected = [0.1, 0.2, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0], [0.782324, 0.727618, 0.565250, 0.5]
     mask = [True] * 4
     if hole is not None:
-        values.insert(hole, garbage), rewards.insert(hole, garbage), mask.insert(hole, False), expected.insert(hole, 0)
+        values.insert(hole, garbage)
+        rewards.insert(hole, garbage)
+        mask.insert(hole, False)
+        expected.insert(hole, 0)
     estimate = gae(tensor([rewards]), tensor([values]), tensor([mask]), 0.99, 0.95)
     assert close(estimate.advantages, [expected])
     assert close(estimate.returns, [[e + v if m else 0 for e, v, m in zip(expected, values, mask, strict=True)]])
@@ -118,7 +123,7 @@ def test_returns_discount_by_token_and_not_by_hole() -> None:
 def test_the_score_falls_on_the_last_token_of_the_mask() -> None:
     mask = tensor([[True, True, False, False], [True, False, True, False], [False, False, False, False]])
     rewards = token_rewards(tensor([10.0, 20.0, 30.0]), torch.where(mask, 1.0, NAN), mask, beta=0.5)
-    assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0, 0, 0, 0]])
+    assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0.0] * 4])
 
 
 def test_leave_one_out_agrees_with_the_numbers_of_the_house() -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from packaging.version import Version
 
 from assent.cli import main
 from assent.config import Setting, settings
+from assent.errors import STOPPED, AssentError
 from assent.registry import ROOT, names, resolve
 from assent.stages.iterate import Iterate, commands, stage
 from assent.store.runs import Setup
@@ -60,6 +62,16 @@ def test_help_answers_within_a_second_and_without_torch() -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
+def test_ctrl_c_during_the_imports_is_told_in_one_line_too() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "assent", "--help"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        assert any("| tomllib" in line.replace("  ", "") for line in process.stderr), "assent.config was imported"
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+    assert (process.returncode, said) == (130, [f"{STOPPED}\n"])
+
+
 def test_the_nouns_the_registry_and_the_settings_load_without_torch() -> None:
     kinds = ", ".join(f"assent.feedback.{kind}" for kind in names("feedback"))
     assert not imported("-c", f"import assent, assent.config, assent.records, assent.registry, {kinds}") & HEAVY
@@ -90,6 +102,17 @@ def test_every_file_of_a_registry_is_a_frozen_dataclass_of_its_name(folder: str,
     assert found.__dataclass_params__.frozen
     assert found.__doc__
     assert not found.__doc__.startswith(f"{found.__name__}("), "the docstring is the one that dataclass made up"
+
+
+def test_a_file_without_the_class_of_its_name_is_refused_by_name() -> None:
+    with pytest.raises(AssentError, match=r"generation/local\.py holds no class named 'local'"):
+        resolve("generation", "local")
+
+
+def test_settings_that_are_inherited_are_explained_too() -> None:
+    found = settings(resolve("objectives", "dapo")())
+    assert found["clip_low"].help == settings(resolve("objectives", "grpo")())["clip_low"].help
+    assert found["beta"].help.endswith("the paper does without.")
 
 
 @pytest.mark.conformance

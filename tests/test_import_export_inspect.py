@@ -228,6 +228,9 @@ TEN = [
 """Kinds of bad input, as a person meets them: words, and what is told."""
 MORE = [
     ("import {}/pairs.jsonl --formt hh", "has no flag '--formt'; did you mean '--format'?"),
+    ("import {}/pairs.jsonl {}/more.jsonl", "'import' takes one file and flags, not '"),
+    ("dpo one.toml two.toml", "'dpo' takes one recipe (.toml) and flags, not 'two.toml'"),
+    ("import {}/pairs.jsonl --again", "'assent import' has no flag '--again'"),
     ("import {}/pairs.jsonl --format unpaired", "can be used as unpaired: mend it, or name another --format"),
     ("export", "name the file to write: assent export FILE"),
     ("export {}/out.jsonl", "holds no feedback for purpose 'train' to export"),
@@ -239,7 +242,7 @@ MORE = [
     ("export {}/out.jsonl --run {}/full --purpose gold", "holds no feedback for purpose 'gold' to export"),
     ("export {}/out.jsonl --run {}/full --format events --split train", "events are the whole store"),
     ("inspect --model {}/folder", "holds no model: it has no config.json"),
-    ("inspect --model nobody/nothing", "cannot get the tokenizer of 'nobody/nothing'"),
+    ("inspect --model nobody/nothing", "cannot get the model 'nobody/nothing'"),
     ("inspect --n -1", "--n -1 shows nothing: it should be 1 or more"),
     ("inspect --answer Owl.", "an answer to what? name the question with --text"),
     ("inspect --text Bird? --data {}/pairs.jsonl", "show a file or a --text, not both"),
@@ -250,6 +253,11 @@ MORE = [
 def test_bad_input_is_told_in_one_line_with_status_2(bad: Path, tmp_path: Path, words: str, told: str) -> None:
     run = [] if "--run" in words else ["--run", str(tmp_path / "run")]
     refused(assent(*words.replace("{}", str(bad)).split(), *run), told)
+
+
+def test_a_file_that_cannot_be_read_leaves_no_run_folder_behind(tmp_path: Path) -> None:
+    refused(here("import", tmp_path / "nowhere.jsonl", "--run", tmp_path / "run"), "No such file or directory")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("words", "told"), MORE)

@@ -1,19 +1,27 @@
 """What the model says must not depend on how it is asked: packed, shared, padded, cached, saved and loaded."""
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
+from assent.batch import Loss
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, scores, values
 from assent.models.load import Language, load_policy, load_reward, new_reward, save
 from assent.models.tokenization import Codec
+from assent.objectives.cross_entropy import CrossEntropy
 from assent.records import Prompt
+from assent.training.imitation import tokens
+from assent.training.optimizer import Trainee, Training
+from assent.training.parts import by_tree, descend, held_out
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,15 @@ def plain(model: torch.nn.Module, tree: Tree, branch: int) -> torch.Tensor:
     ids = torch.tensor([[*tree.prefix, *tree.branches[branch]]])
     logits = model(input_ids=ids).logits[0].float().log_softmax(-1)
     start = len(tree.prefix)
-    return logits[start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0]
+    found: torch.Tensor = logits[start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0]
+    return found
+
+
+def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
+    """What the weights have gathered; afterwards they have nothing."""
+    found = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    return found
 
 
 def test_packed_shared_prefixes_give_the_log_probabilities_of_one_row_a_sequence(language: Language) -> None:
@@ -52,13 +68,32 @@ def test_packed_shared_prefixes_give_the_log_probabilities_of_one_row_a_sequence
 def test_gradients_of_a_pack_are_those_of_its_rows(language: Language) -> None:
     trees = forest(3, 2, seed=1)
     logprobs(language.model, pack(trees)).logprobs.sum().backward()
-    ours = [p.grad.clone() for p in language.model.parameters()]
-    language.model.zero_grad()
+    ours = gradients(language.model)
     torch.cat([plain(language.model, tree, i) for tree in trees for i in range(2)]).sum().backward()
-    theirs = [p.grad.clone() for p in language.model.parameters()]
-    language.model.zero_grad()
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(ours, gradients(language.model), strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_in_many_packs_is_the_step_in_one(folder: Path) -> None:
+    trees, moved = forest(6, 2, seed=7), []
+    for room in (10_000, 30):
+        trainee = Trainee(load_policy(folder), Training(lr=1e-3, tokens_per_pack=room), steps=2)
+        total = float(sum(len(branch) for tree in trees for branch in tree.branches))
+
+        def loss(part: list[int], trainee: Trainee = trainee, total: float = total) -> Loss:
+            return CrossEntropy()(tokens(trainee.model, [trees[i] for i in part], total))
+
+        moved.append((descend(trainee, 0, trees, loss), held_out(trees, room, loss)))
+    (one, after_one), (many, after_many) = moved
+    assert many == pytest.approx(one, rel=1e-4)
+    assert after_many == pytest.approx(after_one, rel=1e-4)
+    assert after_one["held_out_loss"] < one["loss"]
+
+
+def test_numbers_of_branches_come_back_in_the_order_of_the_trees() -> None:
+    trees = [Tree((1,), tuple((2,) * (length + k) for k in range(1 + length % 3))) for length in (3, 9, 1, 4)]
+    found = by_tree(trees, 12, lambda some: torch.tensor([float(len(b)) for tree in some for b in tree.branches]))
+    assert [row.tolist() for row in found] == [[len(branch) for branch in tree.branches] for tree in trees]
 
 
 def test_neighbours_in_a_pack_change_nothing(language: Language) -> None:
@@ -92,7 +127,7 @@ def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: La
 def test_finished_rows_leave_without_disturbing_the_others(language: Language) -> None:
     codec = Codec(language.tokenizer)
     prompts = [codec.prompt(Prompt.ask("Tom had a ball."))]
-    many_ends = frozenset(range(0, 200))  # about half of the vocabulary ends a completion: rows leave at each step
+    many_ends = frozenset(range(200))  # about half of the vocabulary ends a completion: rows leave at each step
     drawn = sample(language.model, prompts, 32, Sampling(1.0, 10), many_ends, torch.Generator().manual_seed(0))
     assert len({len(s.ids) for s in drawn}) > 2
     trees = [Tree(prompts[0], tuple(s.ids for s in drawn))]
@@ -138,7 +173,9 @@ def test_a_reward_model_scores_alike_here_and_in_plain_transformers(folder: Path
     texts = ["In the garden.", "I do not know where she went with the dog.", "No."]
     rows = [list(sum(codec.encode(prompt, text), ())) for text in texts]
     with torch.no_grad():
-        found = scores(ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, t) for t in texts))]))
+        found = scores(
+            ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, t) for t in texts))])
+        )
         theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
         padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt", padding_side="right")
@@ -186,5 +223,14 @@ def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None
         load_policy(tmp_path)
     with pytest.raises(AssentError, match="no model folder at"):
         load_policy(tmp_path / "missing")
-    with pytest.raises(AssentError, match="hub cannot be reached or has no such model"):
-        load_policy("assent-tests/there-is-no-such-model")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_told_in_one_line() -> None:
+    ask = "from assent.models.load import load_policy; load_policy('assent-tests/there-is-no-such-model')"
+    away = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens at port 9
+    done = subprocess.run(
+        [sys.executable, "-c", ask], check=False, env=away, stderr=subprocess.PIPE, text=True, timeout=40
+    )
+    *before, last = done.stderr.splitlines()
+    assert last.startswith("assent.errors.AssentError: cannot get the model") and "hub cannot be reached" in last
+    assert not any("Retrying" in line for line in before)

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
-from assent.batch import Loss, Pairs, Scores, Tokens, Unpaired
+from assent.batch import Loss, Pairs, Rankings, Ratings, Scores, Tokens, Unpaired
 from assent.errors import AssentError
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.objectives.cdpo import CDPO
@@ -25,8 +25,8 @@ from assent.objectives.dpo import DPO
 from assent.objectives.ipo import IPO
 from assent.objectives.kto import KTO
 from assent.objectives.orpo import ORPO
-from assent.objectives.plackett_luce import PlackettLuce, Rankings
-from assent.objectives.regression import Ratings, Regression
+from assent.objectives.plackett_luce import PlackettLuce
+from assent.objectives.regression import Regression
 from assent.objectives.robust_dpo import RobustDPO
 from assent.objectives.simpo import SimPO
 from assent.registry import names, resolve
@@ -34,8 +34,8 @@ from assent.registry import names, resolve
 Batch = Any
 Objective = Callable[[Batch], Loss]
 
-PAIRED = [DPO(), CDPO(), RobustDPO(), IPO(), IPO(per_token=True), ORPO(), SimPO()]
-SCORED = [
+PAIRED: list[Objective] = [DPO(), CDPO(), RobustDPO(), IPO(), IPO(per_token=True), ORPO(), SimPO()]
+SCORED: list[Objective] = [
     BradleyTerry(),
     BradleyTerry(error_rate=0.1, centring=0.01),
     BradleyTerry(ties="davidson"),
@@ -176,7 +176,7 @@ def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
 
 
 def test_robust_dpo_refuses_what_cannot_be_undone() -> None:
-    with pytest.raises(AssentError, match="error_rate is 0.5"):
+    with pytest.raises(AssentError, match=r"error_rate is 0\.5"):
         RobustDPO(error_rate=0.5)
 
 
@@ -252,7 +252,11 @@ def gradients(objective: Objective, batch: Batch) -> list[Tensor]:
 def every_case() -> list[tuple[Objective, Batch]]:
     """Each objective with four uneven rows of its kind."""
     torch.manual_seed(0)
-    draw, weight = (lambda *shape: torch.randn(*shape, dtype=torch.float64)), tensor([1.0, 2.0, 0.5, 1.5]).double()
+    weight = tensor([1.0, 2.0, 0.5, 1.5]).double()
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64)
+
     p = tensor([1.0, 0.5, 0.3, 0.0]).double()
     lengths = tensor([3.0, 5.0, 2.0, 7.0]).double()
     two = Pairs(draw(4) - 9, draw(4) - 9, draw(4) - 9, draw(4) - 9, lengths, lengths.flip(0), p, weight)
@@ -320,10 +324,10 @@ def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective, 
 def test_swapping_both_sides_and_the_target_changes_nothing(
     objective: Objective, a: float, b: float, c: float, d: float, p: float
 ) -> None:
-    w, l, rw, rl, target = (tensor([x], dtype=torch.float64) for x in (a, b, c, d, p))
-    one = torch.ones_like(w)
-    pair = Pairs(w, l, rw, rl, 3 * one, 5 * one, target, one)
-    swapped = Pairs(l, w, rl, rw, 5 * one, 3 * one, 1 - target, one)
+    x, y, ref_x, ref_y, target = (tensor([value], dtype=torch.float64) for value in (a, b, c, d, p))
+    one = torch.ones_like(x)
+    pair = Pairs(x, y, ref_x, ref_y, 3 * one, 5 * one, target, one)
+    swapped = Pairs(y, x, ref_y, ref_x, 5 * one, 3 * one, 1 - target, one)
     there, back = objective(pair), objective(swapped)
     assert torch.allclose(there.value, back.value)
     assert torch.allclose(there.metrics["margin"], -back.metrics["margin"])
@@ -385,12 +389,13 @@ def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d:
 def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
     x, one, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
     ranked = Rankings(torch.stack([x, one, x], 1), tensor([[True, True, False]]), one)
-    for objective, batch in (
+    others: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),
         (Regression(), Ratings(x, 0 * one, one)),
         (KTO(), Unpaired(x, 0 * one, yes, one, -x)),
         (CrossEntropy(), Tokens(-x.abs(), one)),
-    ):
+    ]
+    for objective, batch in others:
         assert objective(batch).value.isfinite()
         assert all(grad.isfinite().all() for grad in gradients(objective, batch))
 
@@ -401,7 +406,7 @@ def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
 @pytest.mark.parametrize("name", names("objectives"))
 def test_a_file_is_an_objective_that_tells_its_equation_source_and_settings(name: str) -> None:
     objective = resolve("objectives", name)
-    assert is_dataclass(objective) and objective.__dataclass_params__.frozen
+    assert objective.__dataclass_params__.frozen
     assert isinstance(objective(), objective), "every setting has a default"
     said = inspect.getmodule(objective).__doc__ or ""
     assert re.match(r"[\w. -]+: .+[.;:]", said), "a name and a sentence"

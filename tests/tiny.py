@@ -1,4 +1,4 @@
-"""A real language model small enough for any test: real Llama blocks, a real byte-pair tokenizer with a chat template."""
+"""A real language model small enough for any test: Llama blocks, a byte-pair tokenizer with a chat template."""
 
 from pathlib import Path
 

@@ -3,38 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from functools import cache
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, cast
 
-from assent import records
 from assent.errors import AssentError, did_you_mean
-from assent.records import Example, Prompt, Query, Response
+from assent.records import Answer, Query
 from assent.registry import resolve
 
 
-class Answer(records.Answer, Protocol):
-    """What every kind of feedback offers."""
-
-    takes: ClassVar[range]
-    """How many items a query of this kind may show."""
-
-    @property
-    def items(self) -> tuple[str, ...]:
-        """Ids of the items that the answer names."""
-        ...
-
-    def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
-    ) -> tuple[Example, ...]:
-        """Turn the answer into currencies; `responses` holds every item of the query, by id."""
-        ...
-
-
-def kind_of(answer: records.Answer) -> str:
+def kind_of(answer: Answer) -> str:
     """The name of the file in which an answer's class stands."""
     return type(answer).__module__.rpartition(".")[2]
 
 
-def body(answer: records.Answer) -> dict[str, Any]:
+def body(answer: Answer) -> dict[str, Any]:
     """An answer as JSON-able values; `parse` turns them back."""
     return cast(dict[str, Any], _thaw(asdict(cast(Any, answer))))
 
@@ -57,21 +38,21 @@ def parse(kind: str, values: Mapping[str, Any]) -> Answer:
     return cast(Answer, made(**{name: _freeze(value) for name, value in values.items()}))
 
 
-def check(answer: records.Answer, query: Query) -> Answer:
+def check(answer: Answer, query: Query) -> Answer:
     """Return the answer if the query asked for such a one.
 
     Raises:
         AssentError: another kind, a wrong number of items in the query, or an item that the query did not show.
     """
-    given, kind = cast(Answer, answer), kind_of(answer)
+    kind = kind_of(answer)
     if kind != query.kind:
         raise AssentError(f"query {query.id} asks for a {query.kind}, not for a {kind}")
-    if len(query.items) not in given.takes or len(set(query.items)) < len(query.items):
+    if len(query.items) not in answer.takes or len(set(query.items)) < len(query.items):
         raise AssentError(f"query {query.id} shows {len(query.items)} items, which no {kind} can answer")
-    for item in given.items:
+    for item in answer.items:
         if item not in query.items:
             raise AssentError(f"query {query.id} did not show item '{item}'")
-    return given
+    return answer
 
 
 @cache

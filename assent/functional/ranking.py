@@ -23,7 +23,9 @@ def pair_metrics(chosen: Tensor, rejected: Tensor, p_chosen: Tensor) -> dict[str
 
 
 def kway_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of -log s(better - worse) over a row's pairs of different tiers. Ouyang et al. 2022, eq. 1 (arXiv:2203.02155).
+    """Mean of -log s(better - worse) over a row's pairs of different tiers.
+
+    Ouyang et al. 2022, eq. 1 (arXiv:2203.02155).
 
     Args: scores: (B, K). tiers: (B, K), the best is the lowest, equals are tied. mask: (B, K) bool, what counts.
     Returns: (B,), 0 for a row in which all are tied.

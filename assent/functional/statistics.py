@@ -71,7 +71,7 @@ def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> Win
 def clustered_win_rate(
     outcomes: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> WinRate:
-    """The win rate of `outcomes` (N,) (1 won, 1/2 tied, 0 lost) with a bootstrap over prompts: for several votes each."""
+    """The win rate of `outcomes` (N,) (1 won, 1/2 tied, 0 lost), bootstrapped over prompts: for several votes each."""
     x = np.asarray(outcomes, dtype=np.float64)
     interval = bootstrap(x, clusters, resamples, seed, confidence)
     return WinRate(*interval, int((x > 0.5).sum()), int((x == 0.5).sum()), int((x < 0.5).sum()))

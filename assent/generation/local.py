@@ -92,7 +92,8 @@ def _prefill(model: nn.Module, trees: Pack, cache: Cache) -> Tensor:
         cache=cache,
         use_cache=False,
     )
-    return out.last_hidden_state[0][trees.last]
+    state: Tensor = out.last_hidden_state[0][trees.last]
+    return state
 
 
 def _step(model: nn.Module, token: Tensor, cache: Cache) -> Tensor:
@@ -107,7 +108,8 @@ def _step(model: nn.Module, token: Tensor, cache: Cache) -> Tensor:
         use_cache=False,
     )
     cache.advance()
-    return out.last_hidden_state[:, 0]
+    state: Tensor = out.last_hidden_state[:, 0]
+    return state
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

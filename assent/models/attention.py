@@ -215,7 +215,7 @@ def attend(
         return out.reshape(len(query), 1, query.shape[1], -1).to(query.dtype), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    return sdpa_attention_forward(  # type: ignore[return-value]
+    return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **kwargs
     )
 

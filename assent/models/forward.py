@@ -28,7 +28,8 @@ def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bo
 
 def scores(model: nn.Module, pack: Pack) -> Tensor:
     """A reward model's score of each branch, read at its last token, (B,) float32, as its head gives it."""
-    return _score(model)(states(model, pack)[pack.last])[:, 0].float()
+    found: Tensor = _score(model)(states(model, pack)[pack.last])[:, 0]
+    return found.float()
 
 
 def values(model: nn.Module, pack: Pack) -> Tensor:
@@ -39,7 +40,7 @@ def values(model: nn.Module, pack: Pack) -> Tensor:
 def standard(model: nn.Module, raw: Tensor) -> Tensor:
     """Scores shifted and scaled to mean 0 and deviation 1 on the reward model's own training answers."""
     config = model.config
-    return (raw - getattr(config, "reward_mean", 0.0)) / getattr(config, "reward_std", 1.0)
+    return (raw - float(getattr(config, "reward_mean", 0.0))) / float(getattr(config, "reward_std", 1.0))
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:

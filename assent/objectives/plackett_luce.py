@@ -11,23 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assent.batch import Loss
+from assent.batch import Loss, Rankings
 from assent.functional.ranking import plackett_luce_loss
-
-
-@dataclass(frozen=True)
-class Rankings:
-    """Scores of the completions of a prompt, the best first, padded on the right: rows are prompts."""
-
-    scores: Tensor  # (B, K)
-    mask: Tensor  # (B, K) bool
-    weight: Tensor  # (B,)
-    total: float = 0.0
-    """Weight of the whole step's rankings; 0: this batch is the whole step."""
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the rankings of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
 
 
 @dataclass(frozen=True)

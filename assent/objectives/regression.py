@@ -7,24 +7,7 @@ Ratings in place of choices, as in Wang et al. 2023 (HelpSteer, arXiv:2311.09528
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from assent.batch import Loss
-
-
-@dataclass(frozen=True)
-class Ratings:
-    """Scores and what they should be: rows are completions."""
-
-    scores: Tensor  # (B,) r(x, y)
-    targets: Tensor  # (B,) z-score of the rating among its annotator's
-    weight: Tensor  # (B,)
-    total: float = 0.0
-    """Weight of the whole step's ratings; 0: this batch is the whole step."""
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the ratings of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
+from assent.batch import Loss, Ratings
 
 
 @dataclass(frozen=True)

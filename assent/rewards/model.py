@@ -11,6 +11,7 @@ from assent.models.forward import scores, standard
 from assent.models.load import Language, load_reward
 from assent.models.tokenization import Codec
 from assent.records import Prompt, Response
+from assent.training.parts import by_tree
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,8 @@ class Model:
             last = prompt
         return self.score_trees(trees)
 
-    @torch.no_grad()
     def score_trees(self, trees: Sequence[Tree]) -> Tensor:
         """Score every branch, (B,) float32 on the CPU, in order."""
-        from assent.training.batching import packs
-
-        device = self.language.model.device
-        found: dict[int, Tensor] = {}
-        for part in packs(trees, self.tokens_per_pack):
-            values = scores(self.language.model, pack([trees[i] for i in part]).to(device)).cpu()
-            found.update(zip(part, values.split([len(trees[i].branches) for i in part]), strict=True))
-        return standard(self.language.model, torch.cat([found[i] for i in range(len(trees))]))
+        model = self.language.model
+        found = by_tree(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
+        return standard(model, torch.cat(found))

@@ -1,4 +1,4 @@
-"""Is it any better? Every policy answers the held-out prompts, a judge compares it with the start, intervals and all."""
+"""Is it any better? Every policy answers the held-out prompts, and a judge compares it with the start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names, resolve
 from assent.rewards.model import Model
-from assent.stages.generate import answer
+from assent.stages.generate import answer, answers_of
 from assent.store.runs import Run
 from assent.training.batching import packs
 from assent.training.meter import Bar
@@ -84,9 +84,11 @@ class Evaluate:
     def _answers(self, run: Run, name: str, held: list[Prompt], key: str) -> list[Response]:
         """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
         drawn: dict[str, Response] = {}
-        for label in (f"generate:{name}", f"{run.key('generate')}:{name}"):
-            for response in run.store.responses(policy=label):
-                drawn.setdefault(response.prompt, response)
+        for stage in ("generate", run.key("generate")):
+            there = run.result(stage) or {}
+            if there.get("policy") == name:
+                for response in run.store.responses(policy=there["label"]):
+                    drawn.setdefault(response.prompt, response)
         if not all(prompt.id in drawn for prompt in held):
             language = load_policy(run.policy(name), run.dtype, run.device)
             made = answer(
@@ -96,7 +98,7 @@ class Evaluate:
                 held,
                 1,
                 self.sampling,
-                f"{key}:{name}",
+                answers_of(run, key, name, self.sampling),
                 64,
                 f"{key}: {name}",
             )
@@ -120,7 +122,7 @@ class Evaluate:
         now = datetime.now(UTC).isoformat()
         for prompt, old, new, low, high in zip(held, before, after, worth_before, worth_after, strict=True):
             sign = (high > low) - (high < low) if old.id != new.id else 0
-            for mode in ("", prompt.mode):
+            for mode in dict.fromkeys(("", prompt.mode)):
                 outcome.setdefault(mode, []).append(sign)
             if old.id != new.id:
                 query = Query("comparison", prompt.id, (old.id, new.id), "evaluate")
@@ -159,7 +161,8 @@ class Evaluate:
         if not (folder / "config.json").exists() or self.judge == run.key("reward"):
             return {}
         about: dict[str, list[Response]] = {}
-        for response in run.store.responses(policy=f"{run.key('generate')}:{run.base}"):
+        label = (run.result(run.key("generate")) or {}).get("label", "")
+        for response in run.store.responses(policy=label) if label else ():
             about.setdefault(response.prompt, []).append(response)
         rows = [(p, r) for p in held for r in about.get(p.id, [])]
         if not rows:

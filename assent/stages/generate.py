@@ -1,5 +1,6 @@
 """Let the policy answer the prompts: several answers each, kept in the store as they come."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from assent.generation.local import Sampling, sample
 from assent.models.load import context, load_policy
 from assent.models.tokenization import Codec, is_plain
 from assent.preferences.convert import split
-from assent.records import Prompt, Response
+from assent.records import Prompt, Response, content_id
 from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import chunks, generator
@@ -25,7 +26,7 @@ class Generate:
     policy: str = ""
     """Who answers: `start`, a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
     prompts: str = ""
-    """A file of prompts (`.jsonl`: `prompt`, and `mode` if you like); empty: those that the run holds, or else the demo's."""
+    """A file of prompts (`.jsonl`: `prompt`, and `mode`); empty: those that the run holds, or else the demo's."""
     count: int = 0
     """How many of the training prompts, in the order of the file; 0: all."""
     n: int = 4
@@ -47,13 +48,27 @@ class Generate:
         sides = split(prompts, run.setup.held_out)
         train = [p for p in prompts if p.id in sides.train][: self.count or None]
         held = [p for p in prompts if p.id in sides.held_out]
+        label = answers_of(run, key, name, self.n, self.n_held_out, self.sampling)
         drawn = finished = 0
         for some, n in ((train, self.n), (held, self.n_held_out)):
             if n and some:
-                made = answer(run, codec, language.model, some, n, self.sampling, f"{key}:{name}", self.rows, key)
+                made = answer(run, codec, language.model, some, n, self.sampling, label, self.rows, key)
                 drawn += len(made)
                 finished += sum(response.finished for response in made)
-        return {"prompts": len(train) + len(held), "answers": drawn, "finished": finished / max(1, drawn)}
+        return {
+            "policy": name,
+            "label": label,
+            "prompts": len(train) + len(held),
+            "answers": drawn,
+            "finished": finished / max(1, drawn),
+        }
+
+
+def answers_of(run: Run, key: str, policy: str, *settings: object) -> str:
+    """The name under which the store keeps the answers of a policy: another checkpoint or sampling, another name."""
+    path = Path(run.policy(policy)) / "model.safetensors"
+    weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else policy
+    return f"{key}:{policy}#{content_id(weights, *map(str, settings))[:6]}"
 
 
 def answer(
@@ -67,7 +82,7 @@ def answer(
     rows: int,
     name: str,
 ) -> list[Response]:
-    """Draw n answers to each prompt into the store under the name `policy`; prompts that have some are left as they are.
+    """Draw n answers to each prompt into the store under the name `policy`; prompts that have some are left alone.
 
     Draws follow from the run's seed and the prompt's place, so a run that was killed goes on as if it had not been.
 
@@ -78,8 +93,8 @@ def answer(
     encoded = {prompt.id: codec.prompt(prompt) for prompt in prompts}
     if long := [prompt for prompt in prompts if len(encoded[prompt.id]) > room]:
         raise AssentError(
-            f"{len(long)} of {len(prompts)} prompts leave no room for {sampling.max_new_tokens} new tokens in the model's "
-            f"context of {context(model)}; the first is {len(encoded[long[0].id])} tokens long: {long[0].text[:60]!r}"
+            f"{len(long)} of {len(prompts)} prompts leave no room for {sampling.max_new_tokens} new tokens in the "
+            f"model's context of {context(model)}; the first has {len(encoded[long[0].id])}: {long[0].text[:60]!r}"
         )
     made: dict[str, list[Response]] = {}
     for response in run.store.responses(policy=policy):

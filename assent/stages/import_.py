@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from assent.errors import AssentError
+from assent.files import write_atomically
 from assent.preferences.convert import split
 from assent.records import Imitation, Label, Preference, Prompt, Rejected
 from assent.store.database import Counts
 from assent.store.exchange import Reading, read
-from assent.store.runs import Run, write_atomically
+from assent.store.runs import Run
 
 REASONS = 8
 """Reasons that are shown; the file of rejected rows has them all."""
@@ -37,9 +39,7 @@ class Import:
     """Of a file of prompts alone: put plain text to a chat model as a user's turn; false: text to be continued."""
 
     def __call__(self, run: Run, key: str) -> None:
-        if not self.file:
-            raise AssentError("name the file to read: assent import FILE --run FOLDER")
-        reading = self._prepared(read(self.file, self.format))
+        reading = self._prepared(self._read)
         kept = run.folder / f"rejected-{Path(self.file).name}.jsonl"
         if reading.rejected:
             keep(reading.rejected, kept)
@@ -73,6 +73,20 @@ class Import:
                 f"  {len(sides.train)} to train on, {len(sides.held_out)} held out; "
                 f"have them answered: assent generate --run {run.folder}"
             )
+
+    def check(self) -> None:
+        """Refuse what cannot be read, before a run folder is made for it.
+
+        Raises:
+            AssentError: no file, or nothing in it that could be told.
+        """
+        _ = self._read
+
+    @cached_property
+    def _read(self) -> Reading:
+        if not self.file:
+            raise AssentError("name the file to read: assent import FILE --run FOLDER")
+        return read(self.file, self.format)
 
     def _prepared(self, reading: Reading) -> Reading:
         prompts = [replace(prompt, mode=prompt.mode or self.mode) for prompt in reading.prompts]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from assent.errors import AssentError
@@ -155,10 +154,7 @@ def load_tokenizer(where: str) -> "PreTrainedTokenizerBase":
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
     except Exception as error:  # noqa: BLE001 (strangers' files fail in as many ways as libraries read them)
         line = (str(error) or type(error).__name__).strip().splitlines()[0]
-        if Path(place).is_dir():
-            raise AssentError(f"cannot load the tokenizer in {place}: {line}") from None
-        found = "it is no folder here, and the hub cannot be reached or has no such model"
-        raise AssentError(f"cannot get the tokenizer of '{where}': {found}") from None
+        raise AssentError(f"cannot load the tokenizer of {place}: {line}") from None
     return tokenizer
 
 

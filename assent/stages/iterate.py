@@ -11,7 +11,6 @@ from assent.errors import AssentError, did_you_mean
 from assent.registry import names, resolve
 from assent.store.runs import POLICY_STAGES, Run
 
-
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
 HIDDEN = (*FED_BY.values(), "iterate")
@@ -49,7 +48,7 @@ class Iterate:
             here = Run(replace(run.setup, round=number), run.recipe)
             for name in self.stages:
                 if number == 1 or name not in POLICY_STAGES:
-                    perform(here, name, made[name])
+                    perform(here, name, override(made[name], recipe.get(f"{name}-{number}", {}), f"[{name}-{number}]"))
 
 
 def stage(command: str) -> Any:
@@ -86,7 +85,7 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     if (done := run.result(key)) is not None:
         return done
     start = time.monotonic()
-    result = settings(run, key)
+    result: dict[str, Any] = settings(run, key)
     result["seconds"] = round(time.monotonic() - start, 1)
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     run.finish(command, result)

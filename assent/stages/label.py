@@ -1,7 +1,7 @@
 """Ask annotators which answers are better: make queries about pairs of answers, and gather what they say."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -11,7 +11,7 @@ from assent.annotators.simulated import Simulated
 from assent.errors import AssentError
 from assent.preferences.convert import split
 from assent.protocols import Annotator
-from assent.records import Prompt, Query, Response
+from assent.records import Query, Response
 from assent.store.runs import Run
 from assent.training.batching import chunks
 from assent.training.meter import Bar
@@ -25,7 +25,7 @@ class Label:
     """Compare pairs of answers to the same prompt."""
 
     policy: str = ""
-    """Whose answers; empty: those that this round generated."""
+    """The name of the answers to compare, as the store keeps it; empty: those that this round generated."""
     per_prompt: int = 6
     """Pairs to compare for each prompt, drawn by lot from all pairs of different answers."""
     instruction: str = "Which answer is the better one?"
@@ -35,12 +35,12 @@ class Label:
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         store = run.store
         prompts = {prompt.id: prompt for prompt in store.prompts()}
-        made = self.policy or f"{run.key('generate')}:{run.base}"
-        responses = {response.id: response for response in store.responses(policy=made)}
+        made = self.policy or (run.result(run.key("generate")) or {}).get("label", "")
+        responses = {response.id: response for response in store.responses(policy=made)} if made else {}
         if not responses:
-            raise AssentError(f"{run.folder} holds no answers of '{made}' to compare: run 'assent generate' first")
-        train = split(prompts.values(), run.setup.held_out).train
-        queries = list(self._queries(prompts, responses, train, run.seed))
+            raise AssentError(f"{run.folder} holds no answers to compare: run 'assent generate' first")
+        held_out = split(prompts.values(), run.setup.held_out).held_out
+        queries = list(self._queries(responses, held_out, run.seed))
         store.add_queries(queries)
         answered = {feedback.query for feedback in store.feedback()}
         open_queries = [query for query in queries if query.id not in answered]
@@ -49,17 +49,16 @@ class Label:
                 answers = list(self.annotator.answer(some, prompts, responses, run.seed, datetime.now(UTC)))
                 store.add_feedback(answers)
                 bar.advance(len(some))
-        return {"queries": len(queries), "prompts": len({query.prompt for query in queries})}
+        asked = {purpose: sum(query.purpose == purpose for query in queries) for purpose in ("train", "evaluate")}
+        return {"queries": asked["train"], "held_out": asked["evaluate"], "prompts": len({q.prompt for q in queries})}
 
-    def _queries(
-        self, prompts: dict[str, Prompt], responses: dict[str, Response], train: object, seed: int
-    ) -> Iterator[Query]:
+    def _queries(self, responses: dict[str, Response], held_out: Collection[str], seed: int) -> Iterator[Query]:
+        """Pairs to compare; those about held-out prompts are for measuring, nothing is trained on them."""
         about: dict[str, list[str]] = {}
         for response in responses.values():
-            if response.prompt in train:  # type: ignore[operator]
-                about.setdefault(response.prompt, []).append(response.id)
+            about.setdefault(response.prompt, []).append(response.id)
         for prompt, items in about.items():
             pairs = list(combinations(items, 2))
             random.Random(f"{seed} {prompt}").shuffle(pairs)
             for pair in pairs[: self.per_prompt]:
-                yield Query("comparison", prompt, pair, "train", self.instruction)
+                yield Query("comparison", prompt, pair, "evaluate" if prompt in held_out else "train", self.instruction)

@@ -38,7 +38,7 @@ class Online:
     """Train a policy on scores of its own answers, on a leash to where it started."""
 
     policy: str = ""
-    """What it starts from, and its reference: a checkpoint of the run, a folder or a hub id; empty: the round's base."""
+    """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     reward: str = ""
     """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
     steps: int = 20
@@ -59,19 +59,19 @@ class Online:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         where = run.policy(self.policy or run.base)
-        language = load_policy(where, run.dtype, run.device)
+        language = load_policy(where, device=run.device)
         codec = Codec(language.tokenizer)
         codec.require(where)
         prompts = self._prompts(run, language, codec)
         reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
         judge = self._judge(run)
         updates = self.steps * self.training.epochs * self.minibatches
-        trainees = {"policy": Trainee(language, self.training, updates)}
+        trainees = {"policy": Trainee(language, self.training, updates, run.dtype)}
         if self.objective.needs_values:
             trainees["value"] = self._critic(run, updates)
         memory = {"beta": getattr(self.objective, "beta", 0.0)}
         worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory)
-        train(run, key, trainees, self.steps, worker.step, self.training.save_every, memory)
+        train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory)
         save(trainees["policy"].finished(), run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
 
@@ -100,18 +100,18 @@ class Online:
             raise AssentError(
                 "PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'"
             )
-        language = load_reward(run.policy(start), run.dtype, run.device)
+        language = load_reward(run.policy(start), device=run.device)
         if self.value_layers:
-            layers = language.model.base_model.layers
+            layers: Any = language.model.base_model.layers
             language.model.base_model.requires_grad_(False)
             for layer in layers[-self.value_layers :]:
                 layer.requires_grad_(True)
         training = self.training if not self.value_lr else _with_lr(self.training, self.value_lr)
-        return Trainee(language, training, updates)
+        return Trainee(language, training, updates, run.dtype)
 
 
 class _Rollout:
-    """What one step drew and everything measured on it before the policy moves; rows are answers, (B, T) padded right."""
+    """What one step drew, and where its answers stand in (B, T), padded on the right."""
 
     def __init__(self, trees: list[Tree], samples: list[Sample]) -> None:
         self.trees = trees
@@ -163,6 +163,10 @@ class _Worker:
             Rollout(rollout.mask, old, reference, scores, groups, seen), self.memory["beta"]
         )
         metrics = {name: float(value) for name, value in estimate.metrics.items()}
+        if number == 0 and abs(metrics["kl"]) > 1e-3:
+            raise AssentError(
+                f"the KL to the reference is {metrics['kl']:.4f} before the first step, not 0: they differ"
+            )
         metrics["length"] = float(rollout.mask.sum(1).float().mean())
         metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
         drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
@@ -235,7 +239,9 @@ class _Worker:
                     )  # fmt: skip
                     loss.value.backward()
                     add(metrics, loss.metrics)
-                if not gathered and abs(metrics["ratio"] - 1) > 1e-3:
+                # packs of another shape round otherwise: in bfloat16 single log-probabilities move by a few hundredths
+                slack = 1e-3 if self.run.dtype == torch.float32 else 2e-2
+                if not gathered and abs(metrics["ratio"] - 1) > slack:
                     raise AssentError(
                         f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
                     )

@@ -14,6 +14,7 @@ from assent.preferences.convert import split
 from assent.records import Prompt
 from assent.store.exchange import read
 from assent.store.runs import Run
+from assent.training.batching import steps_of
 from assent.training.imitation import imitate, measure
 from assent.training.optimizer import Trainee, Training
 
@@ -57,12 +58,12 @@ class Pretrain:
         tokenizer = train_tokenizer(train, self.vocabulary)
         language = Language(self._model(tokenizer, run), tokenizer)
         pieces = self._pieces(tokenizer, train)
-        steps = -(-len(pieces) // self.training.batch_size) * self.training.epochs
-        trainee = Trainee(language, self.training, steps)
-        imitate(run, key, trainee, pieces, self.objective, self.training)
+        steps = steps_of(len(pieces), self.training.batch_size, self.training.epochs)
+        trainee = Trainee(language, self.training, steps, run.dtype)
+        imitate(run.folder, key, trainee, pieces, self.objective, run.seed)
         unseen = self._pieces(tokenizer, [text for text in documents if prompts[text] in held])
-        measured = measure(run, trainee.model, unseen, self.objective, self.training)
-        save(language, run.folder / key)
+        measured = measure(trainee.model, unseen, self.objective, self.training.tokens_per_pack)
+        save(trainee.finished(), run.folder / key)
         weights = sum(weight.numel() for weight in language.model.parameters())
         return {"documents": len(train), "held_out": len(unseen), "weights": weights} | measured
 
@@ -83,9 +84,9 @@ class Pretrain:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        model = LlamaForCausalLM(config)
+        model: Any = LlamaForCausalLM(config)
         model.set_attn_implementation(NAME)
-        return model.to(dtype=run.dtype, device=run.device).eval()  # type: ignore[arg-type]
+        return model.to(device=run.device).eval()
 
     def _pieces(self, tokenizer: "PreTrainedTokenizerBase", documents: list[str]) -> list[Tree]:
         """Each document behind an end token, which says: here one begins."""

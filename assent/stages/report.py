@@ -24,11 +24,12 @@ from rich.text import Text
 from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
+from assent.files import write_atomically
 from assent.functional.one_sentence import Marks, marks
 from assent.preferences.convert import split
 from assent.records import Prompt, Query, Response
 from assent.registry import names, resolve
-from assent.store.runs import Run, write_atomically
+from assent.store.runs import Run
 from assent.training.meter import read
 
 DATA = Path(__file__).parent.parent / "data"

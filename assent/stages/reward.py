@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from assent.batch import Scores
+from assent.batch import Loss, Scores
 from assent.errors import AssentError
 from assent.functional.statistics import accuracy
 from assent.models.attention import pack
@@ -14,13 +14,17 @@ from assent.models.load import context, new_reward, save
 from assent.models.tokenization import Codec
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split
-from assent.records import Preference
+from assent.records import Preference, Purpose
 from assent.store.runs import Run
-from assent.training.batching import batch, packs, steps_of
+from assent.training.batching import batch, steps_of
 from assent.training.comparisons import Compared, columns, compare, weight
 from assent.training.loop import train
-from assent.training.meter import Bar, add
+from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
+from assent.training.parts import by_tree, descend
+
+PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
+"""Answers to queries about held-out prompts are for evaluation; imported ones were all asked for training."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +39,27 @@ class Reward:
     training: Training = Training(lr=9e-6, tokens_per_pack=1024)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = new_reward(run.policy(self.policy or run.base), run.seed, run.dtype, run.device)
+        language = new_reward(run.policy(self.policy or run.base), run.seed, device=run.device)
         codec = Codec(language.tokenizer)
         kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)))
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
-        trainee = Trainee(language, self.training, steps)
+        trainee = Trainee(language, self.training, steps, run.dtype)
 
         def step(number: int) -> dict[str, float]:
             chosen = batch(kept, self.training.batch_size, number, run.seed)
-            total, metrics = weight(chosen), dict[str, float]()
-            for part in packs([c.tree for c in chosen], self.training.tokens_per_pack):
-                loss = self._loss(trainee.model, [chosen[i] for i in part], run.device, total)
-                loss.value.backward()  # type: ignore[no-untyped-call]
-                add(metrics, loss.metrics)
-            return metrics | {"grad_norm": trainee.step(number), "lr": self.training.rate(number, steps)}
+            total = weight(chosen)
 
-        train(run, key, {"reward": trainee}, steps, step, self.training.save_every)
-        finished = trainee.finished()
-        result = self._measure(run, finished.model, held, kept, key)
-        save(finished, run.folder / key)
+            def loss(part: list[int]) -> Loss:
+                return self._loss(trainee.model, [chosen[i] for i in part], run.device, total)
+
+            return descend(trainee, number, [c.tree for c in chosen], loss)
+
+        train(run.folder, key, {"reward": trainee}, steps, step, self.training.save_every)
+        result = self._measure(run, trainee.model, held, kept, key)
+        save(trainee.finished(), run.folder / key)
         return {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long} | result
 
-    def _loss(self, model: torch.nn.Module, chosen: list[Compared], device: torch.device, total: float) -> Any:
-        model.train(False)
+    def _loss(self, model: torch.nn.Module, chosen: list[Compared], device: torch.device, total: float) -> Loss:
         scored = scores(model, pack([c.tree for c in chosen]).to(device))
         rows = columns(chosen, device)
         return self.objective(
@@ -98,7 +100,9 @@ def comparisons(
     """
     store = run.store
     prompts = list(store.prompts())
-    made = examples(store.feedback(), store.queries(), prompts, store.responses())
+    queries, responses = list(store.queries()), list(store.responses())
+    said = [event for event in store.feedback() if not event.annotator.startswith("judge:")]
+    made = [e for purpose in PURPOSES for e in examples(said, queries, prompts, responses, purpose=purpose)]
     preferences = [p for p in made if isinstance(p, Preference) and (ties or p.p_chosen != 0.5)]
     if not preferences:
         raise AssentError(
@@ -115,12 +119,6 @@ def comparisons(
 @torch.no_grad()
 def score_all(model: Any, examples: list[Compared], device: torch.device, tokens: int, name: str) -> list[torch.Tensor]:
     """The score of every completion, a tensor (K,) for each example."""
-    found: dict[int, torch.Tensor] = {}
-    trees = [example.tree for example in examples]
-    with Bar(name, len(trees)) as bar:
-        for part in packs(trees, tokens):
-            values = scores(model, pack([trees[i] for i in part]).to(device)).cpu()
-            sizes = [len(trees[i].branches) for i in part]
-            found.update(zip(part, values.split(sizes), strict=True))
-            bar.advance(len(part))
-    return [found[i] for i in range(len(trees))]
+    with Bar(name, len(examples)) as bar:
+        trees = [example.tree for example in examples]
+        return by_tree(trees, tokens, lambda some: scores(model, pack(some).to(device)), bar.advance)

@@ -12,6 +12,7 @@ from assent.preferences.convert import examples, split
 from assent.records import Imitation
 from assent.store.exchange import load
 from assent.store.runs import Run
+from assent.training.batching import steps_of
 from assent.training.imitation import imitate, measure
 from assent.training.meter import warn
 from assent.training.optimizer import Trainee, Training
@@ -24,7 +25,7 @@ class SFT:
     data: str = ""
     """A file of demonstrations (prompt and completion, or messages), read into the run first; empty: those it holds."""
     policy: str = ""
-    """What it starts from: a checkpoint of the run, a folder or a hub id; empty: `pretrain` if there, else the model."""
+    """What it starts from: a checkpoint of the run, a folder, a hub id; empty: `pretrain` if there, else the model."""
     max_tokens: int = 1024
     """Demonstrations with more tokens (prompt and answer) are left out and counted."""
     objective: CrossEntropy = CrossEntropy()
@@ -36,7 +37,7 @@ class SFT:
             if reading.rejected:
                 warn(f"{self.data}: {reading}")
         start = self.policy or ("pretrain" if run.result("pretrain") is not None else "start")
-        language = load_policy(run.policy(start), run.dtype, run.device)
+        language = load_policy(run.policy(start), device=run.device)
         codec = Codec(language.tokenizer)
         codec.require(run.policy(start))
         store, limit = run.store, min(self.max_tokens, context(language.model))
@@ -56,10 +57,9 @@ class SFT:
                 f"{run.folder} holds no demonstrations to train on"
                 + (f" (all {too_long} are longer than {limit} tokens)" if too_long else ": name a file with --data")
             )
-        steps = -(-len(sides[0]) // self.training.batch_size) * self.training.epochs
-        trainee = Trainee(language, self.training, steps)
-        imitate(run, key, trainee, sides[0], self.objective, self.training)
-        finished = trainee.finished()
-        measured = measure(run, finished.model, sides[1], self.objective, self.training)
-        save(finished, run.folder / key)
+        steps = steps_of(len(sides[0]), self.training.batch_size, self.training.epochs)
+        trainee = Trainee(language, self.training, steps, run.dtype)
+        imitate(run.folder, key, trainee, sides[0], self.objective, run.seed)
+        measured = measure(trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
+        save(trainee.finished(), run.folder / key)
         return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured

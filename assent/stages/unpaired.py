@@ -1,28 +1,28 @@
 """Optimise the policy on answers that were approved or disapproved one by one: KTO; a choice counts as one of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from assent import batch as batches
+from assent.batch import Loss
+from assent.batch import Unpaired as Judgements
 from assent.errors import AssentError
-from assent.models.attention import Tree, pack
-from assent.models.forward import logprobs
+from assent.models.attention import Tree
 from assent.models.load import context, load_policy, save
 from assent.models.tokenization import Codec
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
 from assent.protocols import Objective
 from assent.records import Label, Preference, Prompt
-from assent.stages.offline import reference_sums
+from assent.stages.offline import branch_sums, reference_sums
 from assent.store.runs import Run
-from assent.training.batching import batch, packs, steps_of
+from assent.training.batching import batch, steps_of
 from assent.training.loop import train
-from assent.training.meter import add
 from assent.training.optimizer import Trainee, Training
+from assent.training.parts import by_tree, descend, held_out
 
 
 class Judged(NamedTuple):
@@ -33,20 +33,29 @@ class Judged(NamedTuple):
     weights: tuple[float, ...]
 
 
+class Known(NamedTuple):
+    """What is known of a prompt before training."""
+
+    reference: Tensor  # (K,) log-probabilities of its completions under the start
+    strange: Tree
+    """The prompt with a completion of another one: what KTO's reference point is measured on."""
+    strange_reference: Tensor  # (1,)
+
+
 @dataclass(frozen=True)
 class Unpaired:
     """Train a policy directly on approvals, held to its own start."""
 
     policy: str = ""
-    """What it starts from, and its reference: a checkpoint of the run, a folder or a hub id; empty: the round's base."""
+    """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     max_tokens: int = 1024
     """Answers with more tokens (prompt and completion) are left out and counted."""
-    objective: Objective[batches.Unpaired] = KTO()
+    objective: Objective[Judgements] = KTO()
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         where = run.policy(self.policy or run.base)
-        language = load_policy(where, run.dtype, run.device)
+        language = load_policy(where, device=run.device)
         codec = Codec(language.tokenizer)
         codec.require(where)
         kept, held, too_long = judgements(run, codec, min(self.max_tokens, context(language.model)))
@@ -58,61 +67,50 @@ class Unpaired:
             for one, other in zip(side, [*side[1:], *side[:1]], strict=True)
         ]
         tokens = self.training.tokens_per_pack
-        reference = reference_sums(run, key, language.model, [*(e.tree for e in everything), *strange], tokens)
-        known = {id(e): (reference[i], strange[i], reference[len(everything) + i]) for i, e in enumerate(everything)}
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
-        trainee = Trainee(language, self.training, steps)
+        trainee = Trainee(language, self.training, steps, run.dtype)
+        reference = reference_sums(run, key, trainee.model, [*(e.tree for e in everything), *strange], tokens)
+        rows = zip(reference, strange, reference[len(everything) :], strict=False)
+        known = {id(e): Known(*row) for e, row in zip(everything, rows, strict=True)}
 
         def step(number: int) -> dict[str, float]:
             chosen = batch(kept, self.training.batch_size, number, run.seed)
-            metrics = self._part(run, trainee.model, chosen, known, backward=True)
-            return metrics | {"grad_norm": trainee.step(number), "lr": self.training.rate(number, steps)}
+            loss = self._loss(run, trainee.model, chosen, known)
+            return descend(trainee, number, [e.tree for e in chosen], loss)
 
-        train(run, key, {"policy": trainee}, steps, step, self.training.save_every)
-        finished = trainee.finished()
-        with torch.no_grad():
-            measured = self._part(run, finished.model, held, known, backward=False) if held else {}
-        save(finished, run.folder / key)
+        train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every)
+        measured = {}
+        if held:
+            measured = held_out([e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
+        save(trainee.finished(), run.folder / key)
         counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), "too_long": too_long}
-        return counts | {f"held_out_{name}": value for name, value in measured.items()}
+        return counts | measured
 
-    def _part(
-        self,
-        run: Run,
-        model: Any,
-        chosen: Sequence[Judged],
-        known: dict[int, tuple[Tensor, Tree, Tensor]],
-        backward: bool,
-    ) -> dict[str, float]:
-        """The metrics of a whole step, and its gradients if asked for."""
-        tokens, metrics = self.training.tokens_per_pack, dict[str, float]()
+    def _loss(
+        self, run: Run, model: nn.Module, chosen: Sequence[Judged], known: Mapping[int, Known]
+    ) -> Callable[[list[int]], Loss]:
+        """The loss of a part of a step, for a reference point that is the mean over the whole step."""
+        about = [known[id(e)] for e in chosen]
+        tokens = self.training.tokens_per_pack
+        now = by_tree([k.strange for k in about], tokens, lambda trees: branch_sums(model, trees, run.device))
+        point = float((torch.cat(now) - torch.cat([k.strange_reference for k in about])).mean())
         total = sum(weight for e in chosen for weight in e.weights)
-        with torch.no_grad():
-            gaps = 0.0
-            for part in packs([known[id(e)][1] for e in chosen], tokens):
-                packed = pack([known[id(chosen[i])][1] for i in part]).to(run.device)
-                now = packed.sums(logprobs(model, packed).logprobs).cpu()
-                before = torch.cat([known[id(chosen[i])][2] for i in part])
-                gaps += float((now - before).sum())
-        point = gaps / len(chosen)
-        for part in packs([e.tree for e in chosen], tokens):
+
+        def loss(part: list[int]) -> Loss:
             some = [chosen[i] for i in part]
-            packed = pack([e.tree for e in some]).to(run.device)
-            sums = packed.sums(logprobs(model, packed).logprobs)
-            loss = self.objective(
-                batches.Unpaired(
+            sums = branch_sums(model, [e.tree for e in some], run.device)
+            return self.objective(
+                Judgements(
                     sums,
-                    torch.cat([known[id(e)][0] for e in some]).to(run.device),
+                    torch.cat([about[i].reference for i in part]).to(run.device),
                     torch.tensor([d for e in some for d in e.desirable], device=run.device),
                     torch.tensor([w for e in some for w in e.weights], device=run.device),
-                    torch.full_like(sums, point).detach(),
+                    torch.full_like(sums, point),
                     total,
                 )
             )
-            if backward:
-                loss.value.backward()  # type: ignore[no-untyped-call]
-            add(metrics, loss.metrics)
-        return metrics
+
+        return loss
 
 
 def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], list[Judged], int]:
@@ -153,7 +151,8 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
         (held if name in held_ids else kept).append(judged)
     if not kept:
         raise AssentError(
-            f"{run.folder} holds no approvals or comparisons to train on: 'assent label' makes some, 'assent import' reads them"
+            f"{run.folder} holds no approvals or comparisons to train on: "
+            "'assent label' makes some, 'assent import' reads them"
         )
     return kept, held, too_long
 

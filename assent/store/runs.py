@@ -1,19 +1,19 @@
-"""A run is a folder: its recipe, its feedback, its checkpoints, what it measured; everything a killed process needs to go on.
+"""A run is a folder: its recipe, its feedback, its checkpoints, what it measured.
 
-recipe.toml      the resolved settings of every stage that ran here
-feedback.db      prompts, responses, queries, feedback
-metrics.jsonl    one line a step: stage, step, seconds and the metric words
-done/NAME.json   what a finished stage reported
-NAME/            a checkpoint: a Hugging Face folder
-state/NAME/      an unfinished stage: weights, optimiser, step
-tensorboard/     the same curves for TensorBoard
-report.html
+It holds everything that a killed process needs to go on:
+
+    recipe.toml      the resolved settings of every stage that ran here
+    feedback.db      prompts, responses, queries, feedback
+    metrics.jsonl    one line a step: stage, step, seconds and the metric words
+    done/NAME.json   what a finished stage reported
+    NAME/            a checkpoint: a Hugging Face folder
+    state/NAME/      an unfinished stage: weights, optimiser, step
+    tensorboard/     the same curves for TensorBoard
+    report.html
 """
 
-import errno
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
+from assent.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ class Setup:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
     dtype: str = "auto"
-    """float32, bfloat16 (with float32 master weights in training); auto takes bfloat16 where the processor multiplies it."""
+    """float32, bfloat16 (with float32 master weights in training); auto: bfloat16 where the processor multiplies it."""
 
 
 @dataclass
@@ -117,8 +118,8 @@ class Run:
         if before is not None and before != dict(table):
             changed = next(name for name in {**before, **table} if before.get(name) != table.get(name))
             raise AssentError(
-                f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, not {table.get(changed)!r}: "
-                f"use another --run, or start '{key}' afresh with --again"
+                f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, "
+                f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --again"
             )
         if before is None:
             self.recipe[key] = dict(table)
@@ -197,33 +198,9 @@ def open_run(setup: Setup) -> Iterator[Run]:
         for name, value in mine.items():
             if name in recipe and recipe[name] != value and name not in ("device", "dtype"):
                 raise AssentError(
-                    f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: use another --run, or leave {name} out"
+                    f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: "
+                    f"use another --run, or leave {name} out"
                 )
         run = Run(setup, recipe={**recipe, **{name: recipe.get(name, value) for name, value in mine.items()}})
         write_atomically(path, write_recipe(run.recipe))
         yield run
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that at any moment it is the old one or the new one, whole.
-
-    Raises:
-        AssentError: the disk is full, or the file cannot be written; the old file stands.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise no_room(error, path) from None
-
-
-def no_room(error: OSError, path: Path) -> AssentError:
-    """Say in one line why a file could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AssentError(f"the disk is full: {path} was not written; make room, then give the same command again")
-    return AssentError(f"cannot write {path}: {error.strerror or error}")

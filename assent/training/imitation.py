@@ -1,50 +1,56 @@
 """Learning to write what stands there: one loop for documents (pretraining) and for demonstrations (SFT)."""
 
-from typing import Any
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from assent.batch import Tokens
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.store.runs import Run
-from assent.training.batching import batch, packs, steps_of
+from assent.training.batching import batch
 from assent.training.loop import train
-from assent.training.meter import add
-from assent.training.optimizer import Trainee, Training
+from assent.training.optimizer import Trainee
+from assent.training.parts import descend, held_out
 
 
 def imitate(
-    run: Run, key: str, trainee: Trainee, trees: list[Tree], objective: CrossEntropy, training: Training
+    folder: Path,
+    key: str,
+    trainee: Trainee,
+    trees: list[Tree],
+    objective: CrossEntropy,
+    seed: int,
 ) -> None:
-    """Train on the branches of the trees; every trained token of a step counts alike, however the step is cut."""
-    steps = steps_of(len(trees), training.batch_size, training.epochs)
+    """Train on the branches of the trees; every trained token of a step counts alike, however the step is cut.
+
+    Args:
+        folder: the run's; state and metrics go there under the name `key`.
+        seed: decides the order of the trees.
+    """
+    training = trainee.training
 
     def step(number: int) -> dict[str, float]:
-        chosen = batch(trees, training.batch_size, number, run.seed)
-        total, metrics = float(sum(map(_tokens, chosen))), dict[str, float]()
-        for part in packs(chosen, training.tokens_per_pack):
-            loss = objective(tokens(trainee.model, [chosen[i] for i in part], run.device, total))
-            loss.value.backward()  # type: ignore[no-untyped-call]
-            add(metrics, loss.metrics)
-        return metrics | {"tokens": total, "grad_norm": trainee.step(number), "lr": training.rate(number, steps)}
+        chosen = batch(trees, training.batch_size, number, seed)
+        total = float(sum(map(_tokens, chosen)))
+        made = descend(
+            trainee, number, chosen, lambda part: objective(tokens(trainee.model, [chosen[i] for i in part], total))
+        )
+        return made | {"tokens": total}
 
-    train(run, key, {"policy": trainee}, steps, step, training.save_every)
+    train(folder, key, {"policy": trainee}, trainee.steps, step, training.save_every)
 
 
-@torch.no_grad()
-def measure(run: Run, model: Any, trees: list[Tree], objective: CrossEntropy, training: Training) -> dict[str, float]:
+def measure(model: nn.Module, trees: list[Tree], objective: CrossEntropy, tokens_per_pack: int) -> dict[str, float]:
     """The objective's metrics on held-out trees; nothing if there are none."""
-    total, metrics = float(sum(map(_tokens, trees))), dict[str, float]()
-    for part in packs(trees, training.tokens_per_pack):
-        add(metrics, objective(tokens(model, [trees[i] for i in part], run.device, total)).metrics)
-    return {f"held_out_{name}": value for name, value in metrics.items()}
+    total = float(sum(map(_tokens, trees)))
+    return held_out(trees, tokens_per_pack, lambda part: objective(tokens(model, [trees[i] for i in part], total)))
 
 
-def tokens(model: Any, trees: list[Tree], device: torch.device, total: float) -> Tokens:
+def tokens(model: nn.Module, trees: list[Tree], total: float) -> Tokens:
     """The trained tokens of some trees under a model, as a part of a step of `total` tokens."""
-    values = logprobs(model, pack(trees).to(device)).logprobs
+    values = logprobs(model, pack(trees).to(next(model.parameters()).device)).logprobs
     return Tokens(values, torch.ones_like(values), total)
 
 

@@ -1,6 +1,6 @@
-"""The loop that every training stage runs in: resume, step, measure, save; stop cleanly on Ctrl-C, on NaN, on a full disk."""
+"""The loop that every training stage runs in: resume, step, measure, save; stop cleanly on Ctrl-C, NaN, a full disk."""
 
-import os
+import errno
 import shutil
 import signal
 import threading
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from assent.errors import AssentError
-from assent.store.runs import Run, no_room
+from assent.files import no_room, replacing
 from assent.training.meter import Bar, Meter
 from assent.training.optimizer import Trainee
 
@@ -28,7 +28,7 @@ class Stopped(Exception):
 
 
 def train(
-    run: Run,
+    folder: Path,
     name: str,
     trainees: Mapping[str, Trainee],
     steps: int,
@@ -39,6 +39,7 @@ def train(
     """Run `step(0) .. step(steps - 1)`, from where an earlier process stopped if one did.
 
     Args:
+        folder: the run's.
         name: the stage's name in this round; state lies in `state/name`, metrics carry it.
         trainees: what `step` trains.
         step: does one whole optimiser step (or several) and returns its metrics; everything random in it must follow
@@ -49,10 +50,10 @@ def train(
         Stopped: on Ctrl-C or SIGTERM, after the running step.
         AssentError: NaN, a full disk; the last good state is kept.
     """
-    path = run.folder / "state" / name / "state.pt"
+    path = folder / "state" / name / "state.pt"
     memory = {} if memory is None else memory
     start = _restore(path, trainees, memory)
-    meter = Meter(run.folder, name, start)
+    meter = Meter(folder, name, start)
     saved_at, cost = time.monotonic(), 0.0
     last_saved = start
     try:
@@ -90,7 +91,7 @@ def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]
         return 0
     try:
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:  # torch raises many kinds for a broken file
+    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a broken file)
         raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
     for name, trainee in trainees.items():
         trainee.restore(state["trainees"][name])
@@ -99,24 +100,18 @@ def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]
 
 
 def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
+    state = {name: trainee.state() for name, trainee in trainees.items()}
+    needed = sum(t.numel() * 4 * 3 for trainee in state.values() for t in trainee["masters"].values())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        needed = sum(t.numel() * 4 * 3 for trainee in trainees.values() for t in trainee.state()["masters"].values())
         if shutil.disk_usage(path.parent).free < needed:
-            raise OSError(28, "No space left on device")
-        with open(partial, "wb") as file:
-            state = {name: trainee.state() for name, trainee in trainees.items()}
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with replacing(path) as file:
             torch.save({"step": step, "trainees": state, "memory": dict(memory)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise no_room(error, path) from None
     except RuntimeError as error:  # torch's writer turns a full disk into this
-        partial.unlink(missing_ok=True)
-        raise no_room(OSError(28, str(error).splitlines()[0]), path) from None
+        raise no_room(OSError(errno.ENOSPC, str(error).splitlines()[0]), path) from None
 
 
 @contextmanager

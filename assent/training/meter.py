@@ -1,4 +1,4 @@
-"""What a stage measures, written where people and programs look: metrics.jsonl, TensorBoard, one line of the terminal."""
+"""What a stage measures, written where people and programs look: metrics.jsonl, TensorBoard, a line of the terminal."""
 
 import json
 import sys
@@ -10,10 +10,9 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from torch import Tensor
 
-from assent.store.runs import no_room, write_atomically
+from assent.files import no_room, write_atomically
 
 QUIET_SECONDS = 5.0
 """Without a terminal, at most one progress line in this many seconds."""

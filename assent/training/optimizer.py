@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assent.errors import AssentError
 from assent.models.load import Language
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,33 @@ class Trainee:
     """A model whose trainable weights are moved by AdamW in float32.
 
     Each backward pass adds its gradients to float32 accumulators as they are made, so parts of a step add up exactly
-    as if they were one, and low-precision gradients live one layer at a time.
+    as if they were one, and low-precision gradients live one layer at a time. The masters keep all digits of the
+    checkpoint: were they rounded to bfloat16 first, a small step would be rounded away from almost every weight at
+    once.
+
+    Args:
+        language: a float32 model; its weights are then kept in `dtype`.
+        steps: how many there will be, for the schedule.
     """
 
-    def __init__(self, language: Language, training: Training, steps: int) -> None:
+    def __init__(self, language: Language, training: Training, steps: int, dtype: torch.dtype = torch.float32) -> None:
         self.training = training
         self.steps = steps
-        self.language, self._peft = _with_lora(language, training)
-        self.model = self.language.model
+        self.language, self.model = language, language.model
+        self._peft = _lora(self.model, training)
         self._names: list[str] = []
         self._weights: list[Tensor] = []
         self._masters: list[Tensor] = []
         for name, weight in self.model.named_parameters():
             if weight.requires_grad:
-                master = weight.detach().float() if weight.dtype != torch.float32 else weight.detach()
+                assert weight.dtype == torch.float32, f"{name} is {weight.dtype}: load what is trained in float32"
+                master = weight.detach() if dtype == torch.float32 else weight.detach().clone()
                 master.grad = torch.zeros_like(master)
                 self._names.append(name)
                 self._weights.append(weight)
                 self._masters.append(master)
                 weight.register_post_accumulate_grad_hook(_into(master))
+        _cast(self.model, dtype)
         decayed = [m for m in self._masters if m.ndim >= 2]
         plain = [m for m in self._masters if m.ndim < 2]
         groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -129,10 +138,20 @@ class Trainee:
         self._adam.load_state_dict(state["adam"])
 
     def finished(self) -> Language:
-        """The trained model, with LoRA merged into its weights."""
+        """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this."""
+        _cast(self.model, torch.float32)
+        with torch.no_grad():
+            for weight, master in zip(self._weights, self._masters, strict=True):
+                weight.copy_(master)
         if self._peft is None:
             return self.language
         return Language(self._peft.merge_and_unload(), self.language.tokenizer)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Change the type of the weights, not of the buffers: rotary frequencies in bfloat16 would bend every position."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def _into(master: Tensor) -> Any:
@@ -144,14 +163,15 @@ def _into(master: Tensor) -> Any:
     return accumulate
 
 
-def _with_lora(language: Language, training: Training) -> tuple[Language, "PeftModel | None"]:
+def _lora(model: "PreTrainedModel", training: Training) -> "PeftModel | None":
+    """Put LoRA into a model, in place, if it is asked for."""
     if training.lora_rank == 0:
-        return language, None
+        return None
     from peft import LoraConfig, get_peft_model
 
-    heads = ["score"] if hasattr(language.model, "score") else None
-    peft = get_peft_model(
-        language.model,
+    heads = ["score"] if hasattr(model, "score") else None
+    return get_peft_model(
+        model,
         LoraConfig(
             r=training.lora_rank,
             lora_alpha=training.lora_alpha or 2 * training.lora_rank,
@@ -159,4 +179,3 @@ def _with_lora(language: Language, training: Training) -> tuple[Language, "PeftM
             modules_to_save=heads,
         ),
     )
-    return Language(peft.get_base_model(), language.tokenizer), peft

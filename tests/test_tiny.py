@@ -1,0 +1,64 @@
+"""The smallest example learns what its annotators prefer, and learns nothing when a coin decides for them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def assent(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "assent", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wins(run: Path) -> dict[str, dict[str, float]]:
+    policies = json.loads((run / "done" / "evaluate.json").read_text())["policies"]
+    return {name: policies[name]["win"] for name in ("ppo", "dpo")}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    assent("run", "examples/tiny.toml", "--run", str(run))
+    return run
+
+
+def test_from_raw_text_to_a_policy_that_wins_on_held_out_prompts(learned: Path) -> None:
+    for name, win in wins(learned).items():
+        assert win["n"] >= 100
+        assert win["low"] > 0.5, f"{name} wins {win}"
+    assert (learned / "report.html").stat().st_size > 10_000
+    assert json.loads((learned / "summary.json").read_text())["win_rate"]["dpo"]["low"] > 0.5
+
+
+def test_checkpoints_load_with_plain_transformers(learned: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    for name in ("pretrain", "ppo", "dpo"):
+        ids = AutoTokenizer.from_pretrained(learned / name)("Tom had a red ball.", return_tensors="pt")
+        assert AutoModelForCausalLM.from_pretrained(learned / name)(input_ids=ids["input_ids"]).logits.isfinite().all()
+    head = AutoModelForSequenceClassification.from_pretrained(learned / "reward").score.weight
+    assert head.shape[0] == 1
+    assert float(head.abs().max()) > 0
+
+
+def test_nothing_is_learned_when_a_coin_decides(learned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "shuffled"
+    run.mkdir()
+    shutil.copytree(learned / "pretrain", run / "pretrain")
+    (run / "done").mkdir()
+    shutil.copy(learned / "done" / "pretrain.json", run / "done")
+    recipe = (learned / "recipe.toml").read_text().replace("shuffled = false", "shuffled = true")
+    assert "shuffled = true" in recipe
+    (tmp_path / "shuffled.toml").write_text(recipe)
+    assent("run", str(tmp_path / "shuffled.toml"), "--run", str(run))
+    for name, win in wins(run).items():
+        assert win["low"] <= 0.5, f"{name} wins {win} although there was nothing to learn"
