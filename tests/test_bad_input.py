@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prompts(model: Path) -> Path:
     path = model.parent / "prompts.jsonl"
-    words = "duck cat dog king ball hat cake tree boat moon".split()
+    words = ["duck", "cat", "dog", "king", "ball", "hat", "cake", "tree", "boat", "moon"]
     path.write_text("".join(json.dumps({"prompt": f"Where is the {word}?"}) + "\n" for word in words))
     return path
 
@@ -45,7 +45,9 @@ def prompts(model: Path) -> Path:
 def run(model: Path, prompts: Path) -> Path:
     """A run that has got as far as comparisons."""
     folder = model.parent / "run"
-    done = assent("generate", "--model", str(model), "--prompts", str(prompts), "--run", str(folder), *SHORT, cwd=model.parent)
+    done = assent(
+        "generate", "--model", str(model), "--prompts", str(prompts), "--run", str(folder), *SHORT, cwd=model.parent
+    )
     assert done.returncode == 0, done.stderr
     assert assent("label", "--run", str(folder), cwd=model.parent).returncode == 0
     return folder
@@ -95,7 +97,9 @@ def test_a_mistake_in_a_recipe_gets_one_line_before_anything_starts(recipe: str,
 def test_empty_data_is_named(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "empty.txt").write_text("\n\n")
-    assert "empty.jsonl is empty" in refused("generate", "--model", str(model), "--prompts", "empty.jsonl", cwd=tmp_path)
+    assert "empty.jsonl is empty" in refused(
+        "generate", "--model", str(model), "--prompts", "empty.jsonl", cwd=tmp_path
+    )
     assert "empty.txt holds no text" in refused("pretrain", "--data", "empty.txt", cwd=tmp_path)
 
 
@@ -144,7 +148,9 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_state_before_it
 def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("only root may mount a small disk")
     words = ("generate", "--model", str(model), "--prompts", str(prompts), "--run", str(small / "run"), *SHORT)

@@ -33,8 +33,9 @@ def scores(model: nn.Module, pack: Pack) -> Tensor:
 
 
 def values(model: nn.Module, pack: Pack) -> Tensor:
-    """A value model's estimate in the state in which each branch token is chosen, (N,) float32, in `standard` units."""
-    return standard(model, _score(model)(states(model, pack)[pack.sources])[:, 0].float())
+    """A value model's estimate in the state in which each branch token is chosen, (N,) float32."""
+    estimates: Tensor = _score(model)(states(model, pack)[pack.sources])
+    return estimates[:, 0].float()
 
 
 def standard(model: nn.Module, raw: Tensor) -> Tensor:

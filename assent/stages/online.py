@@ -93,7 +93,11 @@ class Online:
         return Model(load_reward(run.policy(name), run.dtype, run.device), self.training.tokens_per_pack)
 
     def _critic(self, run: Run, updates: int) -> Trainee:
-        """A value model that starts as the reward model."""
+        """A value model on the reward model's body; its head starts at 0, the mean score.
+
+        The reward model's own head would say of every unfinished answer that it is bad, and so of every end token that
+        it is a great gain: the policy then learns to stop, whatever it says.
+        """
         name = self.reward or run.key("reward")
         start = name if (run.folder / name).exists() else run.key("reward")
         if not (run.folder / start).exists():
@@ -101,6 +105,9 @@ class Online:
                 "PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'"
             )
         language = load_reward(run.policy(start), device=run.device)
+        head = language.model.get_submodule("score").weight
+        assert isinstance(head, Tensor)
+        torch.nn.init.zeros_(head)
         if self.value_layers:
             layers: Any = language.model.base_model.layers
             language.model.base_model.requires_grad_(False)
