@@ -61,7 +61,7 @@ def run(model: Path, prompts: Path) -> Path:
         (("dpo", "--beta", "high"), "beta = 'high' will not do"),
         (("dpo", "--epochs", "0"), "must be positive"),
         (("run", "missing.toml"), "no recipe at missing.toml"),
-        (("dpo", "stray"), "takes a recipe"),
+        (("dpo", "stray"), "takes one recipe (.toml) and flags, not 'stray'"),
         (("import", "missing.jsonl"), "missing.jsonl"),
         (("generate", "--model", "nowhere/at/all"), "no model folder at nowhere/at/all"),
         (("generate", "--model", "./empty"), "no model"),
