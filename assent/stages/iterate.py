@@ -84,6 +84,9 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     run.claim(command, table(settings))
     if (done := run.result(key)) is not None:
         return done
+    import torch
+
+    torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     start = time.monotonic()
     result: dict[str, Any] = settings(run, key)
     result["seconds"] = round(time.monotonic() - start, 1)
