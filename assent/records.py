@@ -171,7 +171,13 @@ class Imitation:
 
 
 def prefer(
-    prompt: Prompt, chosen: Response, rejected: Response, weight: float, source: str, p_chosen: float = 1.0
+    prompt: Prompt,
+    chosen: Response,
+    rejected: Response,
+    weight: float,
+    source: str,
+    p_chosen: float = 1.0,
+    margin: float = 0.0,
 ) -> Preference:
     """A preference between two responses, which knows of each whether it ended by itself."""
     return Preference(
@@ -179,7 +185,8 @@ def prefer(
         chosen.text,
         rejected.text,
         p_chosen,
-        weight=weight,
+        margin,
+        weight,
         sources=(source,),
         chosen_finished=chosen.finished,
         rejected_finished=rejected.finished,

@@ -18,12 +18,12 @@ from assent.config import override
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
 from assent.models.load import Language, load_policy
-from assent.models.tokenization import Codec, is_plain
+from assent.models.tokenization import is_plain
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import DEMO_PROMPTS
 from assent.stages.iterate import perform, stage
-from assent.store.exchange import load, read, write
+from assent.store.exchange import add, load, read
 from assent.store.runs import Setup, open_run
 from assent.training.batching import generator
 
@@ -92,9 +92,7 @@ class RewardModel:
             if isinstance(comparisons, str | Path):
                 load(comparisons, run.store)
             elif comparisons is not None:
-                path = run.folder / "comparisons.jsonl"
-                write(list(comparisons), path, "preference")
-                load(path, run.store)
+                add(comparisons, run.store, "comparisons")
             report = perform(run, "reward", override(stage("reward"), settings, "RewardModel.fit"))
             return cls(str(run.folder / run.key("reward")), report)
 
@@ -144,7 +142,7 @@ class RLHF:
         """The trained policy's answer to one prompt."""
         with open_run(self.environment.setup) as run:
             language: Language = load_policy(run.policy(self.objective), run.dtype, run.device)
-        codec = Codec(language.tokenizer)
+        codec = language.codec
         asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
         dice = generator(self.environment.seed, 4)
         (drawn,) = sample(language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice)

@@ -7,6 +7,9 @@ import pytest
 import tiny
 
 from assent import Preference, Prompt, Prompts, RewardModel
+from assent.cli import main
+from assent.stages.reward import comparisons
+from assent.store.runs import open_run
 
 README = Path(__file__).parent.parent / "README.md"
 OPENINGS = README.parent / "examples" / "openings.jsonl"
@@ -39,3 +42,42 @@ def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) 
     fitted = RewardModel.fit(environment, preferences, lr=1e-3, epochs=8, batch_size=4)
     good, bad = fitted.score("Where is the star?", ["In the garden.", "No no no."])
     assert good > bad + 1
+
+
+def test_how_sure_by_how_much_and_how_weighty_a_preference_is_reaches_training(tmp_path: Path) -> None:
+    model = tiny.make(tmp_path / "model")
+    asked = [Prompt.ask(f"Where is number {number}?") for number in range(8)]
+    given = [Preference(p, "In the sea.", "No no", 0.7, 1.5, 2.0, rejected_finished=False) for p in asked]
+    environment = Prompts(asked, model=str(model), run=tmp_path / "run", dtype="float32")
+    RewardModel.fit(environment, given, batch_size=8)
+    with open_run(environment.setup) as run:
+        kept, held, _ = comparisons(run, tiny.load(model).codec, 256)
+    assert len(kept) + len(held) == 8
+    for one in kept + held:
+        (pair,) = one.pairs
+        assert pair[2:] == pytest.approx((0.7, 1.5, 2.0))
+        ended = [branch[-1] in tiny.load(model).codec.ends for branch in one.tree.branches]
+        assert (ended[pair.chosen], ended[pair.rejected]) == (True, False)
+
+
+def test_bare_texts_are_held_out_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny.make(tmp_path / "model", chat=False)
+    texts = [f'{{"text": "The cat ran home {number} times."}}\n' for number in range(40)]
+    (tmp_path / "texts.jsonl").write_text("".join(texts))
+    run = ["--run", str(tmp_path / "run"), "--model", str(model)]
+    assert main(["sft", *run, "--data", str(tmp_path / "texts.jsonl"), "--dtype", "float32"]) == 0
+    said = dict(re.findall(r"(\w+) ([\d.]+)", capsys.readouterr().out))
+    assert int(said["demonstrations"]) + int(said["held_out"]) == 40
+    assert 5 <= int(said["held_out"]) <= 20
+
+
+def test_the_model_of_a_run_is_settled_by_its_first_stage_and_not_by_an_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny.make(tmp_path / "model", chat=False)
+    (tmp_path / "shown.jsonl").write_text('{"prompt": "Where?", "completion": " Here."}\n' * 4)
+    run = ["--run", str(tmp_path / "run")]
+    assert main(["import", str(tmp_path / "shown.jsonl"), *run]) == 0
+    assert main(["sft", *run, "--model", str(model), "--held-out", "0", "--dtype", "float32"]) == 0
+    assert main(["sft", *run, "--model", "other/model"]) == 2
+    assert f"is a run with model = {str(model)!r}, not 'other/model'" in capsys.readouterr().err

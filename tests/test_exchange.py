@@ -158,16 +158,20 @@ def test_a_row_that_stands_twice_counts_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("p_chosen", "verdict", "text"), [(0.9, "better", "Blue"), (0.1, "better", "Red"), (0.5, "tie", "")]
 )
-def test_a_soft_label_becomes_the_likelier_verdict_and_a_note(
+def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
     tmp_path: Path, p_chosen: float, verdict: str, text: str
 ) -> None:
-    row = {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red", "p_chosen": p_chosen}
+    row = {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red", "p_chosen": p_chosen, "margin": 0.5, "weight": 3}
     reading = read(lines(tmp_path / "pairs.jsonl", row))
     texts = {item.id: item.text for item in reading.responses} | {"": ""}
     (event,) = reading.feedback
     assert isinstance(event.answer, Comparison)
     assert (event.answer.verdict, texts[event.answer.preferred]) == (verdict, text)
-    assert event.note == f"p_chosen {p_chosen}"
+    assert (event.answer.certainty, event.answer.margin, event.answer.weight) == (0.9 if text else 1.0, 0.5, 3.0)
+    (made,) = convert.examples((event,), reading.queries, reading.prompts, reading.responses)
+    assert isinstance(made, Preference)
+    assert (made.margin, made.weight) == (0.5, 3.0)
+    assert (made.p_chosen if made.chosen == "Blue" else 1 - made.p_chosen) == pytest.approx(p_chosen)
 
 
 def test_labels_and_imitation_become_approvals_and_demonstrations(tmp_path: Path) -> None:

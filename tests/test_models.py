@@ -19,7 +19,7 @@ from assent.models.load import Language, load_policy, load_reward, new_reward, s
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.records import Prompt
-from assent.training.imitation import tokens
+from assent.training.imitation import Shown, tokens
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
 
@@ -76,12 +76,12 @@ def test_gradients_of_a_pack_are_those_of_its_rows(language: Language) -> None:
 
 def test_a_step_in_many_packs_is_the_step_in_one(folder: Path) -> None:
     trees, moved = forest(6, 2, seed=7), []
+    texts = [Shown(tree, weight) for tree, weight in zip(trees, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)]
     for room in (10_000, 30):
         trainee = Trainee(load_policy(folder), Training(lr=1e-3, tokens_per_pack=room), steps=2)
-        total = float(sum(len(branch) for tree in trees for branch in tree.branches))
 
-        def loss(part: list[int], trainee: Trainee = trainee, total: float = total) -> Loss:
-            return CrossEntropy()(tokens(trainee.model, [trees[i] for i in part], total))
+        def loss(part: list[int], trainee: Trainee = trainee) -> Loss:
+            return CrossEntropy()(tokens(trainee.model, texts, part))
 
         moved.append((descend(trainee, 0, trees, loss), held_out(trees, room, loss)))
     (one, after_one), (many, after_many) = moved

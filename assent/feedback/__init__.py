@@ -1,5 +1,6 @@
 """What a person can say, one file a kind: answers name items by id, never by the side of the screen."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from functools import cache
@@ -53,6 +54,14 @@ def check(answer: Answer, query: Query) -> Answer:
         if item not in query.items:
             raise AssentError(f"query {query.id} did not show item '{item}'")
     return answer
+
+
+def demand_number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> None:
+    """Refuse a field of an answer that is no finite number from `low` to `high`."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not low <= cast(float, value) <= high:
+        limits = f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
+        raise AssentError(f"'{name}' is a number{limits if math.isfinite(low) else ''}, not {value!r}")
 
 
 @cache

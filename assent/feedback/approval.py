@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
+from assent.feedback import demand_number
 from assent.records import Example, Label, Prompt, Query, Response
 
 
@@ -14,10 +15,13 @@ class Approval:
 
     takes: ClassVar[range] = range(1, 2)
     approved: bool
+    weight: float = 1.0
+    """How much it counts, beside the reliability of who said it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.approved, bool):
             raise AssentError(f"an approval is true or false, not {self.approved!r}")
+        demand_number("weight", self.weight)
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -27,5 +31,5 @@ class Approval:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One label, 1 or 0."""
-        answer = responses[query.items[0]]
+        answer, weight = responses[query.items[0]], weight * self.weight
         return (Label(prompt, answer.text, float(self.approved), weight, (feedback_id,), answer.finished),)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal, get_args
 
 from assent.errors import AssentError, did_you_mean
+from assent.feedback import demand_number
 from assent.records import Example, Label, Prompt, Query, Response, prefer
 
 Verdict = Literal["better", "tie", "both bad", "cannot tell"]
@@ -20,6 +22,12 @@ class Comparison:
     strength: int = 1
     """1 slightly, 2 clearly, 3 much better."""
     verdict: Verdict = "better"
+    certainty: float = 1.0
+    """How surely the preferred item is the better, from 1/2 to 1: the target of training."""
+    margin: float = 0.0
+    """By how much its score should be the higher."""
+    weight: float = 1.0
+    """How much the judgement counts, beside the reliability of who made it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.preferred, str):
@@ -30,6 +38,9 @@ class Comparison:
             raise AssentError(f"the strength of a comparison is 1, 2 or 3, not {self.strength!r}")
         if (self.verdict == "better") != bool(self.preferred):
             raise AssentError(f"verdict '{self.verdict}', preferred '{self.preferred}': 'better' alone names an item")
+        demand_number("certainty", self.certainty, 0.5, 1)
+        demand_number("margin", self.margin, -inf)
+        demand_number("weight", self.weight)
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -39,13 +50,14 @@ class Comparison:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One preference (half a win each for a tie), or two labels of 0 if both are bad; strength gives no margin."""
+        weight *= self.weight
         first, second = sorted(query.items, key=lambda item: item != self.preferred)
         one, other = responses[first], responses[second]
         match self.verdict:
             case "better":
-                return (prefer(prompt, one, other, weight, feedback_id),)
+                return (prefer(prompt, one, other, weight, feedback_id, self.certainty, self.margin),)
             case "tie":
-                return (prefer(prompt, one, other, weight, feedback_id, p_chosen=0.5),)
+                return (prefer(prompt, one, other, weight, feedback_id, 0.5, self.margin),)
             case "both bad":
                 return tuple(Label(prompt, r.text, 0.0, weight, (feedback_id,), r.finished) for r in (one, other))
             case "cannot tell":

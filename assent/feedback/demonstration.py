@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
+from assent.feedback import demand_number
 from assent.records import Example, Imitation, Prompt, Query, Response
 
 
@@ -14,10 +15,13 @@ class Demonstration:
 
     takes: ClassVar[range] = range(1000)
     text: str
+    weight: float = 1.0
+    """How much it counts, beside the reliability of who wrote it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise AssentError(f"a demonstration is a text, not {self.text!r}")
+        demand_number("weight", self.weight)
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -27,4 +31,4 @@ class Demonstration:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One completion to imitate."""
-        return (Imitation(prompt, self.text, weight, (feedback_id,)),)
+        return (Imitation(prompt, self.text, weight * self.weight, (feedback_id,)),)

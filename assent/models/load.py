@@ -13,7 +13,7 @@ import torch
 from assent.errors import AssentError
 from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
-from assent.models.tokenization import separate_pad
+from assent.models.tokenization import Codec, separate_pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +27,11 @@ class Language(NamedTuple):
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
 
+    @property
+    def codec(self) -> Codec:
+        """Its text as numbers."""
+        return Codec(self.tokenizer)
+
 
 def load_policy(where: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Language:
     """Load a causal language model.
@@ -35,7 +40,7 @@ def load_policy(where: str | Path, dtype: torch.dtype = torch.float32, device: s
         where: a Hugging Face hub id, a folder, or a `.gguf` file.
 
     Raises:
-        AssentError: there is no model there, or none that can be loaded.
+        AssentError: there is no model there, none that can be loaded, or one whose tokenizer fails the contract.
     """
     from transformers import AutoModelForCausalLM
 
@@ -166,12 +171,13 @@ def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.
     place = locate(where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
+        separate_pad(tokenizer)
+        Codec(tokenizer).require(str(where))
         model = auto.from_pretrained(place, dtype=dtype, attn_implementation=SHARED_PREFIX, **settings)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         if Path(place).is_dir():
             raise AssentError(f"cannot load the model in {place}: {_first_line(error)}") from None
         raise _not_there(where) from None
-    separate_pad(tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id

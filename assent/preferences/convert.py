@@ -66,7 +66,7 @@ def examples(
         step = margin * getattr(answer, "strength", 0)
         for example in answer.examples(query, prompt, items, event.id, weight):
             if step and isinstance(example, Preference) and example.p_chosen != 0.5:
-                example = replace(example, margin=step)
+                example = replace(example, margin=example.margin + step)
             made.append(example)
     return made
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from assent.models.attention import Tree, pack
 from assent.models.forward import scores, standard
 from assent.models.load import Language, load_reward
-from assent.models.tokenization import Codec
 from assent.records import Prompt, Response
 from assent.training.parts import by_tree
 
@@ -29,7 +28,7 @@ class Model:
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         """Score responses, (N,) float32. Those of one prompt are scored together if they stand together."""
-        codec = Codec(self.language.tokenizer)
+        codec = self.language.codec
         trees: list[Tree] = []
         last = None
         for prompt, response in zip(prompts, responses, strict=True):

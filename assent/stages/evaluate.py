@@ -17,7 +17,6 @@ from assent.generation.local import Sampling
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import load_policy, load_reward
-from assent.models.tokenization import Codec
 from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names, resolve
@@ -93,7 +92,7 @@ class Evaluate:
             language = load_policy(run.policy(name), run.dtype, run.device)
             made = answer(
                 run,
-                Codec(language.tokenizer),
+                language.codec,
                 language.model,
                 held,
                 1,
@@ -141,7 +140,7 @@ class Evaluate:
     def _kl(self, run: Run, name: str, against: str, held: list[Prompt], made: list[Response], key: str) -> float:
         """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
         languages = [load_policy(run.policy(which), run.dtype, run.device) for which in (name, against)]
-        codec = Codec(languages[0].tokenizer)
+        codec = languages[0].codec
         some = list(zip(held, made, strict=True))[:KL_PROMPTS]
         trees = [Tree(codec.prompt(p), (codec.completion(p, r.text, r.finished),)) for p, r in some]
         total = 0.0

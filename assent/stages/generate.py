@@ -42,8 +42,7 @@ class Generate:
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         name = self.policy or run.base
         language = load_policy(run.policy(name), run.dtype, run.device)
-        codec = Codec(language.tokenizer)
-        codec.require(run.policy(name))
+        codec = language.codec
         prompts = find_prompts(run, self.prompts, self.chat and language.tokenizer.chat_template is not None)
         sides = split(prompts, run.setup.held_out)
         train = [p for p in prompts if p.id in sides.train][: self.count or None]

@@ -10,6 +10,7 @@ from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
 from assent.registry import names, resolve
 from assent.store.runs import POLICY_STAGES, Run
+from assent.training.meter import read
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
@@ -87,7 +88,8 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
-    start = time.monotonic()
+    begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []
+    start = time.monotonic() - (begun[-1]["seconds"] if begun else 0)  # with the steps of processes that were stopped
     result: dict[str, Any] = settings(run, key)
     result["seconds"] = round(time.monotonic() - start, 1)
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

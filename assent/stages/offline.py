@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from assent.batch import Loss, Pairs
 from assent.files import no_room, replacing
+from assent.functional.statistics import wilson
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import context, load_policy, save
-from assent.models.tokenization import Codec
 from assent.objectives.dpo import DPO
 from assent.protocols import Objective
 from assent.stages.reward import comparisons
@@ -38,10 +38,8 @@ class Offline:
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        where = run.policy(self.policy or run.base)
-        language = load_policy(where, device=run.device)
-        codec = Codec(language.tokenizer)
-        codec.require(where)
+        language = load_policy(run.policy(self.policy or run.base), device=run.device)
+        codec = language.codec
         kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)), ties=False)
         examples, tokens = [*kept, *held], self.training.tokens_per_pack
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
@@ -61,7 +59,8 @@ class Offline:
         train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every)
         measured = held_out([c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
         save(trainee.finished(), run.folder / key)
-        return {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long} | measured
+        counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}
+        return counts | measured | _sure(measured, sum(len(c.pairs) for c in held))
 
 
 def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], tokens: int) -> list[Tensor]:
@@ -101,6 +100,14 @@ def pairs(
         c.weight,
         total,
     )
+
+
+def _sure(measured: dict[str, float], n: int) -> dict[str, float]:
+    """How far the accuracy on n held-out pairs can be trusted."""
+    if "held_out_accuracy" not in measured:
+        return {}
+    found = wilson(measured["held_out_accuracy"] * n, n)
+    return {"held_out_low": found.low, "held_out_high": found.high, "held_out_n": n}
 
 
 def _keep(tensors: list[Tensor], path: Path) -> None:

@@ -60,8 +60,7 @@ class Online:
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         where = run.policy(self.policy or run.base)
         language = load_policy(where, device=run.device)
-        codec = Codec(language.tokenizer)
-        codec.require(where)
+        codec = language.codec
         prompts = self._prompts(run, language, codec)
         reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
         judge = self._judge(run)

@@ -15,7 +15,7 @@ from assent.records import Prompt
 from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import steps_of
-from assent.training.imitation import imitate, measure
+from assent.training.imitation import Shown, imitate, measure
 from assent.training.optimizer import Trainee, Training
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ class Pretrain:
         model.set_attn_implementation(NAME)
         return model.to(device=run.device).eval()
 
-    def _pieces(self, tokenizer: "PreTrainedTokenizerBase", documents: list[str]) -> list[Tree]:
+    def _pieces(self, tokenizer: "PreTrainedTokenizerBase", documents: list[str]) -> list[Shown]:
         """Each document behind an end token, which says: here one begins."""
         end = int(tokenizer.eos_token_id)
         found = []
         for text in documents:
             ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
             size = self.context - 1
-            found += [Tree((end,), (tuple(ids[i : i + size]),)) for i in range(0, len(ids), size)]
+            found += [Shown(Tree((end,), (tuple(ids[i : i + size]),))) for i in range(0, len(ids), size)]
         return found
 
 

@@ -40,7 +40,7 @@ class Reward:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = new_reward(run.policy(self.policy or run.base), run.seed, device=run.device)
-        codec = Codec(language.tokenizer)
+        codec = language.codec
         kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)))
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)

@@ -6,14 +6,13 @@ from typing import Any
 from assent.errors import AssentError
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy, save
-from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import examples, split
-from assent.records import Imitation
+from assent.records import Imitation, Prompt
 from assent.store.exchange import load
 from assent.store.runs import Run
 from assent.training.batching import steps_of
-from assent.training.imitation import imitate, measure
+from assent.training.imitation import Shown, imitate, measure
 from assent.training.meter import warn
 from assent.training.optimizer import Trainee, Training
 
@@ -38,24 +37,22 @@ class SFT:
                 warn(f"{self.data}: {reading}")
         start = self.policy or ("pretrain" if run.result("pretrain") is not None else "start")
         language = load_policy(run.policy(start), device=run.device)
-        codec = Codec(language.tokenizer)
-        codec.require(run.policy(start))
+        codec = language.codec
         store, limit = run.store, min(self.max_tokens, context(language.model))
-        prompts = list(store.prompts())
-        made = examples(store.feedback(), store.queries(), prompts, store.responses())
-        held = split(prompts, run.setup.held_out).held_out
-        sides: tuple[list[Tree], list[Tree]] = ([], [])
+        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+        shown = [(_about(example), example) for example in made if isinstance(example, Imitation)]
+        held = split((about for about, _ in shown), run.setup.held_out).held_out
+        sides: tuple[list[Shown], list[Shown]] = ([], [])
         too_long = 0
-        for example in made:
-            if isinstance(example, Imitation):
-                prompt, completion = codec.encode(example.prompt, example.completion)
-                too_long += len(prompt) + len(completion) > limit
-                if len(prompt) + len(completion) <= limit:
-                    sides[example.prompt.id in held].append(Tree(prompt, (completion,)))
+        for about, example in shown:
+            prompt, completion = codec.encode(example.prompt, example.completion)
+            too_long += len(prompt) + len(completion) > limit
+            if len(prompt) + len(completion) <= limit:
+                sides[about.id in held].append(Shown(Tree(prompt, (completion,)), example.weight))
         if not sides[0]:
+            why = f"{too_long} are longer than {limit} tokens, {len(sides[1])} held out"
             raise AssentError(
-                f"{run.folder} holds no demonstrations to train on"
-                + (f" (all {too_long} are longer than {limit} tokens)" if too_long else ": name a file with --data")
+                f"{run.folder} holds no demonstrations to train on: " + (why if shown else "name a file with --data")
             )
         steps = steps_of(len(sides[0]), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
@@ -63,3 +60,8 @@ class SFT:
         measured = measure(trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
         save(trainee.finished(), run.folder / key)
         return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured
+
+
+def _about(example: Imitation) -> Prompt:
+    """What decides whether a demonstration is held out: its prompt, or bare text itself."""
+    return example.prompt if any(m.content for m in example.prompt.messages) else Prompt.plain(example.completion)

@@ -54,10 +54,8 @@ class Unpaired:
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        where = run.policy(self.policy or run.base)
-        language = load_policy(where, device=run.device)
-        codec = Codec(language.tokenizer)
-        codec.require(where)
+        language = load_policy(run.policy(self.policy or run.base), device=run.device)
+        codec = language.codec
         kept, held, too_long = judgements(run, codec, min(self.max_tokens, context(language.model)))
         everything = [*kept, *held]
         # The reference point of KTO: each prompt also carries the first completion of the next one.

@@ -108,7 +108,20 @@ def load(path: str | Path, store: Store, format: str = "auto") -> Reading:
     A preference becomes a comparison of two responses, a label an approval, an imitation a demonstration, all of them
     by annotator `imported:<file name>` and policy of the same name.
     """
-    reading = read(path, format)
+    return _keep(read(path, format), store)
+
+
+def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
+    """Put examples into the store as `load` would those of a file of that name.
+
+    Raises:
+        AssentError: one that no answer stands for, such as a preference between a completion and itself.
+    """
+    things = list(examples)
+    return _keep(_reading("examples", things, source, [], len(things)), store)
+
+
+def _keep(reading: Reading, store: Store) -> Reading:
     store.add_prompts(reading.prompts)
     store.add_responses(reading.responses)
     store.add_queries(reading.queries)
@@ -220,56 +233,64 @@ def _detect(path: Path, rows: list[tuple[str, Row, str]]) -> str:
 
 
 def _read_examples(file: str, rows: list[tuple[str, Row, str]], rejected: list[Rejected], format: str) -> Reading:
+    total, rejected = len(rows) + len(rejected), list(rejected)
+    things: list[Example | Prompt] = []
+    for where, row, raw in rows:
+        try:
+            things.append(FORMATS[format].decode(row))
+        except AssentError as error:
+            rejected.append(Rejected(where, str(error), raw))
+    return _reading(format, things, file, rejected, total)
+
+
+def _reading(
+    format: str, things: Iterable[Example | Prompt], source: str, rejected: list[Rejected], rows: int
+) -> Reading:
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
     queries: dict[str, Query] = {}
     feedback: list[Feedback] = []
     examples: list[Example] = []
     seen: Counter[str] = Counter()
-    total, rejected = len(rows) + len(rejected), list(rejected)
-    for where, row, raw in rows:
-        try:
-            thing = FORMATS[format].decode(row)
-        except AssentError as error:
-            rejected.append(Rejected(where, str(error), raw))
-            continue
+    for thing in things:
         prompt = thing if isinstance(thing, Prompt) else thing.prompt
-        prompt = prompts.setdefault(prompt.id, replace(prompt, source=file))
+        prompt = prompts.setdefault(prompt.id, replace(prompt, source=source))
         if isinstance(thing, Prompt):
             continue
-        items, query, event = _testimony(replace(thing, prompt=prompt), f"imported:{file}", seen)
+        items, query, event = _testimony(replace(thing, prompt=prompt), f"imported:{source}", seen)
         responses.update((item.id, item) for item in items)
         queries[query.id] = query
         feedback.append(event)
         examples.append(replace(thing, prompt=prompt, sources=(event.id,)))
     nouns = tuple(prompts.values()), tuple(responses.values()), tuple(queries.values()), tuple(feedback)
-    return Reading(format, tuple(examples), *nouns, tuple(rejected), total)
+    return Reading(format, tuple(examples), *nouns, tuple(rejected), rows)
 
 
 def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Response], Query, Feedback]:
     """The responses, question and answer that an imported example stands for; equal rows make several events."""
-    prompt = example.prompt.id
-    note = ", ".join(
-        f"{name} {getattr(example, name):g}"
-        for name, usual in (("p_chosen", 1), ("margin", 0), ("weight", 1))
-        if getattr(example, name, usual) != usual
-    )
+    prompt, weight = example.prompt.id, float(example.weight)
     answer: Comparison | Approval | Demonstration
     match example:
         case Preference():
-            items = [Response(prompt, text, who) for text in (example.chosen, example.rejected)]
-            tie = example.p_chosen == 0.5
-            answer = Comparison(verdict="tie") if tie else Comparison(items[example.p_chosen < 0.5].id)
+            items = [
+                Response(prompt, example.chosen, who, example.chosen_finished),
+                Response(prompt, example.rejected, who, example.rejected_finished),
+            ]
+            margin, p = float(example.margin), float(example.p_chosen)
+            if p == 0.5:
+                answer = Comparison(verdict="tie", margin=margin, weight=weight)
+            else:
+                answer = Comparison(items[p < 0.5].id, certainty=max(p, 1 - p), margin=margin, weight=weight)
         case Label():
-            items = [Response(prompt, example.completion, who)]
-            answer = Approval(bool(example.value))
+            items = [Response(prompt, example.completion, who, example.finished)]
+            answer = Approval(bool(example.value), weight)
         case Imitation():
-            items, answer = [], Demonstration(example.completion)
+            items, answer = [], Demonstration(example.completion, weight)
     # In the order of their ids: the order of the file would tell which is the better.
     query = Query(kind_of(answer), prompt, tuple(sorted(item.id for item in items)))
-    told = content_id("imported", who, query.id, body(answer), note)
+    told = content_id("imported", who, query.id, body(answer))
     seen[told] += 1
-    event = Feedback(query.id, who, answer, UNKNOWN_TIME, note=note, id=content_id(told, seen[told]))
+    event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=content_id(told, seen[told]))
     return items, query, event
 
 
@@ -376,7 +397,14 @@ def _turn(prompt: Prompt, text: str) -> str | list[dict[str, str]]:
     return text if _plain(prompt) else [{"role": "assistant", "content": text}]
 
 
-def _weight(example: Example) -> dict[str, float]:
+def _weight(row: Row) -> float:
+    weight = _number(row, "weight", 1.0)
+    if weight < 0:
+        raise AssentError(f"'weight' is {weight}, less than 0")
+    return weight
+
+
+def _weighed(example: Example) -> dict[str, float]:
     return {"weight": example.weight} if example.weight != 1 else {}
 
 
@@ -389,14 +417,14 @@ def _pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Preference:
     p_chosen = _number(row, "p_chosen", 1.0)
     if not 0 <= p_chosen <= 1:
         raise AssentError(f"'p_chosen' is {p_chosen}, not a probability")
-    return Preference(prompt, chosen, rejected, p_chosen, _number(row, "margin", 0.0), _number(row, "weight", 1.0))
+    return Preference(prompt, chosen, rejected, p_chosen, _number(row, "margin", 0.0), _weight(row))
 
 
 def _soft(pair: Preference) -> Row:
     if pair.p_chosen == 0.5:
         raise AssentError("a tie, which this format would turn into a flip of a coin")
     soft = {"p_chosen": pair.p_chosen} if pair.p_chosen != 1 else {}
-    return soft | ({"margin": pair.margin} if pair.margin else {}) | _weight(pair)
+    return soft | ({"margin": pair.margin} if pair.margin else {}) | _weighed(pair)
 
 
 def _decode_explicit(row: Row) -> Preference:
@@ -488,29 +516,29 @@ def _decode_unpaired(row: Row) -> Label:
     prompt, label = _prompt(row), _get(row, "label")
     if not isinstance(label, bool | int) or label not in (0, 1):
         raise AssentError(f"'label' is {label!r}, not true or false")
-    return Label(prompt, _reply(row, "completion", prompt), float(label), _number(row, "weight", 1.0))
+    return Label(prompt, _reply(row, "completion", prompt), float(label), _weight(row))
 
 
 def _encode_unpaired(label: Label) -> Row:
     if label.value not in (0, 1):
         raise AssentError(f"a rating of {label.value:g}, which is neither true nor false")
     sides = {"prompt": _content(label.prompt), "completion": _turn(label.prompt, label.completion)}
-    return {**sides, "label": bool(label.value), **_weight(label)}
+    return {**sides, "label": bool(label.value), **_weighed(label)}
 
 
 def _decode_completion(row: Row) -> Imitation:
     prompt = _prompt(row)
-    return Imitation(prompt, _reply(row, "completion", prompt), _number(row, "weight", 1.0))
+    return Imitation(prompt, _reply(row, "completion", prompt), _weight(row))
 
 
 def _encode_completion(shown: Imitation) -> Row:
     sides = {"prompt": _content(shown.prompt), "completion": _turn(shown.prompt, shown.completion)}
-    return {**sides, **_weight(shown)}
+    return {**sides, **_weighed(shown)}
 
 
 def _decode_language(row: Row) -> Imitation:
     """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
-    weight = _number(row, "weight", 1.0)
+    weight = _weight(row)
     if "messages" not in row:
         return Imitation(Prompt.plain("", _mode(row)), _said(_text(row, "text"), "text"), weight)
     turns = _messages(row, "messages")
@@ -521,7 +549,7 @@ def _decode_language(row: Row) -> Imitation:
 
 def _encode_language(shown: Imitation) -> Row:
     before, reply = _content(shown.prompt), _turn(shown.prompt, shown.completion)
-    return {"text" if _plain(shown.prompt) else "messages": before + reply, **_weight(shown)}  # type: ignore[operator]
+    return {"text" if _plain(shown.prompt) else "messages": before + reply, **_weighed(shown)}  # type: ignore[operator]
 
 
 def _encode_prompt(prompt: Prompt) -> Row:

@@ -195,12 +195,13 @@ def open_run(setup: Setup) -> Iterator[Run]:
         path = setup.run / "recipe.toml"
         recipe = read_recipe(path) if path.exists() else {}
         mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
+        begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone decides nothing
         for name, value in mine.items():
-            if name in recipe and recipe[name] != value and name not in ("device", "dtype"):
+            if begun and name in recipe and recipe[name] != value and name not in ("device", "dtype"):
                 raise AssentError(
                     f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: "
                     f"use another --run, or leave {name} out"
                 )
-        run = Run(setup, recipe={**recipe, **{name: recipe.get(name, value) for name, value in mine.items()}})
+        run = Run(setup, recipe={**recipe, **mine, **(recipe if begun else {})})
         write_atomically(path, write_recipe(run.recipe))
         yield run
