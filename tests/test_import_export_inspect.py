@@ -89,7 +89,7 @@ def test_broken_rows_are_counted_by_reason_and_kept_whole(tmp_path: Path) -> Non
     assert "2 of 5 rows read as preference" in said.out
     assert "    2  identical replies: pairs.jsonl:3, pairs.jsonl:5\n" in said.out
     assert "    1  broken JSON: " in said.out and ": pairs.jsonl:2\n" in said.out
-    kept = [json.loads(line) for line in (tmp_path / "run/rejected-pairs.jsonl.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (tmp_path / "run/rejected-pairs.jsonl").read_text().splitlines()]
     assert sorted(row["where"] for row in kept) == ["pairs.jsonl:2", "pairs.jsonl:3", "pairs.jsonl:5"]
     assert {row["row"] for row in kept} == {"{broken", json.dumps(same)}
     assert {row["reason"] for row in kept if row["where"] != "pairs.jsonl:2"} == {"identical replies"}
@@ -146,7 +146,7 @@ def test_hh_rlhf_goes_in_and_comes_out_as_every_format_that_holds_it(tmp_path: P
     said = here("import", source, "--run", run)
     assert "2339 of 2354 rows read as hh-rlhf (detected)" in said.out
     assert re.search(r"\n    7  'rejected' goes on for another turn.*: helpful-base.jsonl.gz:169, ", said.out)
-    assert len((run / "rejected-helpful-base.jsonl.gz.jsonl").read_text().splitlines()) == 15
+    assert len((run / "rejected-helpful-base.jsonl").read_text().splitlines()) == 15
     before = read(source).examples
     for format in ("hh-rlhf", "preference", "preference-implicit"):
         assert here("export", tmp_path / f"{format}.jsonl.gz", "--run", run, "--format", format).status == 0

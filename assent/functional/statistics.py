@@ -77,7 +77,13 @@ def clustered_win_rate(
     return WinRate(*interval, int((x > 0.5).sum()), int((x == 0.5).sum()), int((x < 0.5).sum()))
 
 
-def accuracy(correct: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The share of `correct` (N,) (1 right, 0 wrong, 1/2 undecided), with a Wilson interval."""
-    x = np.asarray(correct, dtype=np.float64)
+def accuracy(correct: ArrayLike, clusters: ArrayLike = (), confidence: float = 0.95) -> Interval:
+    """The share of `correct` (N,): 1 right, 0 wrong, 1/2 undecided.
+
+    Args: clusters: (N,) the prompt of each; where some have several, the interval is bootstrapped over them, and it is
+        Wilson's where all are different (or none is named).
+    """
+    x, labels = np.asarray(correct, dtype=np.float64), np.asarray(clusters)
+    if len(np.unique(labels)) < len(labels):
+        return bootstrap(x, labels, confidence=confidence)
     return wilson(float(x.sum()), len(x), confidence)

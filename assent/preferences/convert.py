@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from assent.errors import AssentError
 from assent.feedback import check
-from assent.records import Example, Feedback, Preference, Prompt, Purpose, Query, Response
+from assent.records import Example, Feedback, Imitation, Preference, Prompt, Purpose, Query, Response
 
 Noun = TypeVar("Noun")
 
@@ -84,6 +84,13 @@ def split(prompts: Iterable[Prompt], held_out: float) -> Split:
         draw = int.from_bytes(hashlib.sha256(prompt.id.encode()).digest()[:8], "big") / 2**64
         sides[draw < held_out][prompt.id] = None
     return Split(sides[0].keys(), sides[1].keys())
+
+
+def about(example: Example) -> Prompt:
+    """The prompt that decides on which side of the split an example falls; bare text to imitate decides for itself."""
+    if isinstance(example, Imitation) and not any(message.content for message in example.prompt.messages):
+        return Prompt.plain(example.completion)
+    return example.prompt
 
 
 def _known(nouns: Mapping[str, Noun], name: str, holder: str, noun: str) -> Noun:

@@ -16,7 +16,7 @@ from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
-from assent.models.load import load_policy, load_reward
+from assent.models.load import Language, load_policy, load_reward
 from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names, resolve
@@ -53,7 +53,13 @@ class Evaluate:
         if not held:
             raise AssentError(f"{run.folder} has no held-out prompts: raise held_out")
         judge = self._judge(run)
-        answers = {name: self._answers(run, name, held, key) for name in (against, *policies)}
+        base = load_policy(run.policy(against), run.dtype, run.device)
+        answers = {against: self._answers(run, against, base, held, key)}
+        distance: dict[str, float] = {}
+        for name in policies:
+            language = load_policy(run.policy(name), run.dtype, run.device)
+            answers[name] = self._answers(run, name, language, held, key)
+            distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
         worth = {name: judge.score(held, answers[name]).tolist() for name in answers}
         found: dict[str, Any] = {}
         for name in (against, *policies):
@@ -66,7 +72,7 @@ class Evaluate:
             }
         for name in policies:
             found[name] |= self._compare(run, held, answers[against], answers[name], worth[against], worth[name])
-            found[name]["kl"] = self._kl(run, name, against, held, answers[name], key)
+            found[name]["kl"] = distance[name]
         return {
             "against": against,
             "judge": self.judge,
@@ -80,7 +86,7 @@ class Evaluate:
             return resolve("rewards", self.judge)()
         return Model(load_reward(run.policy(self.judge), run.dtype, run.device))
 
-    def _answers(self, run: Run, name: str, held: list[Prompt], key: str) -> list[Response]:
+    def _answers(self, run: Run, name: str, language: Language, held: list[Prompt], key: str) -> list[Response]:
         """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
         drawn: dict[str, Response] = {}
         for stage in ("generate", run.key("generate")):
@@ -89,7 +95,6 @@ class Evaluate:
                 for response in run.store.responses(policy=there["label"]):
                     drawn.setdefault(response.prompt, response)
         if not all(prompt.id in drawn for prompt in held):
-            language = load_policy(run.policy(name), run.dtype, run.device)
             made = answer(
                 run,
                 language.codec,
@@ -137,14 +142,15 @@ class Evaluate:
         return {"win": rates.pop(""), "by_mode": rates}
 
     @torch.no_grad()
-    def _kl(self, run: Run, name: str, against: str, held: list[Prompt], made: list[Response], key: str) -> float:
+    def _kl(
+        self, run: Run, languages: tuple[Language, Language], held: list[Prompt], made: list[Response], name: str
+    ) -> float:
         """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
-        languages = [load_policy(run.policy(which), run.dtype, run.device) for which in (name, against)]
         codec = languages[0].codec
         some = list(zip(held, made, strict=True))[:KL_PROMPTS]
         trees = [Tree(codec.prompt(p), (codec.completion(p, r.text, r.finished),)) for p, r in some]
         total = 0.0
-        with Bar(f"{key}: KL of {name}", len(trees)) as bar:
+        with Bar(name, len(trees)) as bar:
             for part in packs(trees, 2048):
                 packed = pack([trees[i] for i in part]).to(run.device)
                 temperature = self.sampling.temperature or 1.0
@@ -172,14 +178,16 @@ class Evaluate:
             bar.advance()
         truth = self._judge(run).score(asked, answers).tolist()
         right: list[float] = []
+        clusters: list[str] = []
         by_prompt: dict[str, list[int]] = {}
         for i, prompt in enumerate(asked):
             by_prompt.setdefault(prompt.id, []).append(i)
-        for members in by_prompt.values():
+        for name, members in by_prompt.items():
             for i, j in combinations(members, 2):
                 if truth[i] != truth[j]:
                     right.append(0.5 if guess[i] == guess[j] else float((guess[i] > guess[j]) == (truth[i] > truth[j])))
-        return accuracy(right)._asdict() | {"accuracy": sum(right) / len(right)} if right else {}
+                    clusters.append(name)
+        return accuracy(right, clusters)._asdict() | {"accuracy": sum(right) / len(right)} if right else {}
 
 
 def base_of(run: Run) -> str:

@@ -1,12 +1,11 @@
 """Write the run's feedback to a file that other tools read; what is left out is named."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from assent.errors import AssentError, did_you_mean
-from assent.preferences.convert import examples, split
+from assent.preferences.convert import about, examples, split
 from assent.records import Example, Prompt, Purpose
 from assent.stages.import_ import KINDS, reasons
 from assent.store.exchange import FORMATS, write
@@ -67,19 +66,17 @@ class Export:
             raise AssentError(f"nothing of {run.folder} can be written as {self.format}: {path} is not there")
 
     def _prompts(self, run: Run) -> list[Prompt]:
-        prompts = list(run.store.prompts())
-        return self._kept(run, prompts, [(prompt, prompt) for prompt in prompts])
+        return self._kept(run, [(prompt, prompt) for prompt in run.store.prompts()])
 
     def _examples(self, run: Run) -> list[Example]:
         store = run.store
-        prompts = list(store.prompts())
-        made = examples(store.feedback(), store.queries(), prompts, store.responses(), purpose=self.purpose)
-        return self._kept(run, prompts, [(example, example.prompt) for example in made])
+        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses(), purpose=self.purpose)
+        return self._kept(run, [(example, about(example)) for example in made])
 
-    def _kept(self, run: Run, prompts: list[Prompt], about: Iterable[tuple[Thing, Prompt]]) -> list[Thing]:
-        sides = split(prompts, run.setup.held_out)
+    def _kept(self, run: Run, things: list[tuple[Thing, Prompt]]) -> list[Thing]:
+        sides = split((prompt for _, prompt in things), run.setup.held_out)
         kept = {"all": sides.train | sides.held_out, "train": sides.train, "held-out": sides.held_out}[self.split]
-        return [thing for thing, prompt in about if prompt.id in kept]
+        return [thing for thing, prompt in things if prompt.id in kept]
 
     def _refuse_nothing(self, run: Run, things: list[Prompt] | list[Example]) -> None:
         side = _side(self.split)

@@ -65,9 +65,11 @@ class Generate:
 
 def answers_of(run: Run, key: str, policy: str, *settings: object) -> str:
     """The name under which the store keeps the answers of a policy: another checkpoint or sampling, another name."""
-    path = Path(run.policy(policy)) / "model.safetensors"
-    weights = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else policy
-    return f"{key}:{policy}#{content_id(weights, *map(str, settings))[:6]}"
+    weights = [policy]
+    for path in sorted(Path(run.policy(policy)).glob("*.safetensors")):  # a large model's lie in several files
+        with path.open("rb") as file:
+            weights.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return f"{key}:{policy}#{content_id(*weights, *map(str, settings))[:6]}"
 
 
 def answer(

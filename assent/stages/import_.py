@@ -40,7 +40,7 @@ class Import:
 
     def __call__(self, run: Run, key: str) -> None:
         reading = self._prepared(self._read)
-        kept = run.folder / f"rejected-{Path(self.file).name}.jsonl"
+        kept = run.folder / f"rejected-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
         if reading.rejected:
             keep(reading.rejected, kept)
         store = run.store

@@ -60,7 +60,7 @@ class Offline:
         measured = held_out([c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
         save(trainee.finished(), run.folder / key)
         counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}
-        return counts | measured | _sure(measured, sum(len(c.pairs) for c in held))
+        return counts | measured | _sure(measured, len({c.prompt for c in held}))
 
 
 def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], tokens: int) -> list[Tensor]:
@@ -103,7 +103,7 @@ def pairs(
 
 
 def _sure(measured: dict[str, float], n: int) -> dict[str, float]:
-    """How far the accuracy on n held-out pairs can be trusted."""
+    """How far the accuracy on the pairs of n held-out prompts can be trusted, as if each had one pair."""
     if "held_out_accuracy" not in measured:
         return {}
     found = wilson(measured["held_out_accuracy"] * n, n)

@@ -75,15 +75,17 @@ class Reward:
             raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
         model.config.reward_mean, model.config.reward_std = float(seen.mean()), float(seen.std())
         right: list[float] = []
+        about: list[str] = []
         scored = score_all(model, held, run.device, self.training.tokens_per_pack, f"{key}: held-out")
         for example, values in zip(held, scored, strict=True):
             for pair in example.pairs:
                 if pair.p_chosen != 0.5:
                     gap = float(values[pair.chosen] - values[pair.rejected]) * (1 if pair.p_chosen > 0.5 else -1)
                     right.append(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0)
+                    about.append(example.prompt)
         if not right:
             return {}
-        measured = accuracy(right)
+        measured = accuracy(right, about)
         return {"accuracy": measured.rate, "low": measured.low, "high": measured.high, "n": measured.n}
 
 

@@ -7,8 +7,8 @@ from assent.errors import AssentError
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy, save
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.preferences.convert import examples, split
-from assent.records import Imitation, Prompt
+from assent.preferences.convert import about, examples, split
+from assent.records import Imitation
 from assent.store.exchange import load
 from assent.store.runs import Run
 from assent.training.batching import steps_of
@@ -40,15 +40,15 @@ class SFT:
         codec = language.codec
         store, limit = run.store, min(self.max_tokens, context(language.model))
         made = examples(store.feedback(), store.queries(), store.prompts(), store.responses())
-        shown = [(_about(example), example) for example in made if isinstance(example, Imitation)]
-        held = split((about for about, _ in shown), run.setup.held_out).held_out
+        shown = [(about(example), example) for example in made if isinstance(example, Imitation)]
+        held = split((prompt for prompt, _ in shown), run.setup.held_out).held_out
         sides: tuple[list[Shown], list[Shown]] = ([], [])
         too_long = 0
-        for about, example in shown:
+        for decides, example in shown:
             prompt, completion = codec.encode(example.prompt, example.completion)
             too_long += len(prompt) + len(completion) > limit
             if len(prompt) + len(completion) <= limit:
-                sides[about.id in held].append(Shown(Tree(prompt, (completion,)), example.weight))
+                sides[decides.id in held].append(Shown(Tree(prompt, (completion,)), example.weight))
         if not sides[0]:
             why = f"{too_long} are longer than {limit} tokens, {len(sides[1])} held out"
             raise AssentError(
@@ -60,8 +60,3 @@ class SFT:
         measured = measure(trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
         save(trainee.finished(), run.folder / key)
         return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured
-
-
-def _about(example: Imitation) -> Prompt:
-    """What decides whether a demonstration is held out: its prompt, or bare text itself."""
-    return example.prompt if any(m.content for m in example.prompt.messages) else Prompt.plain(example.completion)
