@@ -1,19 +1,26 @@
 """Where `assent` begins: Ctrl-C counts from the first moment, while the command itself is still being imported."""
 
+import signal
 import sys
+from typing import NoReturn
 
 from assent.errors import STOPPED
 
 
 def main() -> int:
-    """Run a command, as `assent.cli.main` does."""
+    """Run a command, as `assent.cli.main` does; SIGTERM is as good as Ctrl-C."""
     try:
+        signal.signal(signal.SIGTERM, _interrupt)
         from assent.cli import main as command
 
         return command()
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 130
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

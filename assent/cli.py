@@ -2,11 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from assent.config import Setting, override, read_recipe, settings
+from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, did_you_mean
 from assent.registry import describe, names
 from assent.stages.iterate import HIDDEN, LOSSES, Iterate
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        print(f"assent: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,12 +67,8 @@ def _run(command: str, rest: list[str]) -> int:
     made: Any = Iterate() if looping else stage(command)
     known = {**settings(Setup()), **settings(made)}
     given, words, again = _parse(command, made, known, rest)
-    recipe_path = next((word for word in words if word.endswith(".toml")), "")
-    if recipe_path:
-        words.remove(recipe_path)
-    elif command == "demo":
-        recipe_path = str(DEMO)
-    if words and "file" in settings(made):
+    recipe_path = _recipe_path(command, words, given)
+    if words and "file" in settings(made) and "file" not in given:
         given["file"] = words.pop(0)
     if words:
         takes = "one file" if "file" in settings(made) else "one recipe (.toml)"
@@ -81,6 +82,8 @@ def _run(command: str, rest: list[str]) -> int:
     if Path(recipe_path).name == "recipe.toml" and (Path(recipe_path).parent / "done").is_dir():
         top["run"] = str(Path(recipe_path).parent)  # the recipe of a run folder is about that folder
     setup = override(override(Setup(), top, recipe_path), flags, where)
+    if not str(setup.run).strip(". "):
+        raise AssentError(f"{where}: --run '{setup.run}' names no folder of its own")
     # a run that is continued keeps its settings where nobody says otherwise
     path = setup.run / "recipe.toml"
     before = read_recipe(path) if path.exists() else {}
@@ -89,8 +92,11 @@ def _run(command: str, rest: list[str]) -> int:
         table = {k: v for k, v in recipe.items() if k in settings(made)}
     else:
         key = Run(setup).key(command)
-        table = {**before.get(key, {}), **recipe.get(command, {})}
+        kept = before.get(key, {}) if Run(setup).begun(key) and not again else {}
+        table = {**kept, **recipe.get(command, {})}
     made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
+    if getattr(made, "reads", False) and not setup.run.is_dir():
+        raise AssentError(f"no run at {setup.run}")
     if hasattr(made, "check"):
         made.check()
     if getattr(made, "detached", False):
@@ -101,18 +107,32 @@ def _run(command: str, rest: list[str]) -> int:
             if looping:
                 made(run, recipe)
             else:
-                if again:
-                    run.forget(command)
-                done = run.result(run.key(command))
-                result = perform(run, command, made)
+                done = None if again else run.result(run.key(command))
+                with run.afresh(command, table_of(made)) if again else nullcontext():
+                    result = perform(run, command, made)
                 if not getattr(made, "tool", False):
-                    _say(run.key(command), result, done is not None, setup.run)
+                    _say(run.key(command), result, result == done, setup.run)
             if looping or command == "report":
                 _conclude(setup.run)
         except Stopped as stopped:
             print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
+
+
+def _recipe_path(command: str, words: list[str], given: Mapping[str, Any]) -> str:
+    """The recipe that a command reads, taken out of its words; empty if it reads none."""
+    if named := next((word for word in words if word.endswith(".toml")), ""):
+        words.remove(named)
+        return named
+    if command == "demo":
+        return str(DEMO)
+    if command == "run" and not words:
+        old = Path(given.get("run", "")) / "recipe.toml"
+        if "run" not in given or not old.exists():
+            raise AssentError("name a recipe: assent run recipe.toml (examples/tiny.toml is one), or an old --run")
+        return str(old)
+    return ""
 
 
 def _check_recipe(recipe: dict[str, Any], path: str) -> None:
@@ -127,6 +147,8 @@ def _check_recipe(recipe: dict[str, Any], path: str) -> None:
             if plain not in commands():
                 raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, commands())}")
             override(stage(plain), value, f"{path} [{name}]")
+        elif name in commands():
+            raise AssentError(f"{path}: '{name}' is a stage: its settings stand under [{name}]")
         elif name not in top:
             raise AssentError(f"{path}: no setting '{name}'{did_you_mean(name, [*top, *commands()])}")
 

@@ -7,6 +7,7 @@ its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line m
 import ast
 import dataclasses
 import inspect
+import math
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ class Setting:
 
     name: str
     type: Any
+    limited: Any
+    """The type with its limits."""
     value: Any
     help: str
     owner: type
@@ -87,13 +90,15 @@ def write_recipe(recipe: Mapping[str, Any]) -> str:
 
 def _walk(instance: Any) -> Iterator[Setting]:
     cls: type = type(instance)
-    hints, documented = get_type_hints(cls), _docstrings(cls)
+    hints, limited, documented = get_type_hints(cls), get_type_hints(cls, include_extras=True), _docstrings(cls)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
             yield from _walk(value)
         elif field.init:
-            yield Setting(field.name, hints[field.name], value, documented.get(field.name, ""), cls)
+            yield Setting(
+                field.name, hints[field.name], limited[field.name], value, documented.get(field.name, ""), cls
+            )
 
 
 def _replace(instance: T, values: Mapping[str, Any]) -> T:
@@ -111,9 +116,16 @@ def _checked(setting: Setting, value: Any, where: str) -> Any:
     if isinstance(value, str) and "tuple" in str(setting.type):
         value = tuple(part.strip() for part in value.split(",") if part.strip())
     try:
-        return TypeAdapter(setting.type).validate_python(value)
-    except ValidationError as error:
-        wanted = error.errors()[0]["msg"].removeprefix("Input should be ")
+        if isinstance(value, bool) and "bool" not in str(setting.type):
+            raise ValueError(f"of type {setting.type.__name__}")
+        checked = TypeAdapter(setting.limited).validate_python(value)
+        if isinstance(checked, float) and not math.isfinite(checked):
+            raise ValueError("a finite number")
+        return checked
+    except ValueError as error:  # pydantic's own is one
+        wanted = str(error)
+        if isinstance(error, ValidationError):
+            wanted = error.errors()[0]["msg"].removeprefix("Input should be ")
         raise AssentError(f"{where}: {setting.name} = {value!r} will not do: it should be {wanted}") from None
 
 

@@ -23,6 +23,8 @@ class Reinforcement(Protocol):
     """An objective that is fed by the policy's own completions."""
 
     needs_values: ClassVar[bool]
+    least_n: ClassVar[int]
+    """Completions of a prompt that it cannot do without."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages: ...
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from assent.config import override
+from assent.config import override, table
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
 from assent.models.load import Language, load_policy
@@ -134,8 +134,9 @@ class RLHF:
         sampling = self._stage.sampling
         shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
         with open_run(self.environment.setup) as run:
-            run.forget("evaluate")
-            result = perform(run, "evaluate", override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate"))
+            measuring = override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate")
+            with run.afresh("evaluate", table(measuring)):
+                result = perform(run, "evaluate", measuring)
         return dict(result["policies"][self.objective])
 
     def answer(self, prompt: str, sampling: Sampling | None = None) -> str:

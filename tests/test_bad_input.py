@@ -2,12 +2,21 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import tiny
+
+from assent.cli import main
+from assent.errors import STOPPED, AssentError
+from assent.models.load import load_policy, load_reward, new_reward, save
+from assent.stages.unpaired import judgements
+from assent.store.runs import Setup, open_run
 
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 
@@ -59,7 +68,7 @@ def run(model: Path, prompts: Path) -> Path:
         (("dppo",), "no command 'dppo'; did you mean 'ppo'?"),
         (("dpo", "--betta", "1"), "has no flag '--betta'; did you mean '--beta'?"),
         (("dpo", "--beta", "high"), "beta = 'high' will not do"),
-        (("dpo", "--epochs", "0"), "must be positive"),
+        (("dpo", "--epochs", "0"), "epochs = '0' will not do: it should be greater than or equal to 1"),
         (("run", "missing.toml"), "no recipe at missing.toml"),
         (("dpo", "stray"), "takes one recipe (.toml) and flags, not 'stray'"),
         (("import", "missing.jsonl"), "missing.jsonl"),
@@ -111,8 +120,6 @@ def test_prompts_longer_than_the_context_are_counted_and_shown(model: Path, tmp_
 
 
 def test_a_chat_template_that_fails_the_contract_is_refused(model: Path, prompts: Path, tmp_path: Path) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     (broken / "chat_template.jinja").write_text(tiny.CHATML.replace("<|end|>\n", "\n"))
@@ -163,3 +170,191 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
         assert assent(*words, cwd=tmp_path).returncode == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("ppo --lr nan", "lr = 'nan' will not do: it should be greater than 0"),
+        ("ppo --lr inf", "lr = 'inf' will not do: it should be a finite number"),
+        ("ppo --lr 0", "lr = '0' will not do"),
+        ("ppo --steps 0", "steps = '0' will not do: it should be greater than or equal to 1"),
+        ("ppo --minibatches -1", "minibatches = '-1' will not do"),
+        ("ppo --n 0", "n = '0' will not do"),
+        ("ppo --temperature 0", "temperature = 0 draws the same answer every time"),
+        ("ppo --temperature inf", "temperature = 'inf' will not do"),
+        ("ppo --missing-eos nan", "missing_eos = 'nan' will not do"),
+        ("ppo --beta -1", "beta = '-1' will not do: it should be greater than or equal to 0"),
+        ("ppo --clip-low 2", "clip_low = '2' will not do: it should be less than or equal to 1"),
+        ("ppo --horizon 0", "horizon = '0' will not do"),
+        ("ppo --value-lr -1", "value_lr = '-1' will not do"),
+        ("ppo --lora-rank -1", "lora_rank = '-1' will not do"),
+        ("ppo --weight-decay nan", "weight_decay = 'nan' will not do"),
+        ("ppo --max-grad-norm 0", "max_grad_norm = '0' will not do"),
+        ("grpo --n 1", "n = 1: GRPO compares 2 or more"),
+        ("rloo --n 1", "n = 1: RLOO compares 2 or more"),
+        ("dr_grpo --length 0", "length = '0' will not do"),
+        ("dpo --beta 0", "beta = '0' will not do: it should be greater than 0"),
+        ("dpo --max-tokens -5", "max_tokens = '-5' will not do"),
+        ("cdpo --error-rate .7", "error_rate = '.7' will not do: it should be less than 0.5"),
+        ("reward --centring nan", "centring = 'nan' will not do"),
+        ("reward --error-rate 1", "error_rate = '1' will not do"),
+        ("generate --n -1", "n = '-1' will not do"),
+        ("generate --rows 0", "rows = '0' will not do"),
+        ("label --per-prompt -2", "per_prompt = '-2' will not do"),
+        ("evaluate --temperature nan", "temperature = 'nan' will not do"),
+        ("pretrain --width 48", "width = '48' will not do: it should be a multiple of 32"),
+        ("pretrain --vocabulary 10", "vocabulary = '10' will not do"),
+        ("dpo --seed 99999999999999999999999", "seed = '99999999999999999999999' will not do"),
+        ("dpo --held-out 1.5", "held_out = '1.5' will not do: it should be less than or equal to 1"),
+        ("dpo --round 0", "round = '0' will not do"),
+        ("dpo --run .", "--run '.' names no folder of its own"),
+        ("run", "name a recipe: assent run recipe.toml"),
+        ("run bad.toml", "'ppo' is a stage: its settings stand under [ppo]"),
+        ("run true.toml", "steps = True will not do: it should be of type int"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_before_anything_is_made(
+    words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("ppo = 3")
+    (tmp_path / "true.toml").write_text("[ppo]\nsteps = true")
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def damaged(model: Path, folder: Path, how: str) -> Path:
+    shutil.copytree(model, folder)
+    weights = folder / "model.safetensors"
+    match how:
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "empty":
+            weights.write_bytes(b"")
+        case "of another size":
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+        case "no configuration":
+            (folder / "config.json").write_text("[]")
+        case "no tokenizer":
+            for path in [*folder.glob("*token*"), *folder.glob("chat*")]:
+                path.unlink()
+        case "lacking":
+            from safetensors.torch import load_file, save_file
+
+            kept = {name: value for name, value in load_file(weights).items() if "layers.1" not in name}
+            save_file(kept, weights, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("cut", "cannot load the model in"),
+        ("empty", "cannot load the model in"),
+        ("of another size", "cannot load the model in"),
+        ("no configuration", "cannot load the model in"),
+        ("no tokenizer", "it holds no tokenizer"),
+        ("lacking", "is incomplete: it lacks 9 of its weights"),
+    ],
+)
+def test_a_damaged_model_is_refused_and_never_filled_up_at_random(
+    how: str, line: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AssentError, match=line) as error:
+        load_policy(damaged(model, tmp_path / "model", how))
+    assert "\n" not in str(error.value)
+
+
+def test_a_policy_is_no_reward_model_and_a_reward_model_no_policy(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssentError, match="has no reward head, it is a policy"):
+        load_reward(model)
+    save(new_reward(model, 0), tmp_path / "reward")
+    assert load_reward(tmp_path / "reward").model.config.num_labels == 1
+    with pytest.raises(AssentError, match="is a reward model, not a policy"):
+        load_policy(tmp_path / "reward")
+
+
+def test_an_attempt_that_failed_at_once_binds_nothing(
+    model: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", "--run", str(tmp_path / "run"), *SHORT]
+    for wrong in (
+        ["--model", f"{model}x", "--prompts", str(prompts)],
+        ["--model", str(model), "--prompts", "no.jsonl"],
+    ):
+        assert main([*words, *wrong]) == 2
+    assert main([*words, "--model", str(model), "--prompts", str(prompts)]) == 0
+    assert main([*words, "--model", f"{model}x"]) == 2
+    assert "is a run with model" in capsys.readouterr().err
+
+
+def test_what_again_would_replace_comes_back_if_the_new_attempt_fails(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    words = ["dpo", "--run", str(copy)]
+    assert main([*words, "--lr", "1e-4"]) == 0
+    before = {path: path.read_bytes() for path in (copy / "done" / "dpo.json", copy / "dpo" / "model.safetensors")}
+    assert main([*words, "--again", "--policy", "nowhere"]) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert main([*words, "--lr", "1e-4"]) == 0  # its settings came back too
+    assert main([*words, "--again"]) == 0
+    assert "lr = 2e-05" in (copy / "recipe.toml").read_text().partition("[dpo]")[2]
+    assert not (copy / "replaced" / "dpo").exists()
+
+
+def test_evaluation_notices_a_policy_that_was_trained_since(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+
+    def measured() -> dict[str, str]:
+        assert main(["evaluate", "--run", str(copy), "--max-new-tokens", "8"]) == 0
+        policies = json.loads((copy / "done" / "evaluate.json").read_text())["policies"]
+        return {name: found["answers"] for name, found in policies.items()}
+
+    assert main(["dpo", "--run", str(copy), "--lr", "1e-4"]) == 0
+    first = measured()
+    assert measured() == first
+    assert main(["ipo", "--run", str(copy), "--lr", "1e-4"]) == 0
+    assert set(measured()) == {*first, "ipo"}
+    assert main(["dpo", "--run", str(copy), "--lr", "1e-3", "--again"]) == 0
+    assert measured()["dpo"] != first["dpo"]
+
+
+def test_what_counts_nothing_is_not_trained_on(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Bird {n}?", "chosen": " Owl.", "rejected": " Cat.", "weight": n % 2} for n in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--run", str(tmp_path / "run"), "--model", str(model), "--dtype", "float32"]
+    assert main(["import", str(tmp_path / "pairs.jsonl"), *words]) == 0
+    with open_run(Setup(tmp_path / "run", str(model), dtype="float32")) as opened:
+        kept, held, _ = judgements(opened, tiny.load(model).codec, 200)
+    assert len(kept) + len(held) == 10
+    assert main(["kto", *words]) == 0
+
+
+def test_a_query_about_an_answer_that_a_file_does_not_hold_is_rejected(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(tmp_path / "all.jsonl"), "--format", "events", "--run", str(run)]) == 0
+    rows = (tmp_path / "all.jsonl").read_text().splitlines(keepends=True)
+    lost = next(json.loads(row)["items"][0] for row in rows if '"record": "query"' in row)
+    (tmp_path / "some.jsonl").write_text("".join(row for row in rows if f'"id": "{lost}"' not in row))
+    other = tmp_path / "other"
+    words = ["--run", str(other), "--model", str(run.parent / "model"), "--dtype", "float32"]
+    assert main(["import", str(tmp_path / "some.jsonl"), *words]) == 0
+    reasons = [json.loads(row)["reason"] for row in (other / "rejected-some.jsonl").read_text().splitlines()]
+    assert f"its item {lost} is not in this file, or broken" in reasons
+    assert main(["reward", *words]) == 0
+
+
+def test_sigterm_is_as_good_as_ctrl_c_wherever_it_comes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "assent", "generate", "--run", str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "recipe.toml").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1] == STOPPED

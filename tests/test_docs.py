@@ -101,6 +101,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def supply(words: list[str], folder: Path) -> None:
     """Put there what a command reads before it starts: the recipe of an earlier run, a file in the format to import."""
     wanted = words[words.index("--format") + 1] if "--format" in words else "preference"
+    if words[0] in ("report", "export"):
+        where = words[words.index("--run") + 1] if "--run" in words else "runs/tiny"
+        (folder / where).mkdir(parents=True, exist_ok=True)
     for word in words[1:]:
         path = folder / word
         if word.endswith("/recipe.toml"):

@@ -310,14 +310,10 @@ def test_accuracy_comes_with_its_interval() -> None:
     assert accuracy([1, 1, 0, 0.5]) == accuracy([1, 1, 0, 0.5], list("abcd")) == wilson(2.5, 4)
 
 
-def test_an_accuracy_on_several_pairs_of_a_prompt_is_bootstrapped_over_the_prompts() -> None:
-    rows, prompts = (
-        [1.0, 1.0, 1.0, 0.0] * 20,
-        [name for n in range(20) for name in (f"a{n}", f"a{n}", f"b{n}", f"b{n}")],
-    )
-    assert accuracy(rows, prompts) == bootstrap(rows, prompts)
-    alike = accuracy([1.0] * 40 + [0.0] * 40, [n // 8 for n in range(80)])
-    assert alike.high - alike.low > 1.5 * (wilson(40, 80).high - wilson(40, 80).low)
+def test_an_accuracy_on_several_pairs_of_a_prompt_is_as_sure_as_if_each_prompt_had_one() -> None:
+    rows, prompts = [1.0, 1.0, 1.0, 0.0] * 20, [f"prompt {n // 2}" for n in range(80)]
+    assert accuracy(rows, prompts) == wilson(30, 40)._replace(n=80)
+    assert accuracy([1.0] * 10, [n // 2 for n in range(10)]).low == wilson(5, 5).low
 
 
 def test_clusters_that_agree_with_themselves_widen_the_interval() -> None:

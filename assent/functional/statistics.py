@@ -80,10 +80,11 @@ def clustered_win_rate(
 def accuracy(correct: ArrayLike, clusters: ArrayLike = (), confidence: float = 0.95) -> Interval:
     """The share of `correct` (N,): 1 right, 0 wrong, 1/2 undecided.
 
-    Args: clusters: (N,) the prompt of each; where some have several, the interval is bootstrapped over them, and it is
-        Wilson's where all are different (or none is named).
+    Args: clusters: (N,) the prompt of each; none named: each of another one.
+    Returns: n = N; the limits are Wilson's for as many votes as there are prompts, as if those of one prompt were one:
+        cautious, and never without width, as a bootstrap is where all are right.
     """
-    x, labels = np.asarray(correct, dtype=np.float64), np.asarray(clusters)
-    if len(np.unique(labels)) < len(labels):
-        return bootstrap(x, labels, confidence=confidence)
-    return wilson(float(x.sum()), len(x), confidence)
+    x = np.asarray(correct, dtype=np.float64)
+    independent = len(np.unique(np.asarray(clusters))) or len(x)
+    rate = float(x.mean()) if len(x) else 0.0
+    return wilson(rate * independent, independent, confidence)._replace(n=len(x))

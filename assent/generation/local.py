@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from assent.limits import Count, NonNegative
 from assent.models.attention import Cache, Pack, Tree, pack
 from assent.models.forward import head
 
@@ -15,14 +16,10 @@ from assent.models.forward import head
 class Sampling:
     """How completions are drawn: from the model's own distribution at a temperature, nothing cut off."""
 
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Divides the logits; the same value is used wherever log-probabilities are computed. 0: the likeliest token."""
-    max_new_tokens: int = 48
+    max_new_tokens: Count = 48
     """A completion is cut here; one that was cut has no end token."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or self.max_new_tokens < 1:
-            raise ValueError("temperature must be at least 0 and max_new_tokens at least 1")
 
 
 class Sample(NamedTuple):

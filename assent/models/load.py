@@ -2,9 +2,9 @@
 
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,8 @@ from assent.models.tokenization import Codec, separate_pad
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+HEAD = "score.weight"
+"""What makes a classifier of transformers a reward model."""
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -48,13 +50,12 @@ def load_policy(where: str | Path, dtype: torch.dtype = torch.float32, device: s
 
 
 def load_reward(where: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Language:
-    """Load a scalar reward model: a sequence classifier with one label, whose head is stored with it."""
-    from transformers import AutoModelForSequenceClassification
+    """Load a scalar reward model: a sequence classifier with one label, whose head is stored with it.
 
-    language = _load(AutoModelForSequenceClassification, where, dtype, device, num_labels=1)
-    if language.model.config.num_labels != 1:
-        raise AssentError(f"{where} has {language.model.config.num_labels} labels; a reward model has one")
-    return language
+    Raises:
+        AssentError: as `load_policy`, or a model without such a head.
+    """
+    return _reward(where, dtype, device, new=False)
 
 
 def new_reward(
@@ -65,7 +66,7 @@ def new_reward(
     Published heads are N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325), with scores of deviation 1 to start
     from; on the small data that this is mostly used with, that noise has to be unlearned first.
     """
-    language = load_reward(where, dtype, device)
+    language = _reward(where, dtype, device, new=True)
     head = language.model.get_submodule("score")
     weight = head.weight
     assert isinstance(weight, torch.Tensor)
@@ -163,7 +164,24 @@ def locate(where: str | Path) -> str:
     return str(where)
 
 
-def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.device, **settings: Any) -> Language:
+def _reward(where: str | Path, dtype: torch.dtype, device: str | torch.device, new: bool) -> Language:
+    from transformers import AutoModelForSequenceClassification
+
+    lacking = {HEAD} if new else set[str]()
+    language = _load(AutoModelForSequenceClassification, where, dtype, device, lacking, num_labels=1)
+    if language.model.config.num_labels != 1:
+        raise AssentError(f"{where} has {language.model.config.num_labels} labels; a reward model has one")
+    return language
+
+
+def _load(
+    auto: Any,
+    where: str | Path,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    may_lack: Collection[str] = (),
+    **settings: Any,
+) -> Language:
     from transformers import AutoTokenizer
 
     _quiet()
@@ -173,11 +191,16 @@ def _load(auto: Any, where: str | Path, dtype: torch.dtype, device: str | torch.
         tokenizer = AutoTokenizer.from_pretrained(place)
         separate_pad(tokenizer)
         Codec(tokenizer).require(str(where))
-        model = auto.from_pretrained(place, dtype=dtype, attn_implementation=SHARED_PREFIX, **settings)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        model, found = auto.from_pretrained(
+            place, dtype=dtype, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings
+        )
+    except AssentError:
+        raise
+    except Exception as error:  # noqa: BLE001 (a broken file makes torch, safetensors and transformers raise any kind)
         if Path(place).is_dir():
-            raise AssentError(f"cannot load the model in {place}: {_first_line(error)}") from None
+            raise AssentError(f"cannot load the model in {place}: {_why(error, Path(place))}") from None
         raise _not_there(where) from None
+    _refuse_other(where, set(found["missing_keys"]) - set(may_lack), set(found["unexpected_keys"]))
     model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -218,5 +241,18 @@ def _not_there(where: str | Path) -> AssentError:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def _refuse_other(where: str | Path, missing: set[str], unexpected: set[str]) -> None:
+    """What a checkpoint lacks would be filled in at random, and what it has too much be dropped, without a word."""
+    if missing == {HEAD}:
+        raise AssentError(f"{where} has no reward head, it is a policy: 'assent reward' makes a reward model of it")
+    if missing:
+        raise AssentError(f"{where} is incomplete: it lacks {len(missing)} of its weights, such as {min(missing)}")
+    if HEAD in unexpected:
+        raise AssentError(f"{where} is a reward model, not a policy")
+
+
+def _why(error: Exception, folder: Path) -> str:
+    if not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
+        return "it holds no tokenizer"
+    line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return line if isinstance(error, OSError) and line else f"{type(error).__name__}: {line}"

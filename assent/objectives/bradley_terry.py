@@ -9,14 +9,16 @@ s(d) becomes (1 - e) s(d) + e/2. Margins: Touvron et al. 2023 (arXiv:2307.09288)
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt, Interval
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from assent.batch import Loss, Scores
 from assent.functional.ranking import pair_metrics
+from assent.limits import NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class BradleyTerry:
 
     ties: Literal["half", "davidson", "rao_kupper"] = "half"
     """What a target of 1/2 means: half a win for each side, or a tie, likely between equals, with its own formula."""
-    nu: float = 1.0
+    nu: Positive = 1.0
     """Davidson: equals tie with probability nu / (2 + nu); above 0."""
-    eta: float = 2.0
+    eta: Annotated[float, Gt(1)] = 2.0
     """Rao-Kupper: equals tie with probability (eta - 1) / (eta + 1); above 1."""
-    error_rate: float = 0.0
+    error_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Probability that an answer was given at random; from 0 to 1, and .1 for people who watch clips."""
-    centring: float = 0.0
+    centring: NonNegative = 0.0
     """Weight of the squared sum of both scores, which keeps scores near 0; 0 to .1, and .01 is a usual value."""
 
     def __call__(self, batch: Scores) -> Loss:

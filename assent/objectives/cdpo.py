@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from assent.batch import Loss, Pairs
 from assent.functional.ranking import pair_loss, pair_metrics
+from assent.limits import ErrorRate, Positive
 
 
 @dataclass(frozen=True)
 class CDPO:
     """DPO with smoothed labels; least where s(h) = 1 - e."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
-    error_rate: float = 0.1
+    error_rate: ErrorRate = 0.1
     """Share of the choices believed flipped; from 0 (plain DPO) to below .5."""
 
     def __call__(self, batch: Pairs) -> Loss:

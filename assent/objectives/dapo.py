@@ -8,6 +8,7 @@ Yu et al. 2025, eq. 8 (arXiv:2503.14476). Its dynamic sampling and its charge on
 from dataclasses import dataclass
 from typing import Literal
 
+from assent.limits import NonNegative, Positive
 from assent.objectives.grpo import GRPO
 
 
@@ -15,9 +16,9 @@ from assent.objectives.grpo import GRPO
 class DAPO(GRPO):
     """GRPO with other values."""
 
-    beta: float = 0.0
+    beta: NonNegative = 0.0
     """Weight of the k3 penalty; the paper does without."""
-    clip_high: float = 0.28
+    clip_high: Positive = 0.28
     """How far above 1 a ratio still counts; above 0."""
     normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
     """Divide by the step's tokens."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from assent.batch import Loss, Pairs
 from assent.functional.ranking import pair_loss, pair_metrics
+from assent.limits import Positive
 
 
 @dataclass(frozen=True)
 class DPO:
     """Bradley-Terry on the rewards beta * log-ratio."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
 
     def __call__(self, batch: Pairs) -> Loss:

@@ -8,6 +8,7 @@ Liu et al. 2025, "Understanding R1-Zero-like training" (arXiv:2503.20783).
 from dataclasses import dataclass
 from typing import Literal
 
+from assent.limits import NonNegative
 from assent.objectives.grpo import GRPO
 
 
@@ -15,7 +16,7 @@ from assent.objectives.grpo import GRPO
 class DrGRPO(GRPO):
     """GRPO with other values."""
 
-    beta: float = 0.0
+    beta: NonNegative = 0.0
     """Weight of the k3 penalty; the paper does without."""
     scale: Literal["std", "none"] = "none"
     """Leave the scores of a group as they are."""

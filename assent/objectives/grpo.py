@@ -18,6 +18,7 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import flat_groups, group_relative
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+from assent.limits import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,19 @@ class GRPO:
     """Clipped policy gradient with advantages relative to a prompt's group."""
 
     needs_values: ClassVar[bool] = False
+    least_n: ClassVar[int] = 2
 
-    beta: float = 0.04
+    beta: NonNegative = 0.04
     """Weight of the k3 penalty, which stands in the loss, not in the reward; 0 or more."""
-    clip_low: float = 0.2
+    clip_low: Share = 0.2
     """How far below 1 a ratio still counts; 0 to 1."""
-    clip_high: float = 0.2
+    clip_high: Positive = 0.2
     """How far above 1 a ratio still counts; above 0; .28 lets rare tokens rise (DAPO)."""
     scale: Literal["std", "none"] = "std"
     """Divide by the group's deviation, or leave hard and easy prompts as they are (Dr. GRPO)."""
     normaliser: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """What a token's loss is divided by: its completion's length, the constant `length`, or the step's tokens."""
-    length: float = 256.0
+    length: Positive = 256.0
     """The constant of `dr_grpo`: the limit on a completion's tokens; above 0."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:

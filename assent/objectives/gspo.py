@@ -14,6 +14,7 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import flat_groups, group_relative
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+from assent.limits import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class GSPO:
     """Clipped policy gradient on length-normalised ratios of completions."""
 
     needs_values: ClassVar[bool] = False
+    least_n: ClassVar[int] = 2
 
-    beta: float = 0.0
+    beta: NonNegative = 0.0
     """Weight of the k3 penalty (mean over a completion's tokens) in the loss; the paper leaves it out."""
-    clip_low: float = 3e-4
+    clip_low: Share = 3e-4
     """How far below 1 a ratio still counts; far smaller than for tokens."""
-    clip_high: float = 4e-4
+    clip_high: Positive = 4e-4
     """How far above 1 a ratio still counts."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:

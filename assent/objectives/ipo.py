@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from assent.batch import Loss, Pairs
 from assent.functional.ranking import pair_metrics
+from assent.limits import Positive
 
 
 @dataclass(frozen=True)
 class IPO:
     """Squared distance of each pair's margin from the gap that `beta` asks for."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0; the gap is 1 / (2 beta)."""
     per_token: bool = False
     """Divide each completion's log-ratio by its length, as the authors run it; the paper's equation does not."""

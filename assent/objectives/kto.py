@@ -12,17 +12,18 @@ from dataclasses import dataclass
 import torch
 
 from assent.batch import Loss, Unpaired
+from assent.limits import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class KTO:
     """The prospect-theoretic value of each completion, on its own."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """How quickly gains and losses saturate; above 0, .01 to 1."""
-    desirable_weight: float = 1.0
+    desirable_weight: NonNegative = 1.0
     """Weight of approved completions; choose both so that weight times count differ by at most 4/3."""
-    undesirable_weight: float = 1.0
+    undesirable_weight: NonNegative = 1.0
     """Weight of disapproved completions."""
 
     def __call__(self, batch: Unpaired) -> Loss:

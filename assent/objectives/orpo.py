@@ -13,13 +13,14 @@ from torch import Tensor
 
 from assent.batch import Loss, Pairs
 from assent.functional.ranking import pair_loss, pair_metrics
+from assent.limits import NonNegative
 
 
 @dataclass(frozen=True)
 class ORPO:
     """Cross-entropy with an odds-ratio term."""
 
-    odds_weight: float = 0.1
+    odds_weight: NonNegative = 0.1
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain imitation, .1 to 1."""
 
     def __call__(self, batch: Pairs) -> Loss:

@@ -17,6 +17,7 @@ from assent.functional.advantages import gae, token_rewards
 from assent.functional.kl import k1, k3, sequence_kl
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten
+from assent.limits import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,27 @@ class PPO:
     """Clipped policy gradient with a value model."""
 
     needs_values: ClassVar[bool] = True
+    least_n: ClassVar[int] = 1
 
-    beta: float = 0.05
+    beta: NonNegative = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
-    clip_low: float = 0.2
+    clip_low: Share = 0.2
     """How far below 1 a ratio still counts; 0 to 1."""
-    clip_high: float = 0.2
+    clip_high: Positive = 0.2
     """How far above 1 a ratio still counts; above 0."""
-    value_clip: float = 0.2
+    value_clip: NonNegative = 0.2
     """How far a value may move from the old one at no loss; 0 turns it off."""
-    value_coefficient: float = 0.1
+    value_coefficient: NonNegative = 0.1
     """Weight of the value loss; 0 or more."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount a token; 0 to 1, and 1 for language."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """From the critic's word alone (0) to the score's alone (1)."""
-    dual_clip: float = 0.0
+    dual_clip: NonNegative = 0.0
     """Hold the loss of a bad token at this many times its advantage; above 1, such as 3; 0 turns it off."""
-    target_kl: float = 0.0
+    target_kl: NonNegative = 0.0
     """Nats a completion that the adaptive controller steers `beta` towards, such as 6; 0 leaves `beta` fixed."""
-    horizon: float = 10000.0
+    horizon: Positive = 10000.0
     """Completions over which the controller may change `beta` by a fifth."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:

@@ -13,6 +13,7 @@ import torch
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import importance_ratio, log_ratio
+from assent.limits import NonNegative
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Reinforce:
     """The plain policy gradient with the mean of the batch as baseline."""
 
     needs_values: ClassVar[bool] = False
+    least_n: ClassVar[int] = 1
 
-    beta: float = 0.05
+    beta: NonNegative = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:

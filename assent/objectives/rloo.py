@@ -16,6 +16,7 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import flat_groups, leave_one_out
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
+from assent.limits import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,13 @@ class RLOO:
     """REINFORCE on whole completions with a leave-one-out baseline; wants two or more completions a prompt."""
 
     needs_values: ClassVar[bool] = False
+    least_n: ClassVar[int] = 2
 
-    beta: float = 0.05
+    beta: NonNegative = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
-    clip_low: float = 0.2
+    clip_low: Share = 0.2
     """How far below 1 a completion's ratio still counts; 0 to 1."""
-    clip_high: float = 0.2
+    clip_high: Positive = 0.2
     """How far above 1 a completion's ratio still counts; above 0."""
 
     def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from assent.batch import Loss, Pairs
 from assent.errors import AssentError
 from assent.functional.ranking import pair_loss, pair_metrics
+from assent.limits import ErrorRate, Positive
 
 
 @dataclass(frozen=True)
 class RobustDPO:
     """DPO debiased for a known rate of flipped choices."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
-    error_rate: float = 0.1
+    error_rate: ErrorRate = 0.1
     """Share of the choices known to be flipped; from 0 (plain DPO) to below .5."""
 
     def __post_init__(self) -> None:

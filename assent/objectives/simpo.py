@@ -11,15 +11,16 @@ from torch.nn.functional import softplus
 
 from assent.batch import Loss, Pairs
 from assent.functional.ranking import pair_metrics
+from assent.limits import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class SimPO:
     """Bradley-Terry on length-normalised log-probabilities, with a target margin."""
 
-    beta: float = 2.0
+    beta: Positive = 2.0
     """Scale of the rewards; above 0, 2 to 10 in the paper."""
-    gamma: float = 1.0
+    gamma: NonNegative = 1.0
     """By how much the chosen reward should lead; 0 or more, .25 to .5 times beta."""
 
     def __call__(self, batch: Pairs) -> Loss:

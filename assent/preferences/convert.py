@@ -67,7 +67,8 @@ def examples(
         for example in answer.examples(query, prompt, items, event.id, weight):
             if step and isinstance(example, Preference) and example.p_chosen != 0.5:
                 example = replace(example, margin=example.margin + step)
-            made.append(example)
+            if example.weight:  # what counts nothing is no example
+                made.append(example)
     return made
 
 

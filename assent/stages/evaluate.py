@@ -1,6 +1,6 @@
 """Is it any better? Every policy answers the held-out prompts, and a judge compares it with the start."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -19,9 +19,10 @@ from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy, load_reward
 from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
-from assent.registry import names, resolve
+from assent.registry import names
 from assent.rewards.model import Model
-from assent.stages.generate import answer, answers_of
+from assent.stages.generate import answer, answers_of, fitting
+from assent.stages.reward import scorer
 from assent.store.runs import Run
 from assent.training.batching import packs
 from assent.training.meter import Bar
@@ -51,9 +52,14 @@ class Evaluate:
         held_ids = split(prompts, run.setup.held_out).held_out
         held = [p for p in prompts if p.id in held_ids]
         if not held:
-            raise AssentError(f"{run.folder} has no held-out prompts: raise held_out")
-        judge = self._judge(run)
+            raise AssentError(f"{run.folder} has no held-out prompts: take another --run with a higher --held-out")
+        if against in policies:
+            raise AssentError(f"'{against}' cannot be compared with itself: leave it out of policies")
+        for name in policies:
+            run.policy(name)  # that there is none should be said before the first answer is drawn
+        judge = scorer(run, self.judge)
         base = load_policy(run.policy(against), run.dtype, run.device)
+        held = fitting(held, base, self.sampling.max_new_tokens)
         answers = {against: self._answers(run, against, base, held, key)}
         distance: dict[str, float] = {}
         for name in policies:
@@ -81,10 +87,14 @@ class Evaluate:
             "reward_model": self._reward_model(run, held, key),
         }
 
-    def _judge(self, run: Run) -> Any:
-        if self.judge in names("rewards") and self.judge != "model":
-            return resolve("rewards", self.judge)()
-        return Model(load_reward(run.policy(self.judge), run.dtype, run.device))
+    def stale(self, run: Run, key: str, before: Mapping[str, Any]) -> bool:
+        """Whether a policy was trained, or trained again, since this was measured."""
+        measured = {name: found["answers"] for name, found in before["policies"].items()}
+        return any(
+            measured.get(name) != answers_of(run, key, name, self.sampling)
+            for name in self.policies or trained(run)
+            if (run.folder / name).exists()
+        )
 
     def _answers(self, run: Run, name: str, language: Language, held: list[Prompt], key: str) -> list[Response]:
         """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
@@ -176,7 +186,7 @@ class Evaluate:
         with Bar(f"{key}: reward model", 1) as bar:
             guess = Model(load_reward(str(folder), run.dtype, run.device)).score(asked, answers).tolist()
             bar.advance()
-        truth = self._judge(run).score(asked, answers).tolist()
+        truth = scorer(run, self.judge).score(asked, answers).tolist()
         right: list[float] = []
         clusters: list[str] = []
         by_prompt: dict[str, list[int]] = {}

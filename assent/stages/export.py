@@ -19,6 +19,7 @@ class Export:
     """Write the run's feedback to a file."""
 
     tool: ClassVar[bool] = True
+    reads: ClassVar[bool] = True
 
     file: str = ""
     """Where to write JSON lines; a name that ends in .gz is gzipped."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
-from assent.models.load import context, load_policy
+from assent.limits import Count, Natural
+from assent.models.load import Language, context, load_policy
 from assent.models.tokenization import Codec, is_plain
 from assent.preferences.convert import split
 from assent.records import Prompt, Response, content_id
@@ -27,15 +28,15 @@ class Generate:
     """Who answers: `start`, a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
     prompts: str = ""
     """A file of prompts (`.jsonl`: `prompt`, and `mode`); empty: those that the run holds, or else the demo's."""
-    count: int = 0
+    count: Natural = 0
     """How many of the training prompts, in the order of the file; 0: all."""
-    n: int = 4
+    n: Natural = 4
     """Answers to each training prompt."""
-    n_held_out: int = 2
+    n_held_out: Natural = 2
     """Answers to each held-out prompt, for measuring."""
     chat: bool = True
     """Put a plain prompt to a chat model as a user's turn; false: let it continue the text."""
-    rows: int = 64
+    rows: Count = 64
     """Answers that are drawn at a time."""
     sampling: Sampling = Sampling(temperature=0.7)
 
@@ -43,7 +44,7 @@ class Generate:
         name = self.policy or run.base
         language = load_policy(run.policy(name), run.dtype, run.device)
         codec = language.codec
-        prompts = find_prompts(run, self.prompts, self.chat and language.tokenizer.chat_template is not None)
+        prompts = find_prompts(run, self.prompts, language, self.sampling.max_new_tokens, self.chat)
         sides = split(prompts, run.setup.held_out)
         train = [p for p in prompts if p.id in sides.train][: self.count or None]
         held = [p for p in prompts if p.id in sides.held_out]
@@ -86,17 +87,8 @@ def answer(
     """Draw n answers to each prompt into the store under the name `policy`; prompts that have some are left alone.
 
     Draws follow from the run's seed and the prompt's place, so a run that was killed goes on as if it had not been.
-
-    Raises:
-        AssentError: prompts that leave no room in the model's context.
     """
-    room = context(model) - sampling.max_new_tokens
     encoded = {prompt.id: codec.prompt(prompt) for prompt in prompts}
-    if long := [prompt for prompt in prompts if len(encoded[prompt.id]) > room]:
-        raise AssentError(
-            f"{len(long)} of {len(prompts)} prompts leave no room for {sampling.max_new_tokens} new tokens in the "
-            f"model's context of {context(model)}; the first has {len(encoded[long[0].id])}: {long[0].text[:60]!r}"
-        )
     made: dict[str, list[Response]] = {}
     for response in run.store.responses(policy=policy):
         made.setdefault(response.prompt, []).append(response)
@@ -120,19 +112,45 @@ def answer(
     return [response for prompt in prompts for response in made[prompt.id]]
 
 
-def find_prompts(run: Run, path: str, chat: bool) -> list[Prompt]:
+def find_prompts(run: Run, path: str, language: Language, new_tokens: int, chat: bool = True) -> list[Prompt]:
     """Prompts of a file (added to the store), or of the store, or of the demo, in that order.
 
     Raises:
-        AssentError: the file holds none.
+        AssentError: the file holds none, or some that are too long.
     """
     if not path and (kept := list(run.store.prompts())):
-        return kept
+        return fitting(kept, language, new_tokens)
     reading = read(path or DEMO_PROMPTS)
     if reading.rejected:
         warn(f"{path}: {reading}")
+    chat = chat and language.tokenizer.chat_template is not None
     asked = [Prompt.ask(p.text, p.mode, p.source) if chat and is_plain(p) else p for p in reading.prompts]
     if not asked:
         raise AssentError(f"{path} holds no prompts ({reading})")
+    if long := _too_long(asked, language, new_tokens):
+        raise AssentError(
+            f"{len(long)} of {len(asked)} prompts leave no room for {new_tokens} new tokens in the model's context "
+            f"of {context(language.model)}; the first is {long[0].text[:60]!r}: take them out, or draw fewer tokens"
+        )
     run.store.add_prompts(asked)
     return asked
+
+
+def fitting(prompts: list[Prompt], language: Language, new_tokens: int) -> list[Prompt]:
+    """Those that leave room for `new_tokens` in the model's context; how many do not is told.
+
+    Raises:
+        AssentError: none is left.
+    """
+    long = {prompt.id for prompt in _too_long(prompts, language, new_tokens)}
+    told = f"leave no room for {new_tokens} new tokens in the model's context of {context(language.model)}"
+    if prompts and len(long) == len(prompts):
+        raise AssentError(f"all {len(prompts)} prompts {told}: draw fewer tokens, or take another model")
+    if long:
+        warn(f"{len(long)} of {len(prompts)} prompts {told}: they are left out")
+    return [prompt for prompt in prompts if prompt.id not in long]
+
+
+def _too_long(prompts: list[Prompt], language: Language, new_tokens: int) -> list[Prompt]:
+    room, codec = context(language.model) - new_tokens, language.codec
+    return [prompt for prompt in prompts if len(codec.prompt(prompt)) > room]

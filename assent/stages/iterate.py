@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
+from assent.limits import Count
 from assent.registry import names, resolve
 from assent.store.runs import POLICY_STAGES, Run
-from assent.training.meter import read
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
@@ -26,7 +26,7 @@ class Iterate:
 
     stages: tuple[str, ...] = ("generate", "label", "reward", "ppo", "evaluate", "report")
     """What to do, in order."""
-    rounds: int = 1
+    rounds: Count = 1
     """How often; from the second round on, with the policy that the last one improved."""
     carry: str = ""
     """The stage whose policy the next round starts from; empty: the first of `stages` that improves one."""
@@ -37,6 +37,10 @@ class Iterate:
         Raises:
             AssentError: an unknown stage, or a setting that a stage does not have (before anything is started).
         """
+        if not self.stages:
+            raise AssentError(f"stages is empty: name some of {', '.join(commands())}")
+        if self.carry and self.carry not in self.stages:
+            raise AssentError(f"carry = '{self.carry}' is none of the stages{did_you_mean(self.carry, self.stages)}")
         made = {name: override(stage(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
         improving = [name for name in self.stages if name in names("objectives")]
         carry = self.carry or (improving[0] if improving else "")
@@ -83,9 +87,11 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     if getattr(settings, "tool", False):
         return dict(settings(run, key) or {})
     run.claim(command, table(settings))
-    if (done := run.result(key)) is not None:
+    if (done := run.result(key)) is not None and not (hasattr(settings, "stale") and settings.stale(run, key, done)):
         return done
     import torch
+
+    from assent.training.meter import read
 
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []

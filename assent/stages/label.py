@@ -9,6 +9,7 @@ from typing import Any
 
 from assent.annotators.simulated import Simulated
 from assent.errors import AssentError
+from assent.limits import Count
 from assent.preferences.convert import split
 from assent.protocols import Annotator
 from assent.records import Query, Response
@@ -26,7 +27,7 @@ class Label:
 
     policy: str = ""
     """The name of the answers to compare, as the store keeps it; empty: those that this round generated."""
-    per_prompt: int = 6
+    per_prompt: Count = 6
     """Pairs to compare for each prompt, drawn by lot from all pairs of different answers."""
     instruction: str = "Which answer is the better one?"
     """What the annotators are asked."""

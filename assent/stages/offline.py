@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assent.batch import Loss, Pairs
 from assent.files import no_room, replacing
 from assent.functional.statistics import wilson
+from assent.limits import Count
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import context, load_policy, save
@@ -20,7 +21,7 @@ from assent.stages.reward import comparisons
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
 from assent.training.comparisons import Compared, columns, weight
-from assent.training.loop import train
+from assent.training.loop import read_state, train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
@@ -32,7 +33,7 @@ class Offline:
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Pairs with a longer side (prompt and completion) are left out and counted."""
     objective: Objective[Pairs] = DPO()
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
@@ -67,7 +68,7 @@ def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], toke
     """Summed log-probabilities of every branch under the start, (K,) a tree: made once, kept for a resumed run."""
     path = run.folder / "state" / key / "reference.pt"
     if path.exists():
-        kept: list[Tensor] = torch.load(path, weights_only=True)
+        kept: list[Tensor] = read_state(path)
         return kept
     with Bar(f"{key}: reference", len(trees)) as bar:
         made = by_tree(trees, tokens, lambda some: branch_sums(model, some, run.device), bar.advance)

@@ -15,17 +15,18 @@ from assent.batch import Actions, Rollout
 from assent.errors import AssentError
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
+from assent.limits import Count, Natural, NonNegative
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
-from assent.models.load import Language, context, load_policy, load_reward, save
+from assent.models.load import Language, load_policy, load_reward, save
 from assent.models.tokenization import Codec
 from assent.objectives.ppo import PPO
 from assent.preferences.convert import split
-from assent.protocols import Reinforcement
+from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
-from assent.registry import names, resolve
 from assent.rewards.model import Model
 from assent.stages.generate import find_prompts
+from assent.stages.reward import scorer
 from assent.store.runs import Run
 from assent.training.batching import batch, chunks, generator, packs
 from assent.training.loop import train
@@ -41,15 +42,15 @@ class Online:
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     reward: str = ""
     """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
-    steps: int = 20
+    steps: Count = 20
     """Rollouts, each of `batch_size` prompts."""
-    n: int = 4
+    n: Count = 4
     """Answers to each prompt."""
-    minibatches: int = 1
+    minibatches: Count = 1
     """Optimiser steps in one pass over a rollout; `epochs` passes are made."""
-    value_lr: float = 0.0
+    value_lr: NonNegative = 0.0
     """Peak learning rate of the value model; 0: that of the policy."""
-    value_layers: int = 0
+    value_layers: Natural = 0
     """Layers of the value model that are trained, from the top; 0: all of them."""
     missing_eos: Literal["lowest", "off"] | float = "lowest"
     """Score of an answer that was cut: the rollout's lowest minus 1, a number, or off: the score it got."""
@@ -61,7 +62,7 @@ class Online:
         where = run.policy(self.policy or run.base)
         language = load_policy(where, device=run.device)
         codec = language.codec
-        prompts = self._prompts(run, language, codec)
+        prompts = self._prompts(run, language)
         reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
         judge = self._judge(run)
         updates = self.steps * self.training.epochs * self.minibatches
@@ -74,22 +75,24 @@ class Online:
         save(trainees["policy"].finished(), run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
 
-    def _prompts(self, run: Run, language: Language, codec: Codec) -> list[Prompt]:
-        found = find_prompts(run, "", language.tokenizer.chat_template is not None)
-        kept = split(found, run.setup.held_out).train
-        room = context(language.model) - self.sampling.max_new_tokens
-        prompts = [p for p in found if p.id in kept and len(codec.prompt(p)) <= room]
-        if not prompts:
-            raise AssentError(
-                f"no training prompt leaves room for {self.sampling.max_new_tokens} new tokens in the context"
-            )
-        return prompts
+    def __post_init__(self) -> None:
+        if self.n < self.objective.least_n:
+            raise ValueError(f"n = {self.n}: {type(self.objective).__name__} compares {self.objective.least_n} or more")
+        if not self.sampling.temperature:
+            raise ValueError("temperature = 0 draws the same answer every time, from which nothing can be learned")
 
-    def _judge(self, run: Run) -> Any:
+    def _prompts(self, run: Run, language: Language) -> list[Prompt]:
+        found = find_prompts(run, "", language, self.sampling.max_new_tokens)
+        kept = split(found, run.setup.held_out).train
+        if not kept:
+            raise AssentError(f"all prompts of {run.folder} are held out: take another --run with a lower --held-out")
+        return [prompt for prompt in found if prompt.id in kept]
+
+    def _judge(self, run: Run) -> Reward:
         name = self.reward or run.key("reward")
-        if name in names("rewards") and name != "model":
-            return resolve("rewards", name)()
-        return Model(load_reward(run.policy(name), run.dtype, run.device), self.training.tokens_per_pack)
+        if not self.reward and not (run.folder / name).exists():
+            raise AssentError(f"{run.folder} has no reward model: run 'assent reward' first, or name one with --reward")
+        return scorer(run, name, self.training.tokens_per_pack)
 
     def _critic(self, run: Run, updates: int) -> Trainee:
         """A value model on the reward model's body; its head starts at 0, the mean score.

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Ge, MultipleOf
 
 from assent.errors import AssentError
+from assent.limits import Count
 from assent.models.attention import NAME, Tree, register
 from assent.models.load import Language, save
 from assent.objectives.cross_entropy import CrossEntropy
@@ -31,22 +33,16 @@ class Pretrain:
 
     data: str = ""
     """Text: `.txt` with documents apart by blank lines, or `.jsonl` with `text`."""
-    vocabulary: int = 2048
+    vocabulary: Annotated[int, Ge(300)] = 2048
     """Tokens of the byte-level BPE tokenizer."""
-    layers: int = 4
+    layers: Count = 4
     """Transformer blocks."""
-    width: int = 128
+    width: Annotated[int, Ge(32), MultipleOf(32)] = 128
     """Size of the hidden state; heads of 32."""
-    context: int = 256
+    context: Annotated[int, Ge(8)] = 256
     """Positions; longer documents are cut into pieces of this length."""
     objective: CrossEntropy = CrossEntropy()
     training: Training = Training(lr=3e-3, epochs=8, batch_size=32, schedule="cosine", weight_decay=0.1)
-
-    def __post_init__(self) -> None:
-        if self.width % 32 or self.layers < 1 or self.vocabulary < 300 or self.context < 8:
-            raise ValueError(
-                "width must be a multiple of 32, layers at least 1, vocabulary at least 300, context at least 8"
-            )
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         documents = read_documents(self.data)

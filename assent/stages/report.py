@@ -26,6 +26,7 @@ from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.files import write_atomically
 from assent.functional.one_sentence import Marks, marks
+from assent.limits import Natural
 from assent.preferences.convert import split
 from assent.records import Prompt, Query, Response
 from assent.registry import names, resolve
@@ -62,10 +63,11 @@ class Report:
     """Write what a run found as a page that opens anywhere, and a summary for programs."""
 
     tool: ClassVar[bool] = True
+    reads: ClassVar[bool] = True
 
-    examples: int = 8
+    examples: Natural = 8
     """Held-out prompts shown at least, as many of each mode, in the order of their ids."""
-    worst: int = 3
+    worst: Natural = 3
     """How many of a policy's largest losses are shown."""
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:

@@ -1,20 +1,25 @@
 """Fit a reward model to comparisons: a scalar head on the policy's body, measured on prompts it was not trained on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from assent.batch import Loss, Scores
-from assent.errors import AssentError
+from assent.errors import AssentError, did_you_mean
 from assent.functional.statistics import accuracy
+from assent.limits import Count
 from assent.models.attention import pack
 from assent.models.forward import scores
-from assent.models.load import context, new_reward, save
+from assent.models.load import context, load_reward, new_reward, save
 from assent.models.tokenization import Codec
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split
+from assent.protocols import Reward as Scorer
 from assent.records import Preference, Purpose
+from assent.registry import names, resolve
+from assent.rewards.model import Model
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
 from assent.training.comparisons import Compared, columns, compare, weight
@@ -33,7 +38,7 @@ class Reward:
 
     policy: str = ""
     """Whose body it starts from: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Pairs with a longer side (prompt and completion) are left out and counted."""
     objective: BradleyTerry = BradleyTerry()
     training: Training = Training(lr=9e-6, tokens_per_pack=1024)
@@ -89,6 +94,21 @@ class Reward:
         return {"accuracy": measured.rate, "low": measured.low, "high": measured.high, "n": measured.n}
 
 
+def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
+    """What scores answers: a file of rewards/, or a reward model (a checkpoint of the run, a folder, a hub id).
+
+    Raises:
+        AssentError: there is nothing of that name.
+    """
+    files = [file for file in names("rewards") if file != "model"]
+    if name in files:
+        made: Scorer = resolve("rewards", name)()
+        return made
+    if "/" not in name and name not in run.models and not Path(name).is_dir():
+        raise AssentError(f"no reward '{name}'{did_you_mean(name, [*files, *run.models])}")
+    return Model(load_reward(run.policy(name), run.dtype, run.device), tokens_per_pack)
+
+
 def comparisons(
     run: Run, codec: Codec, max_tokens: int, ties: bool = True
 ) -> tuple[list[Compared], list[Compared], int]:
@@ -114,7 +134,9 @@ def comparisons(
     kept, long_kept = compare((p for p in preferences if p.prompt.id in sides.train), codec, max_tokens)
     held, long_held = compare((p for p in preferences if p.prompt.id in sides.held_out), codec, max_tokens)
     if not kept:
-        raise AssentError(f"all comparisons of {run.folder} are about held-out prompts: lower held_out")
+        raise AssentError(
+            f"all comparisons of {run.folder} are about held-out prompts: take another --run with a lower --held-out"
+        )
     return kept, held, long_kept + long_held
 
 

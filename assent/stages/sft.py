@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assent.errors import AssentError
+from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy, save
 from assent.objectives.cross_entropy import CrossEntropy
@@ -25,7 +26,7 @@ class SFT:
     """A file of demonstrations (prompt and completion, or messages), read into the run first; empty: those it holds."""
     policy: str = ""
     """What it starts from: a checkpoint of the run, a folder, a hub id; empty: `pretrain` if there, else the model."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Demonstrations with more tokens (prompt and answer) are left out and counted."""
     objective: CrossEntropy = CrossEntropy()
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from assent.batch import Loss
 from assent.batch import Unpaired as Judgements
 from assent.errors import AssentError
+from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy, save
 from assent.models.tokenization import Codec
@@ -48,7 +49,7 @@ class Unpaired:
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Answers with more tokens (prompt and completion) are left out and counted."""
     objective: Objective[Judgements] = KTO()
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)

@@ -351,7 +351,7 @@ def _number(row: Row, key: str, usual: float) -> float:
     value = row.get(key)
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         raise AssentError(f"'{key}' is {value!r}, not a number")
     return value
 
@@ -624,6 +624,8 @@ def _refers(thing: Event, found: dict[str, dict[Any, Any]]) -> None:
         case Response() | Query():
             if (thing.prompt, "") not in found["prompt"]:
                 raise AssentError(f"its prompt {thing.prompt} is not in this file, or broken")
+            if isinstance(thing, Query) and (lost := set(thing.items) - {name for name, _ in found["response"]}):
+                raise AssentError(f"its item {min(lost)} is not in this file, or broken")
         case Feedback():
             if (thing.query, "") not in found["query"]:
                 raise AssentError(f"its query {thing.query} is not in this file, or broken")

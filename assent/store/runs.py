@@ -7,6 +7,7 @@ It holds everything that a killed process needs to go on:
     metrics.jsonl    one line a step: stage, step, seconds and the metric words
     done/NAME.json   what a finished stage reported
     NAME/            a checkpoint: a Hugging Face folder
+    replaced/NAME/   what `--again` does afresh, until the new one is there
     state/NAME/      an unfinished stage: weights, optimiser, step
     tensorboard/     the same curves for TensorBoard
     report.html
@@ -19,11 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval
 
 from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.files import write_atomically
+from assent.limits import Count, Share
+from assent.registry import names
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +47,11 @@ class Setup:
     """The run's folder: made if missing, continued if there."""
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """The model to start from: a Hugging Face hub id, a folder, or a .gguf file."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Decides every draw: the same seed on the same machine gives the same run."""
-    held_out: float = 0.3
+    held_out: Share = 0.3
     """Share of prompts that nothing is trained on; decided by each prompt's own content."""
-    round: int = 1
+    round: Count = 1
     """Which time round the loop this is: names end in `-2`, `-3` from the second on."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
@@ -89,6 +94,8 @@ class Run:
 
         if self.setup.device != "auto":
             try:
+                if self.setup.device.split(":")[0] not in ("cpu", "cuda", "mps"):
+                    raise RuntimeError("it can be auto, cpu, cuda, cuda:1 or mps")
                 return torch.empty(0, device=self.setup.device).device
             except (RuntimeError, AssertionError) as error:
                 raise AssentError(f"no device '{self.setup.device}' here: {str(error).splitlines()[0]}") from None
@@ -114,7 +121,7 @@ class Run:
             AssentError: the stage was started here with other settings.
         """
         key = self.key(stage)
-        before = self.recipe.get(key)
+        before = self.recipe.get(key) if self.begun(key) else None
         if before is not None and before != dict(table):
             changed = next(name for name in {**before, **table} if before.get(name) != table.get(name))
             raise AssentError(
@@ -125,10 +132,21 @@ class Run:
             self.recipe[key] = dict(table)
             write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
+    def begun(self, key: str) -> bool:
+        """Whether a stage has left anything that its settings must fit: an attempt that failed at once has not."""
+        return any(path.exists() for path in self._left(key))
+
+    def _left(self, key: str) -> tuple[Path, ...]:
+        return self.folder / "done" / f"{key}.json", self.folder / "state" / key, self.folder / key
+
     def result(self, key: str) -> dict[str, Any] | None:
         """What a finished stage reported, or None if it has not finished."""
         path = self.folder / "done" / f"{key}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        except ValueError:
+            raise AssentError(f"{path} is broken: delete it to do this stage again") from None
+        return found
 
     def finish(self, stage: str, result: Mapping[str, Any]) -> None:
         """Mark a stage as finished; its resumable state is no longer needed."""
@@ -136,18 +154,41 @@ class Run:
 
         key = self.key(stage)
         write_atomically(self.folder / "done" / f"{key}.json", json.dumps(result, indent=1) + "\n")
-        shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
+        for folder in (self.folder / "state" / key, self.folder / "replaced" / key):
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def forget(self, stage: str) -> None:
-        """Start a stage afresh: drop its settings, state, checkpoint and measurements (feedback is never dropped)."""
+    @contextmanager
+    def afresh(self, stage: str, table: Mapping[str, Any]) -> Iterator[None]:
+        """Do a stage as if it had not been done; what it replaces comes back if the new attempt fails.
+
+        Settings, state, checkpoint and measurements are put aside; feedback is never touched. An attempt that was
+        stopped goes on if it is asked for with the same settings; the old one is dropped when the new one is done.
+        """
         import shutil
 
         key = self.key(stage)
-        self.recipe.pop(key, None)
-        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
-        (self.folder / "done" / f"{key}.json").unlink(missing_ok=True)
-        for folder in (self.folder / "state" / key, self.folder / key):
-            shutil.rmtree(folder, ignore_errors=True)
+        aside, settings = self.folder / "replaced" / key, self.recipe.get(key)
+        places = {aside / str(number): path for number, path in enumerate(self._left(key))}
+        if not aside.exists() or self.result(key) is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for kept, path in places.items():
+                if path.exists():
+                    path.rename(kept)
+        elif settings != dict(table):  # what an unfinished attempt replaces is worth more than the attempt
+            shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
+        try:
+            yield
+        except AssentError:
+            for kept, path in places.items():
+                if kept.exists():
+                    shutil.rmtree(path, ignore_errors=True)
+                    kept.rename(path)
+            shutil.rmtree(aside)
+            if settings is not None:
+                self.recipe[key] = settings
+            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+            raise
 
     def policy(self, name: str) -> str:
         """Where a policy lies: `start`, a finished stage of this run, or else a folder or hub id as given.
@@ -161,15 +202,27 @@ class Run:
             return str(self.folder / name)
         if "/" in name or Path(name).is_dir() or name.endswith(".gguf"):
             return name
-        have = ["start", *sorted(path.parent.name for path in self.folder.glob("*/config.json"))]
+        have = ["start", *self.models]
         raise AssentError(f"no policy '{name}' in {self.folder} (there: {', '.join(have)}): train it, or name another")
+
+    @property
+    def models(self) -> list[str]:
+        """Checkpoints of this run."""
+        return sorted(path.parent.name for path in self.folder.glob("*/config.json"))
 
     @property
     def base(self) -> str:
         """The policy that this round generates with and improves."""
         if self.round > 1:
-            carried: str = self.recipe.get("carry") or "ppo"
-            return carried if self.round == 2 else f"{carried}-{self.round - 1}"
+            before = "" if self.round == 2 else f"-{self.round - 1}"
+            trained = [
+                name
+                for name in self.recipe
+                if name.endswith(before) and name.removesuffix(before) in names("objectives")
+            ]
+            trained = [name for name in trained if (self.folder / name / "config.json").exists()]
+            carried: str = self.recipe.get("carry", "")
+            return f"{carried}{before}" if carried else trained[0] if trained else f"ppo{before}"
         return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), "start")
 
 
@@ -195,7 +248,8 @@ def open_run(setup: Setup) -> Iterator[Run]:
         path = setup.run / "recipe.toml"
         recipe = read_recipe(path) if path.exists() else {}
         mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
-        begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone decides nothing
+        # an import alone decides nothing, nor does an attempt that failed
+        begun = any(isinstance(table, dict) and Run(setup).begun(key) for key, table in recipe.items())
         for name, value in mine.items():
             if begun and name in recipe and recipe[name] != value and name not in ("device", "dtype"):
                 raise AssentError(

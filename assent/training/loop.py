@@ -64,10 +64,8 @@ def train(
                 except AssentError as error:
                     if last_saved < number:
                         _save(path, number, trainees, memory)
-                    raise AssentError(
-                        f"{name} stopped at step {number + 1} of {steps}: {error}; "
-                        f"the state before it is kept in {path.parent}"
-                    ) from None
+                    kept = f"; the state before it is kept in {path.parent}" if number else ""
+                    raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{kept}") from None
                 meter.log(number + 1, metrics)
                 bar.advance(note=_note(metrics))
                 now = time.monotonic()
@@ -89,14 +87,23 @@ def train(
 def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]) -> int:
     if not path.exists():
         return 0
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a broken file)
-        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
+    state = read_state(path)
     for name, trainee in trainees.items():
         trainee.restore(state["trainees"][name])
     memory.update(state["memory"])
     return int(state["step"])
+
+
+def read_state(path: Path) -> Any:
+    """What a stopped stage kept.
+
+    Raises:
+        AssentError: the file is broken.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # noqa: BLE001 (torch raises many kinds for a broken file)
+        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
 
 
 def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mapping[str, Any]) -> None:

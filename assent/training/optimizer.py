@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError
+from assent.limits import Count, Natural, NonNegative, Positive, Share
 from assent.models.load import Language
 
 if TYPE_CHECKING:
@@ -18,38 +19,28 @@ if TYPE_CHECKING:
 class Training:
     """How a model is moved: the settings that every training stage shares."""
 
-    lr: float = 1e-5
+    lr: Positive = 1e-5
     """Peak learning rate of AdamW."""
-    epochs: int = 1
+    epochs: Count = 1
     """Times that the data is gone through."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Prompts (documents, in pretraining) in one step of the optimiser."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls from its peak to the end."""
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of the steps in which the learning rate rises from zero."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay, on matrices only."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are scaled down to this norm."""
-    lora_rank: int = 0
+    lora_rank: Natural = 0
     """0 trains all weights; otherwise LoRA of this rank on every linear map (arXiv:2106.09685)."""
-    lora_alpha: int = 0
+    lora_alpha: Natural = 0
     """LoRA's scale; 0: twice the rank."""
-    tokens_per_pack: int = 2048
+    tokens_per_pack: Count = 2048
     """Tokens in one forward pass: bounds memory, never changes the result."""
-    save_every: int = 0
+    save_every: Natural = 0
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
-
-    def __post_init__(self) -> None:
-        if (
-            self.lr <= 0
-            or self.epochs < 1
-            or self.batch_size < 1
-            or not 0 <= self.warmup <= 1
-            or self.tokens_per_pack < 1
-        ):
-            raise ValueError("lr, epochs, batch_size and tokens_per_pack must be positive, warmup between 0 and 1")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step 0..steps-1."""
@@ -138,10 +129,16 @@ class Trainee:
         self._adam.load_state_dict(state["adam"])
 
     def finished(self) -> Language:
-        """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this."""
+        """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this.
+
+        Raises:
+            AssentError: weights that are not finite.
+        """
         _cast(self.model, torch.float32)
         with torch.no_grad():
-            for weight, master in zip(self._weights, self._masters, strict=True):
+            for name, weight, master in zip(self._names, self._weights, self._masters, strict=True):
+                if not bool(master.isfinite().all()):
+                    raise AssentError(f"training ended in numbers that are not finite, in {name}: try a smaller lr")
                 weight.copy_(master)
         if self._peft is None:
             return self.language
