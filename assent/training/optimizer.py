@@ -1,5 +1,6 @@
 """A model under training: weights in the computing dtype, float32 masters and moments, one step at a time."""
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,13 +167,12 @@ def _lora(model: "PreTrainedModel", training: Training) -> "PeftModel | None":
         return None
     from peft import LoraConfig, get_peft_model
 
-    heads = ["score"] if hasattr(model, "score") else None
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=training.lora_rank,
-            lora_alpha=training.lora_alpha or 2 * training.lora_rank,
-            target_modules="all-linear",
-            modules_to_save=heads,
-        ),
+    config = LoraConfig(
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha or 2 * training.lora_rank,
+        target_modules="all-linear",
+        modules_to_save=["score"] if hasattr(model, "score") else None,
     )
+    with warnings.catch_warnings():  # peft 0.19 asks transformers 5 for something by its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
