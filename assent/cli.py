@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,7 +91,7 @@ def _run(command: str, rest: list[str]) -> int:
         table = {k: v for k, v in recipe.items() if k in settings(made)}
     else:
         key = Run(setup).key(command)
-        kept = before.get(key, {}) if Run(setup).begun(key) and not again else {}
+        kept = {} if again else before.get(key, {})
         table = {**kept, **recipe.get(command, {})}
     made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
     if getattr(made, "reads", False) and not setup.run.is_dir():
@@ -108,8 +107,9 @@ def _run(command: str, rest: list[str]) -> int:
                 made(run, recipe)
             else:
                 done = None if again else run.result(run.key(command))
-                with run.afresh(command, table_of(made)) if again else nullcontext():
-                    result = perform(run, command, made)
+                if again:
+                    run.put_aside(command, table_of(made))
+                result = perform(run, command, made)
                 if not getattr(made, "tool", False):
                     _say(run.key(command), result, result == done, setup.run)
             if looping or command == "report":

@@ -116,8 +116,8 @@ def _checked(setting: Setting, value: Any, where: str) -> Any:
     if isinstance(value, str) and "tuple" in str(setting.type):
         value = tuple(part.strip() for part in value.split(",") if part.strip())
     try:
-        if isinstance(value, bool) and "bool" not in str(setting.type):
-            raise ValueError(f"of type {setting.type.__name__}")
+        if isinstance(value, bool) and setting.type in (int, float):
+            raise ValueError("a number")
         checked = TypeAdapter(setting.limited).validate_python(value)
         if isinstance(checked, float) and not math.isfinite(checked):
             raise ValueError("a finite number")

@@ -135,8 +135,8 @@ class RLHF:
         shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
         with open_run(self.environment.setup) as run:
             measuring = override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate")
-            with run.afresh("evaluate", table(measuring)):
-                result = perform(run, "evaluate", measuring)
+            run.put_aside("evaluate", table(measuring))
+            result = perform(run, "evaluate", measuring)
         return dict(result["policies"][self.objective])
 
     def answer(self, prompt: str, sampling: Sampling | None = None) -> str:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -211,7 +213,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
         ("dpo --run .", "--run '.' names no folder of its own"),
         ("run", "name a recipe: assent run recipe.toml"),
         ("run bad.toml", "'ppo' is a stage: its settings stand under [ppo]"),
-        ("run true.toml", "steps = True will not do: it should be of type int"),
+        ("run true.toml", "steps = True will not do: it should be a number"),
     ],
 )
 def test_a_setting_out_of_range_is_named_before_anything_is_made(
@@ -293,35 +295,90 @@ def test_an_attempt_that_failed_at_once_binds_nothing(
     assert "is a run with model" in capsys.readouterr().err
 
 
-def test_what_again_would_replace_comes_back_if_the_new_attempt_fails(run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    words = ["dpo", "--run", str(copy)]
-    assert main([*words, "--lr", "1e-4"]) == 0
-    before = {path: path.read_bytes() for path in (copy / "done" / "dpo.json", copy / "dpo" / "model.safetensors")}
-    assert main([*words, "--again", "--policy", "nowhere"]) == 2
-    assert {path: path.read_bytes() for path in before} == before
-    assert main([*words, "--lr", "1e-4"]) == 0  # its settings came back too
-    assert main([*words, "--again"]) == 0
-    assert "lr = 2e-05" in (copy / "recipe.toml").read_text().partition("[dpo]")[2]
-    assert not (copy / "replaced" / "dpo").exists()
+@pytest.fixture
+def trained(run: Path, tmp_path: Path) -> Path:
+    """A run with a policy."""
+    shutil.copytree(run, tmp_path / "run")
+    assert main(["dpo", "--run", str(tmp_path / "run"), "--lr", "1e-4"]) == 0
+    return tmp_path / "run"
 
 
-def test_evaluation_notices_a_policy_that_was_trained_since(run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+def contents(run: Path) -> dict[str, bytes]:
+    """Everything that a stage leaves, its settings and measurements too."""
+    paths = [path for name in ("dpo", "state", "replaced") for path in (run / name).rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in [*paths, run / "done" / "dpo.json", run / "metrics.jsonl"]} | {
+        "settings": (run / "recipe.toml").read_text().partition("[dpo]")[2].encode()
+    }
 
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--policy", "nowhere"], "no policy 'nowhere' in"),
+        (["--lr", "1e30", "--warmup", "0", "--batch-size", "1", "--save-every", "1"], "not finite"),
+    ],
+)
+def test_what_again_would_replace_comes_back_if_the_new_attempt_fails(
+    words: list[str], line: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(trained)
+    assert main(["dpo", "--run", str(trained), "--again", *words]) == 2
+    said = capsys.readouterr().err
+    assert line in said and "what 'dpo' was before is back in its place" in said
+    assert contents(trained) == before
+    assert main(["dpo", "--run", str(trained), "--lr", "1e-4"]) == 0
+
+
+def test_again_takes_the_default_settings_and_leaves_nothing_behind(trained: Path) -> None:
+    assert main(["dpo", "--run", str(trained), "--again"]) == 0
+    assert "lr = 2e-05" in (trained / "recipe.toml").read_text().partition("[dpo]")[2]
+    assert not (trained / "replaced" / "dpo").exists()
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_kill_while_the_old_result_is_put_aside_or_brought_back_loses_nothing(
+    moved: int, trained: Path, model: Path
+) -> None:
+    before = contents(trained)
+
+    class Killed(BaseException):
+        pass
+
+    def until(count: int) -> Any:
+        rename, done = Path.rename, list[Path]()
+
+        def killing(self: Path, target: Path) -> Path:
+            if len(done) == count:
+                raise Killed
+            done.append(self)
+            return rename(self, target)
+
+        return killing
+
+    setup = Setup(trained, str(model), dtype="float32")
+    for again in (True, False):
+        with open_run(setup) as opened, pytest.MonkeyPatch.context() as patch:
+            if not again:
+                opened.put_aside("dpo", {})
+            patch.setattr(Path, "rename", until(moved))
+            with suppress(Killed):
+                opened.put_aside("dpo", {}) if again else opened.bring_back("dpo")
+        with open_run(setup) as opened:
+            opened.bring_back("dpo")
+        assert contents(trained) == before
+
+
+def test_evaluation_notices_a_policy_that_was_trained_since(trained: Path) -> None:
     def measured() -> dict[str, str]:
-        assert main(["evaluate", "--run", str(copy), "--max-new-tokens", "8"]) == 0
-        policies = json.loads((copy / "done" / "evaluate.json").read_text())["policies"]
+        assert main(["evaluate", "--run", str(trained), "--max-new-tokens", "8"]) == 0
+        policies = json.loads((trained / "done" / "evaluate.json").read_text())["policies"]
         return {name: found["answers"] for name, found in policies.items()}
 
-    assert main(["dpo", "--run", str(copy), "--lr", "1e-4"]) == 0
     first = measured()
     assert measured() == first
-    assert main(["ipo", "--run", str(copy), "--lr", "1e-4"]) == 0
+    assert main(["ipo", "--run", str(trained), "--lr", "1e-4"]) == 0
     assert set(measured()) == {*first, "ipo"}
-    assert main(["dpo", "--run", str(copy), "--lr", "1e-3", "--again"]) == 0
+    assert main(["dpo", "--run", str(trained), "--lr", "1e-3", "--again"]) == 0
     assert measured()["dpo"] != first["dpo"]
 
 
@@ -352,7 +409,8 @@ def test_a_query_about_an_answer_that_a_file_does_not_hold_is_rejected(run: Path
 def test_sigterm_is_as_good_as_ctrl_c_wherever_it_comes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "assent", "generate", "--run", str(tmp_path / "run")]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "recipe.toml").exists():
+    until = time.monotonic() + 60
+    while not (tmp_path / "run" / "recipe.toml").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)

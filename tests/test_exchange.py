@@ -167,10 +167,11 @@ def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
     (event,) = reading.feedback
     assert isinstance(event.answer, Comparison)
     assert (event.answer.verdict, texts[event.answer.preferred]) == (verdict, text)
-    assert (event.answer.certainty, event.answer.margin, event.answer.weight) == (0.9 if text else 1.0, 0.5, 3.0)
+    margin = 0.5 if text else 0.0
+    assert (event.answer.certainty, event.answer.margin, event.answer.weight) == (0.9 if text else 1.0, margin, 3.0)
     (made,) = convert.examples((event,), reading.queries, reading.prompts, reading.responses)
     assert isinstance(made, Preference)
-    assert (made.margin, made.weight) == (0.5, 3.0)
+    assert (made.margin, made.weight) == (margin, 3.0)
     assert (made.p_chosen if made.chosen == "Blue" else 1 - made.p_chosen) == pytest.approx(p_chosen)
 
 

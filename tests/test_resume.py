@@ -111,8 +111,9 @@ def test_a_killed_stage_ends_bit_equal_to_one_that_was_not(stage: str, prepared:
 def assent_forget(run: Path, stage: str) -> None:
     from assent.store.runs import Setup, open_run
 
-    with open_run(Setup(run, json_model(run), dtype="float32")) as opened, opened.afresh(stage, {}):
-        pass
+    with open_run(Setup(run, json_model(run), dtype="float32")) as opened:
+        opened.put_aside(stage, {})
+        shutil.rmtree(run / "replaced")
     lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if f'"{stage}"' not in line]
     (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 

@@ -1,6 +1,5 @@
 """What a person can say, one file a kind: answers name items by id, never by the side of the screen."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from functools import cache
@@ -9,6 +8,9 @@ from typing import Any, cast
 from assent.errors import AssentError, did_you_mean
 from assent.records import Answer, Query
 from assent.registry import resolve
+
+LARGE = 1e30
+"""Beyond it float32 may end."""
 
 
 def kind_of(answer: Answer) -> str:
@@ -56,12 +58,11 @@ def check(answer: Answer, query: Query) -> Answer:
     return answer
 
 
-def demand_number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> None:
+def demand_number(name: str, value: object, low: float = 0.0, high: float = LARGE) -> None:
     """Refuse a field of an answer that is no finite number from `low` to `high`."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not low <= cast(float, value) <= high:
-        limits = f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
-        raise AssentError(f"'{name}' is a number{limits if math.isfinite(low) else ''}, not {value!r}")
+    if type(value) not in (int, float) or not low <= cast(float, value) <= high:
+        limits = f" from {low:g} to {high:g}" if high < LARGE else f" of at least {low:g}" if low > -LARGE else ""
+        raise AssentError(f"'{name}' is a number{limits}, not {str(value)[:40]}")
 
 
 @cache

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar, Literal, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.feedback import demand_number
+from assent.feedback import LARGE, demand_number
 from assent.records import Example, Label, Prompt, Query, Response, prefer
 
 Verdict = Literal["better", "tie", "both bad", "cannot tell"]
@@ -39,7 +38,7 @@ class Comparison:
         if (self.verdict == "better") != bool(self.preferred):
             raise AssentError(f"verdict '{self.verdict}', preferred '{self.preferred}': 'better' alone names an item")
         demand_number("certainty", self.certainty, 0.5, 1)
-        demand_number("margin", self.margin, -inf)
+        demand_number("margin", self.margin, -LARGE)
         demand_number("weight", self.weight)
 
     @property
@@ -57,7 +56,7 @@ class Comparison:
             case "better":
                 return (prefer(prompt, one, other, weight, feedback_id, self.certainty, self.margin),)
             case "tie":
-                return (prefer(prompt, one, other, weight, feedback_id, 0.5, self.margin),)
+                return (prefer(prompt, one, other, weight, feedback_id, p_chosen=0.5),)
             case "both bad":
                 return tuple(Label(prompt, r.text, 0.0, weight, (feedback_id,), r.finished) for r in (one, other))
             case "cannot tell":

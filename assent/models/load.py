@@ -242,13 +242,13 @@ def _not_there(where: str | Path) -> AssentError:
 
 
 def _refuse_other(where: str | Path, missing: set[str], unexpected: set[str]) -> None:
-    """What a checkpoint lacks would be filled in at random, and what it has too much be dropped, without a word."""
+    """What a checkpoint lacks would be filled in at random, and a head that it has too much be dropped."""
+    if HEAD in unexpected:
+        raise AssentError(f"{where} is a reward model, not a policy")
     if missing == {HEAD}:
         raise AssentError(f"{where} has no reward head, it is a policy: 'assent reward' makes a reward model of it")
     if missing:
         raise AssentError(f"{where} is incomplete: it lacks {len(missing)} of its weights, such as {min(missing)}")
-    if HEAD in unexpected:
-        raise AssentError(f"{where} is a reward model, not a policy")
 
 
 def _why(error: Exception, folder: Path) -> str:

@@ -21,7 +21,7 @@ from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
 from assent.rewards.model import Model
-from assent.stages.generate import answer, answers_of, fitting
+from assent.stages.generate import answer, answers_of, fitting, weights_of
 from assent.stages.reward import scorer
 from assent.store.runs import Run
 from assent.training.batching import packs
@@ -85,23 +85,23 @@ class Evaluate:
             "prompts": len(held),
             "policies": found,
             "reward_model": self._reward_model(run, held, key),
+            "weights": self._weights(run),
         }
 
     def stale(self, run: Run, key: str, before: Mapping[str, Any]) -> bool:
-        """Whether a policy was trained, or trained again, since this was measured."""
-        measured = {name: found["answers"] for name, found in before["policies"].items()}
-        return any(
-            measured.get(name) != answers_of(run, key, name, self.sampling)
-            for name in self.policies or trained(run)
-            if (run.folder / name).exists()
-        )
+        """Whether a model that takes part was trained, or trained again, since this was measured."""
+        return bool(before.get("weights") != self._weights(run))
+
+    def _weights(self, run: Run) -> dict[str, str]:
+        names = (*(self.policies or trained(run)), self.against or base_of(run), self.judge, run.key("reward"))
+        return {name: weights_of(str(run.folder / name)) for name in names if name in run.models}
 
     def _answers(self, run: Run, name: str, language: Language, held: list[Prompt], key: str) -> list[Response]:
         """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
         drawn: dict[str, Response] = {}
         for stage in ("generate", run.key("generate")):
             there = run.result(stage) or {}
-            if there.get("policy") == name:
+            if there.get("policy") == name and there.get("weights") == weights_of(run.policy(name)):
                 for response in run.store.responses(policy=there["label"]):
                     drawn.setdefault(response.prompt, response)
         if not all(prompt.id in drawn for prompt in held):

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Generate:
                 finished += sum(response.finished for response in made)
         return {
             "policy": name,
+            "weights": weights_of(run.policy(name)),
             "label": label,
             "prompts": len(train) + len(held),
             "answers": drawn,
@@ -66,11 +68,19 @@ class Generate:
 
 def answers_of(run: Run, key: str, policy: str, *settings: object) -> str:
     """The name under which the store keeps the answers of a policy: another checkpoint or sampling, another name."""
-    weights = [policy]
-    for path in sorted(Path(run.policy(policy)).glob("*.safetensors")):  # a large model's lie in several files
-        with path.open("rb") as file:
-            weights.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return f"{key}:{policy}#{content_id(*weights, *map(str, settings))[:6]}"
+    return f"{key}:{policy}#{content_id(weights_of(run.policy(policy)), *map(str, settings))[:6]}"
+
+
+def weights_of(where: str) -> str:
+    """A name for the weights that lie in a folder now; of a hub id or a file, its own name."""
+    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).glob("*.safetensors"))]
+    return content_id(*(_digest(*part) for part in found)) if found else where
+
+
+@cache
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def answer(
@@ -89,6 +99,9 @@ def answer(
     Draws follow from the run's seed and the prompt's place, so a run that was killed goes on as if it had not been.
     """
     encoded = {prompt.id: codec.prompt(prompt) for prompt in prompts}
+    room = context(model) - sampling.max_new_tokens
+    if long := sum(len(ids) > room for ids in encoded.values()):
+        raise AssentError(f"{long} prompts leave no room for answers in the context of {context(model)} of this policy")
     made: dict[str, list[Response]] = {}
     for response in run.store.responses(policy=policy):
         made.setdefault(response.prompt, []).append(response)

@@ -86,17 +86,31 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     key = run.key(command)
     if getattr(settings, "tool", False):
         return dict(settings(run, key) or {})
-    run.claim(command, table(settings))
+    if run.result(key) is not None:
+        run.bring_back(command)  # after a kill while --again put things aside
+    new = run.claim(command, table(settings))
     if (done := run.result(key)) is not None and not (hasattr(settings, "stale") and settings.stale(run, key, done)):
         return done
     import torch
 
+    from assent.training.loop import Stopped
     from assent.training.meter import read
 
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []
     start = time.monotonic() - (begun[-1]["seconds"] if begun else 0)  # with the steps of processes that were stopped
-    result: dict[str, Any] = settings(run, key)
+    held = run.store.counts()
+    try:
+        result: dict[str, Any] = settings(run, key)
+    except Stopped:
+        raise
+    except Exception as error:
+        if run.bring_back(command) and isinstance(error, AssentError):
+            said = str(error).partition("; the state before it is kept")[0]
+            raise AssentError(f"{said}; what '{key}' was before is back in its place") from None
+        if new and run.store.counts() == held:
+            run.unclaim(command)
+        raise
     result["seconds"] = round(time.monotonic() - start, 1)
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     run.finish(command, result)

@@ -85,7 +85,7 @@ class Online:
         found = find_prompts(run, "", language, self.sampling.max_new_tokens)
         kept = split(found, run.setup.held_out).train
         if not kept:
-            raise AssentError(f"all prompts of {run.folder} are held out: take another --run with a lower --held-out")
+            raise AssentError(f"{run.folder} has no prompt to train on: take another --run with a lower --held-out")
         return [prompt for prompt in found if prompt.id in kept]
 
     def _judge(self, run: Run) -> Reward:

@@ -30,7 +30,7 @@ from assent.limits import Natural
 from assent.preferences.convert import split
 from assent.records import Prompt, Query, Response
 from assent.registry import names, resolve
-from assent.store.runs import Run
+from assent.store.runs import Run, read_result
 from assent.training.meter import read
 
 DATA = Path(__file__).parent.parent / "data"
@@ -130,7 +130,7 @@ def find_rounds(folder: Path) -> list[Round]:
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
     paths = sorted((folder / "done").glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return {path.stem: read_result(path) for path in paths}
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -118,6 +118,11 @@ def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
         AssentError: one that no answer stands for, such as a preference between a completion and itself.
     """
     things = list(examples)
+    for number, thing in enumerate(things, 1):
+        if isinstance(thing, Preference) and thing.chosen == thing.rejected:
+            raise AssentError(f"example {number} prefers a completion to itself: {thing.chosen[:60]!r}")
+        if isinstance(thing, Label) and thing.value not in (0, 1):
+            raise AssentError(f"example {number} is a rating of {thing.value:g}, neither approved (1) nor not (0)")
     return _keep(_reading("examples", things, source, [], len(things)), store)
 
 
@@ -278,7 +283,7 @@ def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Res
             ]
             margin, p = float(example.margin), float(example.p_chosen)
             if p == 0.5:
-                answer = Comparison(verdict="tie", margin=margin, weight=weight)
+                answer = Comparison(verdict="tie", weight=weight)  # equals have no margin
             else:
                 answer = Comparison(items[p < 0.5].id, certainty=max(p, 1 - p), margin=margin, weight=weight)
         case Label():
@@ -351,7 +356,7 @@ def _number(row: Row, key: str, usual: float) -> float:
     value = row.get(key)
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
         raise AssentError(f"'{key}' is {value!r}, not a number")
     return value
 

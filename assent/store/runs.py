@@ -114,14 +114,14 @@ class Run:
         fast = self.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
 
-    def claim(self, stage: str, table: Mapping[str, Any]) -> None:
-        """Write a stage's settings into the run's recipe before it starts.
+    def claim(self, stage: str, table: Mapping[str, Any]) -> bool:
+        """Write a stage's settings into the run's recipe before it starts; whether they are new there.
 
         Raises:
             AssentError: the stage was started here with other settings.
         """
         key = self.key(stage)
-        before = self.recipe.get(key) if self.begun(key) else None
+        before = self.recipe.get(key)
         if before is not None and before != dict(table):
             changed = next(name for name in {**before, **table} if before.get(name) != table.get(name))
             raise AssentError(
@@ -131,64 +131,92 @@ class Run:
         if before is None:
             self.recipe[key] = dict(table)
             write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+        return before is None
 
-    def begun(self, key: str) -> bool:
-        """Whether a stage has left anything that its settings must fit: an attempt that failed at once has not."""
-        return any(path.exists() for path in self._left(key))
+    def unclaim(self, stage: str) -> None:
+        """Forget the settings of an attempt that failed and left nothing that they describe."""
+        key = self.key(stage)
+        if not any(path.exists() for path in self._left(key).values()):
+            del self.recipe[key]
+            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
-    def _left(self, key: str) -> tuple[Path, ...]:
-        return self.folder / "done" / f"{key}.json", self.folder / "state" / key, self.folder / key
+    def _left(self, key: str) -> dict[str, Path]:
+        """What a stage leaves; its result last, for it is what says that the stage is done."""
+        return {
+            "model": self.folder / key,
+            "state": self.folder / "state" / key,
+            "result": self.folder / "done" / f"{key}.json",
+        }
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What a finished stage reported, or None if it has not finished."""
         path = self.folder / "done" / f"{key}.json"
-        try:
-            found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        except ValueError:
-            raise AssentError(f"{path} is broken: delete it to do this stage again") from None
-        return found
+        return read_result(path) if path.exists() else None
 
     def finish(self, stage: str, result: Mapping[str, Any]) -> None:
         """Mark a stage as finished; its resumable state is no longer needed."""
         import shutil
 
         key = self.key(stage)
+        shutil.rmtree(self.folder / "replaced" / key, ignore_errors=True)
         write_atomically(self.folder / "done" / f"{key}.json", json.dumps(result, indent=1) + "\n")
-        for folder in (self.folder / "state" / key, self.folder / "replaced" / key):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
 
-    @contextmanager
-    def afresh(self, stage: str, table: Mapping[str, Any]) -> Iterator[None]:
-        """Do a stage as if it had not been done; what it replaces comes back if the new attempt fails.
+    def put_aside(self, stage: str, table: Mapping[str, Any]) -> None:
+        """Make room for a stage to be done afresh with these settings; `bring_back` undoes it, `finish` seals it.
 
-        Settings, state, checkpoint and measurements are put aside; feedback is never touched. An attempt that was
-        stopped goes on if it is asked for with the same settings; the old one is dropped when the new one is done.
+        Settings, state, checkpoint, result and measurements are put aside, so that a kill at any moment does no harm;
+        feedback is never touched. An attempt that was stopped goes on if it is asked for with the same settings.
         """
         import shutil
 
         key = self.key(stage)
-        aside, settings = self.folder / "replaced" / key, self.recipe.get(key)
-        places = {aside / str(number): path for number, path in enumerate(self._left(key))}
-        if not aside.exists() or self.result(key) is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            for kept, path in places.items():
-                if path.exists():
-                    path.rename(kept)
-        elif settings != dict(table):  # what an unfinished attempt replaces is worth more than the attempt
-            shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
-        try:
-            yield
-        except AssentError:
-            for kept, path in places.items():
-                if kept.exists():
+        aside = self.folder / "replaced" / key
+        if aside.exists() and self.result(key) is None:  # what a stopped attempt replaces is worth more than it
+            if self.recipe.get(key) != dict(table):
+                for path in self._left(key).values():
                     shutil.rmtree(path, ignore_errors=True)
-                    kept.rename(path)
-            shutil.rmtree(aside)
-            if settings is not None:
-                self.recipe[key] = settings
-            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
-            raise
+        else:
+            aside.mkdir(parents=True, exist_ok=True)
+            there = {name: path for name, path in self._left(key).items() if path.exists()}
+            if not (aside / "before.json").exists():
+                before = {
+                    "settings": self.recipe.get(key),
+                    "left": list(there),
+                    "metrics": self._metrics(key, mine=True),
+                }
+                write_atomically(aside / "before.json", json.dumps(before))
+            for name, path in there.items():
+                path.rename(aside / name)
+        self.recipe.pop(key, None)
+
+    def bring_back(self, stage: str) -> bool:
+        """Put in place what a new attempt was to replace; whether there was any."""
+        import shutil
+
+        key = self.key(stage)
+        aside = self.folder / "replaced" / key
+        if not (aside / "before.json").exists():
+            return False
+        before = read_result(aside / "before.json")
+        for name, path in self._left(key).items():
+            kept = aside / name
+            if kept.exists() or name not in before["left"]:
+                shutil.rmtree(path, ignore_errors=True)
+            if kept.exists():
+                kept.rename(path)
+        self.recipe.pop(key, None)
+        if before["settings"] is not None:
+            self.recipe[key] = before["settings"]
+        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+        write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics(key, mine=False) + before["metrics"]))
+        shutil.rmtree(aside)
+        return True
+
+    def _metrics(self, key: str, mine: bool) -> list[str]:
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [line for line in lines if line.startswith(f'{{"stage": "{key}",') == mine]
 
     def policy(self, name: str) -> str:
         """Where a policy lies: `start`, a finished stage of this run, or else a folder or hub id as given.
@@ -226,6 +254,19 @@ class Run:
         return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), "start")
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """What a finished stage reported.
+
+    Raises:
+        AssentError: the file is broken.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise AssentError(f"{path} is broken: delete it to do this stage again") from None
+    return found
+
+
 @contextmanager
 def open_run(setup: Setup) -> Iterator[Run]:
     """Make or continue a run folder and hold it: one process at a time writes there.
@@ -248,8 +289,7 @@ def open_run(setup: Setup) -> Iterator[Run]:
         path = setup.run / "recipe.toml"
         recipe = read_recipe(path) if path.exists() else {}
         mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
-        # an import alone decides nothing, nor does an attempt that failed
-        begun = any(isinstance(table, dict) and Run(setup).begun(key) for key, table in recipe.items())
+        begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone decides nothing
         for name, value in mine.items():
             if begun and name in recipe and recipe[name] != value and name not in ("device", "dtype"):
                 raise AssentError(
