@@ -83,7 +83,7 @@ def test_a_step_in_many_packs_is_the_step_in_one(folder: Path) -> None:
         def loss(part: list[int], trainee: Trainee = trainee) -> Loss:
             return CrossEntropy()(tokens(trainee.model, texts, part))
 
-        moved.append((descend(trainee, 0, trees, loss), held_out(trees, room, loss)))
+        moved.append((descend(trainee, 0, trees, loss), held_out("it", trees, room, loss)))
     (one, after_one), (many, after_many) = moved
     assert many == pytest.approx(one, rel=1e-4)
     assert after_many == pytest.approx(after_one, rel=1e-4)

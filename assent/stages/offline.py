@@ -58,7 +58,7 @@ class Offline:
             return descend(trainee, number, trees, lambda part: loss(trainee.model, chosen, part))
 
         train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every)
-        measured = held_out([c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
+        measured = held_out(key, [c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
         save(trainee.finished(), run.folder / key)
         counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}
         return counts | measured | _sure(measured, len({c.prompt for c in held}))

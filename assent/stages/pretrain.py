@@ -58,7 +58,7 @@ class Pretrain:
         trainee = Trainee(language, self.training, steps, run.dtype)
         imitate(run.folder, key, trainee, pieces, self.objective, run.seed)
         unseen = self._pieces(tokenizer, [text for text in documents if prompts[text] in held])
-        measured = measure(trainee.model, unseen, self.objective, self.training.tokens_per_pack)
+        measured = measure(key, trainee.model, unseen, self.objective, self.training.tokens_per_pack)
         save(trainee.finished(), run.folder / key)
         weights = sum(weight.numel() for weight in language.model.parameters())
         return {"documents": len(train), "held_out": len(unseen), "weights": weights} | measured

@@ -58,6 +58,6 @@ class SFT:
         steps = steps_of(len(sides[0]), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
         imitate(run.folder, key, trainee, sides[0], self.objective, run.seed)
-        measured = measure(trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
+        measured = measure(key, trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
         save(trainee.finished(), run.folder / key)
         return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured

@@ -80,7 +80,7 @@ class Unpaired:
         train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every)
         measured = {}
         if held:
-            measured = held_out([e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
+            measured = held_out(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
         save(trainee.finished(), run.folder / key)
         counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), "too_long": too_long}
         return counts | measured

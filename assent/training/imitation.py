@@ -49,10 +49,12 @@ def imitate(
     train(folder, key, {"policy": trainee}, trainee.steps, step, training.save_every)
 
 
-def measure(model: nn.Module, texts: list[Shown], objective: CrossEntropy, tokens_per_pack: int) -> dict[str, float]:
+def measure(
+    key: str, model: nn.Module, texts: list[Shown], objective: CrossEntropy, tokens_per_pack: int
+) -> dict[str, float]:
     """The objective's metrics on held-out texts; nothing if there are none."""
     trees = [text.tree for text in texts]
-    return held_out(trees, tokens_per_pack, lambda part: objective(tokens(model, texts, part)))
+    return held_out(key, trees, tokens_per_pack, lambda part: objective(tokens(model, texts, part)))
 
 
 def tokens(model: nn.Module, texts: Sequence[Shown], part: Sequence[int]) -> Tokens:

@@ -8,7 +8,7 @@ from torch import Tensor
 from assent.batch import Loss
 from assent.models.attention import Tree
 from assent.training.batching import packs
-from assent.training.meter import add
+from assent.training.meter import Bar, add
 from assent.training.optimizer import Trainee
 
 
@@ -29,11 +29,15 @@ def descend(
 
 
 @torch.no_grad()
-def held_out(trees: Sequence[Tree], tokens: int, loss: Callable[[list[int]], Loss]) -> dict[str, float]:
+def held_out(key: str, trees: Sequence[Tree], tokens: int, loss: Callable[[list[int]], Loss]) -> dict[str, float]:
     """The metrics of a loss on trees that nothing is trained on, named so; nothing if there are none."""
     metrics: dict[str, float] = {}
-    for part in packs(trees, tokens):
-        add(metrics, loss(part).metrics)
+    if not trees:
+        return metrics
+    with Bar(f"{key}: held-out", len(trees)) as bar:
+        for part in packs(trees, tokens):
+            add(metrics, loss(part).metrics)
+            bar.advance(len(part))
     return {f"held_out_{name}": value for name, value in metrics.items()}
 
 
