@@ -57,7 +57,8 @@ class Prompts:
 
     @property
     def setup(self) -> Setup:
-        return Setup(Path(self.run), self.model, self.seed, self.held_out, 1, self.device, self.dtype)
+        told = {name: getattr(self, name) for name in ("seed", "held_out", "device", "dtype")}
+        return override(Setup(Path(self.run), str(self.model)), told, "Prompts")
 
     def _asked(self) -> list[Prompt]:
         if isinstance(self.prompts, str | Path):

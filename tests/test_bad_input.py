@@ -246,10 +246,9 @@ def damaged(model: Path, folder: Path, how: str) -> Path:
             for path in [*folder.glob("*token*"), *folder.glob("chat*")]:
                 path.unlink()
         case "lacking":
-            from safetensors.torch import load_file, save_file
-
-            kept = {name: value for name, value in load_file(weights).items() if "layers.1" not in name}
-            save_file(kept, weights, metadata={"format": "pt"})
+            language = tiny.load(model)
+            kept = {name: value for name, value in language.model.state_dict().items() if "layers.1" not in name}
+            language.model.save_pretrained(folder, state_dict=kept)
     return folder
 
 

@@ -280,6 +280,7 @@ def test_the_terminal_shows_every_round_and_where_the_report_is(run: Run) -> Non
 
 
 def test_the_command_ends_with_the_table_or_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
     assert main(["report", "--run", str(tmp_path / "empty")]) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'empty' / 'report.html'}\n"
     with open_run(Setup(run=tmp_path / "full", model="a/model", held_out=0.5)) as run:

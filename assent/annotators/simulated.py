@@ -14,6 +14,7 @@ from datetime import datetime
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
 from assent.functional.one_sentence import utility
+from assent.limits import Count
 from assent.records import Feedback, Prompt, Query, Response
 
 CLOSE = 1.5 / 12
@@ -39,10 +40,12 @@ PEOPLE: Mapping[str, Person] = {
 
 @dataclass(frozen=True)
 class Simulated:
-    """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them."""
+    """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them or by several."""
 
     people: tuple[str, ...] = tuple(PEOPLE)
     """Names from careful, usual, hasty; each query goes to one of them by lot."""
+    votes: Count = 1
+    """How many of them answer each query, or all if they are fewer; every answer is kept."""
     shuffled: bool = False
     """Negative control: every choice is decided by a coin, so that nothing can be learned."""
 
@@ -71,18 +74,23 @@ class Simulated:
             if query.kind != "comparison":
                 raise AssentError(f"simulated annotators answer comparisons, not {query.kind}s")
             luck = random.Random(f"{seed} {query.id}")
-            name = luck.choice(self.people)
-            shown = list(query.items)
-            luck.shuffle(shown)
-            worth = [true_utility(prompts[query.prompt], responses[item]) for item in shown]
-            yield Feedback(
-                query=query.id,
-                annotator=f"simulated:{name}",
-                answer=_compare(shown, worth, PEOPLE[name], luck, self.shuffled),
-                at=now.isoformat(),
-                seconds=round(luck.lognormvariate(2.0, 0.5), 1),
-                shown=tuple(shown),
-            )
+            first = luck.choice(self.people)
+            others = [name for name in dict.fromkeys(self.people) if name != first]
+            random.Random(f"{seed} {query.id} others").shuffle(others)
+            for name in (first, *others[: self.votes - 1]):
+                if name != first:
+                    luck = random.Random(f"{seed} {query.id} {name}")
+                shown = list(query.items)
+                luck.shuffle(shown)
+                worth = [true_utility(prompts[query.prompt], responses[item]) for item in shown]
+                yield Feedback(
+                    query=query.id,
+                    annotator=f"simulated:{name}",
+                    answer=_compare(shown, worth, PEOPLE[name], luck, self.shuffled),
+                    at=now.isoformat(),
+                    seconds=round(luck.lognormvariate(2.0, 0.5), 1),
+                    shown=tuple(shown),
+                )
 
 
 def true_utility(prompt: Prompt, response: Response) -> float:

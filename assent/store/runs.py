@@ -189,6 +189,7 @@ class Run:
             for name, path in there.items():
                 path.rename(aside / name)
         self.recipe.pop(key, None)
+        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
     def bring_back(self, stage: str) -> bool:
         """Put in place what a new attempt was to replace; whether there was any."""
@@ -211,7 +212,7 @@ class Run:
         write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
         write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics(key, mine=False) + before["metrics"]))
         shutil.rmtree(aside)
-        return True
+        return bool(before["left"])
 
     def _metrics(self, key: str, mine: bool) -> list[str]:
         path = self.folder / "metrics.jsonl"
