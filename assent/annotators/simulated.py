@@ -73,24 +73,28 @@ class Simulated:
         for query in queries:
             if query.kind != "comparison":
                 raise AssentError(f"simulated annotators answer comparisons, not {query.kind}s")
-            luck = random.Random(f"{seed} {query.id}")
-            first = luck.choice(self.people)
-            others = [name for name in dict.fromkeys(self.people) if name != first]
-            random.Random(f"{seed} {query.id} others").shuffle(others)
-            for name in (first, *others[: self.votes - 1]):
-                if name != first:
-                    luck = random.Random(f"{seed} {query.id} {name}")
+            worth = {item: true_utility(prompts[query.prompt], responses[item]) for item in query.items}
+            for name, luck in self._voters(f"{seed} {query.id}"):
                 shown = list(query.items)
                 luck.shuffle(shown)
-                worth = [true_utility(prompts[query.prompt], responses[item]) for item in shown]
                 yield Feedback(
                     query=query.id,
                     annotator=f"simulated:{name}",
-                    answer=_compare(shown, worth, PEOPLE[name], luck, self.shuffled),
+                    answer=_compare(shown, [worth[item] for item in shown], PEOPLE[name], luck, self.shuffled),
                     at=now.isoformat(),
                     seconds=round(luck.lognormvariate(2.0, 0.5), 1),
                     shown=tuple(shown),
                 )
+
+    def _voters(self, lot: str) -> Iterator[tuple[str, random.Random]]:
+        """Who answers a query, each with luck of his own; more votes leave the first as it was."""
+        luck = random.Random(lot)
+        first = luck.choice(self.people)
+        yield first, luck
+        others = [name for name in dict.fromkeys(self.people) if name != first]
+        random.Random(f"{lot} others").shuffle(others)
+        for name in others[: self.votes - 1]:
+            yield name, random.Random(f"{lot} {name}")
 
 
 def true_utility(prompt: Prompt, response: Response) -> float:

@@ -16,11 +16,11 @@ from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy, load_reward
+from assent.models.load import Language, load_policy
 from assent.preferences.convert import split
+from assent.protocols import Reward
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
-from assent.rewards.model import Model
 from assent.stages.generate import answer, answers_of, fitting, weights_of
 from assent.stages.reward import scorer
 from assent.store.runs import Run
@@ -84,7 +84,7 @@ class Evaluate:
             "judge": self.judge,
             "prompts": len(held),
             "policies": found,
-            "reward_model": self._reward_model(run, held, key),
+            "reward_model": self._reward_model(run, held, key, judge),
             "weights": self._weights(run),
         }
 
@@ -170,7 +170,7 @@ class Evaluate:
                 bar.advance(len(part))
         return total / len(trees)
 
-    def _reward_model(self, run: Run, held: list[Prompt], key: str) -> dict[str, Any]:
+    def _reward_model(self, run: Run, held: list[Prompt], key: str, judge: Reward) -> dict[str, Any]:
         """How often the round's reward model prefers the same of two held-out answers as the judge does."""
         folder = run.folder / run.key("reward")
         if not (folder / "config.json").exists() or self.judge == run.key("reward"):
@@ -184,9 +184,9 @@ class Evaluate:
             return {}
         asked, answers = [p for p, _ in rows], [r for _, r in rows]
         with Bar(f"{key}: reward model", 1) as bar:
-            guess = Model(load_reward(str(folder), run.dtype, run.device)).score(asked, answers).tolist()
+            guess = scorer(run, run.key("reward")).score(asked, answers).tolist()
             bar.advance()
-        truth = scorer(run, self.judge).score(asked, answers).tolist()
+        truth = judge.score(asked, answers).tolist()
         right: list[float] = []
         clusters: list[str] = []
         by_prompt: dict[str, list[int]] = {}
