@@ -76,9 +76,10 @@ class Pairs(Part):
 
 @dataclass(frozen=True)
 class Rankings(Part):
-    """Scores of the completions of a prompt, the best first, padded on the right: rows are prompts."""
+    """Scores of the completions of a prompt and their tiers, padded on the right: rows are rankings."""
 
     scores: Tensor  # (B, K)
+    tiers: Tensor  # (B, K) long: the best has the lowest, equals have the same
     mask: Tensor  # (B, K) bool
     weight: Tensor  # (B,)
     total: float = 0.0

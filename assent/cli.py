@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,7 +11,7 @@ from assent.config import Setting, override, read_recipe, settings
 from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, did_you_mean
 from assent.registry import describe, names
-from assent.stages.iterate import HIDDEN, LOSSES, Iterate
+from assent.stages.iterate import HIDDEN, Iterate, policies
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 STORY = (
@@ -64,6 +65,7 @@ def _run(command: str, rest: list[str]) -> int:
 
     looping = command in ("run", "demo")
     made: Any = Iterate() if looping else stage(command)
+    made = override(made, _plugins(made, rest), f"assent {command}")
     known = {**settings(Setup()), **settings(made)}
     given, words, again = _parse(command, made, known, rest)
     recipe_path = _recipe_path(command, words, given)
@@ -118,6 +120,15 @@ def _run(command: str, rest: list[str]) -> int:
             print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
+
+
+def _plugins(made: Any, rest: list[str]) -> dict[str, str]:
+    """The plug-ins that the command line names: they decide which other flags there are."""
+    scout = _Parser(prog="assent", add_help=False, allow_abbrev=False)
+    for field in fields(made):
+        if field.metadata:
+            scout.add_argument("--" + field.name, default=argparse.SUPPRESS)
+    return vars(scout.parse_known_args(rest)[0])
 
 
 def _recipe_path(command: str, words: list[str], given: Mapping[str, Any]) -> str:
@@ -206,12 +217,11 @@ def _overview() -> str:
 
 def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
     prepare = ("pretrain", "sft", "generate", "label", "reward")
-    policies = [name for name in names("objectives") if name not in LOSSES]
     others = [n for n in names("stages") if n not in (*prepare, *HIDDEN)]
     return [
         ("The whole loop", list(STORY)),
         ("Stages", [(name, describe("stages", name)) for name in prepare]),
-        ("Optimising the policy", [(name, describe("objectives", name)) for name in policies]),
+        ("Optimising the policy", [(name, describe("objectives", name)) for name in policies()]),
         ("Measuring, and files", [(name, describe("stages", name)) for name in others]),
     ]
 

@@ -1,7 +1,8 @@
 """One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; here each becomes the others.
 
 A stage may hold other frozen dataclasses (an objective, the training settings); outside, their fields lie flat beside
-its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field.
+its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field. One that was made by
+`plugin` can be replaced by another file of its folder: `objective = "kway"`.
 """
 
 import ast
@@ -10,17 +11,18 @@ import inspect
 import math
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from assent.errors import AssentError, did_you_mean
+from assent.registry import name_of, resolve
 
 T = TypeVar("T")
 
@@ -38,6 +40,11 @@ class Setting:
     owner: type
 
 
+def plugin(folder: str, default: Any, among: Callable[[], Iterable[str]]) -> Any:
+    """A field that holds an instance of a class in `folder`; its own name chooses another one of those files."""
+    return dataclasses.field(default=default, metadata={"folder": folder, "among": among})
+
+
 def settings(instance: Any) -> dict[str, Setting]:
     """Every field of a dataclass instance and of the dataclasses in it, flat, in order of declaration."""
     found = {setting.name: setting for setting in _walk(instance)}
@@ -51,6 +58,7 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
     Raises:
         AssentError: a key that is no field (with the nearest one), or a value of the wrong type.
     """
+    instance = _chosen(instance, table, where)
     known = settings(instance)
     for key in table:
         if key not in known:
@@ -94,11 +102,25 @@ def _walk(instance: Any) -> Iterator[Setting]:
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
+            if field.metadata:
+                kinds: Any = Literal[tuple(field.metadata["among"]())]
+                yield Setting(field.name, kinds, kinds, name_of(value), documented.get(field.name, ""), cls)
             yield from _walk(value)
         elif field.init:
             yield Setting(
                 field.name, hints[field.name], limited[field.name], value, documented.get(field.name, ""), cls
             )
+
+
+def _chosen(instance: T, table: Mapping[str, Any], where: str) -> T:
+    """The instance with the plug-ins that the table names, each with its own defaults."""
+    choices = {f.name: f.metadata["folder"] for f in dataclasses.fields(instance) if f.metadata}  # type: ignore[arg-type]
+    for setting in [s for s in _walk(instance) if s.name in choices and s.name in table]:
+        name = _checked(setting, table[setting.name], where)
+        if name != setting.value:
+            made = resolve(choices[setting.name], name)()
+            instance = dataclasses.replace(instance, **{setting.name: made})  # type: ignore[type-var]
+    return instance
 
 
 def _replace(instance: T, values: Mapping[str, Any]) -> T:

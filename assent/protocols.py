@@ -35,7 +35,7 @@ class Reward(Protocol):
     """What a machine finds good."""
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
-        """One number for each response, (N,) float32 on the CPU."""
+        """One number for each response, (N,) float32 on the CPU; or one of each member of an ensemble, (N, members)."""
         ...
 
 

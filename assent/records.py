@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol
+from itertools import combinations, product
+from math import comb
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 Purpose = Literal["train", "evaluate", "gold"]
 
@@ -146,6 +148,47 @@ class Preference:
     """Whether the chosen completion ended by itself: one that was cut has no end token."""
     rejected_finished: bool = True
 
+    @property
+    def preferences(self) -> "tuple[Preference, ...]":
+        """Itself: a ranking is several."""
+        return (self,)
+
+
+class Completion(NamedTuple):
+    """A completion of a prompt, as text."""
+
+    text: str
+    finished: bool = True
+    """Whether it ended by itself: one that was cut has no end token."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Relative currency of several completions: tiers, the best first, equal within a tier."""
+
+    prompt: Prompt
+    tiers: tuple[tuple[Completion, ...], ...]
+    weight: float = 1.0
+    sources: tuple[str, ...] = ()
+
+    @property
+    def preferences(self) -> tuple[Preference, ...]:
+        """Every pair across tiers, each weighted so that a full ranking counts for what it tells."""
+        k = sum(map(len, self.tiers))
+        share = self.weight * independent_pairs(k) / comb(k, 2)
+        return tuple(
+            Preference(
+                self.prompt, better.text, worse.text, 1.0, 0.0, share, self.sources, better.finished, worse.finished
+            )
+            for upper, lower in combinations(self.tiers, 2)
+            for better, worse in product(upper, lower)
+        )
+
+
+def independent_pairs(k: int) -> float:
+    """How many independent comparisons a full ranking of k is worth: 2 sum_{m=2..k} (1 - 1/m), so 2.33 for k = 3."""
+    return 2 * sum(1 - 1 / m for m in range(2, k + 1))
+
 
 @dataclass(frozen=True)
 class Label:
@@ -154,7 +197,7 @@ class Label:
     prompt: Prompt
     completion: str
     value: float
-    """1 approved, 0 disapproved, or a rating."""
+    """1 approved, 0 disapproved, or a rating between."""
     weight: float = 1.0
     sources: tuple[str, ...] = ()
     finished: bool = True
@@ -193,7 +236,7 @@ def prefer(
     )
 
 
-Example = Preference | Label | Imitation
+Example = Preference | Ranked | Label | Imitation
 Metrics = Mapping[str, float]
 
 

@@ -35,8 +35,28 @@ def resolve(folder: str, name: str) -> Any:
     raise AssentError(f"{module.__file__} holds no class named '{wanted}' (in any case of letters): give it one")
 
 
+def name_of(plugin: Any) -> str:
+    """The name of the file in which the class of an instance stands."""
+    return type(plugin).__module__.rpartition(".")[2]
+
+
 def describe(folder: str, name: str) -> str:
     """The first line of a file's docstring, read without importing it."""
     path = ROOT / folder / f"{name}.py"
     path = path if path.exists() else path.with_stem(f"{name}_")
     return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+
+
+@cache
+def takes(name: str) -> str:
+    """Which class of `assent.batch` an objective is called with, read without importing it."""
+    tree = ast.parse((ROOT / "objectives" / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__call__":
+            return ast.unparse(node.args.args[1].annotation or node)
+    base = next(node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom) and _sibling(node))
+    return takes(base.rpartition(".")[2])
+
+
+def _sibling(node: ast.ImportFrom) -> bool:
+    return (node.module or "").startswith("assent.objectives.")

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor
+
 from assent.config import override, table
 from assent.errors import AssentError
+from assent.functional.ensemble import combine, disagreement
 from assent.generation.local import Sampling, sample
 from assent.models.load import Language, load_policy
 from assent.models.tokenization import is_plain
@@ -99,11 +102,17 @@ class RewardModel:
 
     def score(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
         """Scores of finished answers to one prompt; the higher the better."""
+        return combine(self._scores(prompt, answers)).tolist()
+
+    def uncertainty(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
+        """How far the members of an ensemble disagree about each answer: their standard deviation; 0 for one alone."""
+        return disagreement(self._scores(prompt, answers)).tolist()
+
+    def _scores(self, prompt: str | Prompt, answers: Sequence[str]) -> Tensor:
         model = Model.load(self.folder)
         chat = model.language.tokenizer.chat_template is not None
         asked = prompt if isinstance(prompt, Prompt) else Prompt.ask(prompt) if chat else Prompt.plain(prompt)
-        scores: list[float] = model.score([asked] * len(answers), [Response(asked.id, a, "") for a in answers]).tolist()
-        return scores
+        return model.score([asked] * len(answers), [Response(asked.id, a, "") for a in answers])
 
 
 class RLHF:

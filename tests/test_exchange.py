@@ -19,7 +19,19 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.preferences import convert
-from assent.records import Example, Feedback, Imitation, Label, Message, Preference, Prompt, Query, Response
+from assent.records import (
+    Completion,
+    Example,
+    Feedback,
+    Imitation,
+    Label,
+    Message,
+    Preference,
+    Prompt,
+    Query,
+    Ranked,
+    Response,
+)
 from assent.store.database import Store
 from assent.store.exchange import FORMATS, Reading, load, read, write
 
@@ -208,6 +220,18 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
         Preference(PLAIN, " blue", " black"),
     ),
     ("preference-implicit", {"chosen": [USER, REPLY], "rejected": [USER, RIVAL]}, Preference(CHAT, "Blue", "Green")),
+    (
+        "ranking",
+        {"prompt": "The sky is", "completions": [" green", " blue", " grey"], "ranks": [3, 1, 1]},
+        Ranked(PLAIN, ((Completion(" blue"), Completion(" grey")), (Completion(" green"),))),
+    ),
+    (
+        "ranking",
+        {"prompt": [USER], "completions": [[REPLY], [RIVAL]], "ranks": [1, 2.5]},
+        Ranked(CHAT, ((Completion("Blue"),), (Completion("Green"),))),
+    ),
+    ("rating", {"prompt": "The sky is", "completion": " blue", "rating": 4}, Label(PLAIN, " blue", 0.5)),
+    ("rating", {"prompt": [USER], "completion": [REPLY], "rating": 7}, Label(CHAT, "Blue", 1.0)),
     ("unpaired", {"prompt": "The sky is", "completion": " blue", "label": True}, Label(PLAIN, " blue", 1.0)),
     ("unpaired", {"prompt": [USER], "completion": [REPLY], "label": 0}, Label(CHAT, "Blue", 0.0)),
     ("prompt-completion", {"prompt": "The sky is", "completion": " blue"}, Imitation(PLAIN, " blue")),

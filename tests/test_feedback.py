@@ -20,10 +20,23 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.correction import Correction
 from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
-from assent.feedback.ranking import Ranking, independent_pairs
+from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.preferences import convert
-from assent.records import Answer, Example, Feedback, Imitation, Label, Preference, Prompt, Query, Response
+from assent.records import (
+    Answer,
+    Example,
+    Feedback,
+    Imitation,
+    Label,
+    Preference,
+    Prompt,
+    Query,
+    Ranked,
+    Response,
+    independent_pairs,
+)
+from assent.registry import name_of
 
 PROMPT = Prompt.ask("Which is the largest planet?")
 ITEMS = tuple(Response(PROMPT.id, text, "sft") for text in ("Jupiter.", "Saturn.", "Mars.", "The Moon."))
@@ -40,7 +53,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def say(answer: Answer, *items: str, weight: float = 1.0) -> tuple[Example, ...]:
-    query = Query(feedback.kind_of(answer), PROMPT.id, items)
+    query = Query(name_of(answer), PROMPT.id, items)
     return feedback.check(answer, query).examples(query, PROMPT, {item.id: item for item in ITEMS}, "f1", weight)
 
 
@@ -104,7 +117,9 @@ def test_who_cannot_tell_trains_nobody() -> None:
 
 
 def test_a_ranking_with_a_tie_makes_pairs_across_tiers_only() -> None:
-    made = say(Ranking(((A,), (B, C))), A, B, C)
+    (ranked,) = say(Ranking(((A,), (B, C))), A, B, C)
+    assert isinstance(ranked, Ranked) and [len(tier) for tier in ranked.tiers] == [1, 2]
+    made = ranked.preferences
     assert pairs(made) == [("Jupiter.", "Saturn."), ("Jupiter.", "Mars.")]
     assert [each.weight for each in made] == pytest.approx([7 / 9, 7 / 9])  # 2.333 pairs of information over 3 pairs
 
@@ -115,19 +130,23 @@ def test_a_full_ranking_is_worth_fewer_pairs_than_it_makes(k: int, worth: float)
 
 
 def test_the_weights_of_a_full_ranking_add_up_to_what_it_tells() -> None:
-    made = say(Ranking(((D,), (C,), (B,), (A,))), A, B, C, D, weight=0.5)
+    (ranked,) = say(Ranking(((D,), (C,), (B,), (A,))), A, B, C, D, weight=0.5)
+    assert isinstance(ranked, Ranked)
+    made = ranked.preferences
     assert len(made) == 6
     assert sum(each.weight for each in made) == pytest.approx(0.5 * 2 * (1 / 2 + 2 / 3 + 3 / 4))
 
 
 def test_an_item_left_out_of_a_ranking_was_not_judged() -> None:
-    made = say(Ranking(((A,), (B,))), A, B, C)
+    (ranked,) = say(Ranking(((A,), (B,))), A, B, C)
+    assert isinstance(ranked, Ranked)
+    made = ranked.preferences
     assert pairs(made) == [("Jupiter.", "Saturn.")]
     assert made[0].weight == 1.0
 
 
 def test_a_rating_is_the_mean_of_its_axes_in_any_order() -> None:
-    assert say(Rating((("honest", 3), ("helpful", 6))), A) == (Label(PROMPT, "Jupiter.", 4.5, 1.0, ("f1",)),)
+    assert say(Rating((("honest", 3), ("helpful", 6))), A) == (Label(PROMPT, "Jupiter.", 3.5 / 6, 1.0, ("f1",)),)
     assert Rating((("honest", 3), ("helpful", 6))) == Rating((("helpful", 6), ("honest", 3)))
     assert feedback.parse("rating", {"axes": {"helpful": 6}}) == Rating((("helpful", 6),))
 

@@ -255,7 +255,7 @@ def test_tied_tiers_are_not_compared() -> None:
 def test_padding_of_a_ranking_is_never_read() -> None:
     scores = tensor([[2.0, 1.0, NAN]], requires_grad=True)
     mask = tensor([[True, True, False]])
-    loss = kway_loss(scores, tensor([[0, 1, 2]]), mask) + plackett_luce_loss(scores, mask)
+    loss = kway_loss(scores, tensor([[0, 1, 2]]), mask) + plackett_luce_loss(scores, tensor([[0, 1, 2]]), mask)
     loss.sum().backward()
     assert close(loss, [2 * math.log1p(math.exp(-1))])
     assert scores.grad is not None and scores.grad[0, 2] == 0 and scores.grad.isfinite().all()
@@ -263,9 +263,25 @@ def test_padding_of_a_ranking_is_never_read() -> None:
 
 @given(st.lists(scalars, min_size=2, max_size=5))
 def test_plackett_luce_is_a_product_of_choices_from_what_is_left(scores: list[float]) -> None:
-    losses = plackett_luce_loss(tensor([scores], dtype=torch.float64), torch.ones(1, len(scores), dtype=torch.bool))
+    losses = plackett_luce_loss(tensor([scores], dtype=torch.float64), torch.arange(len(scores))[None])
     chance = math.prod(math.exp(s) / sum(map(math.exp, scores[m:])) for m, s in enumerate(scores))
     assert losses.item() == pytest.approx(-math.log(chance), abs=1e-9)
+
+
+def test_equals_in_plackett_luce_are_each_drawn_from_their_whole_tier() -> None:
+    s = [1.0, 0.5, -2.0]
+    one, other = (math.log(sum(map(math.exp, s))) - x for x in s[:2])
+    assert close(plackett_luce_loss(tensor([s]), tensor([[4, 4, 9]])), [one + other])
+    d = 0.7  # a tie of two: what the half-win pays for both sides together
+    both = pair_loss(tensor([d]), tensor([0.5])) * 2
+    assert close(plackett_luce_loss(tensor([[d, 0.0]]), tensor([[0, 0]])), both.tolist())
+
+
+@given(st.permutations(range(5)))
+def test_losses_of_rankings_do_not_depend_on_the_order_of_the_columns(order: list[int]) -> None:
+    scores, tiers = tensor([[2.0, 1, 0, -1, 3]], dtype=torch.float64), tensor([[0, 1, 1, 3, 2]])
+    for loss in (kway_loss, plackett_luce_loss):
+        assert torch.allclose(loss(scores, tiers), loss(scores[:, order], tiers[:, order]))
 
 
 @given(scalars, st.floats(0, 1))

@@ -24,6 +24,7 @@ from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.dpo import DPO
 from assent.objectives.ipo import IPO
 from assent.objectives.kto import KTO
+from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.plackett_luce import PlackettLuce
 from assent.objectives.regression import Regression
@@ -137,10 +138,20 @@ def test_a_tie_pulls_unequal_scores_together() -> None:
 
 
 def test_plackett_luce_of_two_is_bradley_terry() -> None:
-    batch = Rankings(tensor([[1.0, 0], [0, 0], [-2, 1]]), torch.ones(3, 2, dtype=torch.bool), torch.ones(3))
-    loss = PlackettLuce()(batch)
-    assert loss.value.item() == pytest.approx(1.351665, abs=1e-6)
-    assert loss.metrics["accuracy"].item() == pytest.approx(0.5)
+    order, both = tensor([[0, 1]]).expand(3, 2), torch.ones(3, 2, dtype=torch.bool)
+    batch = Rankings(tensor([[1.0, 0], [0, 0], [-2, 1]]), order, both, torch.ones(3))
+    for objective in (PlackettLuce(), KWay()):
+        loss = objective(batch)
+        assert loss.value.item() == pytest.approx(1.351665, abs=1e-6)
+        assert loss.metrics["accuracy"].item() == pytest.approx(0.5)
+
+
+def test_a_long_ranking_counts_for_no_more_than_a_short_one_in_kway() -> None:
+    scores = tensor([[2.0, 1, 0, -1], [0, 0, 0, 0]])
+    tiers, mask = tensor([[0, 1, 2, 3], [0, 1, 0, 0]]), tensor([[True] * 4, [True, True, False, False]])
+    loss = KWay()(Rankings(scores, tiers, mask, tensor([1.0, 3.0])))
+    assert loss.value.item() == pytest.approx((0.207038 + 3 * math.log(2)) / 4, abs=1e-6)
+    assert loss.metrics["accuracy"].item() == pytest.approx((1 + 3 * 0.5) / 4)
 
 
 def test_regression_is_the_mean_squared_miss() -> None:
@@ -263,10 +274,12 @@ def every_case() -> list[tuple[Objective, Batch]]:
     scored = Scores(draw(4), draw(4), p, draw(4).abs(), weight)
     alone = Unpaired(draw(4), draw(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4))
     mask = tensor([[True, True, True], [True, True, False], [True, True, True], [True, True, False]])
+    tiers = tensor([[0, 1, 2], [1, 0, 0], [2, 2, 1], [0, 1, 1]])
     return [
         (CrossEntropy(), Tokens(draw(4), weight)),
         (Regression(), Ratings(draw(4), draw(4), weight)),
-        (PlackettLuce(), Rankings(draw(4, 3), mask, weight)),
+        (PlackettLuce(), Rankings(draw(4, 3), tiers, mask, weight)),
+        (KWay(), Rankings(draw(4, 3), tiers, mask, weight)),
         (KTO(undesirable_weight=1.3), alone),
         *((objective, two) for objective in PAIRED),
         *((objective, scored) for objective in SCORED),
@@ -388,9 +401,10 @@ def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d:
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
     x, one, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
-    ranked = Rankings(torch.stack([x, one, x], 1), tensor([[True, True, False]]), one)
+    ranked = Rankings(torch.stack([x, one, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), one)
     others: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),
+        (KWay(), ranked),
         (Regression(), Ratings(x, 0 * one, one)),
         (KTO(), Unpaired(x, 0 * one, yes, one, -x)),
         (CrossEntropy(), Tokens(-x.abs(), one)),

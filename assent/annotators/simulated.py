@@ -1,8 +1,10 @@
 """Simulated annotators: a documented utility, seen through Bradley-Terry noise, mistakes and ties.
 
 An annotator of sharpness s prefers answer a to b with probability sigmoid(s (u(a) - u(b))); with probability `mistakes`
-a choice is turned round; with probability `ties` a pair of utilities at most a twelfth apart is called a tie.
-Bradley & Terry 1952; mistakes as in Christiano et al. 2017, section 2.2.3 (arXiv:1706.03741).
+a choice is turned round; with probability `ties` a pair of utilities at most a twelfth apart is called a tie. A ranking
+is drawn best first with odds e^(s u), and mistakes and ties befall neighbours in it: of two answers it says the same as
+a comparison. Bradley & Terry 1952, Plackett 1975; mistakes as in Christiano et al. 2017, section 2.2.3
+(arXiv:1706.03741).
 """
 
 import math
@@ -13,6 +15,7 @@ from datetime import datetime
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
+from assent.feedback.ranking import Ranking
 from assent.functional.one_sentence import utility
 from assent.limits import Count
 from assent.records import Feedback, Prompt, Query, Response
@@ -64,15 +67,16 @@ class Simulated:
         seed: int,
         now: datetime,
     ) -> Iterator[Feedback]:
-        """Answer comparisons; each answer follows from the seed and the query alone, whatever was asked before.
+        """Answer comparisons and rankings; each follows from the seed and the query alone, whatever was asked before.
 
         Args:
             prompts, responses: by id, at least those that the queries name.
             now: written on every answer (a simulated annotator has no clock of its own).
         """
         for query in queries:
-            if query.kind != "comparison":
-                raise AssentError(f"simulated annotators answer comparisons, not {query.kind}s")
+            if query.kind not in ("comparison", "ranking"):
+                raise AssentError(f"simulated annotators answer comparisons and rankings, not {query.kind}s")
+            says = _compare if query.kind == "comparison" else _rank
             worth = {item: true_utility(prompts[query.prompt], responses[item]) for item in query.items}
             for name, luck in self._voters(f"{seed} {query.id}"):
                 shown = list(query.items)
@@ -80,7 +84,7 @@ class Simulated:
                 yield Feedback(
                     query=query.id,
                     annotator=f"simulated:{name}",
-                    answer=_compare(shown, [worth[item] for item in shown], PEOPLE[name], luck, self.shuffled),
+                    answer=says(shown, [worth[item] for item in shown], PEOPLE[name], luck, self.shuffled),
                     at=now.isoformat(),
                     seconds=round(luck.lognormvariate(2.0, 0.5), 1),
                     shown=tuple(shown),
@@ -115,3 +119,21 @@ def _compare(
         first = not first
     strength = 1 if abs(gap) < 1 / 6 else 2 if abs(gap) < 1 / 3 else 3
     return Comparison(preferred=shown[0] if first else shown[1], strength=strength)
+
+
+def _rank(shown: Sequence[str], worth: Sequence[float], person: Person, luck: random.Random, shuffled: bool) -> Ranking:
+    if shuffled:
+        return Ranking(tuple((item,) for item in luck.sample(shown, len(shown))))
+    # Utilities plus Gumbel noise fall in the order of Plackett-Luce (Yellott 1977, doi:10.1016/0022-2496(77)90026-8).
+    drawn = [person.sharpness * u - math.log(-math.log(luck.random() or 0.5)) for u in worth]
+    order = sorted(range(len(shown)), key=lambda i: -drawn[i])
+    for i in range(len(order) - 1):
+        if luck.random() < person.mistakes:
+            order[i], order[i + 1] = order[i + 1], order[i]
+    tiers: list[list[int]] = [order[:1]]
+    for i in order[1:]:
+        if abs(worth[i] - worth[tiers[-1][-1]]) < CLOSE and luck.random() < person.ties:
+            tiers[-1].append(i)
+        else:
+            tiers.append([i])
+    return Ranking(tuple(tuple(shown[i] for i in tier) for tier in tiers))

@@ -7,15 +7,10 @@ from typing import Any, cast
 
 from assent.errors import AssentError, did_you_mean
 from assent.records import Answer, Query
-from assent.registry import resolve
+from assent.registry import name_of, resolve
 
 LARGE = 1e30
 """Beyond it float32 may end."""
-
-
-def kind_of(answer: Answer) -> str:
-    """The name of the file in which an answer's class stands."""
-    return type(answer).__module__.rpartition(".")[2]
 
 
 def body(answer: Answer) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def check(answer: Answer, query: Query) -> Answer:
     Raises:
         AssentError: another kind, a wrong number of items in the query, or an item that the query did not show.
     """
-    kind = kind_of(answer)
+    kind = name_of(answer)
     if kind != query.kind:
         raise AssentError(f"query {query.id} asks for a {query.kind}, not for a {kind}")
     if len(query.items) not in answer.takes or len(set(query.items)) < len(query.items):

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations, product
-from math import comb
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Example, Prompt, Query, Response, prefer
+from assent.feedback import demand_number
+from assent.records import Completion, Example, Prompt, Query, Ranked, Response
 
 
 @dataclass(frozen=True)
@@ -16,6 +15,8 @@ class Ranking:
 
     takes: ClassVar[range] = range(2, 1000)
     tiers: tuple[tuple[str, ...], ...]
+    weight: float = 1.0
+    """How much it counts, beside the reliability of who made it."""
 
     def __post_init__(self) -> None:
         tiers = self.tiers
@@ -25,6 +26,7 @@ class Ranking:
             raise AssentError(f"a ranking names items by their ids, not by {self.items!r}")
         if len(set(self.items)) < max(2, len(self.items)):
             raise AssentError(f"a ranking names two items or more, each once, not {tiers!r}")
+        demand_number("weight", self.weight)
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -33,15 +35,6 @@ class Ranking:
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
-        """Every pair across tiers, each weighted so that a full ranking counts for what it tells."""
-        share = weight * independent_pairs(len(self.items)) / comb(len(self.items), 2)
-        return tuple(
-            prefer(prompt, responses[better], responses[worse], share, feedback_id)
-            for upper, lower in combinations(self.tiers, 2)
-            for better, worse in product(upper, lower)
-        )
-
-
-def independent_pairs(k: int) -> float:
-    """How many independent comparisons a full ranking of k is worth: 2 sum_{m=2..k} (1 - 1/m), so 2.33 for k = 3."""
-    return 2 * sum(1 - 1 / m for m in range(2, k + 1))
+        """One ranking of the items that were judged."""
+        tiers = tuple(tuple(Completion(responses[i].text, responses[i].finished) for i in tier) for tier in self.tiers)
+        return (Ranked(prompt, tiers, weight * self.weight, (feedback_id,)),)

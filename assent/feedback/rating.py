@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from assent.errors import AssentError
+from assent.feedback import demand_number
 from assent.records import Example, Label, Prompt, Query, Response
 
 
@@ -15,6 +16,8 @@ class Rating:
 
     takes: ClassVar[range] = range(1, 2)
     axes: tuple[tuple[str, float], ...]
+    weight: float = 1.0
+    """How much it counts, beside the reliability of who gave it."""
 
     def __post_init__(self) -> None:
         pairs = tuple(self.axes.items()) if isinstance(self.axes, Mapping) else self.axes
@@ -27,6 +30,7 @@ class Rating:
                 raise AssentError(f"a rating of '{axis}' is a number from 1 to 7, not {value!r}")
         if len(dict(pairs)) < len(pairs):
             raise AssentError(f"a rating names each axis once, not {', '.join(axis for axis, _ in pairs)}")
+        demand_number("weight", self.weight)
         object.__setattr__(self, "axes", tuple(sorted(pairs)))
 
     @property
@@ -36,7 +40,7 @@ class Rating:
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
-        """One label: the mean over the axes, on the raw scale of 1 to 7."""
-        value = fmean(value for _, value in self.axes)
-        answer = responses[query.items[0]]
+        """One label: the mean over the axes, brought from 1 .. 7 to 0 .. 1."""
+        value = (fmean(value for _, value in self.axes) - 1) / 6
+        answer, weight = responses[query.items[0]], weight * self.weight
         return (Label(prompt, answer.text, value, weight, (feedback_id,), answer.finished),)

@@ -1,4 +1,4 @@
-"""Losses of ordered things: two, K with ties, K in strict order. They take scores and return one loss a row."""
+"""Losses of ordered things: two, or K in tiers. They take scores and return one loss a row."""
 
 import torch
 from torch import Tensor
@@ -32,18 +32,36 @@ def kway_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tens
     """
     mask = torch.ones_like(tiers, dtype=torch.bool) if mask is None else mask
     scores = torch.where(mask, scores, 0.0)
-    pairs = (tiers[:, :, None] < tiers[:, None, :]) & mask[:, :, None] & mask[:, None, :]  # (B, K, K)
+    pairs = _decided(tiers, mask)
     losses = torch.where(pairs, softplus(scores[:, None, :] - scores[:, :, None]), 0.0)
     return losses.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
 
 
-def plackett_luce_loss(scores: Tensor, mask: Tensor) -> Tensor:
-    """-sum_m [s_m - logsumexp(s_m .. s_K)], the likelihood of drawing the row in this order without replacement.
+def plackett_luce_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tensor:
+    """sum_i [logsumexp(s_j of the tiers from i's on) - s_i]: drawing the best first, each time from what is left.
 
-    Args: scores: (B, K), the best first. mask: (B, K) bool, false for padding on the right.
+    Equals are each drawn from all of their tier and below: the approximation of Breslow 1974 (doi:10.2307/2529620),
+    exact where all tiers differ.
+
+    Args: scores: (B, K). tiers: (B, K), the best is the lowest. mask: (B, K) bool, what counts.
     Returns: (B,).
     """
+    mask = torch.ones_like(tiers, dtype=torch.bool) if mask is None else mask
     scores = torch.where(mask, scores, 0.0)
-    remaining = torch.where(mask, scores, torch.finfo(scores.dtype).min / 2)
-    after = remaining.flip(1).logcumsumexp(1).flip(1)
-    return torch.where(mask, after - scores, 0.0).sum(1)
+    itself = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    left = itself | ((tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :])  # (B, K, K) of each row's item
+    remaining = torch.where(left, scores[:, None, :], -torch.inf).logsumexp(2)
+    return torch.where(mask, remaining - scores, 0.0).sum(1)
+
+
+def in_order(scores: Tensor, tiers: Tensor, mask: Tensor) -> Tensor:
+    """The share of a row's pairs of different tiers that the scores order as they do, equals counting half -> (B,)."""
+    scores = torch.where(mask, scores, 0.0).detach()
+    pairs = _decided(tiers, mask)
+    agree = (1 + (scores[:, :, None] - scores[:, None, :]).sign()) / 2
+    return torch.where(pairs, agree, 0.0).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
+
+
+def _decided(tiers: Tensor, mask: Tensor) -> Tensor:
+    """Which item of a row is in a better tier than which other one, (B, K, K) bool."""
+    return (tiers[:, :, None] < tiers[:, None, :]) & mask[:, :, None] & mask[:, None, :]

@@ -27,8 +27,8 @@ def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bo
 
 
 def scores(model: nn.Module, pack: Pack) -> Tensor:
-    """A reward model's score of each branch, read at its last token, (B,) float32, as its head gives it."""
-    found: Tensor = _score(model)(states(model, pack)[pack.last])[:, 0]
+    """A reward model's score of each branch, read at its last token, (B, heads) float32, as its heads give it."""
+    found: Tensor = _score(model)(states(model, pack)[pack.last])
     return found.float()
 
 
@@ -39,9 +39,12 @@ def values(model: nn.Module, pack: Pack) -> Tensor:
 
 
 def standard(model: nn.Module, raw: Tensor) -> Tensor:
-    """Scores shifted and scaled to mean 0 and deviation 1 on the reward model's own training answers."""
-    config = model.config
-    return (raw - float(getattr(config, "reward_mean", 0.0))) / float(getattr(config, "reward_std", 1.0))
+    """Scores (B, heads), each head's shifted and scaled to mean 0 and deviation 1 on its own training answers."""
+    mean, deviation = (
+        torch.tensor(getattr(model.config, name, usual), dtype=raw.dtype, device=raw.device)
+        for name, usual in (("reward_mean", 0.0), ("reward_std", 1.0))
+    )
+    return (raw - mean) / deviation
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,23 +50,27 @@ def load_policy(where: str | Path, dtype: torch.dtype = torch.float32, device: s
 
 
 def load_reward(where: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Language:
-    """Load a scalar reward model: a sequence classifier with one label, whose head is stored with it.
+    """Load a reward model: a sequence classifier with one label, or one for each of its heads, stored with it.
 
     Raises:
         AssentError: as `load_policy`, or a model without such a head.
     """
-    return _reward(where, dtype, device, new=False)
+    return _reward(where, dtype, device)
 
 
 def new_reward(
-    where: str | Path, seed: int, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    where: str | Path,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    heads: int = 1,
 ) -> Language:
-    """A reward model that starts from a policy's body, with a new head whose first scores deviate by about 1/10.
+    """A reward model that starts from a policy's body, with new heads whose first scores deviate by about 1/10.
 
     Published heads are N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325), with scores of deviation 1 to start
     from; on the small data that this is mostly used with, that noise has to be unlearned first.
     """
-    language = _reward(where, dtype, device, new=True)
+    language = _reward(where, dtype, device, heads)
     head = language.model.get_submodule("score")
     weight = head.weight
     assert isinstance(weight, torch.Tensor)
@@ -164,13 +168,16 @@ def locate(where: str | Path) -> str:
     return str(where)
 
 
-def _reward(where: str | Path, dtype: torch.dtype, device: str | torch.device, new: bool) -> Language:
-    from transformers import AutoModelForSequenceClassification
+def _reward(where: str | Path, dtype: torch.dtype, device: str | torch.device, new: int = 0) -> Language:
+    """With so many `new` heads; 0: with those that are stored."""
+    from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+
+    def heads(place: str) -> dict[str, int]:
+        return {"num_labels": new or PreTrainedConfig.get_config_dict(place)[0].get("reward_heads", 1)}
 
     lacking = {HEAD} if new else set[str]()
-    language = _load(AutoModelForSequenceClassification, where, dtype, device, lacking, num_labels=1)
-    if language.model.config.num_labels != 1:
-        raise AssentError(f"{where} has {language.model.config.num_labels} labels; a reward model has one")
+    language = _load(AutoModelForSequenceClassification, where, dtype, device, lacking, heads)
+    language.model.config.reward_heads = language.model.config.num_labels
     return language
 
 
@@ -180,7 +187,7 @@ def _load(
     dtype: torch.dtype,
     device: str | torch.device,
     may_lack: Collection[str] = (),
-    **settings: Any,
+    settings: Callable[[str], dict[str, int]] = lambda place: {},
 ) -> Language:
     from transformers import AutoTokenizer
 
@@ -192,7 +199,7 @@ def _load(
         separate_pad(tokenizer)
         Codec(tokenizer).require(str(where))
         model, found = auto.from_pretrained(
-            place, dtype=dtype, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings
+            place, dtype=dtype, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings(place)
         )
     except AssentError:
         raise

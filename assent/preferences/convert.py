@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from statistics import fmean, pstdev
 from typing import NamedTuple, TypeVar
 
 from assent.errors import AssentError
 from assent.feedback import check
-from assent.records import Example, Feedback, Imitation, Preference, Prompt, Purpose, Query, Response
+from assent.records import Example, Feedback, Imitation, Label, Preference, Prompt, Purpose, Query, Response
 
 Noun = TypeVar("Noun")
 
@@ -69,6 +70,27 @@ def examples(
                 example = replace(example, margin=example.margin + step)
             if example.weight:  # what counts nothing is no example
                 made.append(example)
+    return made
+
+
+def standardised(labels: Iterable[Label], feedback: Iterable[Feedback], train: AbstractSet[str]) -> list[Label]:
+    """Labels in deviations from their annotator's mean, so that severe and mild annotators speak alike.
+
+    Mean and deviation are those of what the annotator said about the prompts of `train`; who said the same of all of
+    them told nothing, and is left out.
+    """
+    who = {event.id: event.annotator for event in feedback}
+    found = list(labels)
+    said: dict[str, list[float]] = {}
+    for label in found:
+        if label.prompt.id in train:
+            said.setdefault(who[label.sources[0]], []).append(label.value)
+    scales = {by: (fmean(values), pstdev(values)) for by, values in said.items()}
+    made: list[Label] = []
+    for label in found:
+        mean, deviation = scales.get(who[label.sources[0]], (0.0, 0.0))
+        if deviation > 0:
+            made.append(replace(label, value=(label.value - mean) / deviation))
     return made
 
 

@@ -1,7 +1,9 @@
-"""A reward model as a reward: the score of a whole answer, in units of what it saw in training."""
+"""A reward model, or an ensemble, as a reward: scores of a whole answer, in units of what each saw in training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +17,35 @@ from assent.training.parts import by_tree
 
 @dataclass(frozen=True)
 class Model:
-    """Scores by a reward model, shifted and scaled to mean 0 and deviation 1 on its own training answers."""
+    """Scores by the heads of one or several reward models.
 
-    language: Language
+    Those of each head are shifted and scaled to mean 0 and deviation 1 on its own training answers.
+    """
+
+    members: tuple[Language, ...]
     tokens_per_pack: int = 2048
 
     @classmethod
-    def load(cls, where: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> "Model":
-        """Load a sequence classifier of one label from a folder or the hub."""
-        return cls(load_reward(where, dtype, device))
+    def load(
+        cls,
+        where: str,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        tokens_per_pack: int = 2048,
+    ) -> "Model":
+        """Load a sequence classifier from a folder or the hub, and the members that lie in folders inside it."""
+        others = sorted(Path(where).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))
+        folders = [Path(where), *(path.parent for path in others)] if others else [where]
+        return cls(tuple(load_reward(folder, dtype, device) for folder in folders), tokens_per_pack)
+
+    @property
+    def language(self) -> Language:
+        """The first member; all speak the same tokens."""
+        return self.members[0]
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
-        """Score responses, (N,) float32. Those of one prompt are scored together if they stand together."""
+        """Score responses, (N, heads of all members) float32; those of a prompt that stand together share it."""
         codec = self.language.codec
         trees: list[Tree] = []
         last = None
@@ -41,7 +59,9 @@ class Model:
         return self.score_trees(trees)
 
     def score_trees(self, trees: Sequence[Tree]) -> Tensor:
-        """Score every branch, (B,) float32 on the CPU, in order."""
-        model = self.language.model
+        """Score every branch, (B, heads of all members) float32 on the CPU, in order."""
+        return torch.cat([self._scores(member.model, trees) for member in self.members], 1)
+
+    def _scores(self, model: Any, trees: Sequence[Tree]) -> Tensor:
         found = by_tree(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
         return standard(model, torch.cat(found))

@@ -11,6 +11,7 @@ import torch
 
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
+from assent.functional.ensemble import combine
 from assent.functional.kl import sequence_kl
 from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
@@ -66,7 +67,7 @@ class Evaluate:
             language = load_policy(run.policy(name), run.dtype, run.device)
             answers[name] = self._answers(run, name, language, held, key)
             distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
-        worth = {name: judge.score(held, answers[name]).tolist() for name in answers}
+        worth = {name: combine(judge.score(held, answers[name])).tolist() for name in answers}
         found: dict[str, Any] = {}
         for name in (against, *policies):
             one = answers[name]
@@ -184,9 +185,9 @@ class Evaluate:
             return {}
         asked, answers = [p for p, _ in rows], [r for _, r in rows]
         with Bar(f"{key}: reward model", 1) as bar:
-            guess = scorer(run, run.key("reward")).score(asked, answers).tolist()
+            guess = combine(scorer(run, run.key("reward")).score(asked, answers)).tolist()
             bar.advance()
-        truth = judge.score(asked, answers).tolist()
+        truth = combine(judge.score(asked, answers)).tolist()
         right: list[float] = []
         clusters: list[str] = []
         by_prompt: dict[str, list[int]] = {}

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from assent.errors import AssentError, did_you_mean
 from assent.preferences.convert import about, examples, split
-from assent.records import Example, Prompt, Purpose
+from assent.records import Example, Preference, Prompt, Purpose, Ranked
 from assent.stages.import_ import KINDS, reasons
 from assent.store.exchange import FORMATS, write
 from assent.store.runs import Run
@@ -24,7 +24,7 @@ class Export:
     file: str = ""
     """Where to write JSON lines; a name that ends in .gz is gzipped."""
     format: str = "preference"
-    """preference, preference-implicit, hh-rlhf, unpaired, prompt-completion, language-modelling,
+    """preference, preference-implicit, hh-rlhf, ranking, rating, unpaired, prompt-completion, language-modelling,
     prompt-only or events."""
     purpose: Purpose = "train"
     """Whose answers: those that were asked for to train, to evaluate, or as gold; events and prompts come whole."""
@@ -72,6 +72,8 @@ class Export:
     def _examples(self, run: Run) -> list[Example]:
         store = run.store
         made = examples(store.feedback(), store.queries(), store.prompts(), store.responses(), purpose=self.purpose)
+        if FORMATS[self.format].holds is Preference:
+            made = [e for one in made for e in (one.preferences if isinstance(one, Ranked) else (one,))]
         return self._kept(run, [(example, about(example)) for example in made])
 
     def _kept(self, run: Run, things: list[tuple[Thing, Prompt]]) -> list[Thing]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from assent.errors import AssentError
 from assent.files import write_atomically
 from assent.preferences.convert import split
-from assent.records import Imitation, Label, Preference, Prompt, Rejected
+from assent.records import Imitation, Label, Preference, Prompt, Ranked, Rejected
 from assent.store.database import Counts
 from assent.store.exchange import Reading, read
 from assent.store.runs import Run
@@ -19,7 +19,7 @@ REASONS = 8
 """Reasons that are shown; the file of rejected rows has them all."""
 PLACES = 3
 """Rows that are named for each reason."""
-KINDS = ((Preference, "preferences"), (Label, "labels"), (Imitation, "demonstrations"))
+KINDS = ((Preference, "preferences"), (Ranked, "rankings"), (Label, "labels"), (Imitation, "demonstrations"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from assent.errors import AssentError
 from assent.models.tokenization import ANSWER, PROBE, Codec, Point, is_plain, separate_pad
 from assent.preferences.convert import examples
-from assent.records import Example, Imitation, Label, Preference, Prompt
+from assent.records import Example, Imitation, Label, Preference, Prompt, Ranked
 from assent.stages.import_ import printable, reasons
 from assent.store.exchange import read
 from assent.store.runs import Run
@@ -195,6 +195,10 @@ def _of_examples(made: Iterable[Example]) -> Iterator[Row]:
             case Preference():
                 yield Row(f"{number} chosen", example.prompt, example.chosen, example.chosen_finished)
                 yield Row(f"{number} rejected", example.prompt, example.rejected, example.rejected_finished)
+            case Ranked():
+                for rank, tier in enumerate(example.tiers, 1):
+                    for text, finished in tier:
+                        yield Row(f"{number} ranked {rank}", example.prompt, text, finished)
             case Label():
                 yield Row(f"{number} labelled {example.value:g}", example.prompt, example.completion, example.finished)
             case Imitation():

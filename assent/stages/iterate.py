@@ -4,20 +4,18 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any
 
 from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
 from assent.limits import Count
-from assent.registry import names, resolve
+from assent.registry import names, resolve, takes
 from assent.store.runs import POLICY_STAGES, Run
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
 HIDDEN = (*FED_BY.values(), "iterate")
 """Files of stages/ that are reached by other names."""
-LOSSES = ("bradley_terry", "cross_entropy", "plackett_luce", "regression")
-"""Objectives that belong to a stage of another name."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,9 @@ def stage(command: str) -> Any:
         AssentError: there is no such command.
     """
     if command in names("objectives"):
-        objective = resolve("objectives", command)
-        batch = get_type_hints(objective.__call__)["batch"].__name__
-        if batch not in FED_BY:
+        if command not in policies():
             raise AssentError(f"'{command}' is the loss of a stage, not a stage; known: {', '.join(commands())}")
-        return replace(resolve("stages", FED_BY[batch])(), objective=objective())
+        return replace(resolve("stages", FED_BY[takes(command)])(), objective=resolve("objectives", command)())
     if command not in names("stages") or command in HIDDEN:
         raise AssentError(f"no stage '{command}'{did_you_mean(command, commands())}")
     return resolve("stages", command)()
@@ -76,9 +72,13 @@ def stage(command: str) -> Any:
 def commands() -> list[str]:
     """Every stage that can be named, in the order of the story."""
     story = ["pretrain", "sft", "generate", "label", "reward"]
-    policies = [name for name in names("objectives") if name not in LOSSES]
     rest = [name for name in names("stages") if name not in (*story, *HIDDEN)]
-    return [*story, *policies, *rest]
+    return [*story, *policies(), *rest]
+
+
+def policies() -> list[str]:
+    """Objectives that improve a policy, each a command of its own name."""
+    return [name for name in names("objectives") if takes(name) in FED_BY]
 
 
 def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:

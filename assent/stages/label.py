@@ -1,18 +1,18 @@
-"""Ask annotators which answers are better: make queries about pairs of answers, and gather what they say."""
+"""Ask annotators which answers are better: make queries about two answers or about all, and gather what they say."""
 
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 from assent.annotators.simulated import Simulated
 from assent.errors import AssentError
 from assent.limits import Count
 from assent.preferences.convert import split
 from assent.protocols import Annotator
-from assent.records import Query, Response
+from assent.records import Purpose, Query, Response
 from assent.store.runs import Run
 from assent.training.batching import chunks
 from assent.training.meter import Bar
@@ -23,10 +23,12 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Label:
-    """Compare pairs of answers to the same prompt."""
+    """Compare answers to the same prompt."""
 
     policy: str = ""
     """The name of the answers to compare, as the store keeps it; empty: those that this round generated."""
+    kind: Literal["comparison", "ranking"] = "comparison"
+    """What is asked: which of two answers is the better, or all answers to a prompt in order."""
     per_prompt: Count = 6
     """Pairs to compare for each prompt, drawn by lot from all pairs of different answers."""
     instruction: str = "Which answer is the better one?"
@@ -54,12 +56,17 @@ class Label:
         return {"queries": asked["train"], "held_out": asked["evaluate"], "prompts": len({q.prompt for q in queries})}
 
     def _queries(self, responses: dict[str, Response], held_out: Collection[str], seed: int) -> Iterator[Query]:
-        """Pairs to compare; those about held-out prompts are for measuring, nothing is trained on them."""
+        """What to ask; queries about held-out prompts are for measuring, nothing is trained on them."""
         about: dict[str, list[str]] = {}
         for response in responses.values():
             about.setdefault(response.prompt, []).append(response.id)
         for prompt, items in about.items():
+            purpose: Purpose = "evaluate" if prompt in held_out else "train"
+            if self.kind == "ranking":
+                if len(items) > 1:
+                    yield Query("ranking", prompt, tuple(items), purpose, self.instruction)
+                continue
             pairs = list(combinations(items, 2))
             random.Random(f"{seed} {prompt}").shuffle(pairs)
             for pair in pairs[: self.per_prompt]:
-                yield Query("comparison", prompt, pair, "evaluate" if prompt in held_out else "train", self.instruction)
+                yield Query("comparison", prompt, pair, purpose, self.instruction)

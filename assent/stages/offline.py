@@ -17,14 +17,17 @@ from assent.models.forward import logprobs
 from assent.models.load import context, load_policy, save
 from assent.objectives.dpo import DPO
 from assent.protocols import Objective
-from assent.stages.reward import comparisons
+from assent.stages.reward import judged
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
-from assent.training.comparisons import Compared, columns, weight
+from assent.training.comparisons import FEEDS, Compared, columns, decided
 from assent.training.loop import read_state, train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
+
+CHOICES = FEEDS["Scores"]._replace(reads=decided)
+"""Ties say nothing of what the policy should do."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Offline:
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), device=run.device)
         codec = language.codec
-        kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)), ties=False)
+        kept, held, too_long = judged(run, codec, min(self.max_tokens, context(language.model)), CHOICES)
         examples, tokens = [*kept, *held], self.training.tokens_per_pack
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
@@ -50,7 +53,7 @@ class Offline:
 
         def loss(model: nn.Module, chosen: list[Compared], part: list[int]) -> Loss:
             some = [chosen[i] for i in part]
-            return self.objective(pairs(model, some, [known[id(c)] for c in some], run.device, weight(chosen)))
+            return self.objective(pairs(model, some, [known[id(c)] for c in some], run.device, CHOICES.weight(chosen)))
 
         def step(number: int) -> dict[str, float]:
             chosen = batch(kept, self.training.batch_size, number, run.seed)

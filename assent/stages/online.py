@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assent.batch import Actions, Rollout
 from assent.errors import AssentError
+from assent.functional.ensemble import combine, disagreement
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
 from assent.limits import Count, Natural, NonNegative
@@ -52,6 +53,10 @@ class Online:
     """Peak learning rate of the value model; 0: that of the policy."""
     value_layers: Natural = 0
     """Layers of the value model that are trained, from the top; 0: all of them."""
+    ensemble: Literal["mean", "minimum", "lower"] = "mean"
+    """Of the members of a reward model: their mean, the least of them, or the mean less `deviations` of theirs."""
+    deviations: NonNegative = 1.0
+    """How many standard deviations of the members `lower` takes off."""
     missing_eos: Literal["lowest", "off"] | float = "lowest"
     """Score of an answer that was cut: the rollout's lowest minus 1, a number, or off: the score it got."""
     sampling: Sampling = Sampling(temperature=0.7)
@@ -166,7 +171,7 @@ class _Worker:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
         rollout = self._draw(asked, number)
         old, reference, entropy, seen = self._look(rollout)
-        scores = self._score(asked, rollout)
+        scores, unsure = self._score(asked, rollout)
         groups = torch.tensor([s.prompt for s in rollout.samples])
         estimate = self.settings.objective.advantages(
             Rollout(rollout.mask, old, reference, scores, groups, seen), self.memory["beta"]
@@ -176,6 +181,7 @@ class _Worker:
             raise AssentError(
                 f"the KL to the reference is {metrics['kl']:.4f} before the first step, not 0: they differ"
             )
+        metrics |= unsure
         metrics["length"] = float(rollout.mask.sum(1).float().mean())
         metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
         drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
@@ -209,18 +215,20 @@ class _Worker:
                 rollout.place(seen, part, packed, values(self.value.model, packed))
         return old, reference, entropy, seen
 
-    def _score(self, asked: list[Prompt], rollout: _Rollout) -> Tensor:
-        """Scores of the answers, (B,), with those that were cut put in their place."""
+    def _score(self, asked: list[Prompt], rollout: _Rollout) -> tuple[Tensor, dict[str, float]]:
+        """Scores of the answers, (B,), with those that were cut put in their place; and how far members disagree."""
         if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
             scores = self.judge.score_trees(rollout.trees)
         else:
             texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in rollout.samples]
             scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
+        unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
+        scores = combine(scores, self.settings.ensemble, self.settings.deviations)
         missing = self.settings.missing_eos
         cut = torch.tensor([not s.finished for s in rollout.samples])
-        if missing == "off":
-            return scores
-        return torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
+        if missing != "off":
+            scores = torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
+        return scores, unsure
 
     def _update(
         self,

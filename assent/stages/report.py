@@ -288,7 +288,9 @@ def _outcome(said: Mapping[str, Any], old: Response, new: Response) -> str:
 def _utilities(judge: str, prompts: Sequence[Prompt], made: Sequence[Response]) -> Sequence[float | None]:
     """What a rule gives each answer; a judge that is a model is not asked again."""
     if judge in names("rewards") and judge != "model" and made:
-        found: list[float] = resolve("rewards", judge)().score(prompts, made).tolist()
+        from assent.functional.ensemble import combine
+
+        found: list[float] = combine(resolve("rewards", judge)().score(prompts, made)).tolist()
         return found
     return [None] * len(made)
 

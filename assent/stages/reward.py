@@ -1,28 +1,36 @@
 """Fit a reward model to comparisons: a scalar head on the policy's body, measured on prompts it was not trained on."""
 
+import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, NamedTuple
 
 import torch
+from scipy.stats import spearmanr
+from torch import Tensor
 
-from assent.batch import Loss, Scores
+from assent.batch import Loss
+from assent.config import plugin
 from assent.errors import AssentError, did_you_mean
+from assent.functional.ensemble import combine, disagreement
 from assent.functional.statistics import accuracy
 from assent.limits import Count
 from assent.models.attention import pack
-from assent.models.forward import scores
-from assent.models.load import context, load_reward, new_reward, save
+from assent.models.forward import scores, standard
+from assent.models.load import Language, context, load_reward, new_reward, save
 from assent.models.tokenization import Codec
 from assent.objectives.bradley_terry import BradleyTerry
-from assent.preferences.convert import examples, split
+from assent.preferences.convert import examples, split, standardised
+from assent.protocols import Objective
 from assent.protocols import Reward as Scorer
-from assent.records import Preference, Purpose
-from assent.registry import names, resolve
+from assent.records import Label, Preference, Purpose, Ranked
+from assent.registry import name_of, names, resolve, takes
 from assent.rewards.model import Model
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
-from assent.training.comparisons import Compared, columns, compare, weight
+from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
 from assent.training.loop import train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
@@ -32,66 +40,146 @@ PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
 """Answers to queries about held-out prompts are for evaluation; imported ones were all asked for training."""
 
 
+class Material(NamedTuple):
+    """What was said of the run's answers, as trees."""
+
+    kept: list[Compared]
+    held: list[Compared]
+    too_long: int
+
+
 @dataclass(frozen=True)
 class Reward:
-    """Train a reward model on the comparisons and rankings of the run."""
+    """Train a reward model on what was said of the run's answers."""
 
     policy: str = ""
     """Whose body it starts from: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
     max_tokens: Count = 1024
-    """Pairs with a longer side (prompt and completion) are left out and counted."""
-    objective: BradleyTerry = BradleyTerry()
+    """Answers that are longer, with their prompt, are left out, and what was said of them is counted."""
+    heads: Count = 1
+    """Ensemble of so many heads on one body, each with first weights and a bootstrap sample of prompts of its own."""
+    members: Count = 1
+    """Ensemble of so many whole models, one after another, each also with its own order of prompts."""
+    objective: Objective[Any] = plugin(
+        "objectives", BradleyTerry(), lambda: [name for name in names("objectives") if takes(name) in FEEDS]
+    )
+    """What it learns from: choices (bradley_terry), whole rankings (kway, plackett_luce), or ratings (regression)."""
     training: Training = Training(lr=9e-6, tokens_per_pack=1024)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = new_reward(run.policy(self.policy or run.base), run.seed, device=run.device)
-        codec = language.codec
-        kept, held, too_long = comparisons(run, codec, min(self.max_tokens, context(language.model)))
-        steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
+        if self.members == 1:
+            trainee, material = self._fit(run, key, 0)
+            result = self._measure(run, key, [trainee.language], material)
+            save(trainee.finished(), run.folder / key)
+            return result
+        apart = [run.folder / "state" / key / f"member-{member + 1}" for member in range(self.members)]
+        for member, folder in enumerate(apart):
+            if not (folder / "config.json").exists():
+                save(self._fit(run, f"{key}/{member + 1}", member)[0].finished(), folder)
+        models = [load_reward(folder, run.dtype, run.device) for folder in apart]
+        result = self._measure(run, key, models, self._material(run, models[0]))
+        _assemble(apart, run.folder / key)
+        return result
+
+    def _fit(self, run: Run, name: str, member: int) -> tuple[Trainee, Material]:
+        """Train one model, and keep the scale of its scores in its own configuration."""
+        seed = run.seed + 1_000_003 * member
+        language = new_reward(run.policy(self.policy or run.base), seed, device=run.device, heads=self.heads)
+        material = self._material(run, language)
+        examples = self._views(material.kept, seed)
+        steps = steps_of(len(examples), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
 
         def step(number: int) -> dict[str, float]:
-            chosen = batch(kept, self.training.batch_size, number, run.seed)
-            total = weight(chosen)
+            chosen = batch(examples, self.training.batch_size, number, seed)
+            totals = [self._feed.weight(views[head] for views in chosen) for head in range(self.heads)]
 
             def loss(part: list[int]) -> Loss:
-                return self._loss(trainee.model, [chosen[i] for i in part], run.device, total)
+                some = [chosen[i] for i in part]
+                scored = scores(trainee.model, pack([views[0].tree for views in some]).to(run.device))  # (N, heads)
+                return self._loss(scored, some, totals)
 
-            return descend(trainee, number, [c.tree for c in chosen], loss)
+            return descend(trainee, number, [views[0].tree for views in chosen], loss)
 
-        train(run.folder, key, {"reward": trainee}, steps, step, self.training.save_every)
-        result = self._measure(run, trainee.model, held, kept, key)
-        save(trainee.finished(), run.folder / key)
-        return {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long} | result
+        train(run.folder, name, {"reward": trainee}, steps, step, self.training.save_every)
+        some = material.kept[:64]
+        seen = torch.cat(
+            score_all(trainee.language, some, self.training.tokens_per_pack, f"{name}: scale")
+        )  # (N, heads)
+        if not bool(seen.isfinite().all()) or bool((seen.std(0) == 0).any()):
+            raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
+        config: Any = trainee.model.config
+        config.reward_mean, config.reward_std = seen.mean(0).tolist(), seen.std(0).tolist()
+        return trainee, material
 
-    def _loss(self, model: torch.nn.Module, chosen: list[Compared], device: torch.device, total: float) -> Loss:
-        scored = scores(model, pack([c.tree for c in chosen]).to(device))
-        rows = columns(chosen, device)
-        return self.objective(
-            Scores(scored[rows.chosen], scored[rows.rejected], rows.p_chosen, rows.margin, rows.weight, total)
-        )
+    @property
+    def _feed(self) -> Feed:
+        return FEEDS[takes(name_of(self.objective))]
+
+    def _material(self, run: Run, language: Language) -> Material:
+        return judged(run, language.codec, min(self.max_tokens, context(language.model)), self._feed)
+
+    def _views(self, kept: list[Compared], seed: int) -> list[tuple[Compared, ...]]:
+        """Each example as each head is to see it; alone, a model sees every example once."""
+        if self.heads == self.members == 1:
+            return [(example,) for example in kept]
+        draws = [Counter(Random(f"{seed} {head}").choices(range(len(kept)), k=len(kept))) for head in range(self.heads)]
+        views = [tuple(example.times(draw[i]) for draw in draws) for i, example in enumerate(kept)]
+        return [view for i, view in enumerate(views) if any(draw[i] for draw in draws)]
+
+    def _loss(self, scored: Tensor, some: list[tuple[Compared, ...]], totals: list[float]) -> Loss:
+        """Mean over the heads of the loss of each; scored is (N, heads)."""
+        value, metrics = scored.sum() * 0, dict[str, Tensor]()
+        for head, total in enumerate(totals):
+            if total:
+                part = self.objective(self._feed.batch(scored[:, head], [views[head] for views in some], total))
+                value = value + part.value / self.heads
+                for name, metric in part.metrics.items():
+                    metrics[name] = metrics.get(name, torch.zeros(())) + metric.cpu() / self.heads
+        return Loss(value, metrics)
 
     @torch.no_grad()
-    def _measure(self, run: Run, model: Any, held: list[Compared], kept: list[Compared], key: str) -> dict[str, Any]:
-        """Held-out accuracy on decided pairs, and the scale of the scores (kept in the model's own configuration)."""
-        scale = score_all(model, kept[:64], run.device, self.training.tokens_per_pack, f"{key}: scale")
-        seen = torch.cat(scale)
-        if not bool(seen.isfinite().all()) or float(seen.std()) == 0:
-            raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
-        model.config.reward_mean, model.config.reward_std = float(seen.mean()), float(seen.std())
+    def _measure(self, run: Run, key: str, models: list[Language], material: Material) -> dict[str, Any]:
+        """Held-out accuracy on decided pairs, or rank correlation with ratings, by the mean of all members."""
+        kept, held, too_long = material
+        counts = {self._feed.noun: sum(len(self._feed.said(c)) for c in kept), "prompts": len(kept)}
+        found: dict[str, Any] = {**counts, "too_long": too_long}
+        tokens, about = self.training.tokens_per_pack, f"{key}: held-out"
+        each = [[standard(m.model, s) for s in score_all(m, held, tokens, about)] for m in models]
+        scored = [torch.cat(columns, 1) for columns in zip(*each, strict=True)]  # (K, members) a tree
+        if scored and scored[0].shape[1] > 1:
+            found["disagreement"] = float(disagreement(torch.cat(scored)).mean())
         right: list[float] = []
-        about: list[str] = []
-        scored = score_all(model, held, run.device, self.training.tokens_per_pack, f"{key}: held-out")
-        for example, values in zip(held, scored, strict=True):
+        prompts: list[str] = []
+        rated: list[tuple[float, float]] = []
+        for example, columns in zip(held, scored, strict=True):
+            values = combine(columns)
+            rated += [(float(values[r.branch]), r.value) for r in example.ratings]
             for pair in example.pairs:
                 if pair.p_chosen != 0.5:
                     gap = float(values[pair.chosen] - values[pair.rejected]) * (1 if pair.p_chosen > 0.5 else -1)
                     right.append(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0)
-                    about.append(example.prompt)
-        if not right:
-            return {}
-        measured = accuracy(right, about)
-        return {"accuracy": measured.rate, "low": measured.low, "high": measured.high, "n": measured.n}
+                    prompts.append(example.prompt)
+        if len({value for _, value in rated}) > 1:
+            found |= {"spearman": float(spearmanr(*zip(*rated, strict=True)).statistic), "n": len(rated)}
+        if right:
+            measured = accuracy(right, prompts)
+            found |= {"accuracy": measured.rate, "low": measured.low, "high": measured.high, "n": measured.n}
+        return found
+
+
+def _assemble(members: list[Path], folder: Path) -> None:
+    """One checkpoint of several: the first, with the others in folders inside it; complete or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(members[0], partial)
+        for member in members[1:]:
+            shutil.copytree(member, partial / member.name)
+    except (OSError, shutil.Error) as error:
+        raise AssentError(f"cannot write {folder}: {error}") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
@@ -106,43 +194,37 @@ def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
         return made
     if "/" not in name and name not in run.models and not Path(name).is_dir():
         raise AssentError(f"no reward '{name}'{did_you_mean(name, [*files, *run.models])}")
-    return Model(load_reward(run.policy(name), run.dtype, run.device), tokens_per_pack)
+    return Model.load(run.policy(name), run.dtype, run.device, tokens_per_pack)
 
 
-def comparisons(
-    run: Run, codec: Codec, max_tokens: int, ties: bool = True
-) -> tuple[list[Compared], list[Compared], int]:
-    """The run's comparisons as trees: (to train on, held out, how many pairs were too long).
-
-    Args:
-        ties: whether pairs that nobody preferred a side of come along.
+def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
+    """What was said of the run's answers, to train on and held out, and how much of it was too long.
 
     Raises:
-        AssentError: there are none.
+        AssentError: there is nothing that the feed reads.
     """
-    store = run.store
-    prompts = list(store.prompts())
-    queries, responses = list(store.queries()), list(store.responses())
-    said = [event for event in store.feedback() if not event.annotator.startswith("judge:")]
-    made = [e for purpose in PURPOSES for e in examples(said, queries, prompts, responses, purpose=purpose)]
-    preferences = [p for p in made if isinstance(p, Preference) and (ties or p.p_chosen != 0.5)]
-    if not preferences:
-        raise AssentError(
-            f"{run.folder} holds no comparisons: 'assent label' makes some, 'assent import' reads a file of them"
-        )
+    prompts = list(run.store.prompts())
     sides = split(prompts, run.setup.held_out)
-    kept, long_kept = compare((p for p in preferences if p.prompt.id in sides.train), codec, max_tokens)
-    held, long_held = compare((p for p in preferences if p.prompt.id in sides.held_out), codec, max_tokens)
+    said = [event for event in run.store.feedback() if not event.annotator.startswith("judge:")]
+    queries, responses = list(run.store.queries()), list(run.store.responses())
+    made = [e for purpose in PURPOSES for e in examples(said, queries, prompts, responses, purpose=purpose)]
+    judgements: list[Judgement] = [e for e in made if isinstance(e, Preference | Ranked) and feed.reads(e)]
+    judgements += standardised((e for e in made if isinstance(e, Label) and feed.reads(e)), said, sides.train)
+    kept, long_kept = compare((j for j in judgements if j.prompt.id in sides.train), codec, max_tokens)
+    held, long_held = compare((j for j in judgements if j.prompt.id in sides.held_out), codec, max_tokens)
     if not kept:
+        noun = "comparisons" if feed.noun == "pairs" else feed.noun
         raise AssentError(
-            f"all comparisons of {run.folder} are about held-out prompts: take another --run with a lower --held-out"
+            f"all {noun} of {run.folder} are about held-out prompts: take another --run with a lower --held-out"
+            if held
+            else f"{run.folder} holds no {noun}: 'assent label' makes some, 'assent import' reads a file of them"
         )
-    return kept, held, long_kept + long_held
+    return Material(kept, held, long_kept + long_held)
 
 
 @torch.no_grad()
-def score_all(model: Any, examples: list[Compared], device: torch.device, tokens: int, name: str) -> list[torch.Tensor]:
-    """The score of every completion, a tensor (K,) for each example."""
+def score_all(language: Language, examples: list[Compared], tokens: int, name: str) -> list[Tensor]:
+    """The scores of every completion as the heads give them, a tensor (K, heads) for each example."""
+    model, trees = language.model, [example.tree for example in examples]
     with Bar(name, len(examples)) as bar:
-        trees = [example.tree for example in examples]
-        return by_tree(trees, tokens, lambda some: scores(model, pack(some).to(device)), bar.advance)
+        return by_tree(trees, tokens, lambda some: scores(model, pack(some).to(model.device)), bar.advance)

@@ -17,7 +17,7 @@ from assent.models.tokenization import Codec
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
 from assent.protocols import Objective
-from assent.records import Label, Preference, Prompt
+from assent.records import Label, Preference, Prompt, Ranked
 from assent.stages.offline import branch_sums, reference_sums
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
@@ -124,22 +124,21 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     about: dict[str, Prompt] = {}
     too_long = 0
     for example in examples(store.feedback(), store.queries(), prompts, store.responses()):
-        sides: list[tuple[str, bool, bool]] = []
+        sides: list[tuple[str, bool, bool, float]] = []
         if isinstance(example, Label) and example.value in (0.0, 1.0):
-            sides = [(example.completion, example.finished, example.value == 1.0)]
-        elif isinstance(example, Preference) and example.p_chosen != 0.5:
-            won = example.p_chosen > 0.5
-            sides = [
-                (example.chosen, example.chosen_finished, won),
-                (example.rejected, example.rejected_finished, not won),
-            ]
-        for text, ended, good in sides:
+            sides = [(example.completion, example.finished, example.value == 1.0, example.weight)]
+        for p in example.preferences if isinstance(example, Preference | Ranked) else ():
+            won = p.p_chosen > 0.5
+            if p.p_chosen != 0.5:
+                sides.append((p.chosen, p.chosen_finished, won, p.weight))
+                sides.append((p.rejected, p.rejected_finished, not won, p.weight))
+        for text, ended, good, weight in sides:
             prompt, completion = codec.encode(example.prompt, text, ended)
             if len(prompt) + len(completion) > max_tokens:
                 too_long += 1
                 continue
             about[example.prompt.id] = example.prompt
-            said.setdefault(example.prompt.id, {}).setdefault(completion, []).append((good, example.weight))
+            said.setdefault(example.prompt.id, {}).setdefault(completion, []).append((good, weight))
     held_ids = split(prompts, run.setup.held_out).held_out
     kept: list[Judged] = []
     held: list[Judged] = []

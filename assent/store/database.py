@@ -18,8 +18,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from assent.errors import AssentError
-from assent.feedback import body, check, kind_of, parse
+from assent.feedback import body, check, parse
 from assent.records import Feedback, Message, Prompt, Purpose, Query, Response
+from assent.registry import name_of
 from assent.store import schema
 
 BATCH = 5_000
@@ -385,7 +386,7 @@ def _event_row(event: Feedback) -> Values:
         "id": event.id,
         "query": event.query,
         "annotator": event.annotator,
-        "kind": kind_of(event.answer),
+        "kind": name_of(event.answer),
         "answer": body(event.answer),
         "at": event.at,
         "seconds": float(event.seconds),

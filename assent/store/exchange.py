@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import re
 import zlib
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.feedback import body, check, kind_of, parse
+from assent.feedback import body, check, parse
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
+from assent.feedback.ranking import Ranking
+from assent.feedback.rating import Rating
 from assent.records import (
+    Completion,
     Example,
     Feedback,
     Imitation,
@@ -27,10 +31,12 @@ from assent.records import (
     Prompt,
     Purpose,
     Query,
+    Ranked,
     Rejected,
     Response,
     content_id,
 )
+from assent.registry import name_of
 from assent.store.database import Store
 
 Row = Mapping[str, Any]
@@ -121,8 +127,10 @@ def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
     for number, thing in enumerate(things, 1):
         if isinstance(thing, Preference) and thing.chosen == thing.rejected:
             raise AssentError(f"example {number} prefers a completion to itself: {thing.chosen[:60]!r}")
-        if isinstance(thing, Label) and thing.value not in (0, 1):
-            raise AssentError(f"example {number} is a rating of {thing.value:g}, neither approved (1) nor not (0)")
+        if isinstance(thing, Label) and not 0 <= thing.value <= 1:
+            raise AssentError(
+                f"example {number} is a label of {thing.value:g}, not from 0 (disapproved) to 1 (approved)"
+            )
     return _keep(_reading("examples", things, source, [], len(things)), store)
 
 
@@ -262,7 +270,7 @@ def _reading(
         prompt = prompts.setdefault(prompt.id, replace(prompt, source=source))
         if isinstance(thing, Prompt):
             continue
-        items, query, event = _testimony(replace(thing, prompt=prompt), f"imported:{source}", seen)
+        items, query, event = _testimony(replace(thing, prompt=prompt), f"imported:{source}", seen, format)
         responses.update((item.id, item) for item in items)
         queries[query.id] = query
         feedback.append(event)
@@ -271,10 +279,10 @@ def _reading(
     return Reading(format, tuple(examples), *nouns, tuple(rejected), rows)
 
 
-def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Response], Query, Feedback]:
+def _testimony(example: Example, who: str, seen: Counter[str], format: str) -> tuple[list[Response], Query, Feedback]:
     """The responses, question and answer that an imported example stands for; equal rows make several events."""
     prompt, weight = example.prompt.id, float(example.weight)
-    answer: Comparison | Approval | Demonstration
+    answer: Comparison | Ranking | Approval | Rating | Demonstration
     match example:
         case Preference():
             items = [
@@ -286,13 +294,18 @@ def _testimony(example: Example, who: str, seen: Counter[str]) -> tuple[list[Res
                 answer = Comparison(verdict="tie", weight=weight)  # equals have no margin
             else:
                 answer = Comparison(items[p < 0.5].id, certainty=max(p, 1 - p), margin=margin, weight=weight)
+        case Ranked():
+            tiers = [[Response(prompt, text, who, finished) for text, finished in tier] for tier in example.tiers]
+            items = [item for tier in tiers for item in tier]
+            answer = Ranking(tuple(tuple(item.id for item in tier) for tier in tiers), weight)
         case Label():
             items = [Response(prompt, example.completion, who, example.finished)]
-            answer = Approval(bool(example.value), weight)
+            rated = format == "rating" or example.value not in (0, 1)
+            answer = Rating((("overall", _stars(example)),), weight) if rated else Approval(bool(example.value), weight)
         case Imitation():
             items, answer = [], Demonstration(example.completion, weight)
     # In the order of their ids: the order of the file would tell which is the better.
-    query = Query(kind_of(answer), prompt, tuple(sorted(item.id for item in items)))
+    query = Query(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
     told = content_id("imported", who, query.id, body(answer))
     seen[told] += 1
     event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=content_id(told, seen[told]))
@@ -514,6 +527,27 @@ def _encode_transcript(pair: Preference) -> Row:
     return {**sides, **_soft(pair)}
 
 
+def _decode_ranking(row: Row) -> Ranked:
+    prompt, texts, ranks = _prompt(row), _get(row, "completions"), _get(row, "ranks")
+    if not isinstance(texts, list) or not isinstance(ranks, list) or not len(texts) == len(ranks) > 1:
+        raise AssentError("'completions' and 'ranks' are not two lists of one length, of two or more")
+    if not all(type(rank) in (int, float) and math.isfinite(rank) for rank in ranks):
+        raise AssentError(f"'ranks' are {ranks!r}, not numbers")
+    said = [_reply({"completions": text}, "completions", prompt) for text in texts]
+    if len(set(said)) < len(said):
+        raise AssentError("identical replies")
+    placed = list(zip(said, ranks, strict=True))
+    tiers = [[Completion(text) for text, rank in placed if rank == tier] for tier in sorted(set(ranks))]
+    return Ranked(prompt, tuple(map(tuple, tiers)), _weight(row))
+
+
+def _encode_ranking(ranked: Ranked) -> Row:
+    placed = [(text.text, rank) for rank, tier in enumerate(ranked.tiers, 1) for text in tier]
+    texts = [_turn(ranked.prompt, text) for text, _ in placed]
+    sides = {"completions": texts, "ranks": [rank for _, rank in placed]}
+    return {"prompt": _content(ranked.prompt), **sides, **_weighed(ranked)}
+
+
 # Labels, imitation, prompts
 
 
@@ -529,6 +563,23 @@ def _encode_unpaired(label: Label) -> Row:
         raise AssentError(f"a rating of {label.value:g}, which is neither true nor false")
     sides = {"prompt": _content(label.prompt), "completion": _turn(label.prompt, label.completion)}
     return {**sides, "label": bool(label.value), **_weighed(label)}
+
+
+def _decode_rating(row: Row) -> Label:
+    prompt, rating = _prompt(row), _number(row, "rating", math.nan)
+    if not 1 <= rating <= 7:
+        raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7")
+    return Label(prompt, _reply(row, "completion", prompt), (rating - 1) / 6, _weight(row))
+
+
+def _encode_rating(label: Label) -> Row:
+    sides = {"prompt": _content(label.prompt), "completion": _turn(label.prompt, label.completion)}
+    return {**sides, "rating": _stars(label), **_weighed(label)}
+
+
+def _stars(label: Label) -> float:
+    """A label as a rating from 1 to 7."""
+    return round(1 + 6 * label.value, 9)
 
 
 def _decode_completion(row: Row) -> Imitation:
@@ -574,6 +625,8 @@ FORMATS: dict[str, Format] = {
     ),
     "preference": Format(_has("prompt", "chosen", "rejected"), _decode_explicit, _encode_explicit, Preference),
     "preference-implicit": Format(_has("chosen", "rejected"), _decode_implicit, _encode_implicit, Preference),
+    "ranking": Format(_has("prompt", "completions", "ranks"), _decode_ranking, _encode_ranking, Ranked),
+    "rating": Format(_has("prompt", "completion", "rating"), _decode_rating, _encode_rating, Label),
     "unpaired": Format(_has("prompt", "completion", "label"), _decode_unpaired, _encode_unpaired, Label),
     "prompt-completion": Format(_has("prompt", "completion"), _decode_completion, _encode_completion, Imitation),
     "language-modelling": Format(
@@ -592,7 +645,7 @@ def _event_rows(store: Store) -> Iterator[Row]:
     for thing in things:
         values = asdict(thing)
         if isinstance(thing, Feedback):
-            values |= {"kind": kind_of(thing.answer), "answer": body(thing.answer)}
+            values |= {"kind": name_of(thing.answer), "answer": body(thing.answer)}
         yield {"record": type(thing).__name__.lower(), "id": thing.id, **values}
 
 

@@ -217,7 +217,8 @@ class Run:
     def _metrics(self, key: str, mine: bool) -> list[str]:
         path = self.folder / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [line for line in lines if line.startswith(f'{{"stage": "{key}",') == mine]
+        own = f'{{"stage": "{key}",', f'{{"stage": "{key}/'  # and of the members of an ensemble
+        return [line for line in lines if line.startswith(own) == mine]
 
     def policy(self, name: str) -> str:
         """Where a policy lies: `start`, a finished stage of this run, or else a folder or hub id as given.

@@ -1,0 +1,22 @@
+"""K-way comparison: a ranking of K completions is one example, the mean over its pairs of different tiers.
+
+    L = -1 / |P| sum_{(i, j) in P} log s(r_i - r_j),   P: pairs with i in the better tier; C(K, 2) of them without ties
+
+Ouyang et al. 2022 (InstructGPT), section 3.5, eq. 1 (arXiv:2203.02155): pairs of one ranking are so alike that a model
+which meets them one by one overfits. Each ranking counts the same, however long; with K = 2 it is Bradley-Terry.
+"""
+
+from dataclasses import dataclass
+
+from assent.batch import Loss, Rankings
+from assent.functional.ranking import in_order, kway_loss
+
+
+@dataclass(frozen=True)
+class KWay:
+    """Mean Bradley-Terry loss of a ranking's pairs."""
+
+    def __call__(self, batch: Rankings) -> Loss:
+        loss = batch.mean(kway_loss(batch.scores, batch.tiers, batch.mask))
+        accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
+        return Loss(loss, {"loss": loss.detach(), "accuracy": accuracy})

@@ -1,0 +1,202 @@
+"""From what people say of several answers at once to one element of a batch: rankings with ties, and ratings."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from assent.annotators.simulated import PEOPLE, Simulated
+from assent.cli import main
+from assent.errors import AssentError
+from assent.feedback.ranking import Ranking
+from assent.feedback.rating import Rating
+from assent.functional.ranking import kway_loss, plackett_luce_loss
+from assent.models.attention import pack
+from assent.models.forward import scores
+from assent.models.load import Language, load_reward, new_reward
+from assent.preferences.convert import standardised
+from assent.records import Completion, Feedback, Label, Preference, Prompt, Query, Ranked, Response
+from assent.store.exchange import read, write
+from assent.training.comparisons import FEEDS, MOST_BRANCHES, compare
+from assent.training.meter import read as metrics_of
+
+ABOUT = Prompt.ask("Which planet is the largest?")
+TEXTS = [Completion(text) for text in ("Jupiter.", "It is Jupiter, by far.", "Saturn.", "A large one, I think.")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def language(folder: Path) -> Language:
+    return new_reward(folder, seed=0)
+
+
+def by_hand(language: Language, text: Completion) -> torch.Tensor:
+    """The score of one answer by transformers alone: one row, padded by nothing."""
+    encoded = language.codec.encode(ABOUT, text.text, text.finished)
+    ids = torch.tensor([[*encoded.prompt, *encoded.completion]])
+    found: torch.Tensor = language.model(input_ids=ids).logits[0, 0]
+    return found
+
+
+def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: Language) -> None:
+    a, b, c, d = TEXTS
+    trees, too_long = compare([Ranked(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
+    (tree,) = trees
+    assert too_long == 0 and len(tree.tree.branches) == 4 and len(tree.pairs) == 5
+    assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
+    assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.branches))
+    scored = scores(language.model, pack([tree.tree]))[:, 0]
+    batch = FEEDS["Rankings"].batch(scored, trees, 2.0)
+    alone = torch.stack([by_hand(language, text) for text in TEXTS])[None]
+    tiers = torch.tensor([[0, 1, 1, 2]])
+    for loss in (kway_loss, plackett_luce_loss):
+        assert torch.allclose(loss(batch.scores, batch.tiers, batch.mask), loss(alone, tiers), atol=1e-5)
+
+
+def test_rankings_of_several_sizes_stand_in_one_batch(language: Language) -> None:
+    a, b, c, d = TEXTS
+    other = Prompt.ask("Which planet is the smallest?")
+    told = [Ranked(ABOUT, ((a,), (b,), (c,), (d,))), Ranked(other, ((b,), (c,)), 3.0), Ranked(ABOUT, ((d,), (a,)))]
+    trees, _ = compare(told, language.codec, 256)
+    assert [len(tree.tree.branches) for tree in trees] == [4, 2]
+    batch = FEEDS["Rankings"].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
+    assert batch.mask.sum(1).tolist() == [4, 2, 2] and batch.weight.tolist() == [1.0, 1.0, 3.0]
+    # the second ranking of the first prompt names its last answer first
+    assert batch.scores[1, 0] == batch.scores[0, 3] and batch.scores[1, 1] == batch.scores[0, 0]
+
+
+def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: Language) -> None:
+    sure = Preference(ABOUT, "Jupiter.", "Saturn.")
+    told = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
+    (tree,), _ = compare(told, language.codec, 256)
+    assert [(r.branches, r.tiers, r.weight) for r in tree.rankings] == [
+        ((0, 1), (0, 1), 1.0),
+        ((0, 1), (0, 1), 0.75),
+        ((1, 0), (0, 1), 0.25),
+    ]
+
+
+def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: Language) -> None:
+    long = Completion("very " * 200)
+    told = [Ranked(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
+    (tree,), too_long = compare(told, language.codec, 100)
+    assert too_long == 2 and len(tree.tree.branches) == 2 and tree.rankings[0].tiers == (0, 2)
+    with pytest.raises(AssentError, match="all 1 pairs are longer than 100 tokens"):
+        compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100)
+
+
+def test_a_ranking_is_never_split_over_trees(language: Language) -> None:
+    many = [Completion(f"Answer number {i}.") for i in range(2 * MOST_BRANCHES)]
+    told = [Ranked(ABOUT, tuple((text,) for text in many[:20])), Ranked(ABOUT, ((many[21],), (many[22],)))]
+    trees, _ = compare(told, language.codec, 256)
+    assert [len(tree.tree.branches) for tree in trees] == [20, 2]
+
+
+def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
+    values = {"mild": (0.8, 1.0, 0.9), "severe": (0.0, 0.4, 0.2), "bored": (0.5, 0.5, 0.5)}
+    labels, events = [], []
+    for who, said in values.items():
+        for i, value in enumerate(said):
+            event = Feedback("q", who, Rating((("overall", 4),)), "2026-01-01T00:00:00Z", id=f"{who}{i}")
+            events.append(event)
+            labels.append(Label(Prompt.ask(f"Question {i}?"), "An answer.", value, sources=(event.id,)))
+    train = {Prompt.ask(f"Question {i}?").id for i in range(2)}
+    made = standardised(labels, events, train)
+    assert [label.value for label in made] == pytest.approx([-1, 1, 0, -1, 1, 0])  # the third by the first two's scale
+
+
+@pytest.mark.parametrize("kind", ["ranking", "rating"])
+def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_path: Path) -> None:
+    rows = {
+        "ranking": {"prompt": "Once", "completions": [" a", " b", " c"], "ranks": [2, 1, 2], "weight": 2.0},
+        "rating": {"prompt": "Once", "completion": " a", "rating": 4.0},
+    }
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(rows[kind]) + "\n")
+    reading = read(file)
+    assert reading.format == kind and not reading.rejected
+    write(reading.examples, tmp_path / "back.jsonl", kind)
+    back = json.loads((tmp_path / "back.jsonl").read_text())
+    assert read(tmp_path / "back.jsonl").feedback[0].answer == reading.feedback[0].answer
+    if kind == "ranking":
+        assert isinstance(reading.feedback[0].answer, Ranking)
+        assert [back["completions"], back["ranks"]] == [[" b", " a", " c"], [1, 2, 2]]
+    else:
+        assert reading.feedback[0].answer == Rating((("overall", 4.0),)) and back == rows["rating"]
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"completions": [" a", " b"], "ranks": [1]}, "not two lists of one length"),
+    ({"completions": [" a"], "ranks": [1]}, "not two lists of one length"),
+    ({"completions": [" a", " b"], "ranks": [1, "2"]}, "not numbers"),
+    ({"completions": [" a", " a"], "ranks": [1, 2]}, "identical replies"),
+    ({"completions": [" a", " "], "ranks": [1, 2]}, "empty reply"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BROKEN)
+def test_a_broken_ranking_is_rejected_with_the_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    good = {"prompt": "Once", "completions": [" a", " b"], "ranks": [1, 2]}
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(r) for r in (good, {"prompt": "Once", **row})))
+    reading = read(tmp_path / "rows.jsonl")
+    assert len(reading.feedback) == 1 and len(reading.rejected) == 1 and reason in reading.rejected[0].reason
+
+
+def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
+    good, bad = (Response(ABOUT.id, text, "p") for text in ("The largest planet of all is Jupiter.", "Saturn"))
+    people = Simulated(people=("hasty",))
+    kinds = ["ranking"] * 400 + ["comparison"] * 400
+    queries = [Query(kind, ABOUT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
+    said = list(people.answer(queries, {ABOUT.id: ABOUT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC)))
+    first = [getattr(e.answer, "tiers", ((getattr(e.answer, "preferred", ""),),))[0][0] == good.id for e in said]
+    ranked, compared = sum(first[:400]) / 400, sum(first[400:]) / 400
+    assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PEOPLE["hasty"].mistakes / 2
+
+
+def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_path: Path) -> None:
+    run = ["--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--dtype", "float32"]
+    assert main(["generate", *run, "--count", "12", "--n", "4", "--n-held-out", "3", "--max-new-tokens", "8"]) == 0
+    assert main(["label", *run, "--kind", "ranking"]) == 0
+    assert main(["reward", *run, "--objective", "kway", "--lr", "1e-3", "--batch-size", "4", "--epochs", "2"]) == 0
+    result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())
+    assert result["rankings"] > 0 and result["n"] > 0 and 0 <= result["accuracy"] <= 1
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run") if line["stage"] == "reward"]
+    assert losses[0] == pytest.approx(0.69, abs=0.1) and all(torch.isfinite(torch.tensor(losses)))
+    assert load_reward(tmp_path / "run" / "reward").model.config.num_labels == 1
+    assert 'objective = "kway"' in (tmp_path / "run" / "recipe.toml").read_text()
+    assert main(["reward", *run, "--objective", "plackett_luce", "--lr", "1e-3", "--again"]) == 0
+    assert main(["dpo", *run, "--lr", "1e-4"]) == 0  # rankings are pairs to whoever reads pairs
+
+
+def test_a_reward_model_learns_from_ratings(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Question {i}: ", "completion": text, "rating": stars}
+        for i in range(40)
+        for text, stars in ((" yes yes yes", 6), (" no no no", 2))
+    ]
+    (tmp_path / "ratings.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = ["--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--dtype", "float32"]
+    assert main(["import", str(tmp_path / "ratings.jsonl"), "--run", str(tmp_path / "run")]) == 0
+    assert (
+        main(["reward", *run, "--objective", "regression", "--lr", "3e-3", "--batch-size", "4", "--epochs", "3"]) == 0
+    )
+    result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())
+    assert result["ratings"] > 20 and result["spearman"] > 0.8
+
+
+def test_an_objective_that_is_none_of_the_stage_is_refused_by_name(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "dpo"]) == 2
+    assert "'bradley_terry'" in capsys.readouterr().err
+    assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "kway"]) == 2
+    assert "holds no rankings" in capsys.readouterr().err
+    assert main(["reward", "--run", str(tmp_path / "run"), "--objective", "kway", "--nu", "2"]) == 2
+    assert "no flag '--nu" in capsys.readouterr().err
