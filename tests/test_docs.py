@@ -17,6 +17,7 @@ from assent.functional.statistics import Interval, WinRate
 from assent.registry import ROOT, names
 from assent.stages.report import Drift
 from assent.store.exchange import FORMATS, read
+from assent.training.comparisons import FEEDS
 
 TOP = ROOT.parent
 DOCS = sorted(path for path in (TOP / "README.md", *(TOP / "docs").glob("*.md")) if path.exists())
@@ -248,7 +249,8 @@ NOT_WORDS = {
 def words() -> set[str]:
     """Every word under which something is measured."""
     held = {f"held_out_{name}" for name in ("loss", "accuracy", "margin", "chosen", "rejected", "kl")}
-    return (keys_of(*MEASURING) - NOT_WORDS) | {*Interval._fields, *WinRate._fields, *Drift._fields} | held
+    fed = {feed.noun for feed in FEEDS.values()}
+    return (keys_of(*MEASURING) - NOT_WORDS) | {*Interval._fields, *WinRate._fields, *Drift._fields} | held | fed
 
 
 def test_every_metric_word_is_explained() -> None:
