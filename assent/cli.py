@@ -11,7 +11,7 @@ from assent.config import Setting, override, read_recipe, settings
 from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, did_you_mean
 from assent.registry import describe, names
-from assent.stages.iterate import HIDDEN, Iterate, policies
+from assent.stages.iterate import HIDDEN, Iterate, better, policies
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 STORY = (
@@ -217,13 +217,20 @@ def _overview() -> str:
 
 def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
     prepare = ("pretrain", "sft", "generate", "label", "reward")
-    others = [n for n in names("stages") if n not in (*prepare, *HIDDEN)]
+    others = [n for n in names("stages") if n not in (*prepare, *better(), *HIDDEN)]
     return [
         ("The whole loop", list(STORY)),
         ("Stages", [(name, describe("stages", name)) for name in prepare]),
-        ("Optimising the policy", [(name, describe("objectives", name)) for name in policies()]),
+        (
+            "Optimising the policy",
+            [(name, describe(_room(name), name)) for name in better()],
+        ),
         ("Measuring, and files", [(name, describe("stages", name)) for name in others]),
     ]
+
+
+def _room(command: str) -> str:
+    return "objectives" if command in policies() else "stages"
 
 
 def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
 from assent.stages.generate import answer, answers_of, fitting, weights_of
 from assent.stages.reward import scorer
-from assent.store.runs import Run
+from assent.store.runs import IMPROVING, Run
 from assent.training.batching import packs
 from assent.training.meter import Bar
 
@@ -57,13 +56,21 @@ class Evaluate:
         if against in policies:
             raise AssentError(f"'{against}' cannot be compared with itself: leave it out of policies")
         for name in policies:
-            run.policy(name)  # that there is none should be said before the first answer is drawn
+            if not _chosen(run, name):
+                run.policy(name)  # that there is none should be said before the first answer is drawn
         judge = scorer(run, self.judge)
         base = load_policy(run.policy(against), run.dtype, run.device)
         held = fitting(held, base, self.sampling.max_new_tokens)
         answers = {against: self._answers(run, against, base, held, key)}
         distance: dict[str, float] = {}
         for name in policies:
+            if label := _chosen(run, name):
+                there = {response.prompt: response for response in run.store.responses(policy=label)}
+                if any(prompt.id not in there for prompt in held):
+                    raise AssentError(f"'{name}' has not answered every held-out prompt of now: do it with --again")
+                answers[name] = [there[prompt.id] for prompt in held]
+                distance[name] = (run.result(name) or {})["kl"]
+                continue
             language = load_policy(run.policy(name), run.dtype, run.device)
             answers[name] = self._answers(run, name, language, held, key)
             distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
@@ -207,6 +214,11 @@ def base_of(run: Run) -> str:
 
 
 def trained(run: Run) -> list[str]:
-    """Policies that this round's stages trained, in the order of the recipe."""
-    keys = [run.key(name) for name in names("objectives")]
-    return [key for key in run.recipe if key in keys and (Path(run.folder) / key / "config.json").exists()]
+    """What this round's stages made of the policy, in the order of the recipe."""
+    keys = [run.key(name) for name in (*names("objectives"), *IMPROVING, "best_of_n")]
+    return [k for k in run.recipe if k in keys and ((run.folder / k / "config.json").exists() or _chosen(run, k))]
+
+
+def _chosen(run: Run, name: str) -> str:
+    """Under what name the store keeps the answers of a stage that chose some and trained nothing; else nothing."""
+    return str((run.result(name) or {}).get("chosen", ""))

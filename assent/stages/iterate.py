@@ -10,7 +10,7 @@ from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
 from assent.limits import Count
 from assent.registry import names, resolve, takes
-from assent.store.runs import POLICY_STAGES, Run
+from assent.store.runs import IMPROVING, POLICY_STAGES, Run
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
@@ -40,7 +40,7 @@ class Iterate:
         if self.carry and self.carry not in self.stages:
             raise AssentError(f"carry = '{self.carry}' is none of the stages{did_you_mean(self.carry, self.stages)}")
         made = {name: override(stage(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
-        improving = [name for name in self.stages if name in names("objectives")]
+        improving = [name for name in self.stages if name in (*names("objectives"), *IMPROVING)]
         carry = self.carry or (improving[0] if improving else "")
         if self.rounds > 1 and not carry:
             raise AssentError(
@@ -71,13 +71,17 @@ def stage(command: str) -> Any:
 
 def commands() -> list[str]:
     """Every stage that can be named, in the order of the story."""
-    story = ["pretrain", "sft", "generate", "label", "reward"]
-    rest = [name for name in names("stages") if name not in (*story, *HIDDEN)]
-    return [*story, *policies(), *rest]
+    story = ["pretrain", "sft", "generate", "label", "reward", *better()]
+    return [*story, *(name for name in names("stages") if name not in (*story, *HIDDEN))]
+
+
+def better() -> list[str]:
+    """What makes a policy better, each a command: the objectives that a stage of another name feeds, and stages."""
+    return [*policies(), *IMPROVING, "best_of_n"]
 
 
 def policies() -> list[str]:
-    """Objectives that improve a policy, each a command of its own name."""
+    """Objectives that are commands."""
     return [name for name in names("objectives") if takes(name) in FED_BY]
 
 

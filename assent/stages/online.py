@@ -13,23 +13,26 @@ from torch import Tensor
 
 from assent.batch import Actions, Rollout
 from assent.errors import AssentError
-from assent.functional.ensemble import combine, disagreement
+from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
 from assent.limits import Count, Natural, NonNegative
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
-from assent.models.load import Language, load_policy, load_reward, save
+from assent.models.load import Language, context, load_policy, load_reward, save
 from assent.models.tokenization import Codec
+from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
 from assent.preferences.convert import split
-from assent.protocols import Reinforcement, Reward
+from assent.protocols import Reinforcement
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import find_prompts
-from assent.stages.reward import scorer
+from assent.stages.pretrain import read_texts
+from assent.stages.reward import Judge, scorer
 from assent.store.runs import Run
 from assent.training.batching import batch, chunks, generator, packs
+from assent.training.imitation import Shown, tokens
 from assent.training.loop import train
 from assent.training.meter import add
 from assent.training.optimizer import Trainee, Training
@@ -41,8 +44,7 @@ class Online:
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
-    reward: str = ""
-    """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
+    judge: Judge = Judge()
     steps: Count = 20
     """Rollouts, each of `batch_size` prompts."""
     n: Count = 4
@@ -53,12 +55,12 @@ class Online:
     """Peak learning rate of the value model; 0: that of the policy."""
     value_layers: Natural = 0
     """Layers of the value model that are trained, from the top; 0: all of them."""
-    ensemble: Literal["mean", "minimum", "lower"] = "mean"
-    """Of the members of a reward model: their mean, the least of them, or the mean less `deviations` of theirs."""
-    deviations: NonNegative = 1.0
-    """How many standard deviations of the members `lower` takes off."""
     missing_eos: Literal["lowest", "off"] | float = "lowest"
     """Score of an answer that was cut: the rollout's lowest minus 1, a number, or off: the score it got."""
+    ptx: NonNegative = 0.0
+    """Weight of the loss on `ptx_data` in every optimiser step, against forgetting (InstructGPT took 27.8); 0: none."""
+    ptx_data: str = ""
+    """What is not to be forgotten: a file of texts or demonstrations, of which each step takes `batch_size`."""
     sampling: Sampling = Sampling(temperature=0.7)
     objective: Reinforcement = PPO()
     training: Training = Training(lr=3e-6, epochs=1, batch_size=16, tokens_per_pack=1024)
@@ -69,13 +71,14 @@ class Online:
         codec = language.codec
         prompts = self._prompts(run, language)
         reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
-        judge = self._judge(run)
+        judge = scorer(run, self.judge.name(run), self.training.tokens_per_pack)
         updates = self.steps * self.training.epochs * self.minibatches
         trainees = {"policy": Trainee(language, self.training, updates, run.dtype)}
         if self.objective.needs_values:
             trainees["value"] = self._critic(run, updates)
         memory = {"beta": getattr(self.objective, "beta", 0.0)}
-        worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory)
+        texts = read_texts(self.ptx_data, codec, context(language.model)) if self.ptx else []
+        worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory, texts)
         train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory)
         save(trainees["policy"].finished(), run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
@@ -83,6 +86,8 @@ class Online:
     def __post_init__(self) -> None:
         if self.n < self.objective.least_n:
             raise ValueError(f"n = {self.n}: {type(self.objective).__name__} compares {self.objective.least_n} or more")
+        if self.ptx and not self.ptx_data:
+            raise ValueError(f"ptx = {self.ptx}: name the texts with ptx_data")
         if not self.sampling.temperature:
             raise ValueError("temperature = 0 draws the same answer every time, from which nothing can be learned")
 
@@ -93,19 +98,13 @@ class Online:
             raise AssentError(f"{run.folder} has no prompt to train on: take another --run with a lower --held-out")
         return [prompt for prompt in found if prompt.id in kept]
 
-    def _judge(self, run: Run) -> Reward:
-        name = self.reward or run.key("reward")
-        if not self.reward and not (run.folder / name).exists():
-            raise AssentError(f"{run.folder} has no reward model: run 'assent reward' first, or name one with --reward")
-        return scorer(run, name, self.training.tokens_per_pack)
-
     def _critic(self, run: Run, updates: int) -> Trainee:
         """A value model on the reward model's body; its head starts at 0, the mean score.
 
         The reward model's own head would say of every unfinished answer that it is bad, and so of every end token that
         it is a great gain: the policy then learns to stop, whatever it says.
         """
-        name = self.reward or run.key("reward")
+        name = self.judge.reward or run.key("reward")
         start = name if (run.folder / name).exists() else run.key("reward")
         if not (run.folder / start).exists():
             raise AssentError(
@@ -160,10 +159,11 @@ class _Worker:
         reference: Any,
         judge: Any,
         memory: dict[str, float],
+        texts: list[Shown],
     ) -> None:
         self.settings, self.run, self.codec, self.prompts = settings, run, codec, prompts
         self.policy, self.value = trainees["policy"], trainees.get("value")
-        self.reference, self.judge, self.memory = reference, judge, memory
+        self.reference, self.judge, self.memory, self.texts = reference, judge, memory, texts
         self.temperature = settings.sampling.temperature
         self.tokens = settings.training.tokens_per_pack
 
@@ -223,7 +223,7 @@ class _Worker:
             texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in rollout.samples]
             scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
-        scores = combine(scores, self.settings.ensemble, self.settings.deviations)
+        scores = self.settings.judge.one(scores)
         missing = self.settings.missing_eos
         cut = torch.tensor([not s.finished for s in rollout.samples])
         if missing != "off":
@@ -263,12 +263,23 @@ class _Worker:
                         f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
                     )
                 update = number * count + len(gathered)
+                self._remember(update, metrics)
                 metrics["grad_norm"] = self.policy.step(update)
                 metrics["lr"] = training.rate(update, self.policy.steps)
                 if self.value:
                     metrics["value_grad_norm"] = self.value.step(update)
                 gathered.append(metrics)
         return {name: sum(m[name] for m in gathered) / len(gathered) for name in gathered[0]}
+
+    def _remember(self, update: int, metrics: dict[str, float]) -> None:
+        """Add the gradient of the texts that are not to be forgotten (PPO-ptx: Ouyang et al. 2022, eq. 2)."""
+        if not self.texts:
+            return
+        chosen = batch(self.texts, self.settings.training.batch_size, update, self.run.seed)
+        for part in packs([text.tree for text in chosen], self.tokens):
+            loss = CrossEntropy()(tokens(self.policy.model, chosen, part))
+            (self.settings.ptx * loss.value).backward()
+            add(metrics, {"ptx_loss": loss.value.detach()})
 
     def _loss(
         self, rollout: _Rollout, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,

@@ -11,9 +11,10 @@ from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import NAME, Tree, register
 from assent.models.load import Language, save
+from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import split
-from assent.records import Prompt
+from assent.records import Imitation, Prompt
 from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import steps_of
@@ -118,6 +119,23 @@ def read_documents(path: str) -> list[str]:
     if not documents:
         raise AssentError(f"{path} holds no text")
     return documents
+
+
+def read_texts(path: str, codec: Codec, context: int) -> list[Shown]:
+    """Texts, or demonstrations, of a file as something to imitate, each cut to a model's context.
+
+    Raises:
+        AssentError: no file, or nothing in it.
+    """
+    found = list(read(path).examples) if ".json" in Path(path).name else []
+    shown = [e for e in found if isinstance(e, Imitation)]
+    shown = shown or [Imitation(Prompt.plain(""), text) for text in read_documents(path)]
+    encoded = [(codec.encode(e.prompt, e.completion), e.weight) for e in shown]
+    return [
+        Shown(Tree(ids.prompt, (ids.completion[: context - len(ids.prompt)],)), weight)
+        for ids, weight in encoded
+        if len(ids.prompt) < context
+    ]
 
 
 def train_tokenizer(documents: list[str], vocabulary: int) -> "PreTrainedTokenizerBase":

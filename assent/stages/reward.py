@@ -14,9 +14,9 @@ from torch import Tensor
 from assent.batch import Loss
 from assent.config import plugin
 from assent.errors import AssentError, did_you_mean
-from assent.functional.ensemble import combine, disagreement
+from assent.functional.ensemble import Reduction, combine, disagreement
 from assent.functional.statistics import accuracy
-from assent.limits import Count
+from assent.limits import Count, NonNegative
 from assent.models.attention import pack
 from assent.models.forward import scores, standard
 from assent.models.load import Language, context, load_reward, new_reward, save
@@ -180,6 +180,33 @@ def _assemble(members: list[Path], folder: Path) -> None:
         raise AssentError(f"cannot write {folder}: {error}") from None
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What finds an answer good."""
+
+    reward: str = ""
+    """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
+    ensemble: Reduction = "mean"
+    """Of the members of a reward model: their mean, the least of them, or the mean less `deviations` of theirs."""
+    deviations: NonNegative = 1.0
+    """How many standard deviations of the members `lower` takes off."""
+
+    def name(self, run: Run) -> str:
+        """What scores in this run, by name.
+
+        Raises:
+            AssentError: none was named, and this round has no reward model.
+        """
+        name = self.reward or run.key("reward")
+        if not self.reward and not (run.folder / name).exists():
+            raise AssentError(f"{run.folder} has no reward model: run 'assent reward' first, or name one with --reward")
+        return name
+
+    def one(self, scores: Tensor) -> Tensor:
+        """One score for each answer, (N,), of those of all members."""
+        return combine(scores, self.ensemble, self.deviations)
 
 
 def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:

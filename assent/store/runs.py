@@ -39,6 +39,10 @@ POLICY_STAGES = ("pretrain", "sft")
 """Stages that prepare the policy before the first round, in order."""
 
 
+IMPROVING = ("rejection",)
+"""Stages that improve the policy and are no objective."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """What all stages of a run share."""
@@ -248,7 +252,7 @@ class Run:
             trained = [
                 name
                 for name in self.recipe
-                if name.endswith(before) and name.removesuffix(before) in names("objectives")
+                if name.endswith(before) and name.removesuffix(before) in (*names("objectives"), *IMPROVING)
             ]
             trained = [name for name in trained if (self.folder / name / "config.json").exists()]
             carried: str = self.recipe.get("carry", "")

@@ -1,0 +1,51 @@
+"""Rejection sampling: let the policy answer several times, and teach it those of its answers that score best."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from assent.limits import Count
+from assent.models.attention import Tree
+from assent.models.load import context, load_policy, save
+from assent.objectives.cross_entropy import CrossEntropy
+from assent.stages.best_of_n import Draws, best_of, on_side
+from assent.stages.reward import Judge
+from assent.store.runs import Run
+from assent.training.batching import steps_of
+from assent.training.imitation import Shown, imitate
+from assent.training.optimizer import Trainee, Training
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Fine-tune the policy on the best of its own answers: expert iteration, one step of it a round.
+
+    Dong et al. 2023 (RAFT, arXiv:2304.06767); Touvron et al. 2023, section 3.2.3 (arXiv:2307.09288).
+    """
+
+    policy: str = ""
+    """Who answers and is trained: a checkpoint of the run, a folder, a hub id; empty: this round's base policy."""
+    max_tokens: Count = 1024
+    """Answers that are longer, with their prompt, are left out and counted."""
+    judge: Judge = Judge()
+    draws: Draws = Draws()
+    objective: CrossEntropy = CrossEntropy()
+    training: Training = Training(lr=1e-5, epochs=1, batch_size=16)
+
+    def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        name = self.policy or run.base
+        language = load_policy(run.policy(name), run.dtype, run.device)
+        prompts = on_side(run, language, self.draws, "train")
+        best = best_of(run, key, name, language, prompts, self.judge, self.draws)
+        language = load_policy(run.policy(name), device=run.device)
+        limit = min(self.max_tokens, context(language.model))
+        shown = []
+        for prompt, response in zip(prompts, best.responses, strict=True):
+            ids = language.codec.encode(prompt, response.text, response.finished)
+            if len(ids.prompt) + len(ids.completion) <= limit and ids.completion:
+                shown.append(Shown(Tree(ids.prompt, (ids.completion,))))
+        steps = steps_of(len(shown), self.training.batch_size, self.training.epochs)
+        trainee = Trainee(language, self.training, steps, run.dtype)
+        imitate(run.folder, key, trainee, shown, self.objective, run.seed)
+        save(trainee.finished(), run.folder / key)
+        told = {"prompts": len(shown), "too_long": len(prompts) - len(shown)}
+        return told | {"score": best.score, "best_score": best.best_score}

@@ -1,0 +1,104 @@
+"""Choosing among a policy's own answers, teaching it the best of them, and keeping what it knew."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from assent.cli import main
+from assent.functional.one_sentence import utility
+from assent.store.database import Store
+from assent.training.meter import read as metrics_of
+
+SMALL = ["--max-new-tokens", "8", "--reward", "one_sentence"]
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("choosing")
+    tiny.make(folder / "model", chat=False)
+    rows = [{"prompt": f"The cat saw {i} birds and"} for i in range(30)]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def begin(top: Path, folder: Path) -> list[str]:
+    run = ["--run", str(folder), "--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
+    assert main(["import", str(top / "prompts.jsonl"), "--run", str(folder), "--no-chat"]) == 0
+    return run
+
+
+def done(folder: Path, stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "done" / f"{stage}.json").read_text())
+    return found
+
+
+def test_best_of_n_keeps_the_best_and_is_measured_beside_the_start(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["best_of_n", *run, *SMALL, "--n", "6"]) == 0
+    result = done(tmp_path / "run", "best_of_n")
+    assert result["kl"] == pytest.approx(math.log(6) - 5 / 6)
+    assert result["best_score"] > result["score"]
+    store = Store.open(tmp_path / "run" / "feedback.db")
+    prompts = {prompt.id: prompt for prompt in store.prompts()}
+    worth: dict[str, list[float]] = {}
+    kept: dict[str, float] = {}
+    for response in store.responses():
+        mark = utility(prompts[response.prompt].text, response.text, response.finished)
+        if response.policy == result["chosen"]:
+            kept[response.prompt] = mark
+        else:
+            worth.setdefault(response.prompt, []).append(mark)
+    assert len(kept) == result["prompts"] == len(worth)
+    assert all(len(marks) == 6 and kept[prompt] == max(marks) for prompt, marks in worth.items())
+    assert main(["evaluate", *run, "--max-new-tokens", "8"]) == 0
+    measured = json.loads((tmp_path / "run" / "done" / "evaluate.json").read_text())["policies"]["best_of_n"]
+    assert measured["win"]["rate"] > 0.6 and measured["kl"] == result["kl"]
+    assert main(["report", *run]) == 0
+
+
+def test_rejection_sampling_teaches_the_best_answers_and_no_others(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    fast = ["--n", "4", "--lr", "3e-3", "--epochs", "4", "--batch-size", "4"]
+    assert main(["rejection", *run, *SMALL, *fast]) == 0
+    result = done(tmp_path / "run", "rejection")
+    assert result["best_score"] > result["score"]
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run") if line["stage"] == "rejection"]
+    assert losses[-1] < losses[0] - 0.3
+    assert main(["evaluate", *run, "--max-new-tokens", "8"]) == 0
+    assert "rejection" in json.loads((tmp_path / "run" / "done" / "evaluate.json").read_text())["policies"]
+    assert main(["generate", *run, "--round", "2", "--max-new-tokens", "4"]) == 0  # round 2 goes on from it
+    assert done(tmp_path / "run", "generate-2")["policy"] == "rejection"
+
+
+def test_a_policy_is_kept_from_forgetting_its_texts(top: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(tiny.STORIES.read_text().split("\n\n")[:20]))
+    forget = ["--steps", "6", "--batch-size", "4", "--n", "2", "--lr", "3e-3", "--schedule", "constant"]
+    seen: dict[str, list[float]] = {}
+    for name, flags in (("none", ["--ptx", "1e-9"]), ("some", ["--ptx", "5"])):
+        run = begin(top, tmp_path / name)
+        assert main(["grpo", *run, *SMALL, *forget, *flags, "--ptx-data", str(texts)]) == 0
+        seen[name] = [line["ptx_loss"] for line in metrics_of(tmp_path / name)]
+    assert seen["none"][0] == pytest.approx(seen["some"][0])
+    assert seen["some"][-1] < seen["none"][-1] - 0.2
+
+
+def test_ptx_without_texts_is_refused(top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["ppo", *run, "--ptx", "1"]) == 2
+    assert "name the texts with ptx_data" in capsys.readouterr().err
+    assert main(["grpo", *run, *SMALL, "--ptx", "1", "--ptx-data", str(tmp_path / "none.txt")]) == 2
+    assert "no file at" in capsys.readouterr().err
+
+
+def test_best_of_n_without_a_reward_model_says_so(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin(top, tmp_path / "run")
+    for command in ("best_of_n", "rejection"):
+        assert main([command, *run]) == 2
+        assert "has no reward model: run 'assent reward' first, or name one with --reward" in capsys.readouterr().err
