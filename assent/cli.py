@@ -1,8 +1,10 @@
 """assent COMMAND [recipe.toml] [--key value ...]: every stage is a command, its flags are the stage's fields."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except AssentError as error:
-        print(f"assent: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks for all
+            print(f"assent: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
@@ -59,9 +62,8 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    from assent.stages.iterate import perform, stage
-    from assent.store.runs import Run, Setup, open_run
-    from assent.training.loop import Stopped
+    from assent.stages.iterate import stage
+    from assent.store.runs import Run, Setup
 
     looping = command in ("run", "demo")
     made: Any = Iterate() if looping else stage(command)
@@ -103,21 +105,33 @@ def _run(command: str, rest: list[str]) -> int:
     if getattr(made, "detached", False):
         made(Run(setup), command)
         return 0
-    with open_run(setup) as run:
+    return _do(command, made, setup, recipe, again)
+
+
+def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool) -> int:
+    """Do a stage or a loop in its run folder, together with the other processes that torchrun started."""
+    from assent.stages.iterate import perform
+    from assent.store.runs import Run, open_run
+    from assent.training import parallel
+    from assent.training.loop import Stopped
+
+    with parallel.joined(), open_run(setup) if parallel.first() else nullcontext(Run(setup)) as run:
+        made, run.setup, run.recipe = parallel.alone(lambda: (made, run.setup, run.recipe))
         try:
-            if looping:
+            if isinstance(made, Iterate):
                 made(run, recipe)
             else:
                 done = None if again else run.result(run.key(command))
                 if again:
-                    run.put_aside(command, table_of(made))
+                    parallel.alone(lambda: run.put_aside(command, table_of(made)))
                 result = perform(run, command, made)
-                if not getattr(made, "tool", False):
+                if not getattr(made, "tool", False) and parallel.first():
                     _say(run.key(command), result, result == done, setup.run)
-            if looping or command == "report":
+            if (isinstance(made, Iterate) or command == "report") and parallel.first():
                 _conclude(setup.run)
         except Stopped as stopped:
-            print(f"assent: {stopped}", file=sys.stderr)
+            if parallel.first():
+                print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
 

@@ -17,6 +17,7 @@ from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import chunks, generator
 from assent.training.meter import Bar, warn
+from assent.training.parallel import alone
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 
@@ -145,7 +146,7 @@ def find_prompts(run: Run, path: str, language: Language, new_tokens: int, chat:
             f"{len(long)} of {len(asked)} prompts leave no room for {new_tokens} new tokens in the model's context "
             f"of {context(language.model)}; the first is {long[0].text[:60]!r}: take them out, or draw fewer tokens"
         )
-    run.store.add_prompts(asked)
+    alone(lambda: run.store.add_prompts(asked))
     return asked
 
 

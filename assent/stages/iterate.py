@@ -4,7 +4,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
@@ -86,36 +86,75 @@ def policies() -> list[str]:
 
 
 def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
-    """Do a stage unless it is done, and keep what it reports; a tool (`report`, `export`, ...) is done every time."""
-    key = run.key(command)
-    if getattr(settings, "tool", False):
-        return dict(settings(run, key) or {})
-    if run.result(key) is not None:
-        run.bring_back(command)  # after a kill while --again put things aside
-    new = run.claim(command, table(settings))
-    if (done := run.result(key)) is not None and not (hasattr(settings, "stale") and settings.stale(run, key, done)):
-        return done
+    """Do a stage unless it is done, and keep what it reports; a tool (`report`, `export`, ...) is done every time.
+
+    Where torchrun started several processes, those of a `shared` stage share its work; the first does any other alone.
+    """
     import torch
 
-    from assent.training.loop import Stopped
-    from assent.training.meter import read
+    from assent.training import parallel
 
+    key = run.key(command)
+    if getattr(settings, "tool", False):
+        return parallel.alone(lambda: dict(settings(run, key) or {}))
+    begun = parallel.alone(lambda: _begin(run, command, settings))
+    run.recipe = begun.recipe
+    if begun.done is not None:
+        return begun.done
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
-    begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []
-    start = time.monotonic() - (begun[-1]["seconds"] if begun else 0)  # with the steps of processes that were stopped
-    held = run.store.counts()
+    start = time.monotonic() - begun.seconds  # with the steps of processes that were stopped
     try:
-        result: dict[str, Any] = settings(run, key)
-    except Stopped:
-        raise
+        if getattr(settings, "shared", False):
+            with parallel.together():
+                result: dict[str, Any] = settings(run, key)
+        else:
+            result = parallel.alone(lambda: settings(run, key))
     except Exception as error:
-        if run.bring_back(command) and isinstance(error, AssentError):
-            said = str(error).partition("; the state before it is kept")[0]
-            raise AssentError(f"{said}; what '{key}' was before is back in its place") from None
-        if new and run.store.counts() == held:
-            run.unclaim(command)
+        if parallel.first():
+            _fail(run, command, begun, error)
         raise
     result["seconds"] = round(time.monotonic() - start, 1)
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    run.finish(command, result)
+    parallel.alone(lambda: run.finish(command, result))
     return result
+
+
+class _Begun(NamedTuple):
+    """Where a stage stands when a process comes to it."""
+
+    recipe: dict[str, Any]
+    done: dict[str, Any] | None
+    """What it reported, if it is done."""
+    new: bool
+    """Whether its settings were not known to the run before."""
+    seconds: float
+    """What stopped processes spent on it."""
+    held: Any
+    """How much the store held."""
+
+
+def _begin(run: Run, command: str, settings: Any) -> _Begun:
+    from assent.training.meter import read
+
+    key = run.key(command)
+    if run.result(key) is not None:
+        run.bring_back(command)  # after a kill while --again put things aside
+    new = run.claim(command, table(settings))
+    done = run.result(key)
+    if done is not None and hasattr(settings, "stale") and settings.stale(run, key, done):
+        done = None
+    begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []
+    return _Begun(run.recipe, done, new, begun[-1]["seconds"] if begun else 0.0, run.store.counts())
+
+
+def _fail(run: Run, command: str, begun: _Begun, error: Exception) -> None:
+    """Bring back what the attempt was to replace, or forget the settings of one that left nothing."""
+    from assent.training.loop import Stopped
+
+    if isinstance(error, Stopped):
+        return
+    if run.bring_back(command) and isinstance(error, AssentError):
+        said = str(error).partition("; the state before it is kept")[0]
+        raise AssentError(f"{said}; what '{run.key(command)}' was before is back in its place") from None
+    if begun.new and run.store.counts() == begun.held:
+        run.unclaim(command)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from assent.functional.statistics import wilson
 from assent.limits import Count
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
-from assent.models.load import context, load_policy, save
+from assent.models.load import context, load_policy
 from assent.objectives.dpo import DPO
 from assent.protocols import Objective
 from assent.stages.reward import judged
@@ -24,6 +24,7 @@ from assent.training.comparisons import FEEDS, Compared, columns, decided
 from assent.training.loop import read_state, train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
+from assent.training.parallel import first
 from assent.training.parts import by_tree, descend, held_out
 
 CHOICES = FEEDS["Scores"]._replace(reads=decided)
@@ -33,6 +34,8 @@ CHOICES = FEEDS["Scores"]._replace(reads=decided)
 @dataclass(frozen=True)
 class Offline:
     """Train a policy directly on the comparisons of the run, held to its own start."""
+
+    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
@@ -62,7 +65,7 @@ class Offline:
 
         train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every)
         measured = held_out(key, [c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
-        save(trainee.finished(), run.folder / key)
+        trainee.save(run.folder / key)
         counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}
         return counts | measured | _sure(measured, len({c.prompt for c in held}))
 
@@ -75,7 +78,8 @@ def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], toke
         return kept
     with Bar(f"{key}: reference", len(trees)) as bar:
         made = by_tree(trees, tokens, lambda some: branch_sums(model, some, run.device), bar.advance)
-    _keep(made, path)
+    if first():
+        _keep(made, path)
     return made
 
 

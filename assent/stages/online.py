@@ -6,7 +6,7 @@ into advantages, and takes one or more optimiser steps on them. Prompts are enco
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from assent.generation.local import Sample, Sampling, sample
 from assent.limits import Count, Natural, NonNegative
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
-from assent.models.load import Language, context, load_policy, load_reward, save
+from assent.models.load import Language, context, load_policy, load_reward
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
@@ -31,6 +31,7 @@ from assent.stages.generate import find_prompts
 from assent.stages.pretrain import read_texts
 from assent.stages.reward import Judge, scorer
 from assent.store.runs import Run
+from assent.training import parallel
 from assent.training.batching import batch, chunks, generator, packs
 from assent.training.imitation import Shown, tokens
 from assent.training.loop import train
@@ -41,6 +42,8 @@ from assent.training.optimizer import Trainee, Training
 @dataclass(frozen=True)
 class Online:
     """Train a policy on scores of its own answers, on a leash to where it started."""
+
+    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
@@ -80,7 +83,7 @@ class Online:
         texts = read_texts(self.ptx_data, codec, context(language.model)) if self.ptx else []
         worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory, texts)
         train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory)
-        save(trainees["policy"].finished(), run.folder / key)
+        trainees["policy"].save(run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
 
     def __post_init__(self) -> None:
@@ -193,9 +196,13 @@ class _Worker:
 
     def _draw(self, asked: list[Prompt], number: int) -> _Rollout:
         ids = [self.codec.prompt(prompt) for prompt in asked]
-        dice = generator(self.run.seed, 2, number)
-        drawn = sample(self.policy.model, ids, self.settings.n, self.settings.sampling, self.codec.ends, dice)
-        groups = [[s for s in drawn if s.prompt == i] for i in range(len(ids))]
+        share = parallel.mine(range(len(ids)))
+        dice = generator(self.run.seed, 2, number, *([parallel.rank()] if parallel.rank() else []))
+        sampling, ends = self.settings.sampling, self.codec.ends
+        some = [ids[i] for i in share]
+        drawn = sample(self.policy.model, some, self.settings.n, sampling, ends, dice) if some else []
+        everywhere = [s for part in parallel.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part]
+        groups = [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
         trees = [Tree(prompt, tuple(s.ids for s in group)) for prompt, group in zip(ids, groups, strict=True)]
         return _Rollout(trees, [s for group in groups for s in group])
 
@@ -204,7 +211,7 @@ class _Worker:
         """Log-probabilities under policy and reference, the policy's entropy, and values, before anything moves."""
         old, reference, entropy = rollout.blank(), rollout.blank(), rollout.blank()
         seen = rollout.blank() if self.value else None
-        for part in packs(rollout.trees, self.tokens):
+        for part in parallel.mine(packs(rollout.trees, self.tokens)):
             packed = pack([rollout.trees[i] for i in part]).to(self.run.device)
             mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
             assert mine.entropy is not None
@@ -213,6 +220,7 @@ class _Worker:
             rollout.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
                 rollout.place(seen, part, packed, values(self.value.model, packed))
+        parallel.add_up([old, reference, entropy, *([] if seen is None else [seen])])  # each wrote its own rows
         return old, reference, entropy, seen
 
     def _score(self, asked: list[Prompt], rollout: _Rollout) -> tuple[Tensor, dict[str, float]]:
@@ -248,7 +256,7 @@ class _Worker:
             for some in chunks(order, -(-len(order) // self.settings.minibatches)):
                 rows = rollout.rows(list(some))
                 metrics: dict[str, float] = {}
-                for local in packs([rollout.trees[i] for i in some], self.tokens):
+                for local in parallel.mine(packs([rollout.trees[i] for i in some], self.tokens)):
                     part = [some[i] for i in local]
                     loss = self._loss(
                         rollout, part, old, reference, seen, advantages, returns,
@@ -256,6 +264,7 @@ class _Worker:
                     )  # fmt: skip
                     loss.value.backward()
                     add(metrics, loss.metrics)
+                metrics = parallel.sums(metrics)
                 # packs of another shape round otherwise: in bfloat16 single log-probabilities move by a few hundredths
                 slack = 1e-3 if self.run.dtype == torch.float32 else 2e-2
                 if not gathered and abs(metrics["ratio"] - 1) > slack:
@@ -263,7 +272,7 @@ class _Worker:
                         f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
                     )
                 update = number * count + len(gathered)
-                self._remember(update, metrics)
+                metrics |= self._remember(update)
                 metrics["grad_norm"] = self.policy.step(update)
                 metrics["lr"] = training.rate(update, self.policy.steps)
                 if self.value:
@@ -271,15 +280,17 @@ class _Worker:
                 gathered.append(metrics)
         return {name: sum(m[name] for m in gathered) / len(gathered) for name in gathered[0]}
 
-    def _remember(self, update: int, metrics: dict[str, float]) -> None:
+    def _remember(self, update: int) -> dict[str, float]:
         """Add the gradient of the texts that are not to be forgotten (PPO-ptx: Ouyang et al. 2022, eq. 2)."""
+        metrics: dict[str, float] = {}
         if not self.texts:
-            return
+            return metrics
         chosen = batch(self.texts, self.settings.training.batch_size, update, self.run.seed)
-        for part in packs([text.tree for text in chosen], self.tokens):
+        for part in parallel.mine(packs([text.tree for text in chosen], self.tokens)):
             loss = CrossEntropy()(tokens(self.policy.model, chosen, part))
             (self.settings.ptx * loss.value).backward()
             add(metrics, {"ptx_loss": loss.value.detach()})
+        return parallel.sums(metrics)
 
     def _loss(
         self, rollout: _Rollout, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,

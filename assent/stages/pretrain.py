@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, MultipleOf
@@ -10,7 +10,7 @@ from annotated_types import Ge, MultipleOf
 from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import NAME, Tree, register
-from assent.models.load import Language, save
+from assent.models.load import Language
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import split
@@ -31,6 +31,8 @@ PAD = "<|pad|>"
 @dataclass(frozen=True)
 class Pretrain:
     """Train a tokenizer and a small language model from nothing but text."""
+
+    shared: ClassVar[bool] = True
 
     data: str = ""
     """Text: `.txt` with documents apart by blank lines, or `.jsonl` with `text`."""
@@ -60,7 +62,7 @@ class Pretrain:
         imitate(run.folder, key, trainee, pieces, self.objective, run.seed)
         unseen = self._pieces(tokenizer, [text for text in documents if prompts[text] in held])
         measured = measure(key, trainee.model, unseen, self.objective, self.training.tokens_per_pack)
-        save(trainee.finished(), run.folder / key)
+        trainee.save(run.folder / key)
         weights = sum(weight.numel() for weight in language.model.parameters())
         return {"documents": len(train), "held_out": len(unseen), "weights": weights} | measured
 

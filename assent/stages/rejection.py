@@ -1,11 +1,11 @@
 """Rejection sampling: let the policy answer several times, and teach it those of its answers that score best."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.limits import Count
 from assent.models.attention import Tree
-from assent.models.load import context, load_policy, save
+from assent.models.load import context, load_policy
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.stages.best_of_n import Draws, best_of, on_side
 from assent.stages.reward import Judge
@@ -13,6 +13,7 @@ from assent.store.runs import Run
 from assent.training.batching import steps_of
 from assent.training.imitation import Shown, imitate
 from assent.training.optimizer import Trainee, Training
+from assent.training.parallel import alone
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Rejection:
 
     Dong et al. 2023 (RAFT, arXiv:2304.06767); Touvron et al. 2023, section 3.2.3 (arXiv:2307.09288).
     """
+
+    shared: ClassVar[bool] = True
 
     policy: str = ""
     """Who answers and is trained: a checkpoint of the run, a folder, a hub id; empty: this round's base policy."""
@@ -35,7 +38,7 @@ class Rejection:
         name = self.policy or run.base
         language = load_policy(run.policy(name), run.dtype, run.device)
         prompts = on_side(run, language, self.draws, "train")
-        best = best_of(run, key, name, language, prompts, self.judge, self.draws)
+        best = alone(lambda: best_of(run, key, name, language, prompts, self.judge, self.draws))
         language = load_policy(run.policy(name), device=run.device)
         limit = min(self.max_tokens, context(language.model))
         shown = []
@@ -46,6 +49,6 @@ class Rejection:
         steps = steps_of(len(shown), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
         imitate(run.folder, key, trainee, shown, self.objective, run.seed)
-        save(trainee.finished(), run.folder / key)
+        trainee.save(run.folder / key)
         told = {"prompts": len(shown), "too_long": len(prompts) - len(shown)}
         return told | {"score": best.score, "best_score": best.best_score}

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from scipy.stats import spearmanr
@@ -19,7 +19,7 @@ from assent.functional.statistics import accuracy
 from assent.limits import Count, NonNegative
 from assent.models.attention import pack
 from assent.models.forward import scores, standard
-from assent.models.load import Language, context, load_reward, new_reward, save
+from assent.models.load import Language, context, load_reward, new_reward
 from assent.models.tokenization import Codec
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split, standardised
@@ -34,6 +34,7 @@ from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compar
 from assent.training.loop import train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
+from assent.training.parallel import alone, gather
 from assent.training.parts import by_tree, descend
 
 PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
@@ -51,6 +52,8 @@ class Material(NamedTuple):
 @dataclass(frozen=True)
 class Reward:
     """Train a reward model on what was said of the run's answers."""
+
+    shared: ClassVar[bool] = True
 
     policy: str = ""
     """Whose body it starts from: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
@@ -70,15 +73,16 @@ class Reward:
         if self.members == 1:
             trainee, material = self._fit(run, key, 0)
             result = self._measure(run, key, [trainee.language], material)
-            save(trainee.finished(), run.folder / key)
+            trainee.save(run.folder / key)
             return result
         apart = [run.folder / "state" / key / f"member-{member + 1}" for member in range(self.members)]
         for member, folder in enumerate(apart):
-            if not (folder / "config.json").exists():
-                save(self._fit(run, f"{key}/{member + 1}", member)[0].finished(), folder)
+            if not alone((folder / "config.json").exists):
+                self._fit(run, f"{key}/{member + 1}", member)[0].save(folder)
+        gather(0)  # the last is written
         models = [load_reward(folder, run.dtype, run.device) for folder in apart]
         result = self._measure(run, key, models, self._material(run, models[0]))
-        _assemble(apart, run.folder / key)
+        alone(lambda: _assemble(apart, run.folder / key))
         return result
 
     def _fit(self, run: Run, name: str, member: int) -> tuple[Trainee, Material]:

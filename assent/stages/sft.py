@@ -1,12 +1,12 @@
 """Supervised fine-tuning: learn to answer like the demonstrations; only the answers are trained on."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import Tree
-from assent.models.load import context, load_policy, save
+from assent.models.load import context, load_policy
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import about, examples, split
 from assent.records import Imitation
@@ -16,11 +16,14 @@ from assent.training.batching import steps_of
 from assent.training.imitation import Shown, imitate, measure
 from assent.training.meter import warn
 from assent.training.optimizer import Trainee, Training
+from assent.training.parallel import alone
 
 
 @dataclass(frozen=True)
 class SFT:
     """Fine-tune the policy on demonstrations."""
+
+    shared: ClassVar[bool] = True
 
     data: str = ""
     """A file of demonstrations (prompt and completion, or messages), read into the run first; empty: those it holds."""
@@ -33,7 +36,7 @@ class SFT:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         if self.data:
-            reading = load(self.data, run.store)
+            reading = alone(lambda: load(self.data, run.store))
             if reading.rejected:
                 warn(f"{self.data}: {reading}")
         start = self.policy or ("pretrain" if run.result("pretrain") is not None else "start")
@@ -59,5 +62,5 @@ class SFT:
         trainee = Trainee(language, self.training, steps, run.dtype)
         imitate(run.folder, key, trainee, sides[0], self.objective, run.seed)
         measured = measure(key, trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
-        save(trainee.finished(), run.folder / key)
+        trainee.save(run.folder / key)
         return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured

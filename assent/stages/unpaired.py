@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from assent.batch import Unpaired as Judgements
 from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import Tree
-from assent.models.load import context, load_policy, save
+from assent.models.load import context, load_policy
 from assent.models.tokenization import Codec
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
@@ -46,6 +46,8 @@ class Known(NamedTuple):
 @dataclass(frozen=True)
 class Unpaired:
     """Train a policy directly on approvals, held to its own start."""
+
+    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
@@ -81,7 +83,7 @@ class Unpaired:
         measured = {}
         if held:
             measured = held_out(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
-        save(trainee.finished(), run.folder / key)
+        trainee.save(run.folder / key)
         counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), "too_long": too_long}
         return counts | measured
 

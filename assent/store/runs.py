@@ -15,6 +15,7 @@ It holds everything that a killed process needs to go on:
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,7 +104,9 @@ class Run:
                 return torch.empty(0, device=self.setup.device).device
             except (RuntimeError, AssertionError) as error:
                 raise AssentError(f"no device '{self.setup.device}' here: {str(error).splitlines()[0]}") from None
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers its processes
+        return torch.device("cpu")
 
     @cached_property
     def dtype(self) -> "torch.dtype":

@@ -16,6 +16,7 @@ from assent.errors import AssentError
 from assent.files import no_room, replacing
 from assent.training.meter import Bar, Meter
 from assent.training.optimizer import Trainee
+from assent.training.parallel import first, gather
 
 SAVE_SHARE = 0.05
 """Saving by the clock takes at most this share of the time..."""
@@ -53,7 +54,8 @@ def train(
     path = folder / "state" / name / "state.pt"
     memory = {} if memory is None else memory
     start = _restore(path, trainees, memory)
-    meter = Meter(folder, name, start)
+    gather(start)  # all have read before the first one writes
+    meter = Meter(folder, name, start) if first() else None
     saved_at, cost = time.monotonic(), 0.0
     last_saved = start
     try:
@@ -62,26 +64,28 @@ def train(
                 try:
                     metrics = step(number)
                 except AssentError as error:
-                    if last_saved < number:
+                    if first() and last_saved < number:
                         _save(path, number, trainees, memory)
                     kept = f"; the state before it is kept in {path.parent}" if number else ""
                     raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{kept}") from None
-                meter.log(number + 1, metrics)
+                if meter:
+                    meter.log(number + 1, metrics)
                 bar.advance(note=_note(metrics))
                 now = time.monotonic()
                 due = now - saved_at >= max(SAVE_SECONDS, cost / SAVE_SHARE)
-                if (number + 1) % save_every == 0 if save_every else due:
+                if first() and ((number + 1) % save_every == 0 if save_every else due):
                     _save(path, number + 1, trainees, memory)
                     last_saved = number + 1
                     saved_at, cost = time.monotonic(), time.monotonic() - now
-                if asked and number + 1 < steps:
-                    if last_saved <= number:
+                if any(gather(bool(asked))) and number + 1 < steps:
+                    if first() and last_saved <= number:
                         _save(path, number + 1, trainees, memory)
                     raise Stopped(
                         f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there"
                     )
     finally:
-        meter.close()
+        if meter:
+            meter.close()
 
 
 def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from assent.files import no_room, write_atomically
+from assent.training.parallel import first
 
 QUIET_SECONDS = 5.0
 """Without a terminal, at most one progress line in this many seconds."""
@@ -24,11 +25,11 @@ class Bar:
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self._name, self._total, self._done, self._first = name, total, done, done
         self._start = self._spoke = time.monotonic()
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr, quiet=not first())
         self._live: Progress | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and first():
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -61,7 +62,8 @@ class Bar:
             self._say(f"{self._name}: {self._done}/{self._total}, {left} left" + (f", {note}" if note else ""))
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        if first():
+            print(line, file=sys.stderr, flush=True)
 
 
 class Meter:
@@ -95,7 +97,8 @@ class Meter:
 
 def warn(line: str) -> None:
     """Tell the person something that does not stop the work."""
-    print(f"note: {line}", file=sys.stderr, flush=True)
+    if first():
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def add(total: dict[str, float], part: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from assent.errors import AssentError
 from assent.limits import Count, Natural, NonNegative, Positive, Share
-from assent.models.load import Language
+from assent.models.load import Language, save
+from assent.training.parallel import add_up, first
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,6 +103,7 @@ class Trainee:
             AssentError: the gradients are not finite; nothing was moved.
         """
         gradients = [m.grad for m in self._masters if m.grad is not None]
+        add_up(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(norm.isfinite()):
             raise AssentError("the gradient is not finite")
@@ -128,6 +131,12 @@ class Trainee:
                 master.copy_(state["masters"][name])
                 weight.copy_(master)
         self._adam.load_state_dict(state["adam"])
+
+    def save(self, folder: Path) -> None:
+        """Write the trained model as a Hugging Face folder; nothing can be trained after this."""
+        done = self.finished()
+        if first():
+            save(done, folder)
 
     def finished(self) -> Language:
         """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this.

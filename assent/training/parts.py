@@ -10,6 +10,7 @@ from assent.models.attention import Tree
 from assent.training.batching import packs
 from assent.training.meter import Bar, add
 from assent.training.optimizer import Trainee
+from assent.training.parallel import gather, mine, size, sums
 
 
 def descend(
@@ -21,11 +22,11 @@ def descend(
         loss: of the trees with these indices, as a part of the step.
     """
     metrics: dict[str, float] = {}
-    for part in packs(trees, trainee.training.tokens_per_pack):
+    for part in mine(packs(trees, trainee.training.tokens_per_pack)):
         made = loss(part)
         made.value.backward()
         add(metrics, made.metrics)
-    return metrics | {"grad_norm": trainee.step(number), "lr": trainee.training.rate(number, trainee.steps)}
+    return sums(metrics) | {"grad_norm": trainee.step(number), "lr": trainee.training.rate(number, trainee.steps)}
 
 
 @torch.no_grad()
@@ -35,10 +36,10 @@ def held_out(key: str, trees: Sequence[Tree], tokens: int, loss: Callable[[list[
     if not trees:
         return metrics
     with Bar(f"{key}: held-out", len(trees)) as bar:
-        for part in packs(trees, tokens):
+        for part in mine(packs(trees, tokens)):
             add(metrics, loss(part).metrics)
-            bar.advance(len(part))
-    return {f"held_out_{name}": value for name, value in metrics.items()}
+            bar.advance(len(part) * size())
+    return {f"held_out_{name}": value for name, value in sums(metrics).items()}
 
 
 @torch.no_grad()
@@ -55,9 +56,10 @@ def by_tree(
         advance: is told how many trees were done.
     """
     found: dict[int, Tensor] = {}
-    for part in packs(trees, tokens):
+    for part in mine(packs(trees, tokens)):
         sizes = [len(trees[i].branches) for i in part]
         for i, made in zip(part, values([trees[i] for i in part]).cpu().split(sizes), strict=True):
             found[i] = made.clone()  # by itself: a piece of a larger tensor is saved with all of it
-        advance(len(part))
-    return [found[i] for i in range(len(trees))]
+        advance(len(part) * size())
+    everywhere = {i: made for each in gather(found) for i, made in each.items()}
+    return [everywhere[i] for i in range(len(trees))]

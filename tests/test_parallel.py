@@ -1,0 +1,120 @@
+"""Two processes that take a step together end where one does alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from assent.cli import main
+from assent.training.meter import read as metrics_of
+
+FAST = ["--lr", "1e-3", "--batch-size", "4", "--tokens-per-pack", "64"]
+STAGES = {
+    "reward": ["reward", *FAST],
+    "members": ["reward", *FAST, "--members", "2", "--heads", "2", "--objective", "kway"],
+    "sft": ["sft", *FAST],
+    "dpo": ["dpo", *FAST],
+    "kto": ["kto", *FAST],
+    "lora": ["dpo", *FAST, "--lora-rank", "4"],
+}
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with comparisons and demonstrations."""
+    folder = tmp_path_factory.mktemp("parallel")
+    tiny.make(folder / "model", chat=False)
+    sides = [(" yes" * (1 + i % 5), " no" * (1 + i % 7)) for i in range(24)]
+    pairs = [{"prompt": f"Question {i}: ", "chosen": a, "rejected": b} for i, (a, b) in enumerate(sides)]
+    shown = [{"prompt": f"Say {i}: ", "completion": f" {i} it is."} for i in range(24)]
+    for name, rows in (("pairs", pairs), ("shown", shown)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert main(["import", str(folder / f"{name}.jsonl"), "--run", str(folder / "run"), "--no-chat"]) == 0
+    return folder
+
+
+def begin(top: Path, folder: Path) -> list[str]:
+    shutil.copytree(top / "run", folder)
+    return ["--run", str(folder), "--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
+
+
+def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in two processes."""
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+        "assent",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [*launcher, *arguments], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return {
+        f"{path.parent.name}/{name}": tensor
+        for path in sorted(folder.rglob("model.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_end_where_one_does(top: Path, tmp_path: Path, name: str) -> None:
+    command, *flags = STAGES[name]
+    assert main([command, *begin(top, tmp_path / "one"), *flags]) == 0
+    done = together([command, *begin(top, tmp_path / "two"), *flags])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f"{command}: done in") == 1  # one speaks for all
+    one, two = weights(tmp_path / "one" / command), weights(tmp_path / "two" / command)
+    assert one.keys() == two.keys() and one
+    start = load_file(top / "model" / "model.safetensors")
+    moved = max(float((tensor - start[n.split("/", 1)[1]]).abs().max()) for n, tensor in one.items() if "embed" in n)
+    assert moved > 1e-4 or name == "lora"
+    for key, tensor in one.items():
+        assert torch.allclose(tensor, two[key], atol=2e-5), key
+    lines = [metrics_of(tmp_path / each) for each in ("one", "two")]
+    assert len(lines[0]) == len(lines[1])
+    for a, b in zip(*lines, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=1e-3
+        )
+    results = [json.loads((tmp_path / each / "done" / f"{command}.json").read_text()) for each in ("one", "two")]
+    for word, value in results[0].items():
+        if word not in ("seconds", "peak_gb"):
+            assert results[1][word] == pytest.approx(value, abs=1e-4), word
+
+
+@pytest.mark.slow
+def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["reward", *run, *FAST]) == 0
+    small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6", "--tokens-per-pack", "64"]
+    done = together(["ppo", *run, *small])
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-5) and lines[0]["ratio"] == pytest.approx(1, abs=1e-5)
+    assert lines[0]["rollout_gap"] < 1e-4
+
+
+@pytest.mark.slow
+def test_bad_input_is_said_once_and_ends_all(top: Path, tmp_path: Path) -> None:
+    done = together(["reward", "--run", str(tmp_path / "empty"), "--model", str(top / "model")])
+    assert done.returncode != 0
+    assert done.stderr.count("holds no comparisons") == 1
