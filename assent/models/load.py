@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Collection
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from assent.errors import AssentError
 from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
 from assent.models.tokenization import Codec, separate_pad
+from assent.records import content_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,6 +96,18 @@ def save(language: Language, folder: Path) -> None:
 def context(model: "PreTrainedModel") -> int:
     """Positions that a model was made for."""
     return int(getattr(model.config, "max_position_embeddings", 1 << 30))
+
+
+def weights_of(where: str) -> str:
+    """A name for the weights that lie in a folder now; of a hub id or a file, its own name."""
+    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).glob("*.safetensors"))]
+    return content_id(*(_digest(*part) for part in found)) if found else where
+
+
+@cache
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:

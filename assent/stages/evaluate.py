@@ -16,12 +16,12 @@ from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy
+from assent.models.load import Language, load_policy, weights_of
 from assent.preferences.convert import split
 from assent.protocols import Reward
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
-from assent.stages.generate import answer, answers_of, fitting, weights_of
+from assent.stages.generate import answer, answers_of, fitting
 from assent.stages.reward import scorer
 from assent.store.runs import IMPROVING, Run
 from assent.training.batching import packs

@@ -1,15 +1,13 @@
 """Let the policy answer the prompts: several answers each, kept in the store as they come."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
 from assent.limits import Count, Natural
-from assent.models.load import Language, context, load_policy
+from assent.models.load import Language, context, load_policy, weights_of
 from assent.models.tokenization import Codec, is_plain
 from assent.preferences.convert import split
 from assent.records import Prompt, Response, content_id
@@ -70,18 +68,6 @@ class Generate:
 def answers_of(run: Run, key: str, policy: str, *settings: object) -> str:
     """The name under which the store keeps the answers of a policy: another checkpoint or sampling, another name."""
     return f"{key}:{policy}#{content_id(weights_of(run.policy(policy)), *map(str, settings))[:6]}"
-
-
-def weights_of(where: str) -> str:
-    """A name for the weights that lie in a folder now; of a hub id or a file, its own name."""
-    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).glob("*.safetensors"))]
-    return content_id(*(_digest(*part) for part in found)) if found else where
-
-
-@cache
-def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def answer(

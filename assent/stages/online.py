@@ -5,8 +5,9 @@ into advantages, and takes one or more optimiser steps on them. Prompts are enco
 """
 
 import itertools
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
 from assent.limits import Count, Natural, NonNegative
+from assent.models.adapters import Body, fits
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward
@@ -24,7 +26,7 @@ from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
 from assent.preferences.convert import split
-from assent.protocols import Reinforcement
+from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import find_prompts
@@ -70,18 +72,18 @@ class Online:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         where = run.policy(self.policy or run.base)
-        language = load_policy(where, device=run.device)
+        made = self._on_one_body(run, where) if self.training.lora_rank else self._apart(run, where)
+        language = made.policy
         codec = language.codec
         prompts = self._prompts(run, language)
-        reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
-        judge = scorer(run, self.judge.name(run), self.training.tokens_per_pack)
         updates = self.steps * self.training.epochs * self.minibatches
         trainees = {"policy": Trainee(language, self.training, updates, run.dtype)}
-        if self.objective.needs_values:
-            trainees["value"] = self._critic(run, updates)
+        if made.value:
+            training = self.training if not self.value_lr else replace(self.training, lr=self.value_lr)
+            trainees["value"] = Trainee(made.value, training, updates, run.dtype)
         memory = {"beta": getattr(self.objective, "beta", 0.0)}
         texts = read_texts(self.ptx_data, codec, context(language.model)) if self.ptx else []
-        worker = _Worker(self, run, codec, prompts, trainees, reference, judge, memory, texts)
+        worker = _Worker(self, run, codec, prompts, trainees, made.reference, made.judge, memory, texts)
         train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory)
         trainees["policy"].save(run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
@@ -89,6 +91,8 @@ class Online:
     def __post_init__(self) -> None:
         if self.n < self.objective.least_n:
             raise ValueError(f"n = {self.n}: {type(self.objective).__name__} compares {self.objective.least_n} or more")
+        if self.value_layers and self.training.lora_rank:
+            raise ValueError("value_layers trains whole layers, lora_rank adapters: leave one of them out")
         if self.ptx and not self.ptx_data:
             raise ValueError(f"ptx = {self.ptx}: name the texts with ptx_data")
         if not self.sampling.temperature:
@@ -101,12 +105,35 @@ class Online:
             raise AssentError(f"{run.folder} has no prompt to train on: take another --run with a lower --held-out")
         return [prompt for prompt in found if prompt.id in kept]
 
-    def _critic(self, run: Run, updates: int) -> Trainee:
-        """A value model on the reward model's body; its head starts at 0, the mean score.
+    def _apart(self, run: Run, where: str) -> "_Models":
+        """Each model with weights of its own."""
+        policy = load_policy(where, device=run.device)
+        reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
+        judge = scorer(run, self.judge.name(run), self.training.tokens_per_pack)
+        return _Models(policy, reference, judge, self._critic(run) if self.objective.needs_values else None)
 
-        The reward model's own head would say of every unfinished answer that it is bad, and so of every end token that
-        it is a great gain: the policy then learns to stop, whatever it says.
+    def _on_one_body(self, run: Run, where: str) -> "_Models":
+        """All of them as adapters on one frozen body, which alone is the reference.
+
+        A reward model that was not trained as an adapter of this very body stands apart, and the value model with it.
         """
+        name = self.judge.name(run)
+        folder = run.folder / name if (run.folder / name).exists() else Path(name)
+        body = Body(load_policy(where, run.dtype, run.device))
+        policy = body.adapter("policy", self.training.lora_rank, self.training.lora_alpha)
+        shares = fits(folder, where) and not list(folder.glob("member-*"))
+        if shares:
+            judge: Reward = Model((body.stored(folder, "reward"),), self.training.tokens_per_pack)
+        else:
+            judge = scorer(run, name, self.training.tokens_per_pack)
+        value = None
+        if self.objective.needs_values:
+            value = body.stored(folder, "value", train=True) if shares else self._critic(run)
+            _begin_at_zero(value)
+        return _Models(policy, body.bare().model, judge, value)
+
+    def _critic(self, run: Run) -> Language:
+        """A value model on the reward model's body."""
         name = self.judge.reward or run.key("reward")
         start = name if (run.folder / name).exists() else run.key("reward")
         if not (run.folder / start).exists():
@@ -114,16 +141,33 @@ class Online:
                 "PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'"
             )
         language = load_reward(run.policy(start), device=run.device)
-        head = language.model.get_submodule("score").weight
-        assert isinstance(head, Tensor)
-        torch.nn.init.zeros_(head)
+        _begin_at_zero(language)
         if self.value_layers:
             layers: Any = language.model.base_model.layers
             language.model.base_model.requires_grad_(False)
             for layer in layers[-self.value_layers :]:
                 layer.requires_grad_(True)
-        training = self.training if not self.value_lr else _with_lr(self.training, self.value_lr)
-        return Trainee(language, training, updates, run.dtype)
+        return language
+
+
+class _Models(NamedTuple):
+    """Who takes part."""
+
+    policy: Language
+    reference: Any
+    judge: Reward
+    value: Language | None
+
+
+def _begin_at_zero(value: Language) -> None:
+    """Let a value model first estimate 0, the mean score, everywhere.
+
+    The reward model's own head would say of every unfinished answer that it is bad, and so of every end token that it
+    is a great gain: the policy then learns to stop, whatever it says.
+    """
+    head = value.model.get_submodule("score").weight
+    assert isinstance(head, Tensor)
+    torch.nn.init.zeros_(head)
 
 
 class _Rollout:
@@ -330,9 +374,3 @@ class _Worker:
 
 def _same_words(one: Language, other: Language) -> bool:
     return one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-
-
-def _with_lr(training: Training, lr: float) -> Training:
-    from dataclasses import replace
-
-    return replace(training, lr=lr)

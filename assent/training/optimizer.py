@@ -1,6 +1,6 @@
 """A model under training: weights in the computing dtype, float32 masters and moments, one step at a time."""
 
-import warnings
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from assent.errors import AssentError
 from assent.limits import Count, Natural, NonNegative, Positive, Share
+from assent.models.adapters import FOLDER as ADAPTER
+from assent.models.adapters import View, attach, keep, lora
 from assent.models.load import Language, save
 from assent.training.parallel import add_up, first
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Trainee:
     once.
 
     Args:
-        language: a float32 model; its weights are then kept in `dtype`.
+        language: a float32 model, or a view of a body through an adapter; what is trained is then kept in `dtype`.
         steps: how many there will be, for the schedule.
     """
 
@@ -75,7 +76,10 @@ class Trainee:
         self.training = training
         self.steps = steps
         self.language, self.model = language, language.model
-        self._peft = _lora(self.model, training)
+        self._peft: PeftModel | None = None
+        if training.lora_rank and not isinstance(self.model, View):
+            made = lora(training.lora_rank, training.lora_alpha, hasattr(self.model, "score"))
+            self._peft = attach(self.model, made)
         self._names: list[str] = []
         self._weights: list[Tensor] = []
         self._masters: list[Tensor] = []
@@ -133,10 +137,21 @@ class Trainee:
         self._adam.load_state_dict(state["adam"])
 
     def save(self, folder: Path) -> None:
-        """Write the trained model as a Hugging Face folder; nothing can be trained after this."""
+        """Write the trained model as a Hugging Face folder, and LoRA beside it; nothing can be trained after this."""
+        self._settle()
+        aside = folder.with_name(folder.name + ".adapter")
+        if first():
+            shutil.rmtree(aside, ignore_errors=True)
+            if self._peft is not None:
+                keep(self._peft, "default", aside)
+            elif isinstance(self.model, View):
+                self.model.body.keep(self.model.name, aside)
         done = self.finished()
         if first():
             save(done, folder)
+            if aside.exists():
+                (aside / ADAPTER).rename(folder / ADAPTER)
+                aside.rmdir()
 
     def finished(self) -> Language:
         """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this.
@@ -144,15 +159,21 @@ class Trainee:
         Raises:
             AssentError: weights that are not finite.
         """
+        self._settle()
+        if isinstance(self.model, View):
+            return self.model.body.merged(self.model.name)
+        if self._peft is None:
+            return self.language
+        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
+
+    def _settle(self) -> None:
+        """Give the weights all digits of their masters."""
         _cast(self.model, torch.float32)
         with torch.no_grad():
             for name, weight, master in zip(self._names, self._weights, self._masters, strict=True):
                 if not bool(master.isfinite().all()):
                     raise AssentError(f"training ended in numbers that are not finite, in {name}: try a smaller lr")
                 weight.copy_(master)
-        if self._peft is None:
-            return self.language
-        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
@@ -168,20 +189,3 @@ def _into(master: Tensor) -> Any:
         weight.grad = None
 
     return accumulate
-
-
-def _lora(model: "PreTrainedModel", training: Training) -> "PeftModel | None":
-    """Put LoRA into a model, in place, if it is asked for."""
-    if training.lora_rank == 0:
-        return None
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=training.lora_rank,
-        lora_alpha=training.lora_alpha or 2 * training.lora_rank,
-        target_modules="all-linear",
-        modules_to_save=["score"] if hasattr(model, "score") else None,
-    )
-    with warnings.catch_warnings():  # peft 0.19 asks transformers 5 for something by its old name
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config)

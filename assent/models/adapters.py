@@ -1,0 +1,206 @@
+"""LoRA: policy, value model and reward model as small adapters over one frozen body; the reference is the body alone.
+
+Hu et al. 2021 (arXiv:2106.09685). Each adapter adds B A to every linear map of the body; a reward or value model has a
+head besides. One body in memory serves all of them, one at a time.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from assent.errors import AssentError
+from assent.models.load import HEAD, Language, weights_of
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+FOLDER = "adapter"
+"""Where a checkpoint keeps what was trained, beside the merged weights."""
+
+
+def attach(model: "PreTrainedModel", config: "LoraConfig", name: str = "default") -> "PeftModel":
+    """Put a new adapter into a model, in place, and freeze the rest."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():  # peft asks transformers 5 for something by its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config, adapter_name=name)
+
+
+def lora(rank: int, alpha: int = 0, head: bool = False) -> "LoraConfig":
+    """LoRA on every linear map; with `head`, a new head is trained whole. An alpha of 0 is twice the rank."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha or 2 * rank,
+        target_modules="all-linear",
+        modules_to_save=["score"] if head else None,
+    )
+
+
+def keep(peft: "PeftModel", name: str, folder: Path) -> None:
+    """Write an adapter without its head into `folder/adapter`, and the name of the weights that it was trained on."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+    matrices = {key: value.contiguous() for key, value in state.items() if "lora_" in key}
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    save_file(matrices, folder / FOLDER / "adapter_model.safetensors")
+    config: Any = peft.peft_config[name]
+    config.modules_to_save = None
+    config.save_pretrained(folder / FOLDER)
+    model: Any = peft.base_model.model
+    place = str(model.name_or_path)
+    (folder / FOLDER / "base.json").write_text(json.dumps({"base": place, "weights": weights_of(place)}) + "\n")
+
+
+def fits(folder: Path, where: str) -> bool:
+    """Whether a checkpoint holds an adapter that was trained on the weights that lie in `where` now."""
+    path = folder / FOLDER / "base.json"
+    if not path.exists():
+        return False
+    try:
+        return bool(json.loads(path.read_text())["weights"] == weights_of(where))
+    except (ValueError, KeyError):
+        raise AssentError(f"{path} is broken: train {folder.name} again") from None
+
+
+class Body:
+    """A language model with frozen weights, seen through one adapter at a time."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self.model: Any = language.model.requires_grad_(False)
+        self._peft: PeftModel | None = None
+        self._active = ""
+        self._trained: list[Tensor] = []
+
+    def adapter(self, name: str, rank: int, alpha: int = 0) -> Language:
+        """The body through a new adapter, which at first changes nothing."""
+        return self._seen(name, lora(rank, alpha), None, self.model.config)
+
+    def stored(self, folder: Path, name: str, train: bool = False) -> Language:
+        """The body through a reward model's adapter, with its head.
+
+        Args:
+            folder: a checkpoint that holds an adapter.
+            train: whether it is to be trained; if not, it never asks for gradients.
+        """
+        from peft import LoraConfig, set_peft_model_state_dict
+        from safetensors.torch import load_file
+        from transformers import PreTrainedConfig
+
+        config = PreTrainedConfig.from_pretrained(folder)
+        weight = load_file(folder / "model.safetensors")[HEAD]
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.weight.data.copy_(weight)
+        made: Any = LoraConfig.from_pretrained(str(folder / FOLDER))
+        seen = self._seen(name, made, head.to(self.model.device), config, train)
+        assert self._peft is not None
+        told: Any = set_peft_model_state_dict(
+            self._peft, load_file(folder / FOLDER / "adapter_model.safetensors"), adapter_name=name
+        )
+        if told.unexpected_keys:
+            raise AssentError(f"{folder / FOLDER} does not fit the model: it has {told.unexpected_keys[0]} besides")
+        return seen
+
+    def bare(self) -> Language:
+        """The body without any adapter: the reference."""
+        return Language(View(self, "", None, self.model.config), self.language.tokenizer)  # type: ignore[arg-type]
+
+    def merged(self, name: str) -> Language:
+        """The body in float32 with one adapter in its weights; nothing else can be seen through it afterwards."""
+        assert self._peft is not None
+        for weight in self.model.parameters():
+            weight.data = weight.data.float()
+        merged: Any = self._peft.merge_and_unload(adapter_names=[name])
+        return Language(merged, self.language.tokenizer)
+
+    def keep(self, name: str, folder: Path) -> None:
+        """Write one adapter into a checkpoint."""
+        assert self._peft is not None
+        keep(self._peft, name, folder)
+
+    def weights(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """The matrices of one adapter."""
+        named = ((key, weight, key.rpartition("lora_")) for key, weight in self.model.named_parameters())
+        return ((key, weight) for key, weight, (_, found, end) in named if found and name in end.split("."))
+
+    def turn(self, name: str) -> nn.Module:
+        """Let the body be seen through one adapter, or through none, from now on."""
+        if self._peft is not None and name != self._active:
+            tuner: Any = self._peft.base_model
+            if name:
+                tuner.enable_adapter_layers()
+                tuner.set_adapter(name)
+            else:
+                tuner.disable_adapter_layers()
+            self._active = name
+            for weight in self._trained:  # peft freezes what is not active, though its step is still to come
+                weight.requires_grad_(True)
+        inner: nn.Module = self.model.base_model
+        return inner
+
+    def _seen(
+        self, name: str, config: "LoraConfig", head: nn.Linear | None, about: Any, train: bool = True
+    ) -> Language:
+        if self._peft is None:
+            self._peft = attach(self.model, config, name)
+        else:
+            self._peft.add_adapter(name, config)
+        if train:
+            self._trained += [weight for _, weight in self.weights(name)]
+        self._active = "?"
+        self.turn(name)
+        for _, weight in self.weights(name):
+            weight.requires_grad_(train)
+        return Language(View(self, name, head, about), self.language.tokenizer)  # type: ignore[arg-type]
+
+
+class View(nn.Module):
+    """What the rest of assent takes for a model: a body through one adapter, with its own head and configuration."""
+
+    body: Body  # no module: its weights are not this one's
+    name: str
+
+    def __init__(self, body: Body, name: str, head: nn.Linear | None, config: Any) -> None:
+        super().__init__()
+        self.body, self.name, self.config = body, name, config
+        self.base_model = _Turned(body, name)
+        if head is not None:
+            self.score = head
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.body.model.device
+        return device
+
+    def get_output_embeddings(self) -> nn.Module:
+        found: nn.Module = self.body.model.get_output_embeddings()
+        return found
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.body.weights(self.name)
+        yield from super().named_parameters(*args, **kwargs)
+
+
+class _Turned(nn.Module):
+    """The body's blocks, seen through one adapter."""
+
+    body: Body
+    name: str
+
+    def __init__(self, body: Body, name: str) -> None:
+        super().__init__()
+        self.body, self.name = body, name
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.body.turn(self.name)(**inputs)

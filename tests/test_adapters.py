@@ -1,0 +1,167 @@
+"""LoRA everywhere: one frozen body carries the policy, the reference, the reward model and the value model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from assent.cli import main
+from assent.models.adapters import Body, fits
+from assent.models.attention import Tree, pack
+from assent.models.forward import logprobs, scores, values
+from assent.models.load import load_policy, load_reward
+from assent.rewards.model import Model
+from assent.stages.online import Online
+from assent.store.runs import Run, Setup, open_run
+from assent.training.meter import read as metrics_of
+from assent.training.optimizer import Trainee, Training
+
+LORA = ["--lora-rank", "4", "--lr", "3e-3", "--batch-size", "4"]
+SMALL = ["--steps", "3", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6"]
+TREES = [Tree((5, 6, 7), ((8, 9), (10, 11, 12))), Tree((4,), ((20, 21, 22, 23),))]
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a reward model that was trained by LoRA."""
+    folder = tmp_path_factory.mktemp("adapters")
+    tiny.make(folder / "model", chat=False)
+    rows = [{"prompt": f"Question {i}: ", "chosen": " yes it is.", "rejected": " no no no"} for i in range(30)]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["import", str(folder / "pairs.jsonl"), "--run", str(folder / "run"), "--no-chat"]) == 0
+    assert main(["reward", *flags(folder, folder / "run"), *LORA, "--epochs", "3"]) == 0
+    return folder
+
+
+def flags(top: Path, run: Path) -> list[str]:
+    return ["--run", str(run), "--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
+
+
+def begin(top: Path, folder: Path) -> list[str]:
+    shutil.copytree(top / "run", folder)
+    return flags(top, folder)
+
+
+@torch.no_grad()
+def test_an_adapter_over_the_body_scores_as_the_merged_reward_model_does(top: Path) -> None:
+    folder = top / "run" / "reward"
+    assert fits(folder, str(top / "model"))
+    body = Body(load_policy(top / "model"))
+    policy = body.adapter("policy", 4)
+    seen = body.stored(folder, "reward")
+    expected = scores(load_reward(folder).model, pack(TREES))
+    assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)
+    assert seen.model.config.reward_mean == load_reward(folder).model.config.reward_mean
+    plain = logprobs(load_policy(top / "model").model, pack(TREES)).logprobs
+    for one in (body.bare(), policy):  # a new adapter changes nothing, and none at all is the reference
+        assert torch.allclose(logprobs(one.model, pack(TREES)).logprobs, plain, atol=1e-5)
+    assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)  # whoever was looked through between
+
+
+def test_each_adapter_learns_by_itself_and_the_reference_stays(top: Path) -> None:
+    torch.manual_seed(0)
+    body = Body(load_policy(top / "model"))
+    training = Training(lr=1e-2, lora_rank=4)
+    policy = body.adapter("policy", 4)
+    judge = body.stored(top / "run" / "reward", "reward")
+    value = body.stored(top / "run" / "reward", "value", train=True)
+    trainees = [Trainee(policy, training, 4), Trainee(value, training, 4)]
+    with torch.no_grad():
+        before = [logprobs(body.bare().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
+        first = logprobs(policy.model, pack(TREES)).logprobs, values(value.model, pack(TREES))
+    for step in range(3):
+        # both graphs are made before either gradient flows
+        gain = logprobs(policy.model, pack(TREES)).logprobs.mean()
+        miss = (values(value.model, pack(TREES)) - 1).square().mean()
+        (miss - gain).backward()
+        for trainee in trainees:
+            assert trainee.step(step) > 0
+    with torch.no_grad():
+        after = [logprobs(body.bare().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
+        last = logprobs(policy.model, pack(TREES)).logprobs, values(value.model, pack(TREES))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert last[0].mean() > first[0].mean() + 0.05
+    assert (last[1] - 1).square().mean() < (first[1] - 1).square().mean()
+    names = [name for trainee in trainees for name in trainee.state()["masters"]]
+    assert any(".policy." in name for name in names) and "score.weight" in names
+    assert not any("lora_" not in name and name != "score.weight" for name in names)
+
+
+def test_a_policy_and_its_adapter_come_back_as_they_were_saved(top: Path, tmp_path: Path) -> None:
+    body = Body(load_policy(top / "model"))
+    trainee = Trainee(body.adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
+    (-logprobs(trainee.model, pack(TREES)).logprobs.mean()).backward()
+    trainee.step(0)
+    with torch.no_grad():
+        expected = logprobs(trainee.model, pack(TREES)).logprobs
+    trainee.save(tmp_path / "policy")
+    with torch.no_grad():
+        found = logprobs(load_policy(tmp_path / "policy").model, pack(TREES)).logprobs
+    assert torch.allclose(found, expected, atol=1e-5)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    theirs = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(top / "model"), str(tmp_path / "policy" / "adapter")
+    )
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.allclose(theirs(input_ids=ids).logits, merged(input_ids=ids).logits, atol=1e-5)
+
+
+def test_ppo_holds_one_body_for_all_four_models(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    setup = Setup(tmp_path / "run", str(top / "model"), dtype="float32", device="cpu")
+    with open_run(setup) as opened:
+        made = Online(training=Training(lora_rank=4))._on_one_body(opened, str(top / "model"))
+    assert made.value is not None and isinstance(made.judge, Model)
+    bodies = [made.policy.model.body, made.value.model.body, made.reference.body]
+    judge = made.judge.language.model.body
+    assert all(one is judge for one in bodies)
+    assert main(["ppo", *run, *LORA, *SMALL]) == 0
+    lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-5) and lines[0]["ratio"] == pytest.approx(1, abs=1e-5)
+    assert lines[0]["value_loss"] > 0 and lines[-1]["kl"] != 0
+    start, end = (load_file(f / "model.safetensors") for f in (top / "model", tmp_path / "run" / "ppo"))
+    assert start.keys() == end.keys() and any(not torch.equal(start[k], end[k]) for k in start)
+    assert (tmp_path / "run" / "ppo" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_one_body_scores_the_rollout_as_separate_models_do(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "one")
+    assert main(["grpo", *run, *LORA, *SMALL]) == 0
+    other = begin(top, tmp_path / "apart")
+    shutil.rmtree(tmp_path / "apart" / "reward" / "adapter")
+    assert main(["grpo", *other, *LORA, *SMALL]) == 0
+    one, two = ([x for x in metrics_of(tmp_path / n) if x["stage"] == "grpo"] for n in ("one", "apart"))
+    for a, b in zip(one, two, strict=True):
+        assert a["score"] == pytest.approx(b["score"], abs=1e-3) and a["kl"] == pytest.approx(b["kl"], abs=1e-3)
+
+
+def test_a_reward_model_of_another_body_stands_apart(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["dpo", *run, "--lr", "1e-3"]) == 0  # another body: all weights moved
+    assert not fits(tmp_path / "run" / "reward", str(tmp_path / "run" / "dpo"))
+    assert main(["ppo", *run, *LORA, *SMALL, "--policy", "dpo"]) == 0
+    lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_layers_and_adapters_of_a_value_model_exclude_each_other(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ppo", *begin(top, tmp_path / "run"), *LORA, "--value-layers", "1"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+
+
+def test_a_round_two_policy_is_generated_from_its_merged_weights(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["dpo", *run, *LORA]) == 0
+    with open_run(Setup(tmp_path / "run", str(top / "model"), round=2, dtype="float32")) as opened:
+        assert isinstance(opened, Run) and opened.base == "dpo"
+        assert load_policy(opened.policy(opened.base)).model.config.model_type == "llama"
