@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,29 @@ def resolve(folder: str, name: str) -> Any:
         if key.lower() == wanted and isinstance(value, type):
             return value
     raise AssentError(f"{module.__file__} holds no class named '{wanted}' (in any case of letters): give it one")
+
+
+def resolve_file(path: str, method: str) -> Any:
+    """Return the class with a method of this name that stands in a person's own file, `rules/mine.py`.
+
+    Raises:
+        AssentError: no such file, one that fails when it is read, or one with no such class or several.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise AssentError(f"no file at {path}")
+    spec = importlib.util.spec_from_file_location(f"assent_plugin_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for the names in their annotations
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 (it is anybody's code)
+        raise AssentError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == spec.name and hasattr(v, method)]
+    if len(own) != 1:
+        raise AssentError(f"{path} holds {len(own)} classes with a method '{method}': it should hold one")
+    return own[0]
 
 
 def name_of(plugin: Any) -> str:

@@ -102,3 +102,24 @@ def test_best_of_n_without_a_reward_model_says_so(
     for command in ("best_of_n", "rejection"):
         assert main([command, *run]) == 2
         assert "has no reward model: run 'assent reward' first, or name one with --reward" in capsys.readouterr().err
+
+
+FILES = {
+    "gone": (None, "no file at"),
+    "broken": ("def score(:\n", "cannot be read: SyntaxError"),
+    "empty": ("import torch\n", "holds 0 classes with a method 'score'"),
+    "two": ("class A:\n    def score(self): ...\nclass B:\n    def score(self): ...\n", "holds 2 classes"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_rule_of_ones_own_that_will_not_do_is_refused_with_the_reason(
+    name: str, top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, reason = FILES[name]
+    file = tmp_path / f"{name}.py"
+    if text is not None:
+        file.write_text(text)
+    assert main(["grpo", *begin(top, tmp_path / "run"), "--reward", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and len([line for line in error.splitlines() if line.startswith("assent:")]) == 1

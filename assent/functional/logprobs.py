@@ -41,7 +41,7 @@ def token_logprobs(
         logits = logits if temperature == 1 else logits / temperature
         normalizer = logits.logsumexp(-1)
         chosen = logits.gather(-1, tokens[:, None])[:, 0] - normalizer
-        return chosen, _entropy(logits.detach(), normalizer.detach()) if entropy else normalizer.new_zeros(0)
+        return chosen, _entropy(logits.detach()) if entropy else normalizer.new_zeros(0)
 
     parts = []
     for start in range(0, len(targets), chunk):
@@ -55,7 +55,7 @@ def token_logprobs(
     return TokenLogprobs(logprobs, torch.cat([part[1] for part in parts]) if entropy else None)
 
 
-def _entropy(logits: Tensor, normalizer: Tensor) -> Tensor:
-    """logsumexp(z) - sum p z, (n,), without a second tensor of the size of the logits."""
+def _entropy(logits: Tensor) -> Tensor:
+    """-sum p log p, (n,): a sum of small numbers, where logsumexp(z) - sum p z would be a difference of large ones."""
     probabilities = logits.softmax(-1)
-    return normalizer - torch.bmm(probabilities[:, None], logits[:, :, None])[:, 0, 0]
+    return -probabilities.xlogy_(probabilities).sum(-1)

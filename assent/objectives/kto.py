@@ -29,8 +29,8 @@ class KTO:
     def __call__(self, batch: Unpaired) -> Loss:
         point = ((batch.mismatched * batch.weight).sum() / batch.weight.sum()).clamp(min=0).detach()
         gain = self.beta * (batch.logprobs - batch.reference_logprobs - point)
-        gain = torch.where(batch.desirable, gain, -gain)
-        scale = torch.where(batch.desirable, self.desirable_weight, self.undesirable_weight)
+        gain, one = torch.where(batch.desirable, gain, -gain), torch.ones_like(gain)
+        scale = torch.where(batch.desirable, self.desirable_weight * one, self.undesirable_weight * one)
         loss = batch.mean(scale * torch.sigmoid(-gain))
         metrics = {"accuracy": (1 + gain.sign()) / 2, "margin": gain, "kl": point.expand_as(gain)}
         return Loss(loss, {"loss": loss.detach()} | {k: batch.mean(value.detach()) for k, value in metrics.items()})

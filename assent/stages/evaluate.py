@@ -40,7 +40,7 @@ class Evaluate:
     against: str = ""
     """What they are compared with; empty: `start`, or what pretraining and fine-tuning made of it."""
     judge: str = "one_sentence"
-    """Who judges: a file of rewards/ (noise-free), or a reward model (a checkpoint of the run, a folder)."""
+    """Who judges: a file of rewards/ (noise-free), your own (`mine.py`), or a reward model (a checkpoint, a folder)."""
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:

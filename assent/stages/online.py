@@ -21,7 +21,7 @@ from assent.limits import Count, Natural, NonNegative
 from assent.models.adapters import Body, fits
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
-from assent.models.load import Language, context, load_policy, load_reward
+from assent.models.load import Language, context, load_policy, load_reward, new_reward
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
@@ -31,7 +31,7 @@ from assent.records import Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import find_prompts
 from assent.stages.pretrain import read_texts
-from assent.stages.reward import Judge, scorer
+from assent.stages.reward import Judge, is_rule, scorer
 from assent.store.runs import Run
 from assent.training import parallel
 from assent.training.batching import batch, chunks, generator, packs
@@ -133,14 +133,13 @@ class Online:
         return _Models(policy, body.bare().model, judge, value)
 
     def _critic(self, run: Run) -> Language:
-        """A value model on the reward model's body."""
-        name = self.judge.reward or run.key("reward")
-        start = name if (run.folder / name).exists() else run.key("reward")
-        if not (run.folder / start).exists():
-            raise AssentError(
-                "PPO's value model starts from a reward model and there is none: run 'assent reward', or take 'grpo'"
-            )
-        language = load_reward(run.policy(start), device=run.device)
+        """A value model on the reward model's body; on the policy's, if the judge is a rule and there is none."""
+        own = run.key("reward")
+        name = own if is_rule(self.judge.reward) else self.judge.name(run)
+        if name != own or (run.folder / own).exists():
+            language = load_reward(run.policy(name), device=run.device)
+        else:
+            language = new_reward(run.policy(self.policy or run.base), run.seed, device=run.device)
         _begin_at_zero(language)
         if self.value_layers:
             layers: Any = language.model.base_model.layers

@@ -26,7 +26,7 @@ from assent.preferences.convert import examples, split, standardised
 from assent.protocols import Objective
 from assent.protocols import Reward as Scorer
 from assent.records import Label, Preference, Purpose, Ranked
-from assent.registry import name_of, names, resolve, takes
+from assent.registry import name_of, names, resolve, resolve_file, takes
 from assent.rewards.model import Model
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
@@ -191,7 +191,8 @@ class Judge:
     """What finds an answer good."""
 
     reward: str = ""
-    """What scores: a checkpoint of the run, a folder, or a file of rewards/; empty: this round's reward model."""
+    """What scores: a checkpoint of the run, a folder, a file of rewards/, your own file with a class that has `score`
+    (`mine.py`); empty: this round's reward model."""
     ensemble: Reduction = "mean"
     """Of the members of a reward model: their mean, the least of them, or the mean less `deviations` of theirs."""
     deviations: NonNegative = 1.0
@@ -213,18 +214,26 @@ class Judge:
         return combine(scores, self.ensemble, self.deviations)
 
 
+RULES = tuple(name for name in names("rewards") if name != "model")
+"""Files of rewards/ that need no model."""
+
+
+def is_rule(name: str) -> bool:
+    """Whether a reward is a file of rewards/ or of one's own, and no reward model."""
+    return name in RULES or name.endswith(".py")
+
+
 def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
-    """What scores answers: a file of rewards/, or a reward model (a checkpoint of the run, a folder, a hub id).
+    """What scores answers: a rule (a file of rewards/ or one's own) or a reward model (checkpoint, folder, hub id).
 
     Raises:
         AssentError: there is nothing of that name.
     """
-    files = [file for file in names("rewards") if file != "model"]
-    if name in files:
-        made: Scorer = resolve("rewards", name)()
+    if is_rule(name):
+        made: Scorer = (resolve_file(name, "score") if name.endswith(".py") else resolve("rewards", name))()
         return made
     if "/" not in name and name not in run.models and not Path(name).is_dir():
-        raise AssentError(f"no reward '{name}'{did_you_mean(name, [*files, *run.models])}")
+        raise AssentError(f"no reward '{name}'{did_you_mean(name, [*RULES, *run.models])}")
     return Model.load(run.policy(name), run.dtype, run.device, tokens_per_pack)
 
 

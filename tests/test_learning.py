@@ -1,0 +1,172 @@
+"""Every objective learns what it is meant to, on a task that a rule can check, and unlearns it with the sign turned."""
+
+import json
+import math
+import random
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from assent.cli import main
+from assent.models.attention import Tree
+from assent.models.load import load_policy
+from assent.preferences.convert import split
+from assent.records import Prompt
+from assent.stages.offline import branch_sums
+from assent.training.meter import read as metrics_of
+from assent.training.parts import by_tree
+
+ROOT = Path(__file__).parent.parent
+RULE = ROOT / "examples" / "alphabet.py"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ASKED = [(first, last) for first in range(26) for last in range(first + 1, min(26, first + 8))]
+SHARED = ["--device", "cpu", "--dtype", "float32"]
+pytestmark = pytest.mark.slow
+
+
+def question(first: int, last: int) -> str:
+    return f"from {LETTERS[first]} to {LETTERS[last]} :"
+
+
+def answer(first: int, last: int) -> str:
+    return "".join(f" {letter}" for letter in LETTERS[first : last + 1]) + " ."
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that says the alphabet from one letter on, and stops at the right one about one time in four."""
+    folder = tmp_path_factory.mktemp("learning")
+    dice = random.Random(0)
+    texts = set()
+    for first, last in ASKED:
+        for _ in range(6):
+            end = last if dice.random() < 0.5 else dice.randrange(first + 1, min(26, first + 8))
+            texts.add(question(first, last) + answer(first, end))
+    shuffled = sorted(texts)
+    dice.shuffle(shuffled)
+    (folder / "texts.txt").write_text("\n\n".join(shuffled))
+    size = ["--vocabulary", "300", "--layers", "2", "--width", "64", "--context", "32", "--epochs", "40"]
+    data = ["--data", str(folder / "texts.txt"), "--held-out", "0.05", "--lr", "3e-3"]
+    assert main(["pretrain", "--run", str(folder / "text"), *data, *size, *SHARED]) == 0
+    asked = [{"prompt": question(*one)} for one in ASKED]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    return folder
+
+
+def begin(top: Path, run: Path, seed: int = 0) -> list[str]:
+    return ["--run", str(run), "--model", str(top / "text" / "pretrain"), "--seed", str(seed), *SHARED]
+
+
+TRIALS = {
+    "grpo": ["--lr", "1e-3", "--beta", "0.01"],
+    "rloo": ["--lr", "1e-3", "--beta", "0.01"],
+    "ppo": ["--lr", "1e-3", "--beta", "0.01", "--value-lr", "3e-3"],
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", TRIALS)
+def test_trials_solve_the_task_and_a_turned_sign_unlearns_it(name: str, seed: int, top: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.py"
+    turned.write_text(RULE.read_text().replace("float(r.finished and", "-float(r.finished and"))
+    assert "-float" in turned.read_text()
+    drawn = ["--n", "8", "--batch-size", "16", "--max-new-tokens", "12", "--temperature", "1", "--schedule", "constant"]
+    right: dict[str, dict[str, float]] = {}
+    seen: dict[str, list[float]] = {}
+    for sign, rule in (("kept", RULE), ("turned", turned)):
+        run = begin(top, tmp_path / sign, seed)
+        assert main(["import", str(top / "prompts.jsonl"), "--run", str(tmp_path / sign), "--no-chat"]) == 0
+        assert main([name, *run, "--reward", str(rule), "--steps", "80", *TRIALS[name], *drawn]) == 0
+        flags = ["--judge", str(RULE), "--temperature", "1", "--max-new-tokens", "12"]
+        assert main(["evaluate", *run, *flags]) == 0
+        scores = [abs(line["score"]) for line in metrics_of(tmp_path / sign) if line["stage"] == name]
+        seen[sign] = [fmean(scores[:5]), fmean(scores[-10:])]  # shares of right answers in the rollouts
+        policies = json.loads((tmp_path / sign / "done" / "evaluate.json").read_text())["policies"]
+        right[sign] = {who: policies[who]["utility"] for who in ("start", name)}  # share of right answers, held out
+    assert seen["kept"][1] > seen["kept"][0] + 0.2 and right["kept"][name] > right["kept"]["start"] + 0.1, (seen, right)
+    assert seen["turned"][1] < 0.4 * seen["turned"][0] and right["turned"][name] < right["turned"]["start"], (
+        seen,
+        right,
+    )
+
+
+LONG = [(first, last) for first, last in ASKED if last > first + 1]
+
+
+def sides(first: int, last: int) -> list[str]:
+    """What is to be preferred, to stop one letter early, and the right answer, which the start finds far likelier."""
+    return [answer(first, last - 1), answer(first, last)]
+
+
+def pairs(folder: Path, coin: bool) -> Path:
+    """A file of comparisons; as a control, decided by a coin."""
+    dice, rows = random.Random(1), []
+    for one in LONG:
+        chosen, rejected = sides(*one) if not coin else dice.sample(sides(*one), 2)
+        rows.append({"prompt": question(*one), "chosen": chosen, "rejected": rejected})
+    path = folder / f"pairs-{coin}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@torch.no_grad()
+def likelier(where: Path, held: list[tuple[int, int]]) -> float:
+    """The share of questions on which a policy finds the preferred answer likelier than the other."""
+    language, trees = load_policy(where), []
+    for one in held:
+        prompt = Prompt.plain(question(*one))
+        texts = tuple(language.codec.completion(prompt, text) for text in sides(*one))
+        trees.append(Tree(language.codec.prompt(prompt), texts))
+    sums = by_tree(trees, 2048, lambda some: branch_sums(language.model, some, torch.device("cpu")))
+    return fmean(float(one[0] > one[1]) for one in sums)
+
+
+OFFLINE = {
+    "dpo": ["--lr", "1e-3"],
+    "ipo": ["--lr", "1e-3"],
+    "kto": ["--lr", "1e-3"],
+    "simpo": ["--lr", "1e-3"],
+    "orpo": ["--lr", "2e-3"],
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", OFFLINE)
+def test_comparisons_teach_what_is_preferred_and_a_coin_does_not(
+    name: str, seed: int, top: Path, tmp_path: Path
+) -> None:
+    held_ids = split([Prompt.plain(question(*one)) for one in LONG], 0.3).held_out
+    held = [one for one in LONG if Prompt.plain(question(*one)).id in held_ids]
+    before, after = likelier(top / "text" / "pretrain", held), dict[bool, float]()
+    for coin in (False, True):
+        folder = tmp_path / str(coin)
+        assert main(["import", str(pairs(tmp_path, coin)), "--run", str(folder), "--no-chat"]) == 0
+        flags = [*OFFLINE[name], "--epochs", "10", "--batch-size", "8"]
+        assert main([name, *begin(top, folder, seed), *flags]) == 0
+        after[coin] = likelier(folder / name, held)
+    assert before < 0.3 and after[False] > 0.7, (before, after)
+    assert after[True] < after[False] - 0.2, (before, after)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_reward_model_comes_near_the_limit_that_the_noise_sets(seed: int, top: Path, tmp_path: Path) -> None:
+    dice, rows, limit = random.Random(seed), list[Any](), 0.0
+    for _ in range(900):
+        first = dice.randrange(20)
+        ends = dice.sample(range(first + 1, min(26, first + 8)), 2)
+        chance = 1 / (1 + math.exp(-0.6 * (ends[0] - ends[1])))  # annotators like long answers, by Bradley-Terry
+        limit += max(chance, 1 - chance) / 900
+        if dice.random() > chance:
+            ends.reverse()
+        texts = [answer(first, end) for end in ends]
+        rows.append({"prompt": f"{dice.randrange(10**6)} {LETTERS[first]} :", "chosen": texts[0], "rejected": texts[1]})
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["import", str(tmp_path / "pairs.jsonl"), "--run", str(tmp_path / "run"), "--no-chat"]) == 0
+    assert main(["reward", *begin(top, tmp_path / "run", seed), "--lr", "1e-3", "--batch-size", "8"]) == 0
+    result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())
+    assert 0.75 < limit < 0.9
+    assert result["low"] - 0.02 < limit < result["high"] + 0.05, (result, limit)
+    assert result["accuracy"] > limit - 0.06, (result, limit)
