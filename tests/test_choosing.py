@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -123,3 +124,23 @@ def test_a_rule_of_ones_own_that_will_not_do_is_refused_with_the_reason(
     assert main(["grpo", *begin(top, tmp_path / "run"), "--reward", str(file)]) == 2
     error = capsys.readouterr().err
     assert reason in error and len([line for line in error.splitlines() if line.startswith("assent:")]) == 1
+
+
+def test_prompts_that_teach_nothing_make_room_and_long_answers_cost(top: Path, tmp_path: Path) -> None:
+    rule = tmp_path / "some.py"  # the answers to most prompts score alike
+    rule.write_text(
+        "import torch\n\nclass Some:\n    def score(self, prompts, responses):\n"
+        "        told = [('1' in p.text) * len(r.text) for p, r in zip(prompts, responses)]\n"
+        "        return torch.tensor(told, dtype=torch.float32)\n"
+    )
+    flags = ["--steps", "2", "--batch-size", "4", "--n", "3", "--max-new-tokens", "8", "--missing-eos", "off"]
+    seen = {}
+    for name, more in (("plain", []), ("redraw", ["--redraw", "5"]), ("overlong", ["--overlong", "4"])):
+        run = begin(top, tmp_path / name)
+        assert main(["dapo", *run, "--reward", str(rule), *flags, *more]) == 0
+        seen[name] = metrics_of(tmp_path / name)
+    assert sum(line["redrawn"] for line in seen["redraw"]) > 0
+    assert fmean(x["flat_groups"] for x in seen["redraw"]) < fmean(x["flat_groups"] for x in seen["plain"])
+    first = {name: lines[0] for name, lines in seen.items()}
+    assert first["overlong"]["length"] == first["plain"]["length"] > 4
+    assert first["plain"]["score"] - 1 <= first["overlong"]["score"] < first["plain"]["score"]

@@ -2,7 +2,8 @@
 
     A as in GRPO,  L = mean over all tokens of max(-A rho, -A clip(rho, 1 - .2, 1 + .28))
 
-Yu et al. 2025, eq. 8 (arXiv:2503.14476). Its dynamic sampling and its charge on overlong answers act on the rollout.
+Yu et al. 2025, eq. 8 (arXiv:2503.14476). Its dynamic sampling and its charge on overlong answers act on the
+rollout: `redraw` and `overlong` of the stage.
 """
 
 from dataclasses import dataclass

@@ -62,6 +62,10 @@ class Online:
     """Layers of the value model that are trained, from the top; 0: all of them."""
     missing_eos: Literal["lowest", "off"] | float = "lowest"
     """Score of an answer that was cut: the rollout's lowest minus 1, a number, or off: the score it got."""
+    overlong: Natural = 0
+    """The last so many tokens before the limit cost an answer up to 1 (DAPO, arXiv:2503.14476, eq. 13); 0: nothing."""
+    redraw: Natural = 0
+    """Times in a step that prompts whose answers all score alike make room for others (DAPO's dynamic sampling)."""
     ptx: NonNegative = 0.0
     """Weight of the loss on `ptx_data` in every optimiser step, against forgetting (InstructGPT took 27.8); 0: none."""
     ptx_data: str = ""
@@ -172,10 +176,10 @@ def _begin_at_zero(value: Language) -> None:
 class _Rollout:
     """What one step drew, and where its answers stand in (B, T), padded on the right."""
 
-    def __init__(self, trees: list[Tree], samples: list[Sample]) -> None:
-        self.trees = trees
-        self.samples = samples
-        self.first = [0, *itertools.accumulate(len(tree.branches) for tree in trees)]
+    def __init__(self, prompts: list[tuple[int, ...]], groups: list[list[Sample]]) -> None:
+        self.trees = [Tree(ids, tuple(s.ids for s in group)) for ids, group in zip(prompts, groups, strict=True)]
+        self.samples = samples = [s._replace(prompt=i) for i, group in enumerate(groups) for s in group]
+        self.first = [0, *itertools.accumulate(len(tree.branches) for tree in self.trees)]
         longest = max(len(s.ids) for s in samples)
         self.mask = torch.arange(longest) < torch.tensor([len(s.ids) for s in samples])[:, None]  # (B, T)
 
@@ -215,19 +219,29 @@ class _Worker:
 
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
-        rollout = self._draw(asked, number)
+        groups, redrawn = self._draw(asked, number), 0
+        rollout = _Rollout([self.codec.prompt(prompt) for prompt in asked], groups)
+        for again in range(1, self.settings.redraw + 1):
+            alike = self._alike(asked, rollout)
+            fresh = self._others(asked, len(alike), number, again)
+            if not alike or not fresh:
+                break
+            for i, prompt, group in zip(alike, fresh, self._draw(fresh, number, again), strict=False):
+                asked[i], groups[i] = prompt, group
+            redrawn += len(fresh)
+            rollout = _Rollout([self.codec.prompt(prompt) for prompt in asked], groups)
         old, reference, entropy, seen = self._look(rollout)
         scores, unsure = self._score(asked, rollout)
-        groups = torch.tensor([s.prompt for s in rollout.samples])
+        about = torch.tensor([s.prompt for s in rollout.samples])
         estimate = self.settings.objective.advantages(
-            Rollout(rollout.mask, old, reference, scores, groups, seen), self.memory["beta"]
+            Rollout(rollout.mask, old, reference, scores, about, seen), self.memory["beta"]
         )
         metrics = {name: float(value) for name, value in estimate.metrics.items()}
         if number == 0 and abs(metrics["kl"]) > 1e-3:
             raise AssentError(
                 f"the KL to the reference is {metrics['kl']:.4f} before the first step, not 0: they differ"
             )
-        metrics |= unsure
+        metrics |= unsure | ({"redrawn": float(redrawn)} if self.settings.redraw else {})
         metrics["length"] = float(rollout.mask.sum(1).float().mean())
         metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
         drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
@@ -237,17 +251,29 @@ class _Worker:
         self._adapt(metrics["kl"], len(rollout.samples))
         return metrics | {"beta": self.memory["beta"]}
 
-    def _draw(self, asked: list[Prompt], number: int) -> _Rollout:
+    def _draw(self, asked: list[Prompt], number: int, again: int = 0) -> list[list[Sample]]:
+        """Answers to each prompt; each process draws for its share of them."""
         ids = [self.codec.prompt(prompt) for prompt in asked]
         share = parallel.mine(range(len(ids)))
-        dice = generator(self.run.seed, 2, number, *([parallel.rank()] if parallel.rank() else []))
+        # one process that draws once takes the plain number of the step
+        dice = generator(self.run.seed, 2, number, *([again, parallel.rank()] if again or parallel.rank() else []))
         sampling, ends = self.settings.sampling, self.codec.ends
         some = [ids[i] for i in share]
         drawn = sample(self.policy.model, some, self.settings.n, sampling, ends, dice) if some else []
         everywhere = [s for part in parallel.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part]
-        groups = [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
-        trees = [Tree(prompt, tuple(s.ids for s in group)) for prompt, group in zip(ids, groups, strict=True)]
-        return _Rollout(trees, [s for group in groups for s in group])
+        return [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
+
+    def _alike(self, asked: list[Prompt], rollout: _Rollout) -> list[int]:
+        """Prompts whose answers all score alike, from which nothing can be learned."""
+        scores = self._score(asked, rollout)[0].view(len(asked), -1)
+        return [i for i, row in enumerate(scores) if bool((row == row[0]).all())]
+
+    def _others(self, asked: list[Prompt], count: int, number: int, again: int) -> list[Prompt]:
+        """Prompts that this step has not asked yet."""
+        known = {prompt.id for prompt in asked}
+        rest = [prompt for prompt in self.prompts if prompt.id not in known]
+        order = torch.randperm(len(rest), generator=generator(self.run.seed, 5, number, again)).tolist()
+        return [rest[i] for i in order[:count]]
 
     @torch.no_grad()
     def _look(self, rollout: _Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -275,6 +301,9 @@ class _Worker:
             scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
         scores = self.settings.judge.one(scores)
+        if room := self.settings.overlong:
+            lengths = rollout.mask.sum(1)
+            scores = scores + ((self.settings.sampling.max_new_tokens - room - lengths) / room).clamp(-1, 0)
         missing = self.settings.missing_eos
         cut = torch.tensor([not s.finished for s in rollout.samples])
         if missing != "off":

@@ -1,0 +1,193 @@
+"""One loss and one gradient, however the same words are laid out: padded, packed, shared, chunked, cut into parts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from assent.batch import Actions, Pairs, Rankings, Scores
+from assent.functional.logprobs import token_logprobs
+from assent.models.attention import Tree, pack
+from assent.models.forward import head, logprobs, scores, states, values
+from assent.models.load import load_policy, new_reward
+from assent.objectives.bradley_terry import BradleyTerry
+from assent.objectives.dpo import DPO
+from assent.objectives.kway import KWay
+from assent.objectives.orpo import ORPO
+from assent.objectives.ppo import PPO
+
+TREES = [
+    Tree((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
+    Tree((4,), ((20, 21, 2), (22, 23, 24, 25, 26, 2), (27, 2))),
+    Tree((100, 101, 102, 103, 104, 105, 106), ((31, 2), (32, 33, 34, 2), (35, 36, 2))),
+]
+ROWS = [(tree.prefix, branch) for tree in TREES for branch in tree.branches]
+"""Nine completions of three prompts."""
+LONGEST = max(len(branch) for _, branch in ROWS)
+ALONE = [Tree(prefix, (branch,)) for prefix, branch in ROWS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and positions of all rows, padded with a token of the vocabulary."""
+    width = max(len(prefix) + len(branch) for prefix, branch in ROWS) + 3
+    ids, mask, positions = (torch.zeros(len(ROWS), width, dtype=torch.long) for _ in range(3))
+    for i, (prefix, branch) in enumerate(ROWS):
+        n = len(prefix) + len(branch)
+        where = slice(width - n, width) if side == "left" else slice(0, n)
+        ids[i] = 7
+        ids[i, where], mask[i, where], positions[i, where] = torch.tensor([*prefix, *branch]), 1, torch.arange(n)
+    return ids, mask, positions
+
+
+def hidden_rows(model: Any, side: str) -> list[Tensor]:
+    """Last hidden states of each row's own tokens, by transformers alone."""
+    ids, mask, positions = padded(side)
+    found = model.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+    return [row[own.bool()] for row, own in zip(found, mask, strict=True)]
+
+
+def grid(rows: list[Tensor]) -> Tensor:
+    return torch.stack([torch.nn.functional.pad(row, (0, LONGEST - len(row))) for row in rows])
+
+
+def by_transformers(side: str) -> Callable[[Any], Tensor]:
+    def look(model: Any) -> Tensor:
+        rows = []
+        for (prefix, branch), hidden in zip(ROWS, hidden_rows(model, side), strict=True):
+            logits = model.lm_head(hidden[len(prefix) - 1 : -1]).float().log_softmax(-1)
+            rows.append(logits.gather(-1, torch.tensor(branch)[:, None])[:, 0])
+        return grid(rows)
+
+    return look
+
+
+def by_packs(packs: list[list[Tree]]) -> Callable[[Any], Tensor]:
+    def look(model: Any) -> Tensor:
+        rows = []
+        for some in packs:
+            packed = pack(some)
+            rows += logprobs(model, packed).logprobs.split(packed.lengths.tolist())
+        return grid(rows)
+
+    return look
+
+
+def by_chunks(size: int) -> Callable[[Any], Tensor]:
+    def look(model: Any) -> Tensor:
+        packed = pack(TREES)
+        hidden = states(model, packed)[packed.sources]
+        found = token_logprobs(hidden, packed.targets, head(model), chunk=size).logprobs
+        return grid(list(found.split(packed.lengths.tolist())))
+
+    return look
+
+
+LAYOUTS: dict[str, Callable[[Any], Tensor]] = {
+    "shared prefixes": by_packs([TREES]),
+    "a prompt a pack": by_packs([[tree] for tree in TREES]),
+    "packed, nothing shared": by_packs([ALONE]),
+    "a row a pack": by_packs([[tree] for tree in ALONE]),
+    "padded on the left": by_transformers("left"),
+    "padded on the right": by_transformers("right"),
+    **{f"chunks of {size}": by_chunks(size) for size in (1, 5, 1000)},
+}
+"""Log-probabilities of all completions, (9, T), padded on the right with 0."""
+
+
+def preference_loss(objective: Any, found: Tensor) -> Tensor:
+    sums, lengths = found.sum(1), torch.tensor([float(len(branch)) for _, branch in ROWS])
+    chosen, rejected = torch.tensor([0, 2, 3, 8]), torch.tensor([1, 1, 5, 6])
+    known = torch.linspace(-9, -20, len(ROWS))
+    sides = sums[chosen], sums[rejected], known[chosen], known[rejected], lengths[chosen], lengths[rejected]
+    loss: Tensor = objective(Pairs(*sides, torch.tensor([1.0, 1, 0.7, 1]), torch.tensor([1.0, 2, 1, 0.5]))).value
+    return loss
+
+
+def trial_loss(found: Tensor) -> Tensor:
+    mask = torch.tensor([[t < len(branch) for t in range(LONGEST)] for _, branch in ROWS])
+    dice = torch.Generator().manual_seed(0)
+    old = torch.where(mask, found.detach() + 0.1 * torch.randn(mask.shape, generator=dice), 0.0)
+    actions = Actions(mask, found, old, old, torch.randn(mask.shape, generator=dice))
+    return PPO()(actions).value
+
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "dpo": lambda found: preference_loss(DPO(), found),
+    "orpo": lambda found: preference_loss(ORPO(), found),
+    "ppo": trial_loss,
+}
+
+
+def gradient(loss: Tensor, model: Any) -> Tensor:
+    parts = torch.autograd.grad(loss, [w for w in model.parameters() if w.requires_grad], allow_unused=True)
+    return torch.cat([part.flatten() for part in parts if part is not None])
+
+
+def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    assert torch.allclose(found[0], expected[0], rtol=1e-5)
+    assert float((found[1] - expected[1]).norm() / expected[1].norm()) < 1e-4
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layout_of_a_policys_words_changes_neither_loss_nor_gradient(
+    layout: str, objective: str, folder: Path
+) -> None:
+    model, results = load_policy(folder).model, []
+    for look in (LAYOUTS[layout], LAYOUTS["padded on the right"]):
+        found = look(model)
+        # the draws of PPO's old policy follow from what it finds now: the same in every layout
+        loss = LOSSES[objective](found)
+        results.append((loss.detach(), gradient(loss, model)))
+    agree(*results)
+
+
+def scores_of(model: Any, layout: str) -> Tensor:
+    if layout.startswith("padded"):
+        rows = hidden_rows(model, layout.rpartition(" ")[2])
+        return torch.stack([model.score(row[-1])[0] for row in rows])
+    trees = TREES if layout == "shared prefixes" else ALONE
+    packs = [trees] if layout != "a row a pack" else [[tree] for tree in trees]
+    return torch.cat([scores(model, pack(some))[:, 0] for some in packs])
+
+
+@pytest.mark.parametrize("objective", ["bradley_terry", "kway"])
+@pytest.mark.parametrize(
+    "layout", ["shared prefixes", "packed, nothing shared", "a row a pack", "padded on the left", "padded on the right"]
+)
+def test_the_layout_of_a_reward_models_words_changes_neither_loss_nor_gradient(
+    layout: str, objective: str, folder: Path
+) -> None:
+    model, results = new_reward(folder, seed=3).model, []
+    for each in (layout, "padded on the right"):
+        found = scores_of(model, each)
+        if objective == "kway":
+            tiers, mask = torch.tensor([[0, 1, 1], [2, 1, 0], [0, 1, 2]]), torch.ones(3, 3, dtype=torch.bool)
+            loss = KWay()(Rankings(found.view(3, 3), tiers, mask, torch.ones(3))).value
+        else:
+            sides = found[torch.tensor([0, 3, 8])], found[torch.tensor([1, 5, 6])]
+            one = torch.ones(3)
+            loss = BradleyTerry()(Scores(*sides, one, 0.3 * one, one)).value
+        results.append((loss.detach(), gradient(loss, model)))
+    agree(*results)
+
+
+def test_values_stand_where_tokens_are_chosen_in_every_layout(folder: Path) -> None:
+    model = new_reward(folder, seed=4).model
+    with torch.no_grad():
+        shared = values(model, pack(TREES))
+        alone = torch.cat([values(model, pack([tree])) for tree in ALONE])
+        for side in ("left", "right"):
+            rows = zip(ROWS, hidden_rows(model, side), strict=True)
+            by_hand = torch.cat([model.score(h[len(p) - 1 : -1])[:, 0] for (p, _), h in rows])  # type: ignore[operator]
+            assert torch.allclose(by_hand, shared, atol=1e-5)
+    assert torch.allclose(alone, shared, atol=1e-5)
