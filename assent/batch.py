@@ -5,7 +5,8 @@ the whole step and not a mean of means, every batch carries the step's totals an
 loss values of the parts add up to the loss of the step.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,6 +18,11 @@ class Loss(NamedTuple):
 
     value: Tensor  # ()
     metrics: dict[str, Tensor]  # each (), detached
+
+    @classmethod
+    def told(cls, value: Tensor, metrics: Mapping[str, Tensor]) -> "Loss":
+        """A loss with its metrics, of which it is the first, all detached."""
+        return cls(value, {name: metric.detach() for name, metric in {"loss": value, **metrics}.items()})
 
 
 class Part(Protocol):
@@ -142,7 +148,6 @@ class Actions:
     values: Tensor | None = None  # (B, T) of the value model now, with gradient
     old_values: Tensor | None = None  # (B, T)
     returns: Tensor | None = None  # (B, T)
-    entropy: Tensor | None = field(default=None)  # (B, T), detached
     tokens: float = 0.0
     """Completion tokens in the whole step; 0: this batch is the whole step."""
     sequences: float = 0.0

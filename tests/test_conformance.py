@@ -533,11 +533,9 @@ def test_losses_of_groups_agree_with_trl(objective: Any, settings: dict[str, Any
 
 def test_what_grpo_reports_agrees_with_trl() -> None:
     made = moved()
-    made = replace(made, batch=replace(made.batch, entropy=made.batch.logprobs.detach()))
     _, theirs = trl_grpo(made, beta=0.04)
     ours = GRPO()(made.batch).metrics
     same(ours["clip_fraction"], theirs["clip_ratio/region_mean"][0], 1e-7)
-    same(ours["entropy"], theirs["entropy"][0], 1e-7)
     same(made.batch.token_mean(k3(made.batch.logprobs, made.batch.reference_logprobs)), theirs["kl"][0], 1e-7)
 
 

@@ -54,7 +54,6 @@ def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> A
         drawn.logprobs,
         drawn.reference_logprobs,
         torch.where(MASK, estimate.advantages, garbage),
-        entropy=torch.where(MASK, 1.5, garbage).double(),
     )
     if estimate.returns is None:
         return batch
@@ -110,7 +109,7 @@ def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective) -> None:
     parts = [replace(half, tokens=float(MASK.sum()), sequences=4.0) for half in halves]
     losses = [objective(part) for part in parts]
     assert torch.allclose(losses[0].value + losses[1].value, whole.value)
-    assert whole.metrics.keys() >= {"loss", "policy_loss", "ratio", "approx_kl", "entropy"}
+    assert whole.metrics.keys() >= {"loss", "policy_loss", "ratio", "approx_kl"}
     for name, value in whole.metrics.items():
         assert torch.allclose(losses[0].metrics[name] + losses[1].metrics[name], value), name
     for loss in losses:

@@ -77,6 +77,17 @@ def leave_one_out(scores: Tensor, groups: Tensor) -> Tensor:
     return gap * (size / (size - 1).clamp(min=1))[member]  # r - (n mean - r) / (n - 1) = n (r - mean) / (n - 1)
 
 
+def spread(relative: Tensor, mask: Tensor) -> Tensor:
+    """What was said of a completion, (B,), said of each of its tokens, (B, T)."""
+    return torch.where(mask, relative[:, None], 0.0)
+
+
+def group_metrics(scores: Tensor, relative: Tensor, groups: Tensor) -> dict[str, Tensor]:
+    """What is worth watching about groups: the mean score, the size of advantages, and how many groups say nothing."""
+    flat = flat_groups(scores, groups)
+    return {"score": scores.mean(), "advantage": relative.abs().mean(), "flat_groups": flat}
+
+
 def flat_groups(scores: Tensor, groups: Tensor) -> Tensor:
     """The share of groups whose scores are all alike, and which therefore teach nothing -> ()."""
     _, index = torch.unique(groups, return_inverse=True)

@@ -17,6 +17,11 @@ class SequenceKL(NamedTuple):
     k1: Tensor  # (B,)
     k3: Tensor  # (B,)
 
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Their means over the completions."""
+        return {"kl": self.k1.mean(), "kl_k3": self.k3.mean()}
+
 
 def k1(logprobs: Tensor, reference: Tensor | float) -> Tensor:
     """The log-ratio itself: unbiased, of either sign. Shapes are those of the arguments."""

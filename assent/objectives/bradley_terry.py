@@ -41,7 +41,7 @@ class BradleyTerry:
         loss = batch.mean(self._surprise(difference, batch.p_chosen))
         loss = loss + self.centring * batch.mean((batch.chosen + batch.rejected).square())
         metrics = pair_metrics(batch.chosen, batch.rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
 
     def _surprise(self, d: Tensor, p: Tensor) -> Tensor:
         """-log P(answer), (B,)."""

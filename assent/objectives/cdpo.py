@@ -27,4 +27,4 @@ class CDPO:
         believed = batch.p_chosen * (1 - self.error_rate) + (1 - batch.p_chosen) * self.error_rate
         loss = batch.mean(pair_loss(chosen - rejected, believed))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})

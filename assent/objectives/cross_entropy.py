@@ -19,4 +19,4 @@ class CrossEntropy:
     def __call__(self, batch: Tokens) -> Loss:
         logprobs = torch.where(batch.weight > 0, batch.logprobs, 0.0)  # an untrained -inf would be 0 * inf = NaN
         loss = batch.mean(-logprobs)
-        return Loss(loss, {"loss": loss.detach()})
+        return Loss.told(loss, {})

@@ -24,4 +24,4 @@ class DPO:
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
         loss = batch.mean(pair_loss(chosen - rejected, batch.p_chosen))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from assent.batch import Actions, Advantages, Loss, Rollout
-from assent.functional.advantages import flat_groups, group_relative
+from assent.functional.advantages import group_metrics, group_relative, spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
@@ -45,14 +45,8 @@ class GRPO:
         """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups, self.scale == "std")
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        metrics = {
-            "score": rollout.scores.mean(),
-            "kl": kl.k1.mean(),
-            "kl_k3": kl.k3.mean(),
-            "advantage": relative.abs().mean(),
-            "flat_groups": flat_groups(rollout.scores, rollout.groups),
-        }
-        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+        metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics
+        return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
@@ -64,16 +58,13 @@ class GRPO:
         penalty = self.beta * self._average(batch, k3(away.clamp(min=-LIMIT), 0.0))  # beyond it e^-l overflows
         loss = policy_loss + penalty
         metrics = {
-            "loss": loss,
             "policy_loss": policy_loss,
             "penalty": penalty,
             "ratio": batch.token_mean(ratio),
             "clip_fraction": batch.token_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        if batch.entropy is not None:
-            metrics["entropy"] = batch.token_mean(batch.entropy)
-        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+        return Loss.told(loss, metrics)
 
     def _average(self, batch: Actions, losses: Tensor) -> Tensor:
         """One number from (B, T), which is 0 outside the mask."""

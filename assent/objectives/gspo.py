@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
-from assent.functional.advantages import flat_groups, group_relative
+from assent.functional.advantages import group_metrics, group_relative, spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
@@ -35,14 +35,8 @@ class GSPO:
         """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups)
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        metrics = {
-            "score": rollout.scores.mean(),
-            "kl": kl.k1.mean(),
-            "kl_k3": kl.k3.mean(),
-            "advantage": relative.abs().mean(),
-            "flat_groups": flat_groups(rollout.scores, rollout.groups),
-        }
-        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+        metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics
+        return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:
         lengths = batch.mask.sum(1).clamp(min=1)  # (B,)
@@ -55,13 +49,10 @@ class GSPO:
         penalty = self.beta * batch.sequence_mean(k3(away, 0.0).sum(1) / lengths)
         loss = policy_loss + penalty
         metrics = {
-            "loss": loss,
             "policy_loss": policy_loss,
             "penalty": penalty,
             "ratio": batch.sequence_mean(ratio),
             "clip_fraction": batch.sequence_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        if batch.entropy is not None:
-            metrics["entropy"] = batch.token_mean(batch.entropy)
-        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+        return Loss.told(loss, metrics)

@@ -28,4 +28,4 @@ class IPO:
         gap = (2 * batch.p_chosen - 1) / (2 * self.beta)
         loss = batch.mean((chosen - rejected - gap).square())
         metrics = pair_metrics(self.beta * chosen, self.beta * rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -33,4 +33,4 @@ class KTO:
         scale = torch.where(batch.desirable, self.desirable_weight * one, self.undesirable_weight * one)
         loss = batch.mean(scale * torch.sigmoid(-gain))
         metrics = {"accuracy": (1 + gain.sign()) / 2, "margin": gain, "kl": point.expand_as(gain)}
-        return Loss(loss, {"loss": loss.detach()} | {k: batch.mean(value.detach()) for k, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -29,7 +29,7 @@ class ORPO:
         widening = pair_loss(log_odds(chosen) - log_odds(rejected), batch.p_chosen)
         loss = batch.mean(imitation + self.odds_weight * widening)
         metrics = pair_metrics(self.odds_weight * chosen, self.odds_weight * rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
 
 
 def log_odds(logprob: Tensor) -> Tensor:

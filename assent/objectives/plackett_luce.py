@@ -20,4 +20,4 @@ class PlackettLuce:
     def __call__(self, batch: Rankings) -> Loss:
         loss = batch.mean(plackett_luce_loss(batch.scores, batch.tiers, batch.mask))
         accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
-        return Loss(loss, {"loss": loss.detach(), "accuracy": accuracy})
+        return Loss.told(loss, {"accuracy": accuracy})

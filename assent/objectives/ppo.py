@@ -59,8 +59,7 @@ class PPO:
         metrics = {
             "score": rollout.scores.mean(),
             "reward": rewards.sum(1).mean(),
-            "kl": kl.k1.mean(),
-            "kl_k3": kl.k3.mean(),
+            **kl.metrics,
             "advantage": moments(estimate.advantages.abs(), mask).mean,
             "explained_variance": explained_variance(rollout.values, estimate.returns, mask),
         }
@@ -83,6 +82,4 @@ class PPO:
             errors = clipped_value_loss(batch.values, batch.old_values, batch.returns, batch.mask, self.value_clip)
             metrics["value_loss"] = batch.token_mean(errors)
             loss = policy_loss + self.value_coefficient * metrics["value_loss"]
-        if batch.entropy is not None:
-            metrics["entropy"] = batch.token_mean(batch.entropy)
-        return Loss(loss, {name: value.detach() for name, value in ({"loss": loss} | metrics).items()})
+        return Loss.told(loss, metrics)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.functional.advantages import spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import importance_ratio, log_ratio
 from assent.limits import NonNegative
@@ -34,22 +35,18 @@ class Reinforce:
         metrics = {
             "score": rollout.scores.mean(),
             "reward": rewards.mean(),
-            "kl": kl.k1.mean(),
-            "kl_k3": kl.k3.mean(),
+            **kl.metrics,
             "advantage": relative.abs().mean(),
         }
-        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+        return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:
         logprobs = torch.where(batch.mask, batch.logprobs, 0.0)
         loss = batch.sequence_mean(-(torch.where(batch.mask, batch.advantages, 0.0) * logprobs).sum(1))
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
         metrics = {
-            "loss": loss,
             "policy_loss": loss,
             "ratio": batch.token_mean(importance_ratio(shift)),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        if batch.entropy is not None:
-            metrics["entropy"] = batch.token_mean(batch.entropy)
-        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+        return Loss.told(loss, metrics)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
-from assent.functional.advantages import flat_groups, leave_one_out
+from assent.functional.advantages import group_metrics, leave_one_out, spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
@@ -38,15 +38,8 @@ class RLOO:
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         rewards = rollout.scores - (self.beta if beta is None else beta) * kl.k1
         relative = leave_one_out(rewards, rollout.groups)
-        metrics = {
-            "score": rollout.scores.mean(),
-            "reward": rewards.mean(),
-            "kl": kl.k1.mean(),
-            "kl_k3": kl.k3.mean(),
-            "advantage": relative.abs().mean(),
-            "flat_groups": flat_groups(rollout.scores, rollout.groups),
-        }
-        return Advantages(torch.where(rollout.mask, relative[:, None], 0.0), None, metrics)
+        metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()} | kl.metrics
+        return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
@@ -55,12 +48,9 @@ class RLOO:
         surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
         loss = batch.sequence_mean(surrogate.loss)
         metrics = {
-            "loss": loss,
             "policy_loss": loss,
             "ratio": batch.sequence_mean(ratio),
             "clip_fraction": batch.sequence_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        if batch.entropy is not None:
-            metrics["entropy"] = batch.token_mean(batch.entropy)
-        return Loss(loss, {name: value.detach() for name, value in metrics.items()})
+        return Loss.told(loss, metrics)

@@ -32,4 +32,4 @@ class RobustDPO:
         debiased = (batch.p_chosen - self.error_rate) / (1 - 2 * self.error_rate)  # a target that may leave [0, 1]
         loss = batch.mean(pair_loss(chosen - rejected, debiased))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})

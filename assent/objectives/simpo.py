@@ -29,4 +29,4 @@ class SimPO:
         h, p = chosen - rejected, batch.p_chosen
         loss = batch.mean(p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h))
         metrics = pair_metrics(chosen, rejected, p)
-        return Loss(loss, {"loss": loss.detach()} | {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
