@@ -4,7 +4,6 @@ A step draws answers to some prompts, scores them, measures how far the policy h
 into advantages, and takes one or more optimiser steps on them. Prompts are encoded once for all their answers.
 """
 
-import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -17,9 +16,10 @@ from assent.errors import AssentError
 from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
+from assent.generation.rollouts import Drawn
 from assent.limits import Count, Natural, NonNegative
 from assent.models.adapters import Body, fits
-from assent.models.attention import Pack, Tree, pack
+from assent.models.attention import pack
 from assent.models.forward import logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward, new_reward
 from assent.models.tokenization import Codec
@@ -131,9 +131,11 @@ class Online:
         else:
             judge = scorer(run, name, self.training.tokens_per_pack)
         value = None
-        if self.objective.needs_values:
-            value = body.stored(folder, "value", train=True) if shares else self._critic(run)
+        if self.objective.needs_values and shares:
+            value = body.stored(folder, "value", train=True)
             _begin_at_zero(value)
+        elif self.objective.needs_values:
+            value = self._critic(run)
         return _Models(policy, body.bare().model, judge, value)
 
     def _critic(self, run: Run) -> Language:
@@ -173,29 +175,6 @@ def _begin_at_zero(value: Language) -> None:
     torch.nn.init.zeros_(head)
 
 
-class _Rollout:
-    """What one step drew, and where its answers stand in (B, T), padded on the right."""
-
-    def __init__(self, prompts: list[tuple[int, ...]], groups: list[list[Sample]]) -> None:
-        self.trees = [Tree(ids, tuple(s.ids for s in group)) for ids, group in zip(prompts, groups, strict=True)]
-        self.samples = samples = [s._replace(prompt=i) for i, group in enumerate(groups) for s in group]
-        self.first = [0, *itertools.accumulate(len(tree.branches) for tree in self.trees)]
-        longest = max(len(s.ids) for s in samples)
-        self.mask = torch.arange(longest) < torch.tensor([len(s.ids) for s in samples])[:, None]  # (B, T)
-
-    def rows(self, part: list[int]) -> Tensor:
-        """Rows of the answers of some trees, in order."""
-        return torch.tensor([row for i in part for row in range(self.first[i], self.first[i + 1])])
-
-    def blank(self) -> Tensor:
-        return torch.zeros(self.mask.shape)
-
-    def place(self, target: Tensor, part: list[int], packed: Pack, flat: Tensor) -> None:
-        """Write (N,) of a pack into its rows of (B, T)."""
-        grid = packed.padded(flat.float()).cpu()
-        target[self.rows(part), : grid.shape[1]] = grid
-
-
 class _Worker:
     """One step of online training."""
 
@@ -220,7 +199,7 @@ class _Worker:
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
         groups, redrawn = self._draw(asked, number), 0
-        rollout = _Rollout([self.codec.prompt(prompt) for prompt in asked], groups)
+        rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
         for again in range(1, self.settings.redraw + 1):
             alike = self._alike(asked, rollout)
             fresh = self._others(asked, len(alike), number, again)
@@ -229,7 +208,7 @@ class _Worker:
             for i, prompt, group in zip(alike, fresh, self._draw(fresh, number, again), strict=False):
                 asked[i], groups[i] = prompt, group
             redrawn += len(fresh)
-            rollout = _Rollout([self.codec.prompt(prompt) for prompt in asked], groups)
+            rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
         old, reference, entropy, seen = self._look(rollout)
         scores, unsure = self._score(asked, rollout)
         about = torch.tensor([s.prompt for s in rollout.samples])
@@ -263,7 +242,7 @@ class _Worker:
         everywhere = [s for part in parallel.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part]
         return [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
 
-    def _alike(self, asked: list[Prompt], rollout: _Rollout) -> list[int]:
+    def _alike(self, asked: list[Prompt], rollout: Drawn) -> list[int]:
         """Prompts whose answers all score alike, from which nothing can be learned."""
         scores = self._score(asked, rollout)[0].view(len(asked), -1)
         return [i for i, row in enumerate(scores) if bool((row == row[0]).all())]
@@ -276,7 +255,7 @@ class _Worker:
         return [rest[i] for i in order[:count]]
 
     @torch.no_grad()
-    def _look(self, rollout: _Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _look(self, rollout: Drawn) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Log-probabilities under policy and reference, the policy's entropy, and values, before anything moves."""
         old, reference, entropy = rollout.blank(), rollout.blank(), rollout.blank()
         seen = rollout.blank() if self.value else None
@@ -292,7 +271,7 @@ class _Worker:
         parallel.add_up([old, reference, entropy, *([] if seen is None else [seen])])  # each wrote its own rows
         return old, reference, entropy, seen
 
-    def _score(self, asked: list[Prompt], rollout: _Rollout) -> tuple[Tensor, dict[str, float]]:
+    def _score(self, asked: list[Prompt], rollout: Drawn) -> tuple[Tensor, dict[str, float]]:
         """Scores of the answers, (B,), with those that were cut put in their place; and how far members disagree."""
         if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
             scores = self.judge.score_trees(rollout.trees)
@@ -313,7 +292,7 @@ class _Worker:
     def _update(
         self,
         number: int,
-        rollout: _Rollout,
+        rollout: Drawn,
         old: Tensor,
         reference: Tensor,
         seen: Tensor | None,
@@ -365,7 +344,7 @@ class _Worker:
         return parallel.sums(metrics)
 
     def _loss(
-        self, rollout: _Rollout, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,
+        self, rollout: Drawn, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,
         advantages: Tensor, returns: Tensor | None, tokens: float, sequences: float,
     ) -> Any:  # fmt: skip
         device = self.run.device
