@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -111,12 +111,13 @@ def _run(command: str, rest: list[str]) -> int:
 def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool) -> int:
     """Do a stage or a loop in its run folder, together with the other processes that torchrun started."""
     from assent.stages.iterate import perform
-    from assent.store.runs import Run, open_run
+    from assent.store.runs import open_run
     from assent.training import parallel
     from assent.training.loop import Stopped
 
-    with parallel.joined(), open_run(setup) if parallel.first() else nullcontext(Run(setup)) as run:
-        made, run.setup, run.recipe = parallel.alone(lambda: (made, run.setup, run.recipe))
+    with ExitStack() as held:
+        held.enter_context(parallel.joined())
+        made, run = parallel.alone(lambda: (made, held.enter_context(open_run(setup))))
         try:
             if isinstance(made, Iterate):
                 made(run, recipe)

@@ -1,6 +1,7 @@
 """LoRA everywhere: one frozen body carries the policy, the reference, the reward model and the value model."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -165,3 +166,25 @@ def test_a_round_two_policy_is_generated_from_its_merged_weights(top: Path, tmp_
     with open_run(Setup(tmp_path / "run", str(top / "model"), round=2, dtype="float32")) as opened:
         assert isinstance(opened, Run) and opened.base == "dpo"
         assert load_policy(opened.policy(opened.base)).model.config.model_type == "llama"
+
+
+def test_one_body_in_bfloat16_takes_its_heads_along(top: Path, tmp_path: Path) -> None:
+    run = [*begin(top, tmp_path / "run")[:-1], "bfloat16"]
+    assert main(["reward", *run, *LORA, "--again"]) == 0
+    assert main(["ppo", *run, *LORA, *SMALL]) == 0
+    lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
+    assert all(math.isfinite(line["score"]) and line["value_loss"] > 0 for line in lines)
+
+
+def test_a_policy_is_no_reward_model_though_it_is_an_adapter(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["dpo", *run, *LORA]) == 0
+    assert main(["grpo", *run, *LORA, *SMALL, "--reward", "dpo"]) == 2
+    assert "has no reward head, it is a policy" in capsys.readouterr().err
+
+
+def test_a_model_that_is_known_by_a_file_is_the_same_body(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assent.models.adapters.locate", lambda where: str(top / "model"))
+    assert fits(top / "run" / "reward", "some.gguf")  # what a name stands for counts, not the name

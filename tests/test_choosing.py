@@ -144,3 +144,58 @@ def test_prompts_that_teach_nothing_make_room_and_long_answers_cost(top: Path, t
     first = {name: lines[0] for name, lines in seen.items()}
     assert first["overlong"]["length"] == first["plain"]["length"] > 4
     assert first["plain"]["score"] - 1 <= first["overlong"]["score"] < first["plain"]["score"]
+
+
+def rule(folder: Path, name: str, body: str) -> str:
+    file = folder / f"{name}.py"
+    file.write_text(f"import torch\n\nclass Mine:\n    def score(self, prompts, responses):\n        return {body}\n")
+    return str(file)
+
+
+def test_choosing_by_another_rule_is_measured_anew(top: Path, tmp_path: Path) -> None:
+    run, words = begin(top, tmp_path / "run"), {}
+    for name, sign in (("long", ""), ("short", "-")):
+        mine = rule(tmp_path, name, f"torch.tensor([{sign}float(len(r.text)) for r in responses])")
+        flags = ["--reward", mine, "--n", "6", "--max-new-tokens", "8", "--again"]
+        assert main(["best_of_n", *run, *flags]) == 0
+        assert main(["evaluate", *run, "--max-new-tokens", "8"]) == 0
+        told = json.loads((tmp_path / "run" / "done" / "evaluate.json").read_text())["policies"]["best_of_n"]
+        words[name] = told["words"]
+    assert words["long"] > words["short"]
+
+
+GIVEN = {
+    "a list": ("[float(len(r.text)) for r in responses]", ""),
+    "whole numbers": ("torch.tensor([len(r.text) for r in responses])", ""),
+    "too few": ("torch.zeros(1)", "gave (1,) scores for"),
+    "not a number": ("torch.full((len(responses),), float('nan'))", "gave scores that are not finite"),
+    "an exception": ("torch.zeros(len(nothing))", "failed: NameError: name 'nothing' is not defined"),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_a_rule_gives_is_taken_or_refused_in_one_line(
+    name: str, top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body, reason = GIVEN[name]
+    flags = ["--steps", "1", "--batch-size", "2", "--n", "2", "--max-new-tokens", "4"]
+    run = begin(top, tmp_path / "run")
+    assert main(["grpo", *run, *flags, "--reward", rule(tmp_path, "mine", body)]) == (2 if reason else 0)
+    assert reason in capsys.readouterr().err
+
+
+def test_best_answers_that_are_all_too_long_teach_nothing_and_that_is_said(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rejection", *begin(top, tmp_path / "run"), *SMALL, "--max-tokens", "2"]) == 2
+    assert "best answers are empty or longer than 2 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "rejection").exists()
+
+
+def test_a_round_cannot_go_on_from_what_trained_nothing(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('stages = ["generate", "best_of_n", "rejection"]\nrounds = 2\ncarry = "best_of_n"\n')
+    assert main(["run", str(recipe), *begin(top, tmp_path / "run")]) == 2
+    assert "carry = 'best_of_n' is none of the stages that improve the policy" in capsys.readouterr().err

@@ -102,11 +102,12 @@ def test_the_policy_is_trained_against_the_cautious_score(labelled: Path, tmp_pa
     assert lines[0]["score"] < other[0]["score"] and lines[0]["length"] == other[0]["length"]
 
 
+@pytest.mark.parametrize("lora", [[], ["--lora-rank", "4"]], ids=["all weights", "LoRA"])
 def test_a_stopped_ensemble_goes_on_with_the_member_it_had_come_to(
-    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: list[str]
 ) -> None:
-    run = begin(labelled, tmp_path / "whole")
-    assert main(["reward", *run, *FAST, "--members", "2"]) == 0
+    run, flags = begin(labelled, tmp_path / "whole"), [*FAST, *lora, "--members", "2"]
+    assert main(["reward", *run, *flags]) == 0
     again = begin(labelled, tmp_path / "run")
     from assent.stages.reward import Reward
 
@@ -120,8 +121,25 @@ def test_a_stopped_ensemble_goes_on_with_the_member_it_had_come_to(
 
     with monkeypatch.context() as patch:
         patch.setattr(Reward, "_fit", interrupted)
-        assert main(["reward", *again, *FAST, "--members", "2"]) == 130
-    assert main(["reward", *again, *FAST, "--members", "2"]) == 0
+        assert main(["reward", *again, *flags]) == 130
+    assert main(["reward", *again, *flags]) == 0
     for file in ("model.safetensors", os.path.join("member-2", "model.safetensors")):
         one, other = ((tmp_path / name / "reward" / file).read_bytes() for name in ("whole", "run"))
         assert one == other, file
+
+
+def test_a_reward_model_in_place_of_an_ensemble_leaves_nothing_of_it(labelled: Path, tmp_path: Path) -> None:
+    run = begin(labelled, tmp_path / "run")
+    assert main(["reward", *run, *FAST, "--members", "2"]) == 0
+    assert {line["stage"] for line in metrics_of(tmp_path / "run")} == {"reward/1", "reward/2"}
+    assert main(["reward", *run, *FAST, "--again"]) == 0
+    assert {line["stage"] for line in metrics_of(tmp_path / "run")} == {"reward"}
+    assert not list((tmp_path / "run" / "reward").glob("member-*"))
+    assert len(Model.load(str(tmp_path / "run" / "reward")).members) == 1
+
+
+def test_a_head_whose_sample_has_nothing_of_a_step_does_not_thin_its_loss(labelled: Path, tmp_path: Path) -> None:
+    run = begin(labelled, tmp_path / "run")
+    assert main(["reward", *run, "--heads", "2", "--batch-size", "1", "--lr", "1e-6"]) == 0
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run")]
+    assert min(losses) > 0.5  # never half of ln 2

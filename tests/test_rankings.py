@@ -12,7 +12,6 @@ import torch
 
 from assent.annotators.simulated import PEOPLE, Simulated
 from assent.cli import main
-from assent.errors import AssentError
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.functional.ranking import kway_loss, plackett_luce_loss
@@ -21,7 +20,9 @@ from assent.models.forward import scores
 from assent.models.load import Language, load_reward, new_reward
 from assent.preferences.convert import standardised
 from assent.records import Completion, Feedback, Label, Preference, Prompt, Query, Ranked, Response
+from assent.stages.unpaired import judgements
 from assent.store.exchange import read, write
+from assent.store.runs import Setup, open_run
 from assent.training.comparisons import FEEDS, MOST_BRANCHES, compare
 from assent.training.meter import read as metrics_of
 
@@ -90,8 +91,7 @@ def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: L
     told = [Ranked(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
     (tree,), too_long = compare(told, language.codec, 100)
     assert too_long == 2 and len(tree.tree.branches) == 2 and tree.rankings[0].tiers == (0, 2)
-    with pytest.raises(AssentError, match="all 1 pairs are longer than 100 tokens"):
-        compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100)
+    assert compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], 1)
 
 
 def test_a_ranking_is_never_split_over_trees(language: Language) -> None:
@@ -200,3 +200,33 @@ def test_an_objective_that_is_none_of_the_stage_is_refused_by_name(folder: Path,
     assert "holds no rankings" in capsys.readouterr().err
     assert main(["reward", "--run", str(tmp_path / "run"), "--objective", "kway", "--nu", "2"]) == 2
     assert "no flag '--nu" in capsys.readouterr().err
+
+
+def test_why_there_is_nothing_to_learn_from_is_said_as_it_is(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    rows = {
+        "ties": {"prompt": "Once", "completions": [" a", " b"], "ranks": [1, 1]},
+        "alike": {"prompt": "Once", "completion": " a", "rating": 4},
+        "long": {"prompt": "Once", "completions": [" a b c d e f", " b"], "ranks": [1, 2]},
+    }
+    said = {
+        "ties": (["--objective", "kway"], "prefer nothing to anything: all are ties, or alike"),
+        "alike": (["--objective", "regression"], "the ratings of"),
+        "long": (["--max-tokens", "4"], "all 1 pairs of"),
+    }
+    for name, row in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+        run = ["--run", str(tmp_path / name), "--model", str(folder), "--held-out", "0"]
+        assert main(["import", str(tmp_path / f"{name}.jsonl"), "--run", str(tmp_path / name), "--no-chat"]) == 0
+        flags, reason = said[name]
+        assert main(["reward", *run, *flags]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_ratings_above_the_middle_are_approvals_to_kto(folder: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "Once", "completion": f" {i}", "rating": i} for i in range(1, 8)]
+    (tmp_path / "ratings.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    setup = Setup(tmp_path / "run", str(folder), held_out=0.0)
+    assert main(["import", str(tmp_path / "ratings.jsonl"), "--run", str(tmp_path / "run"), "--no-chat"]) == 0
+    with open_run(setup) as run:
+        (kept,), held, _ = judgements(run, tiny.load(folder).codec, 100)
+    assert not held and sorted(kept.desirable) == [False, False, False, True, True, True]  # 4 says neither

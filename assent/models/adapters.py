@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError
-from assent.models.load import HEAD, Language, weights_of
+from assent.models.load import HEAD, Language, locate, weights_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -63,12 +63,17 @@ def keep(peft: "PeftModel", name: str, folder: Path) -> None:
 
 
 def fits(folder: Path, where: str) -> bool:
-    """Whether a checkpoint holds an adapter that was trained on the weights that lie in `where` now."""
-    path = folder / FOLDER / "base.json"
-    if not path.exists():
+    """Whether a checkpoint is a reward model that was trained as an adapter of the weights that lie in `where` now."""
+    from safetensors import safe_open
+
+    path, whole = folder / FOLDER / "base.json", folder / "model.safetensors"
+    if not path.exists() or not whole.exists():
         return False
+    with safe_open(whole, "pt") as file:
+        if HEAD not in file.keys():  # noqa: SIM118 (it is no mapping)
+            return False
     try:
-        return bool(json.loads(path.read_text())["weights"] == weights_of(where))
+        return bool(json.loads(path.read_text())["weights"] == weights_of(locate(where)))
     except (ValueError, KeyError):
         raise AssentError(f"{path} is broken: train {folder.name} again") from None
 
@@ -103,7 +108,9 @@ class Body:
         head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         head.weight.data.copy_(weight)
         made: Any = LoraConfig.from_pretrained(str(folder / FOLDER))
-        seen = self._seen(name, made, head.to(self.model.device), config, train)
+        # what is trained begins in float32, as its masters stay
+        head.to(self.model.device, torch.float32 if train else self.model.dtype)
+        seen = self._seen(name, made, head, config, train)
         assert self._peft is not None
         told: Any = set_peft_model_state_dict(
             self._peft, load_file(folder / FOLDER / "adapter_model.safetensors"), adapter_name=name

@@ -100,7 +100,7 @@ def context(model: "PreTrainedModel") -> int:
 
 def weights_of(where: str) -> str:
     """A name for the weights that lie in a folder now; of a hub id or a file, its own name."""
-    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).glob("*.safetensors"))]
+    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).rglob("*.safetensors"))]
     return content_id(*(_digest(*part) for part in found)) if found else where
 
 

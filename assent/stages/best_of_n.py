@@ -9,7 +9,7 @@ from assent.generation.local import Sampling
 from assent.limits import Count
 from assent.models.load import Language, load_policy
 from assent.preferences.convert import split
-from assent.records import Prompt, Response
+from assent.records import Prompt, Response, content_id
 from assent.stages.generate import answer, answers_of, find_prompts
 from assent.stages.reward import Judge, scorer
 from assent.store.runs import Run
@@ -53,11 +53,11 @@ class BestOfN:
         language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device)
         prompts = on_side(run, language, self.draws, "held_out")
         best = best_of(run, key, self.policy or run.base, language, prompts, self.judge, self.draws)
-        chosen = f"{best.responses[0].policy} best"
+        chosen = f"{best.responses[0].policy} best#{content_id(*(r.id for r in best.responses))[:6]}"
         run.store.add_responses(replace(response, policy=chosen) for response in best.responses)
         n = self.draws.n
         told = {"prompts": len(prompts), "score": best.score, "best_score": best.best_score}
-        return told | {"kl": math.log(n) - (n - 1) / n, "chosen": chosen}
+        return told | {"kl": math.log(n) - (n - 1) / n, "policy": self.policy or run.base, "chosen": chosen}
 
 
 def on_side(run: Run, language: Language, draws: Draws, side: str) -> list[Prompt]:

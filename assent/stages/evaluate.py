@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +20,10 @@ from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy, weights_of
 from assent.preferences.convert import split
 from assent.protocols import Reward
-from assent.records import Feedback, Prompt, Query, Response
-from assent.registry import names
+from assent.records import Feedback, Prompt, Query, Response, content_id
 from assent.stages.generate import answer, answers_of, fitting
 from assent.stages.reward import scorer
-from assent.store.runs import IMPROVING, Run
+from assent.store.runs import Run, improving
 from assent.training.batching import packs
 from assent.training.meter import Bar
 
@@ -69,7 +69,9 @@ class Evaluate:
                 if any(prompt.id not in there for prompt in held):
                     raise AssentError(f"'{name}' has not answered every held-out prompt of now: do it with --again")
                 answers[name] = [there[prompt.id] for prompt in held]
-                distance[name] = (run.result(name) or {})["kl"]
+                told = run.result(name) or {}
+                if told.get("policy") == against:  # its bound is on the distance from who drew
+                    distance[name] = told["kl"]
                 continue
             language = load_policy(run.policy(name), run.dtype, run.device)
             answers[name] = self._answers(run, name, language, held, key)
@@ -86,7 +88,7 @@ class Evaluate:
             }
         for name in policies:
             found[name] |= self._compare(run, held, answers[against], answers[name], worth[against], worth[name])
-            found[name]["kl"] = distance[name]
+            found[name]["kl"] = distance.get(name)
         return {
             "against": against,
             "judge": self.judge,
@@ -102,7 +104,10 @@ class Evaluate:
 
     def _weights(self, run: Run) -> dict[str, str]:
         names = (*(self.policies or trained(run)), self.against or base_of(run), self.judge, run.key("reward"))
-        return {name: weights_of(str(run.folder / name)) for name in names if name in run.models}
+        known = {name: weights_of(str(run.folder / name)) for name in names if name in run.models}
+        known |= {name: label for name in names if (label := _chosen(run, name))}
+        rule = Path(self.judge)
+        return known | ({self.judge: content_id(rule.read_text())} if rule.suffix == ".py" and rule.exists() else {})
 
     def _answers(self, run: Run, name: str, language: Language, held: list[Prompt], key: str) -> list[Response]:
         """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
@@ -215,7 +220,7 @@ def base_of(run: Run) -> str:
 
 def trained(run: Run) -> list[str]:
     """What this round's stages made of the policy, in the order of the recipe."""
-    keys = [run.key(name) for name in (*names("objectives"), *IMPROVING, "best_of_n")]
+    keys = [run.key(name) for name in (*improving(), "best_of_n")]
     return [k for k in run.recipe if k in keys and ((run.folder / k / "config.json").exists() or _chosen(run, k))]
 
 

@@ -118,7 +118,7 @@ def find_prompts(run: Run, path: str, language: Language, new_tokens: int, chat:
     Raises:
         AssentError: the file holds none, or some that are too long.
     """
-    if not path and (kept := list(run.store.prompts())):
+    if not path and (kept := alone(lambda: list(run.store.prompts()))):
         return fitting(kept, language, new_tokens)
     reading = read(path or DEMO_PROMPTS)
     if reading.rejected:

@@ -10,7 +10,7 @@ from assent.config import override, table
 from assent.errors import AssentError, did_you_mean
 from assent.limits import Count
 from assent.registry import names, resolve, takes
-from assent.store.runs import IMPROVING, POLICY_STAGES, Run
+from assent.store.runs import POLICY_STAGES, Run, improving
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
 """Which stage feeds an objective, by the type of its batch."""
@@ -37,11 +37,12 @@ class Iterate:
         """
         if not self.stages:
             raise AssentError(f"stages is empty: name some of {', '.join(commands())}")
-        if self.carry and self.carry not in self.stages:
-            raise AssentError(f"carry = '{self.carry}' is none of the stages{did_you_mean(self.carry, self.stages)}")
         made = {name: override(stage(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
-        improving = [name for name in self.stages if name in (*names("objectives"), *IMPROVING)]
-        carry = self.carry or (improving[0] if improving else "")
+        better = [name for name in self.stages if name in improving()]
+        carry = self.carry or (better[0] if better else "")
+        if self.carry and self.carry not in better:
+            known = f"none of the stages that improve the policy{did_you_mean(self.carry, better)}"
+            raise AssentError(f"carry = '{self.carry}' is {known}")
         if self.rounds > 1 and not carry:
             raise AssentError(
                 "a second round needs a stage that improves the policy, such as ppo or dpo, among the stages"
@@ -77,7 +78,7 @@ def commands() -> list[str]:
 
 def better() -> list[str]:
     """What makes a policy better, each a command: the objectives that a stage of another name feeds, and stages."""
-    return [*policies(), *IMPROVING, "best_of_n"]
+    return [*policies(), "rejection", "best_of_n"]
 
 
 def policies() -> list[str]:
@@ -143,8 +144,11 @@ def _begin(run: Run, command: str, settings: Any) -> _Begun:
     done = run.result(key)
     if done is not None and hasattr(settings, "stale") and settings.stale(run, key, done):
         done = None
-    begun = [line for line in read(run.folder) if line["stage"] == key] if (run.folder / "state" / key).exists() else []
-    return _Begun(run.recipe, done, new, begun[-1]["seconds"] if begun else 0.0, run.store.counts())
+    lines = read(run.folder) if (run.folder / "state" / key).exists() else []
+    spent = {
+        line["stage"]: line["seconds"] for line in lines if line["stage"].partition("/")[0] == key
+    }  # the last each
+    return _Begun(run.recipe, done, new, sum(spent.values()), run.store.counts())
 
 
 def _fail(run: Run, command: str, begun: _Begun, error: Exception) -> None:

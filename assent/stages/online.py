@@ -99,6 +99,8 @@ class Online:
             raise ValueError("value_layers trains whole layers, lora_rank adapters: leave one of them out")
         if self.ptx and not self.ptx_data:
             raise ValueError(f"ptx = {self.ptx}: name the texts with ptx_data")
+        if self.overlong > self.sampling.max_new_tokens:
+            raise ValueError(f"overlong = {self.overlong} is more than max_new_tokens = {self.sampling.max_new_tokens}")
         if not self.sampling.temperature:
             raise ValueError("temperature = 0 draws the same answer every time, from which nothing can be learned")
 
@@ -198,29 +200,33 @@ class _Worker:
 
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
-        groups, redrawn = self._draw(asked, number), 0
+        groups, known, redrawn = self._draw(asked, number), {prompt.id for prompt in asked}, 0
         rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+        scores, metrics = self._score(asked, rollout)
         for again in range(1, self.settings.redraw + 1):
-            alike = self._alike(asked, rollout)
-            fresh = self._others(asked, len(alike), number, again)
-            if not alike or not fresh:
+            alike = _alike(scores, len(asked))
+            fresh = self._others(known, len(alike), number, again)
+            if not fresh:
                 break
             for i, prompt, group in zip(alike, fresh, self._draw(fresh, number, again), strict=False):
                 asked[i], groups[i] = prompt, group
+            known |= {prompt.id for prompt in fresh}
             redrawn += len(fresh)
             rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+            scores, metrics = self._score(asked, rollout)
+        scores = self._charge(scores, rollout)
         old, reference, entropy, seen = self._look(rollout)
-        scores, unsure = self._score(asked, rollout)
         about = torch.tensor([s.prompt for s in rollout.samples])
         estimate = self.settings.objective.advantages(
             Rollout(rollout.mask, old, reference, scores, about, seen), self.memory["beta"]
         )
-        metrics = {name: float(value) for name, value in estimate.metrics.items()}
+        metrics |= {name: float(value) for name, value in estimate.metrics.items()}
         if number == 0 and abs(metrics["kl"]) > 1e-3:
             raise AssentError(
                 f"the KL to the reference is {metrics['kl']:.4f} before the first step, not 0: they differ"
             )
-        metrics |= unsure | ({"redrawn": float(redrawn)} if self.settings.redraw else {})
+        if self.settings.redraw:
+            metrics["redrawn"] = float(redrawn)
         metrics["length"] = float(rollout.mask.sum(1).float().mean())
         metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
         drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
@@ -242,14 +248,8 @@ class _Worker:
         everywhere = [s for part in parallel.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part]
         return [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
 
-    def _alike(self, asked: list[Prompt], rollout: Drawn) -> list[int]:
-        """Prompts whose answers all score alike, from which nothing can be learned."""
-        scores = self._score(asked, rollout)[0].view(len(asked), -1)
-        return [i for i, row in enumerate(scores) if bool((row == row[0]).all())]
-
-    def _others(self, asked: list[Prompt], count: int, number: int, again: int) -> list[Prompt]:
+    def _others(self, known: set[str], count: int, number: int, again: int) -> list[Prompt]:
         """Prompts that this step has not asked yet."""
-        known = {prompt.id for prompt in asked}
         rest = [prompt for prompt in self.prompts if prompt.id not in known]
         order = torch.randperm(len(rest), generator=generator(self.run.seed, 5, number, again)).tolist()
         return [rest[i] for i in order[:count]]
@@ -272,22 +272,25 @@ class _Worker:
         return old, reference, entropy, seen
 
     def _score(self, asked: list[Prompt], rollout: Drawn) -> tuple[Tensor, dict[str, float]]:
-        """Scores of the answers, (B,), with those that were cut put in their place; and how far members disagree."""
+        """Scores of the answers, (B,), as the judge gives them; and how far the members of an ensemble disagree."""
         if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
             scores = self.judge.score_trees(rollout.trees)
         else:
             texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in rollout.samples]
             scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
-        scores = self.settings.judge.one(scores)
+        return self.settings.judge.one(scores), unsure
+
+    def _charge(self, scores: Tensor, rollout: Drawn) -> Tensor:
+        """Scores, (B,), with answers that came near the limit charged, and those that were cut put in their place."""
         if room := self.settings.overlong:
             lengths = rollout.mask.sum(1)
             scores = scores + ((self.settings.sampling.max_new_tokens - room - lengths) / room).clamp(-1, 0)
         missing = self.settings.missing_eos
+        if missing == "off":
+            return scores
         cut = torch.tensor([not s.finished for s in rollout.samples])
-        if missing != "off":
-            scores = torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
-        return scores, unsure
+        return torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
 
     def _update(
         self,
@@ -381,3 +384,8 @@ class _Worker:
 
 def _same_words(one: Language, other: Language) -> bool:
     return one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+
+
+def _alike(scores: Tensor, prompts: int) -> list[int]:
+    """Prompts whose answers all score alike, from which nothing can be learned."""
+    return [i for i, row in enumerate(scores.view(prompts, -1)) if bool((row == row[0]).all())]

@@ -133,11 +133,14 @@ def read_texts(path: str, codec: Codec, context: int) -> list[Shown]:
     shown = [e for e in found if isinstance(e, Imitation)]
     shown = shown or [Imitation(Prompt.plain(""), text) for text in read_documents(path)]
     encoded = [(codec.encode(e.prompt, e.completion), e.weight) for e in shown]
-    return [
+    texts = [
         Shown(Tree(ids.prompt, (ids.completion[: context - len(ids.prompt)],)), weight)
         for ids, weight in encoded
-        if len(ids.prompt) < context
+        if len(ids.prompt) < context and ids.completion
     ]
+    if not texts:
+        raise AssentError(f"{path} holds no text that fits the model's context of {context}")
+    return texts
 
 
 def train_tokenizer(documents: list[str], vocabulary: int) -> "PreTrainedTokenizerBase":

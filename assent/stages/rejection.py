@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
@@ -46,6 +47,10 @@ class Rejection:
             ids = language.codec.encode(prompt, response.text, response.finished)
             if len(ids.prompt) + len(ids.completion) <= limit and ids.completion:
                 shown.append(Shown(Tree(ids.prompt, (ids.completion,))))
+        if not shown:
+            raise AssentError(
+                f"all {len(prompts)} best answers are empty or longer than {limit} tokens with their prompt"
+            )
         steps = steps_of(len(shown), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
         imitate(run.folder, key, trainee, shown, self.objective, run.seed)

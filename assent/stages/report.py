@@ -142,7 +142,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     return {
         "win_rate": {n: {k: f["win"][k] for k in ("rate", "low", "high", "n")} for n, f in compared.items()},
         "reward_model": {k: agreement[k] for k in ("accuracy", "n", "low", "high")} if agreement else {},
-        "kl": {name: found["kl"] for name, found in compared.items()},
+        "kl": {name: found["kl"] for name, found in compared.items() if found["kl"] is not None},
         "seconds": round(sum(result.get("seconds", 0.0) for result in done.values()), 1),
         "peak_gb": round(max([peak, *(result.get("peak_gb", 0.0) for result in done.values())]), 2),
     }
@@ -394,7 +394,7 @@ def careful(r: Round, drift: Mapping[str, Drift]) -> list[str]:
             found.append(f"{percent(after.repeated)} of {who}'s answers serve more than one prompt word for word.")
         if policies[name]["finished"] <= start["finished"] - 0.05:
             found.append(f"{who}'s answers are cut at the length limit more often than before.")
-        if policies[name]["kl"] < 0:
+        if (policies[name]["kl"] or 0) < 0:
             found.append(f"{who}'s KL is below 0, which a distance cannot be: too few answers, or a fault.")
     return found
 
@@ -620,8 +620,13 @@ def _cells(found: Mapping[str, Any]) -> tuple[str, ...]:
         f"{win['wins']} / {win['ties']} / {win['losses']}",
         f"{found['utility']:.2f}",
         f"{found['words']:.1f}",
-        f"{found['kl']:.2f}",
+        distance(found),
     )
+
+
+def distance(found: Mapping[str, Any]) -> str:
+    """A policy's KL in nats, if it is known."""
+    return "" if found["kl"] is None else f"{found['kl']:.2f}"
 
 
 def _limits(interval: Mapping[str, Any]) -> str:

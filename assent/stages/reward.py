@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,14 +26,14 @@ from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split, standardised
 from assent.protocols import Objective
 from assent.protocols import Reward as Scorer
-from assent.records import Label, Preference, Purpose, Ranked
+from assent.records import Label, Preference, Prompt, Purpose, Ranked, Response
 from assent.registry import name_of, names, resolve, resolve_file, takes
 from assent.rewards.model import Model
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
 from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
 from assent.training.loop import train
-from assent.training.meter import Bar
+from assent.training.meter import Bar, warn
 from assent.training.optimizer import Trainee, Training
 from assent.training.parallel import alone, gather
 from assent.training.parts import by_tree, descend
@@ -88,6 +89,7 @@ class Reward:
     def _fit(self, run: Run, name: str, member: int) -> tuple[Trainee, Material]:
         """Train one model, and keep the scale of its scores in its own configuration."""
         seed = run.seed + 1_000_003 * member
+        torch.manual_seed(seed)  # for the first weights of LoRA, also of a member that another process comes to
         language = new_reward(run.policy(self.policy or run.base), seed, device=run.device, heads=self.heads)
         material = self._material(run, language)
         examples = self._views(material.kept, seed)
@@ -110,7 +112,7 @@ class Reward:
         seen = torch.cat(
             score_all(trainee.language, some, self.training.tokens_per_pack, f"{name}: scale")
         )  # (N, heads)
-        if not bool(seen.isfinite().all()) or bool((seen.std(0) == 0).any()):
+        if not bool(seen.isfinite().all()) or not bool((seen.std(0) > 0).all()):
             raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
         config: Any = trainee.model.config
         config.reward_mean, config.reward_std = seen.mean(0).tolist(), seen.std(0).tolist()
@@ -134,12 +136,13 @@ class Reward:
     def _loss(self, scored: Tensor, some: list[tuple[Compared, ...]], totals: list[float]) -> Loss:
         """Mean over the heads of the loss of each; scored is (N, heads)."""
         value, metrics = scored.sum() * 0, dict[str, Tensor]()
+        heard = sum(total > 0 for total in totals)  # a head whose bootstrap has nothing of this step says nothing
         for head, total in enumerate(totals):
             if total:
                 part = self.objective(self._feed.batch(scored[:, head], [views[head] for views in some], total))
                 value = value + part.value / self.heads
                 for name, metric in part.metrics.items():
-                    metrics[name] = metrics.get(name, torch.zeros(())) + metric.cpu() / self.heads
+                    metrics[name] = metrics.get(name, torch.zeros(())) + metric.cpu() / heard
         return Loss(value, metrics)
 
     @torch.no_grad()
@@ -223,6 +226,33 @@ def is_rule(name: str) -> bool:
     return name in RULES or name.endswith(".py")
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A rule as a reward, whose answers are checked, for it may be anybody's code."""
+
+    name: str
+    rule: Scorer
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        """As the rule does; one process asks it for all, since it may draw lots or ask others.
+
+        Raises:
+            AssentError: it fails, or gives something else than one finite number (or row of them) for each response.
+        """
+        return alone(lambda: self._checked(prompts, responses))
+
+    def _checked(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        try:
+            found = torch.as_tensor(self.rule.score(prompts, responses), dtype=torch.float32).cpu()
+        except Exception as error:  # noqa: BLE001 (it is anybody's code)
+            raise AssentError(f"the reward {self.name} failed: {type(error).__name__}: {error}") from None
+        if found.ndim not in (1, 2) or len(found) != len(responses):
+            raise AssentError(f"the reward {self.name} gave {tuple(found.shape)} scores for {len(responses)} answers")
+        if not bool(found.isfinite().all()):
+            raise AssentError(f"the reward {self.name} gave scores that are not finite")
+        return found
+
+
 def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
     """What scores answers: a rule (a file of rewards/ or one's own) or a reward model (checkpoint, folder, hub id).
 
@@ -230,8 +260,11 @@ def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
         AssentError: there is nothing of that name.
     """
     if is_rule(name):
-        made: Scorer = (resolve_file(name, "score") if name.endswith(".py") else resolve("rewards", name))()
-        return made
+        made = resolve_file(name, "score") if name.endswith(".py") else resolve("rewards", name)
+        try:
+            return Rule(name, made())
+        except TypeError as error:
+            raise AssentError(f"the reward {name} cannot be made without arguments: {error}") from None
     if "/" not in name and name not in run.models and not Path(name).is_dir():
         raise AssentError(f"no reward '{name}'{did_you_mean(name, [*RULES, *run.models])}")
     return Model.load(run.policy(name), run.dtype, run.device, tokens_per_pack)
@@ -241,25 +274,39 @@ def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
     """What was said of the run's answers, to train on and held out, and how much of it was too long.
 
     Raises:
-        AssentError: there is nothing that the feed reads.
+        AssentError: there is nothing to train on that the feed reads.
     """
     prompts = list(run.store.prompts())
     sides = split(prompts, run.setup.held_out)
     said = [event for event in run.store.feedback() if not event.annotator.startswith("judge:")]
     queries, responses = list(run.store.queries()), list(run.store.responses())
     made = [e for purpose in PURPOSES for e in examples(said, queries, prompts, responses, purpose=purpose)]
-    judgements: list[Judgement] = [e for e in made if isinstance(e, Preference | Ranked) and feed.reads(e)]
-    judgements += standardised((e for e in made if isinstance(e, Label) and feed.reads(e)), said, sides.train)
+    fit = [e for e in made if isinstance(e, feed.kinds)]
+    judgements: list[Judgement] = [e for e in fit if isinstance(e, Preference | Ranked) and feed.reads(e)]
+    labels = [e for e in fit if isinstance(e, Label)]
+    judgements += standardised(labels, said, sides.train)
+    if lost := len(labels) - sum(isinstance(j, Label) for j in judgements):
+        why = "of their annotators nothing, or one value only, is trained on"
+        warn(f"{lost} of {len(labels)} ratings are left out: {why}")
     kept, long_kept = compare((j for j in judgements if j.prompt.id in sides.train), codec, max_tokens)
     held, long_held = compare((j for j in judgements if j.prompt.id in sides.held_out), codec, max_tokens)
     if not kept:
-        noun = "comparisons" if feed.noun == "pairs" else feed.noun
-        raise AssentError(
-            f"all {noun} of {run.folder} are about held-out prompts: take another --run with a lower --held-out"
-            if held
-            else f"{run.folder} holds no {noun}: 'assent label' makes some, 'assent import' reads a file of them"
-        )
+        raise AssentError(_nothing(run.folder, feed, bool(fit), bool(held), long_kept, max_tokens))
     return Material(kept, held, long_kept + long_held)
+
+
+def _nothing(folder: Path, feed: Feed, there: bool, held: bool, too_long: int, max_tokens: int) -> str:
+    """Why there is nothing to train on, and what to do."""
+    noun = "comparisons" if feed.noun == "pairs" else feed.noun
+    if too_long:
+        longer = f"longer than {max_tokens} tokens: raise --max-tokens (up to the model's context)"
+        return f"all {too_long} {feed.noun} of {folder} to train on are {longer}"
+    if held:
+        return f"all {noun} of {folder} are about held-out prompts: take another --run with a lower --held-out"
+    if there:
+        return f"the {noun} of {folder} prefer nothing to anything: all are ties, or alike"
+    makes = "" if feed.noun == "ratings" else "'assent label' makes some, "
+    return f"{folder} holds no {noun}: {makes}'assent import' reads a file of them"
 
 
 @torch.no_grad()

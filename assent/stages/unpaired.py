@@ -127,8 +127,8 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     too_long = 0
     for example in examples(store.feedback(), store.queries(), prompts, store.responses()):
         sides: list[tuple[str, bool, bool, float]] = []
-        if isinstance(example, Label) and example.value in (0.0, 1.0):
-            sides = [(example.completion, example.finished, example.value == 1.0, example.weight)]
+        if isinstance(example, Label) and example.value != 0.5:  # of ratings, what lies above the middle is approved
+            sides = [(example.completion, example.finished, example.value > 0.5, example.weight)]
         for p in example.preferences if isinstance(example, Preference | Ranked) else ():
             won = p.p_chosen > 0.5
             if p.p_chosen != 0.5:

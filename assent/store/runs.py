@@ -40,8 +40,9 @@ POLICY_STAGES = ("pretrain", "sft")
 """Stages that prepare the policy before the first round, in order."""
 
 
-IMPROVING = ("rejection",)
-"""Stages that improve the policy and are no objective."""
+def improving() -> tuple[str, ...]:
+    """Names of what improves the policy in a round: objectives, and a stage of its own."""
+    return (*names("objectives"), "rejection")
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ class Run:
         """
         key = self.key(stage)
         before = self.recipe.get(key)
-        if before is not None and before != dict(table):
-            changed = next(name for name in {**before, **table} if before.get(name) != table.get(name))
+        # a setting that the run does not know came with a later version, whose default is what was done before
+        changed = next((name for name, value in (before or {}).items() if value != table.get(name)), "")
+        if before is not None and changed:
             raise AssentError(
                 f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, "
                 f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --again"
@@ -193,6 +195,7 @@ class Run:
                     "metrics": self._metrics(key, mine=True),
                 }
                 write_atomically(aside / "before.json", json.dumps(before))
+                write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics(key, mine=False)))
             for name, path in there.items():
                 path.rename(aside / name)
         self.recipe.pop(key, None)
@@ -253,9 +256,7 @@ class Run:
         if self.round > 1:
             before = "" if self.round == 2 else f"-{self.round - 1}"
             trained = [
-                name
-                for name in self.recipe
-                if name.endswith(before) and name.removesuffix(before) in (*names("objectives"), *IMPROVING)
+                name for name in self.recipe if name.endswith(before) and name.removesuffix(before) in improving()
             ]
             trained = [name for name in trained if (self.folder / name / "config.json").exists()]
             carried: str = self.recipe.get("carry", "")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from assent.batch import Rankings, Ratings, Scores
-from assent.errors import AssentError
 from assent.models.attention import Tree
 from assent.models.tokenization import Codec
 from assent.records import Completion, Label, Preference, Prompt, Ranked
@@ -84,9 +83,6 @@ def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> t
 
     Returns:
         The trees, in order of the first judgement about each prompt, and how many pairs and ratings were too long.
-
-    Raises:
-        AssentError: nothing is left.
     """
     gathered: dict[str, list[Judgement]] = {}
     for judgement in judgements:
@@ -103,10 +99,6 @@ def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> t
             growing.add(judgement)
         found += growing.grown()
         too_long += growing.too_long
-    if too_long and not found:
-        raise AssentError(
-            f"all {too_long} pairs are longer than {max_tokens} tokens: raise --max-tokens (up to the model's context)"
-        )
     return found, too_long
 
 
@@ -218,6 +210,8 @@ class Feed(NamedTuple):
 
     noun: str
     """What it is fed with, in words."""
+    kinds: tuple[type, ...]
+    """The currencies that it can read."""
     reads: Callable[[Judgement], bool]
     """Whether a judgement is of use to it."""
     said: Callable[[Compared], Sequence[Pair | Ranks | Rated]]
@@ -258,9 +252,9 @@ def _ratings(scored: Tensor, examples: Sequence[Compared], total: float) -> Rati
 
 
 FEEDS: Mapping[str, Feed] = {
-    "Scores": Feed("pairs", lambda j: not isinstance(j, Label), attrgetter("pairs"), _scores),
-    "Rankings": Feed("rankings", decided, attrgetter("rankings"), _rankings),
-    "Ratings": Feed("ratings", lambda j: isinstance(j, Label), attrgetter("ratings"), _ratings),
+    "Scores": Feed("pairs", (Preference, Ranked), lambda judgement: True, attrgetter("pairs"), _scores),
+    "Rankings": Feed("rankings", (Preference, Ranked), decided, attrgetter("rankings"), _rankings),
+    "Ratings": Feed("ratings", (Label,), lambda judgement: True, attrgetter("ratings"), _ratings),
 }
 """By the name of the batch that the objective takes."""
 

@@ -7,6 +7,7 @@ the time. `torchrun --nproc-per-node 2 -m -- assent ...` starts the processes; t
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,9 +20,12 @@ T = TypeVar("T")
 
 
 class _Here:
-    """Whether this process is in a stage that all of them go through."""
+    """What this process is doing."""
 
     together = False
+    """It is in a stage that all of them go through."""
+    alone = False
+    """It does something while the others wait."""
 
 
 @contextmanager
@@ -30,7 +34,8 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # the others wait while the first one draws, labels and evaluates by itself
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
     try:
         yield
     finally:
@@ -98,17 +103,17 @@ def alone(work: Callable[[], T]) -> T:
     Raises:
         AssentError: whatever `work` raises.
     """
-    if not dist.is_initialized():
+    if not dist.is_initialized() or _Here.alone:
         return work()
     told: list[Any] = [None]
     if first():
-        before, _Here.together = _Here.together, False
+        before, _Here.together, _Here.alone = _Here.together, False, True
         try:
             told = [(work(), None)]
         except AssentError as error:
             told = [(None, str(error))]
         finally:
-            _Here.together = before
+            _Here.together, _Here.alone = before, False
     dist.broadcast_object_list(told)
     value, reason = told[0]
     if reason is not None:
