@@ -37,6 +37,12 @@ def done(folder: Path, stage: str) -> dict[str, Any]:
     return found
 
 
+def rule(folder: Path, name: str, body: str) -> str:
+    file = folder / f"{name}.py"
+    file.write_text(f"import torch\n\nclass Mine:\n    def score(self, prompts, responses):\n        return {body}\n")
+    return str(file)
+
+
 def test_best_of_n_keeps_the_best_and_is_measured_beside_the_start(top: Path, tmp_path: Path) -> None:
     run = begin(top, tmp_path / "run")
     assert main(["best_of_n", *run, *SMALL, "--n", "6"]) == 0
@@ -127,29 +133,19 @@ def test_a_rule_of_ones_own_that_will_not_do_is_refused_with_the_reason(
 
 
 def test_prompts_that_teach_nothing_make_room_and_long_answers_cost(top: Path, tmp_path: Path) -> None:
-    rule = tmp_path / "some.py"  # the answers to most prompts score alike
-    rule.write_text(
-        "import torch\n\nclass Some:\n    def score(self, prompts, responses):\n"
-        "        told = [('1' in p.text) * len(r.text) for p, r in zip(prompts, responses)]\n"
-        "        return torch.tensor(told, dtype=torch.float32)\n"
-    )
+    # the answers to most prompts score alike
+    some = rule(tmp_path, "some", "[float(('1' in p.text) * len(r.text)) for p, r in zip(prompts, responses)]")
     flags = ["--steps", "2", "--batch-size", "4", "--n", "3", "--max-new-tokens", "8", "--missing-eos", "off"]
     seen = {}
     for name, more in (("plain", []), ("redraw", ["--redraw", "5"]), ("overlong", ["--overlong", "4"])):
         run = begin(top, tmp_path / name)
-        assert main(["dapo", *run, "--reward", str(rule), *flags, *more]) == 0
+        assert main(["dapo", *run, "--reward", some, *flags, *more]) == 0
         seen[name] = metrics_of(tmp_path / name)
     assert sum(line["redrawn"] for line in seen["redraw"]) > 0
     assert fmean(x["flat_groups"] for x in seen["redraw"]) < fmean(x["flat_groups"] for x in seen["plain"])
     first = {name: lines[0] for name, lines in seen.items()}
     assert first["overlong"]["length"] == first["plain"]["length"] > 4
     assert first["plain"]["score"] - 1 <= first["overlong"]["score"] < first["plain"]["score"]
-
-
-def rule(folder: Path, name: str, body: str) -> str:
-    file = folder / f"{name}.py"
-    file.write_text(f"import torch\n\nclass Mine:\n    def score(self, prompts, responses):\n        return {body}\n")
-    return str(file)
 
 
 def test_choosing_by_another_rule_is_measured_anew(top: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Body:
         self.language = language
         self.model: Any = language.model.requires_grad_(False)
         self._peft: PeftModel | None = None
-        self._active = ""
+        self._active: str | None = None
         self._trained: list[Tensor] = []
 
     def adapter(self, name: str, rank: int, alpha: int = 0) -> Language:
@@ -165,7 +165,7 @@ class Body:
             self._peft.add_adapter(name, config)
         if train:
             self._trained += [weight for _, weight in self.weights(name)]
-        self._active = "?"
+        self._active = None  # peft has turned to another, or to none
         self.turn(name)
         for _, weight in self.weights(name):
             weight.requires_grad_(train)

@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from assent.errors import AssentError
 from assent.generation.local import Sampling
 from assent.limits import Count
 from assent.models.load import Language, load_policy
-from assent.preferences.convert import split
 from assent.records import Prompt, Response, content_id
-from assent.stages.generate import answer, answers_of, find_prompts
+from assent.stages.generate import answer, answers_of, on_side
 from assent.stages.reward import Judge, scorer
 from assent.store.runs import Run
 
@@ -51,26 +49,13 @@ class BestOfN:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device)
-        prompts = on_side(run, language, self.draws, "held_out")
+        prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "held_out")
         best = best_of(run, key, self.policy or run.base, language, prompts, self.judge, self.draws)
         chosen = f"{best.responses[0].policy} best#{content_id(*(r.id for r in best.responses))[:6]}"
         run.store.add_responses(replace(response, policy=chosen) for response in best.responses)
         n = self.draws.n
         told = {"prompts": len(prompts), "score": best.score, "best_score": best.best_score}
         return told | {"kl": math.log(n) - (n - 1) / n, "policy": self.policy or run.base, "chosen": chosen}
-
-
-def on_side(run: Run, language: Language, draws: Draws, side: str) -> list[Prompt]:
-    """The run's prompts (or the demo's, if it has none) on one side of the split: `train` or `held_out`.
-
-    Raises:
-        AssentError: none is there.
-    """
-    found = find_prompts(run, "", language, draws.sampling.max_new_tokens)
-    kept = getattr(split(found, run.setup.held_out), side)
-    if not kept:
-        raise AssentError(f"{run.folder} has no {side.replace('_', '-')} prompts: take another --run and --held-out")
-    return [prompt for prompt in found if prompt.id in kept]
 
 
 def best_of(

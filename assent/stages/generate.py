@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
@@ -134,6 +134,20 @@ def find_prompts(run: Run, path: str, language: Language, new_tokens: int, chat:
         )
     alone(lambda: run.store.add_prompts(asked))
     return asked
+
+
+def on_side(run: Run, language: Language, new_tokens: int, side: Literal["train", "held_out"]) -> list[Prompt]:
+    """The run's prompts (or the demo's, if it has none) on one side of the split.
+
+    Raises:
+        AssentError: none is there.
+    """
+    found = find_prompts(run, "", language, new_tokens)
+    kept = getattr(split(found, run.setup.held_out), side)
+    if not kept:
+        has, other = ("prompt to train on", "lower") if side == "train" else ("held-out prompts", "higher")
+        raise AssentError(f"{run.folder} has no {has}: take another --run with a {other} --held-out")
+    return [prompt for prompt in found if prompt.id in kept]
 
 
 def fitting(prompts: list[Prompt], language: Language, new_tokens: int) -> list[Prompt]:

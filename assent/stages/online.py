@@ -25,11 +25,10 @@ from assent.models.load import Language, context, load_policy, load_reward, new_
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
-from assent.preferences.convert import split
 from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
-from assent.stages.generate import find_prompts
+from assent.stages.generate import on_side
 from assent.stages.pretrain import read_texts
 from assent.stages.reward import Judge, is_rule, scorer
 from assent.store.runs import Run
@@ -79,7 +78,7 @@ class Online:
         made = self._on_one_body(run, where) if self.training.lora_rank else self._apart(run, where)
         language = made.policy
         codec = language.codec
-        prompts = self._prompts(run, language)
+        prompts = on_side(run, language, self.sampling.max_new_tokens, "train")
         updates = self.steps * self.training.epochs * self.minibatches
         trainees = {"policy": Trainee(language, self.training, updates, run.dtype)}
         if made.value:
@@ -103,13 +102,6 @@ class Online:
             raise ValueError(f"overlong = {self.overlong} is more than max_new_tokens = {self.sampling.max_new_tokens}")
         if not self.sampling.temperature:
             raise ValueError("temperature = 0 draws the same answer every time, from which nothing can be learned")
-
-    def _prompts(self, run: Run, language: Language) -> list[Prompt]:
-        found = find_prompts(run, "", language, self.sampling.max_new_tokens)
-        kept = split(found, run.setup.held_out).train
-        if not kept:
-            raise AssentError(f"{run.folder} has no prompt to train on: take another --run with a lower --held-out")
-        return [prompt for prompt in found if prompt.id in kept]
 
     def _apart(self, run: Run, where: str) -> "_Models":
         """Each model with weights of its own."""

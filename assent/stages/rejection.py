@@ -8,7 +8,9 @@ from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.stages.best_of_n import Draws, best_of, on_side
+from assent.records import Prompt
+from assent.stages.best_of_n import Best, Draws, best_of
+from assent.stages.generate import on_side
 from assent.stages.reward import Judge
 from assent.store.runs import Run
 from assent.training.batching import steps_of
@@ -37,9 +39,7 @@ class Rejection:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         name = self.policy or run.base
-        language = load_policy(run.policy(name), run.dtype, run.device)
-        prompts = on_side(run, language, self.draws, "train")
-        best = alone(lambda: best_of(run, key, name, language, prompts, self.judge, self.draws))
+        prompts, best = alone(lambda: self._best(run, key, name))
         language = load_policy(run.policy(name), device=run.device)
         limit = min(self.max_tokens, context(language.model))
         shown = []
@@ -57,3 +57,9 @@ class Rejection:
         trainee.save(run.folder / key)
         told = {"prompts": len(shown), "too_long": len(prompts) - len(shown)}
         return told | {"score": best.score, "best_score": best.best_score}
+
+    def _best(self, run: Run, key: str, name: str) -> tuple[list[Prompt], Best]:
+        """The training prompts and the best answer to each."""
+        language = load_policy(run.policy(name), run.dtype, run.device)
+        prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "train")
+        return prompts, best_of(run, key, name, language, prompts, self.judge, self.draws)

@@ -137,7 +137,13 @@ class Trainee:
         self._adam.load_state_dict(state["adam"])
 
     def save(self, folder: Path) -> None:
-        """Write the trained model as a Hugging Face folder, and LoRA beside it; nothing can be trained after this."""
+        """Write the trained model in float32 as a Hugging Face folder, with LoRA in its weights and beside them.
+
+        Nothing can be trained after this.
+
+        Raises:
+            AssentError: weights that are not finite.
+        """
         self._settle()
         aside = folder.with_name(folder.name + ".adapter")
         if first():
@@ -146,25 +152,10 @@ class Trainee:
                 keep(self._peft, "default", aside)
             elif isinstance(self.model, View):
                 self.model.body.keep(self.model.name, aside)
-        done = self.finished()
-        if first():
-            save(done, folder)
+            save(self._merged(), folder)
             if aside.exists():
                 (aside / ADAPTER).rename(folder / ADAPTER)
                 aside.rmdir()
-
-    def finished(self) -> Language:
-        """The trained model in float32, with LoRA merged into its weights; nothing can be trained after this.
-
-        Raises:
-            AssentError: weights that are not finite.
-        """
-        self._settle()
-        if isinstance(self.model, View):
-            return self.model.body.merged(self.model.name)
-        if self._peft is None:
-            return self.language
-        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
 
     def _settle(self) -> None:
         """Give the weights all digits of their masters."""
@@ -174,6 +165,14 @@ class Trainee:
                 if not bool(master.isfinite().all()):
                     raise AssentError(f"training ended in numbers that are not finite, in {name}: try a smaller lr")
                 weight.copy_(master)
+
+    def _merged(self) -> Language:
+        """The model with LoRA in its weights."""
+        if isinstance(self.model, View):
+            return self.model.body.merged(self.model.name)
+        if self._peft is None:
+            return self.language
+        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
