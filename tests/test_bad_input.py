@@ -189,6 +189,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
         ("ppo --beta -1", "beta = '-1' will not do: it should be greater than or equal to 0"),
         ("ppo --clip-low 2", "clip_low = '2' will not do: it should be less than or equal to 1"),
         ("ppo --horizon 0", "horizon = '0' will not do"),
+        ("grpo --target-kl 6 --beta 0", "target_kl = 6.0 steers beta by shares of it: give it a beta above 0"),
         ("ppo --value-lr -1", "value_lr = '-1' will not do"),
         ("ppo --lora-rank -1", "lora_rank = '-1' will not do"),
         ("ppo --weight-decay nan", "weight_decay = 'nan' will not do"),

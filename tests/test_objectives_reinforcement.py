@@ -21,7 +21,7 @@ from assent.objectives.rloo import RLOO
 
 
 class Objective(Protocol):
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages: ...
+    def advantages(self, rollout: Rollout) -> Advantages: ...
 
     def __call__(self, batch: Actions) -> Loss: ...
 
@@ -196,15 +196,6 @@ def test_ppo_whitens_advantages_and_not_returns() -> None:
     assert estimate.returns is not None
     assert torch.allclose(estimate.returns, raw + tensor([[1.0, 2.0, 3.0]]))
     assert torch.allclose(estimate.advantages, (raw - raw.mean())[None] / raw.std(), atol=1e-6)
-
-
-@pytest.mark.parametrize("objective", [PPO(beta=7.0), RLOO(beta=7.0), Reinforce(beta=7.0)], ids=repr)
-def test_the_controllers_beta_overrides_the_setting(objective: Objective) -> None:
-    fixed = replace(objective, beta=0.2)  # type: ignore[type-var]
-    there, here = objective.advantages(rollout(), beta=0.2), fixed.advantages(rollout())
-    assert torch.equal(there.advantages, here.advantages)
-    assert not torch.equal(there.advantages, objective.advantages(rollout()).advantages)
-    assert there.metrics["reward"] == here.metrics["reward"]
 
 
 def test_ppo_adds_a_tenth_of_its_value_loss() -> None:

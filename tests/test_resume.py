@@ -22,7 +22,7 @@ STAGES = {
     "dpo": ["--batch-size", "2"],
     "kto": ["--batch-size", "2"],
     "ppo": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--minibatches", "2", "--target-kl", "1", *SHORT],
-    "grpo": ["--batch-size", "4", "--steps", "6", "--lora-rank", "4", *SHORT],
+    "grpo": ["--batch-size", "4", "--steps", "6", "--lora-rank", "4", "--target-kl", "1", *SHORT],
 }
 
 

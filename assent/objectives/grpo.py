@@ -41,8 +41,8 @@ class GRPO:
     length: Positive = 256.0
     """The constant of `dr_grpo`: the limit on a completion's tokens; above 0."""
 
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
-        """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
+    def advantages(self, rollout: Rollout) -> Advantages:
+        """Group-relative scores on every token; the KL is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups, self.scale == "std")
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics

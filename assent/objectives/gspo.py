@@ -31,8 +31,8 @@ class GSPO:
     clip_high: Positive = 4e-4
     """How far above 1 a ratio still counts."""
 
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
-        """Group-relative scores on every token. `beta` changes nothing: this penalty is paid in the loss."""
+    def advantages(self, rollout: Rollout) -> Advantages:
+        """Group-relative scores on every token; the KL is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups)
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics

@@ -43,17 +43,12 @@ class PPO:
     """From the critic's word alone (0) to the score's alone (1)."""
     dual_clip: NonNegative = 0.0
     """Hold the loss of a bad token at this many times its advantage; above 1, such as 3; 0 turns it off."""
-    target_kl: NonNegative = 0.0
-    """Nats a completion that the adaptive controller steers `beta` towards, such as 6; 0 leaves `beta` fixed."""
-    horizon: Positive = 10000.0
-    """Completions over which the controller may change `beta` by a fifth."""
 
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
-        """Whitened advantages and unwhitened returns of a rollout; `beta` overrides the setting."""
+    def advantages(self, rollout: Rollout) -> Advantages:
+        """Whitened advantages and unwhitened returns of a rollout."""
         assert rollout.values is not None, "PPO wants the value model's values in its rollout"
-        beta = self.beta if beta is None else beta
         mask = rollout.mask
-        rewards = token_rewards(rollout.scores, k1(rollout.logprobs, rollout.reference_logprobs), mask, beta)
+        rewards = token_rewards(rollout.scores, k1(rollout.logprobs, rollout.reference_logprobs), mask, self.beta)
         estimate = gae(rewards, rollout.values, mask, self.gamma, self.gae_lambda)
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, mask)
         metrics = {

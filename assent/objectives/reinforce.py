@@ -27,10 +27,10 @@ class Reinforce:
     beta: NonNegative = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
 
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
-        """Rewards less their mean, on every token; `beta` overrides the setting."""
+    def advantages(self, rollout: Rollout) -> Advantages:
+        """Rewards less their mean, on every token."""
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        rewards = rollout.scores - (self.beta if beta is None else beta) * kl.k1
+        rewards = rollout.scores - self.beta * kl.k1
         relative = rewards - rewards.mean()
         metrics = {
             "score": rollout.scores.mean(),

@@ -33,10 +33,10 @@ class RLOO:
     clip_high: Positive = 0.2
     """How far above 1 a completion's ratio still counts; above 0."""
 
-    def advantages(self, rollout: Rollout, beta: float | None = None) -> Advantages:
-        """Leave-one-out rewards on every token; `beta` overrides the setting."""
+    def advantages(self, rollout: Rollout) -> Advantages:
+        """Leave-one-out rewards on every token."""
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        rewards = rollout.scores - (self.beta if beta is None else beta) * kl.k1
+        rewards = rollout.scores - self.beta * kl.k1
         relative = leave_one_out(rewards, rollout.groups)
         metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()} | kl.metrics
         return Advantages(spread(relative, rollout.mask), None, metrics)

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from assent.batch import Actions, Rollout
+from assent.batch import Actions, Advantages, Rollout
 from assent.errors import AssentError
 from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta
 from assent.generation.local import Sample, Sampling, sample
 from assent.generation.rollouts import Drawn
-from assent.limits import Count, Natural, NonNegative
+from assent.limits import Count, Natural, NonNegative, Positive
 from assent.models.adapters import Body, fits
 from assent.models.attention import pack
 from assent.models.forward import logprobs, values
@@ -65,6 +65,10 @@ class Online:
     """The last so many tokens before the limit cost an answer up to 1 (DAPO, arXiv:2503.14476, eq. 13); 0: nothing."""
     redraw: Natural = 0
     """Times in a step that prompts whose answers all score alike make room for others (DAPO's dynamic sampling)."""
+    target_kl: NonNegative = 0.0
+    """Nats an answer that the adaptive controller steers `beta` towards, such as 6; 0 leaves `beta` fixed."""
+    horizon: Positive = 10000.0
+    """Answers over which the controller may change `beta` by a fifth."""
     ptx: NonNegative = 0.0
     """Weight of the loss on `ptx_data` in every optimiser step, against forgetting (InstructGPT took 27.8); 0: none."""
     ptx_data: str = ""
@@ -98,6 +102,8 @@ class Online:
             raise ValueError("value_layers trains whole layers, lora_rank adapters: leave one of them out")
         if self.ptx and not self.ptx_data:
             raise ValueError(f"ptx = {self.ptx}: name the texts with ptx_data")
+        if self.target_kl and not getattr(self.objective, "beta", 0.0):
+            raise ValueError(f"target_kl = {self.target_kl} steers beta by shares of it: give it a beta above 0")
         if self.overlong > self.sampling.max_new_tokens:
             raise ValueError(f"overlong = {self.overlong} is more than max_new_tokens = {self.sampling.max_new_tokens}")
         if not self.sampling.temperature:
@@ -193,8 +199,8 @@ class _Worker:
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
         groups, known, redrawn = self._draw(asked, number), {prompt.id for prompt in asked}, 0
-        rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
-        scores, metrics = self._score(asked, rollout)
+        drawn = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+        scores, metrics = self._score(asked, drawn)
         for again in range(1, self.settings.redraw + 1):
             alike = _alike(scores, len(asked))
             fresh = self._others(known, len(alike), number, again)
@@ -204,14 +210,11 @@ class _Worker:
                 asked[i], groups[i] = prompt, group
             known |= {prompt.id for prompt in fresh}
             redrawn += len(fresh)
-            rollout = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
-            scores, metrics = self._score(asked, rollout)
-        scores = self._charge(scores, rollout)
-        old, reference, entropy, seen = self._look(rollout)
-        about = torch.tensor([s.prompt for s in rollout.samples])
-        estimate = self.settings.objective.advantages(
-            Rollout(rollout.mask, old, reference, scores, about, seen), self.memory["beta"]
-        )
+            drawn = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+            scores, metrics = self._score(asked, drawn)
+        rollout, entropy = self._look(drawn, self._charge(scores, drawn))
+        objective = self._objective()
+        estimate = objective.advantages(rollout)
         metrics |= {name: float(value) for name, value in estimate.metrics.items()}
         if number == 0 and abs(metrics["kl"]) > 1e-3:
             raise AssentError(
@@ -220,13 +223,19 @@ class _Worker:
         if self.settings.redraw:
             metrics["redrawn"] = float(redrawn)
         metrics["length"] = float(rollout.mask.sum(1).float().mean())
-        metrics["finished"] = sum(s.finished for s in rollout.samples) / len(rollout.samples)
-        drawn = torch.tensor([x for s in rollout.samples for x in s.logprobs])
-        metrics["rollout_gap"] = float((old[rollout.mask] - drawn).abs().mean())
+        metrics["finished"] = sum(s.finished for s in drawn.samples) / len(drawn.samples)
+        engine = torch.tensor([x for s in drawn.samples for x in s.logprobs])
+        metrics["rollout_gap"] = float((rollout.logprobs[rollout.mask] - engine).abs().mean())
         metrics["entropy"] = float(entropy[rollout.mask].mean())
-        metrics |= self._update(number, rollout, old, reference, seen, estimate.advantages, estimate.returns)
-        self._adapt(metrics["kl"], len(rollout.samples))
+        metrics |= self._update(number, objective, drawn, rollout, estimate)
+        self._adapt(metrics["kl"], len(drawn.samples))
         return metrics | {"beta": self.memory["beta"]}
+
+    def _objective(self) -> Reinforcement:
+        """The objective at the controller's beta."""
+        objective: Any = self.settings.objective
+        adapted: Reinforcement = replace(objective, beta=self.memory["beta"]) if self.settings.target_kl else objective
+        return adapted
 
     def _draw(self, asked: list[Prompt], number: int, again: int = 0) -> list[list[Sample]]:
         """Answers to each prompt; each process draws for its share of them."""
@@ -247,67 +256,60 @@ class _Worker:
         return [rest[i] for i in order[:count]]
 
     @torch.no_grad()
-    def _look(self, rollout: Drawn) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Log-probabilities under policy and reference, the policy's entropy, and values, before anything moves."""
-        old, reference, entropy = rollout.blank(), rollout.blank(), rollout.blank()
-        seen = rollout.blank() if self.value else None
-        for part in parallel.mine(packs(rollout.trees, self.tokens)):
-            packed = pack([rollout.trees[i] for i in part]).to(self.run.device)
+    def _look(self, drawn: Drawn, scores: Tensor) -> tuple[Rollout, Tensor]:
+        """Log-probabilities under policy and reference, and values, before anything moves; the policy's entropy."""
+        old, reference, entropy = drawn.blank(), drawn.blank(), drawn.blank()
+        seen = drawn.blank() if self.value else None
+        for part in parallel.mine(packs(drawn.trees, self.tokens)):
+            packed = pack([drawn.trees[i] for i in part]).to(self.run.device)
             mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
             assert mine.entropy is not None
-            rollout.place(old, part, packed, mine.logprobs)
-            rollout.place(entropy, part, packed, mine.entropy)
-            rollout.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
+            drawn.place(old, part, packed, mine.logprobs)
+            drawn.place(entropy, part, packed, mine.entropy)
+            drawn.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
-                rollout.place(seen, part, packed, values(self.value.model, packed))
+                drawn.place(seen, part, packed, values(self.value.model, packed))
         parallel.add_up([old, reference, entropy, *([] if seen is None else [seen])])  # each wrote its own rows
-        return old, reference, entropy, seen
+        about = torch.tensor([s.prompt for s in drawn.samples])
+        return Rollout(drawn.mask, old, reference, scores, about, seen), entropy
 
-    def _score(self, asked: list[Prompt], rollout: Drawn) -> tuple[Tensor, dict[str, float]]:
+    def _score(self, asked: list[Prompt], drawn: Drawn) -> tuple[Tensor, dict[str, float]]:
         """Scores of the answers, (B,), as the judge gives them; and how far the members of an ensemble disagree."""
         if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
-            scores = self.judge.score_trees(rollout.trees)
+            scores = self.judge.score_trees(drawn.trees)
         else:
-            texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in rollout.samples]
-            scores = self.judge.score([asked[s.prompt] for s in rollout.samples], texts)
+            texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in drawn.samples]
+            scores = self.judge.score([asked[s.prompt] for s in drawn.samples], texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
         return self.settings.judge.one(scores), unsure
 
-    def _charge(self, scores: Tensor, rollout: Drawn) -> Tensor:
+    def _charge(self, scores: Tensor, drawn: Drawn) -> Tensor:
         """Scores, (B,), with answers that came near the limit charged, and those that were cut put in their place."""
         if room := self.settings.overlong:
-            lengths = rollout.mask.sum(1)
+            lengths = drawn.mask.sum(1)
             scores = scores + ((self.settings.sampling.max_new_tokens - room - lengths) / room).clamp(-1, 0)
         missing = self.settings.missing_eos
         if missing == "off":
             return scores
-        cut = torch.tensor([not s.finished for s in rollout.samples])
+        cut = torch.tensor([not s.finished for s in drawn.samples])
         return torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
 
     def _update(
-        self,
-        number: int,
-        rollout: Drawn,
-        old: Tensor,
-        reference: Tensor,
-        seen: Tensor | None,
-        advantages: Tensor,
-        returns: Tensor | None,
+        self, number: int, objective: Reinforcement, drawn: Drawn, rollout: Rollout, estimate: Advantages
     ) -> dict[str, float]:
         """Epochs of optimiser steps on one rollout; metrics are means over them."""
         training, gathered = self.settings.training, list[dict[str, float]]()
         count = training.epochs * self.settings.minibatches
         for epoch in range(training.epochs):
-            order = torch.randperm(len(rollout.trees), generator=generator(self.run.seed, 3, number, epoch)).tolist()
+            order = torch.randperm(len(drawn.trees), generator=generator(self.run.seed, 3, number, epoch)).tolist()
             for some in chunks(order, -(-len(order) // self.settings.minibatches)):
-                rows = rollout.rows(list(some))
+                rows = drawn.rows(list(some))
+                tokens, sequences = float(drawn.mask[rows].sum()), float(len(rows))
                 metrics: dict[str, float] = {}
-                for local in parallel.mine(packs([rollout.trees[i] for i in some], self.tokens)):
+                for local in parallel.mine(packs([drawn.trees[i] for i in some], self.tokens)):
                     part = [some[i] for i in local]
-                    loss = self._loss(
-                        rollout, part, old, reference, seen, advantages, returns,
-                        tokens=float(rollout.mask[rows].sum()), sequences=float(len(rows)),
-                    )  # fmt: skip
+                    seen = self._actions(drawn, part, rollout, estimate)
+                    loss = objective(replace(seen, tokens=tokens, sequences=sequences))
                     loss.value.backward()
                     add(metrics, loss.metrics)
                 metrics = parallel.sums(metrics)
@@ -338,13 +340,11 @@ class _Worker:
             add(metrics, {"ptx_loss": loss.value.detach()})
         return parallel.sums(metrics)
 
-    def _loss(
-        self, rollout: Drawn, part: list[int], old: Tensor, reference: Tensor, seen: Tensor | None,
-        advantages: Tensor, returns: Tensor | None, tokens: float, sequences: float,
-    ) -> Any:  # fmt: skip
+    def _actions(self, drawn: Drawn, part: list[int], rollout: Rollout, estimate: Advantages) -> Actions:
+        """What some trees' answers are under the models now, with gradient, beside what they were."""
         device = self.run.device
-        packed = pack([rollout.trees[i] for i in part]).to(device)
-        rows = rollout.rows(part)
+        packed = pack([drawn.trees[i] for i in part]).to(device)
+        rows = drawn.rows(part)
         longest = int(packed.lengths.max())
 
         def cut(full: Tensor) -> Tensor:
@@ -352,26 +352,20 @@ class _Worker:
 
         now = logprobs(self.policy.model, packed, self.temperature)
         critic = packed.padded(values(self.value.model, packed)) if self.value else None
-        return self.settings.objective(
-            Actions(
-                mask=cut(rollout.mask),
-                logprobs=packed.padded(now.logprobs),
-                old_logprobs=cut(old),
-                reference_logprobs=cut(reference),
-                advantages=cut(advantages),
-                values=critic,
-                old_values=None if seen is None else cut(seen),
-                returns=None if returns is None else cut(returns),
-                tokens=tokens,
-                sequences=sequences,
-            )
+        return Actions(
+            mask=cut(rollout.mask),
+            logprobs=packed.padded(now.logprobs),
+            old_logprobs=cut(rollout.logprobs),
+            reference_logprobs=cut(rollout.reference_logprobs),
+            advantages=cut(estimate.advantages),
+            values=critic,
+            old_values=None if rollout.values is None else cut(rollout.values),
+            returns=None if estimate.returns is None else cut(estimate.returns),
         )
 
     def _adapt(self, kl: float, n: int) -> None:
-        target = getattr(self.settings.objective, "target_kl", 0.0)
-        if target:
-            horizon = getattr(self.settings.objective, "horizon", 10000.0)
-            self.memory["beta"] = adapt_beta(self.memory["beta"], kl, target, n, horizon)
+        if target := self.settings.target_kl:
+            self.memory["beta"] = adapt_beta(self.memory["beta"], kl, target, n, self.settings.horizon)
 
 
 def _same_words(one: Language, other: Language) -> bool:
