@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 from assent.config import Setting, override, read_recipe, settings
 from assent.config import table as table_of
-from assent.errors import STOPPED, AssentError, did_you_mean
+from assent.errors import STOPPED, AssentError, Waiting, did_you_mean
 from assent.registry import describe, names
 from assent.stages.iterate import HIDDEN, Iterate, better, policies
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
+PAGES = (("serve", "pages on which people answer, talk to a model and see how it goes"),)
 STORY = (
     ("demo", "the whole loop on a small language model, from answers to a report; start here"),
     ("run", "the stages of a recipe, round after round"),
@@ -23,7 +24,7 @@ STORY = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 2 after bad input, 130 after Ctrl-C."""
+    """Run a command. Returns 0, 2 after bad input, 3 when people are to answer first, 130 after Ctrl-C."""
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except AssentError as error:
@@ -58,7 +59,21 @@ def _main(arguments: list[str]) -> int:
     known = [name for _, group in _groups() for name, _ in group]
     if command not in known:
         raise AssentError(f"no command '{command}'{did_you_mean(command, known)} (see 'assent --help')")
-    return _run(command, rest)
+    return _serve(rest) if command == "serve" else _run(command, rest)
+
+
+def _serve(rest: list[str]) -> int:
+    from assent.web.serve import Serve
+
+    given, words, _ = _parse("serve", Serve(), settings(Serve()), rest)
+    if len(words) > 1:
+        raise AssentError(f"'serve' takes one folder and flags, not '{words[1]}'")
+    if words:
+        given = {"folder": words[0], **given}
+    serve = override(Serve(), given, "assent serve")
+    serve.check()
+    serve()
+    return 0
 
 
 def _run(command: str, rest: list[str]) -> int:
@@ -130,6 +145,10 @@ def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool
                     _say(run.key(command), result, result == done, setup.run)
             if (isinstance(made, Iterate) or command == "report") and parallel.first():
                 _conclude(setup.run)
+        except Waiting as waiting:
+            if parallel.first():
+                print(f"assent: {waiting}", file=sys.stderr)
+            return 3
         except Stopped as stopped:
             if parallel.first():
                 print(f"assent: {stopped}", file=sys.stderr)
@@ -189,7 +208,8 @@ def _parse(
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         allow_abbrev=False,
     )
-    parser.add_argument("words", nargs="*", metavar="recipe.toml" if "file" not in known else "file")
+    takes = next((word for word in ("file", "folder") if word in known), "recipe.toml")
+    parser.add_argument("words", nargs="*", metavar=takes)
     if anew := not isinstance(made, Iterate) and not getattr(made, "tool", False):
         parser.add_argument(
             "--again", action="store_true", help="start this stage afresh, although it was begun or done"
@@ -240,6 +260,7 @@ def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
             "Optimising the policy",
             [(name, describe(_room(name), name)) for name in better()],
         ),
+        ("People", list(PAGES)),
         ("Measuring, and files", [(name, describe("stages", name)) for name in others]),
     ]
 

@@ -98,18 +98,16 @@ def write_recipe(recipe: Mapping[str, Any]) -> str:
 
 def _walk(instance: Any) -> Iterator[Setting]:
     cls: type = type(instance)
-    hints, limited, documented = get_type_hints(cls), get_type_hints(cls, include_extras=True), _docstrings(cls)
+    hints, limited, words = get_type_hints(cls), get_type_hints(cls, include_extras=True), documented(cls)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
             if field.metadata:
                 kinds: Any = Literal[tuple(field.metadata["among"]())]
-                yield Setting(field.name, kinds, kinds, name_of(value), documented.get(field.name, ""), cls)
+                yield Setting(field.name, kinds, kinds, name_of(value), words.get(field.name, ""), cls)
             yield from _walk(value)
         elif field.init:
-            yield Setting(
-                field.name, hints[field.name], limited[field.name], value, documented.get(field.name, ""), cls
-            )
+            yield Setting(field.name, hints[field.name], limited[field.name], value, words.get(field.name, ""), cls)
 
 
 def _chosen(instance: T, table: Mapping[str, Any], where: str) -> T:
@@ -158,12 +156,12 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _docstrings(cls: type) -> dict[str, str]:
+def documented(cls: type) -> dict[str, str]:
     """The string that stands under each field of a dataclass or of what it inherits from, as one paragraph."""
     found: dict[str, str] = {}
     for base in reversed(cls.__bases__):
         if dataclasses.is_dataclass(base):
-            found |= _docstrings(base)
+            found |= documented(base)
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     for field, below in pairwise(definition.body):

@@ -8,6 +8,10 @@ class AssentError(Exception):
     """A mistake that the person at the keyboard can mend: printed as one line, exit status 2."""
 
 
+class Waiting(Exception):
+    """Nothing is wrong and something is missing, such as people's answers; the same command goes on later."""
+
+
 STOPPED = "assent: stopped; the same command goes on from what is saved"
 """What is said after Ctrl-C."""
 

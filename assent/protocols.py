@@ -39,8 +39,11 @@ class Reward(Protocol):
         ...
 
 
-class Annotator(Protocol):
-    """Somebody who answers queries: all at once, as they come, or not yet."""
+class Annotator(Protocol[Place]):
+    """Somebody who answers queries: all at once, or as they come."""
+
+    at_once: ClassVar[int]
+    """Queries whose answers are stored in one transaction."""
 
     def answer(
         self,
@@ -49,7 +52,11 @@ class Annotator(Protocol):
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-    ) -> Iterator[Feedback]: ...
+        desk: Place,
+        batch: str,
+    ) -> Iterator[Feedback]:
+        """Answer; who does so elsewhere, and not at once, lays the queries on the desk under the batch's name."""
+        ...
 
 
 class Stage(Protocol[Place]):

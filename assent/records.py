@@ -123,10 +123,14 @@ class Feedback:
     """Id of the feedback that this one replaces."""
     id: str = ""
     """Given by whoever made it (so that a repeated post is recognised), else by content."""
+    flags: tuple[str, ...] = ()
+    """What the annotator warned of: `harm`, `factual`, `refusal`, `language`, `pii`, or words of the project."""
 
     def __post_init__(self) -> None:
         if not self.id:
             body = asdict(self)
+            if not self.flags:
+                del body["flags"]  # an event without any keeps the name it had before there were flags
             body["answer"] = [type(self.answer).__name__, body["answer"]]
             object.__setattr__(self, "id", content_id("feedback", body))
 

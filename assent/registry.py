@@ -29,7 +29,7 @@ def resolve(folder: str, name: str) -> Any:
     if name not in names(folder):
         raise AssentError(f"no '{name}' among {folder}{did_you_mean(name, names(folder))}")
     keyword = "_" if not (ROOT / folder / f"{name}.py").exists() else ""
-    module = importlib.import_module(f"assent.{folder}.{name}{keyword}")
+    module = importlib.import_module(f"assent.{folder.replace('/', '.')}.{name}{keyword}")
     wanted = name.replace("_", "")
     for key, value in vars(module).items():
         if key.lower() == wanted and isinstance(value, type):

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -27,6 +29,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs playwright: pip install 'assent[test]'")
         if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
             pytest.skip("needs a browser: apt-get install chromium")
+    if item.get_closest_marker("postgresql") and not os.environ.get("ASSENT_TEST_POSTGRESQL"):
+        pytest.skip("needs a PostgreSQL server: ASSENT_TEST_POSTGRESQL=postgresql+psycopg://user@host/postgres")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,3 +53,23 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = f"with ASSENT_CI no file may skip itself; mark its tests instead: {reason}"
     return report
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a store can be opened that nobody else knows: a file, and a database of its own on a PostgreSQL server."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "store.db")
+        return
+    import sqlalchemy as sa
+
+    server = sa.make_url(os.environ["ASSENT_TEST_POSTGRESQL"])
+    name = f"assent_test_{secrets.token_hex(6)}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        try:
+            yield server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()

@@ -15,6 +15,7 @@ import pytest
 from assent.cli import main
 from assent.functional.statistics import Interval, WinRate
 from assent.registry import ROOT, names
+from assent.stages.label import INSTRUCTIONS
 from assent.stages.report import Drift
 from assent.store.exchange import FORMATS, read
 from assent.training.comparisons import FEEDS
@@ -91,6 +92,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("assent.store.runs.open_run", start)
     monkeypatch.setattr("assent.stages.inspect.Inspect.__call__", start)
+    monkeypatch.setattr("assent.web.serve.Serve.__call__", start)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(TOP / "examples")
     for block in some("toml"):
@@ -102,6 +104,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def supply(words: list[str], folder: Path) -> None:
     """Put there what a command reads before it starts: the recipe of an earlier run, a file in the format to import."""
     wanted = words[words.index("--format") + 1] if "--format" in words else "preference"
+    wanted = "csv" if any(word.endswith(".csv") for word in words) else wanted
     if words[0] in ("report", "export"):
         where = words[words.index("--run") + 1] if "--run" in words else "runs/tiny"
         (folder / where).mkdir(parents=True, exist_ok=True)
@@ -110,8 +113,8 @@ def supply(words: list[str], folder: Path) -> None:
         if word.endswith("/recipe.toml"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        elif words[0] == "import" and ".json" in word and not path.exists():
-            path.write_text(next(block.text for block in some("jsonl") if block.heading == wanted))
+        elif words[0] == "import" and re.search(r"\.(json|csv)", word) and not path.exists():
+            path.write_text(next(block.text for block in some("jsonl", "csv") if block.heading == wanted))
 
 
 def outcome(words: list[str]) -> Any:
@@ -184,16 +187,16 @@ def test_sessions_of_the_docs_answer_as_they_are_shown(block: Block) -> None:
     assert not said, "".join(said)
 
 
-@pytest.mark.parametrize("block", some("jsonl"), ids=str)
+@pytest.mark.parametrize("block", some("jsonl", "csv"), ids=str)
 def test_every_format_is_read_as_what_its_heading_says(block: Block, tmp_path: Path) -> None:
-    path = tmp_path / "shown.jsonl"
+    path = tmp_path / f"shown.{block.language}"
     path.write_text(block.text)
-    reading = read(path)
-    assert (reading.format, reading.rejected, reading.rows) == (block.heading, (), block.text.count("\n"))
+    reading, header = read(path), block.language == "csv"
+    assert (reading.format, reading.rejected, reading.rows) == (block.heading, (), block.text.count("\n") - header)
 
 
 def test_every_format_is_shown() -> None:
-    assert {block.heading for block in some("jsonl")} == {*FORMATS, "events"}
+    assert {block.heading for block in some("jsonl", "csv")} == {*FORMATS}
 
 
 # Objectives, metrics
@@ -244,6 +247,7 @@ NOT_WORDS = {
     *("policy", "value"),  # who is trained
     *("Pairs", "Unpaired", "Actions"),  # which stage feeds a batch
     *("stages", "rounds", "carry"),  # settings of the loop
+    *INSTRUCTIONS,  # what people can be asked for
 }
 
 

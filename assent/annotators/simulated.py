@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
@@ -45,6 +46,8 @@ PEOPLE: Mapping[str, Person] = {
 class Simulated:
     """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them or by several."""
 
+    at_once: ClassVar[int] = 500
+
     people: tuple[str, ...] = tuple(PEOPLE)
     """Names from careful, usual, hasty; each query goes to one of them by lot."""
     votes: Count = 1
@@ -66,6 +69,8 @@ class Simulated:
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
+        desk: object = None,
+        batch: str = "",
     ) -> Iterator[Feedback]:
         """Answer comparisons and rankings; each follows from the seed and the query alone, whatever was asked before.
 

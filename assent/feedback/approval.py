@@ -27,6 +27,10 @@ class Approval:
     def items(self) -> tuple[str, ...]:
         return ()
 
+    def agrees(self, other: "Approval") -> bool:
+        """Whether another says the same."""
+        return self.approved == other.approved
+
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:

@@ -45,6 +45,10 @@ class Comparison:
     def items(self) -> tuple[str, ...]:
         return (self.preferred,) if self.preferred else ()
 
+    def agrees(self, other: "Comparison") -> bool:
+        """Whether another judgement says the same, by however much."""
+        return (self.verdict, self.preferred) == (other.verdict, other.preferred)
+
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import ClassVar
 
 from assent.errors import AssentError
@@ -31,6 +32,13 @@ class Ranking:
     @property
     def items(self) -> tuple[str, ...]:
         return tuple(item for tier in self.tiers for item in tier)
+
+    def agrees(self, other: "Ranking") -> bool:
+        """Whether at least four fifths of the pairs that this ranking tells apart stand in its order in the other."""
+        place = {item: i for i, tier in enumerate(other.tiers) for item in tier}
+        pairs = [(a, b) for upper, lower in combinations(self.tiers, 2) for a, b in product(upper, lower)]
+        right = sum(place.get(a, 0) < place.get(b, 0) for a, b in pairs)
+        return right >= 0.8 * len(pairs)
 
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float

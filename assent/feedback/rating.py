@@ -37,6 +37,11 @@ class Rating:
     def items(self) -> tuple[str, ...]:
         return ()
 
+    def agrees(self, other: "Rating") -> bool:
+        """Whether another rating is at most one step away on each axis."""
+        given = dict(other.axes)
+        return all(abs(given.get(axis, 100) - value) <= 1 for axis, value in self.axes)
+
     def examples(
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:

@@ -1,6 +1,6 @@
 """Our own sampler: each prompt is read once for its n samples, finished rows leave, one code path on CPU and GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ def sample(
     sampling: Sampling,
     ends: frozenset[int],
     generator: torch.Generator,
+    told: Callable[[list[int], list[int]], None] | None = None,
 ) -> list[Sample]:
     """Draw n completions of each prompt, in order of prompts.
 
@@ -46,6 +47,7 @@ def sample(
         prompts: token ids, at least one each.
         ends: ids that end a completion.
         generator: decides every draw; it lives on the CPU or on the model's device.
+        told: hears of each step which completions (numbered in order of prompts) got which token; may raise to stop.
     """
     device = next(model.parameters()).device
     to_logits = head(model)
@@ -62,6 +64,8 @@ def sample(
         token, logprob = _draw(logits, sampling.temperature, generator)
         ids[rows[alive], step] = token[alive]
         drawn[rows[alive], step] = logprob[alive]
+        if told is not None:
+            told(rows[alive].tolist(), token[alive].tolist())
         alive = alive & ~torch.isin(token, stop)
         left = int(alive.sum())
         if left == 0 or step + 1 == sampling.max_new_tokens:

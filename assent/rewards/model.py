@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assent.models.attention import Tree, pack
-from assent.models.forward import scores, standard
+from assent.models.forward import scores, standard, states
 from assent.models.load import Language, load_reward
 from assent.records import Prompt, Response
 from assent.training.parts import by_tree
@@ -43,9 +43,29 @@ class Model:
         """The first member; all speak the same tokens."""
         return self.members[0]
 
+    @property
+    def deviations(self) -> Tensor:
+        """What a score of 1 is in the logits that each head was trained in, (heads of all members,)."""
+        known = [getattr(member.model.config, "reward_std", [1.0]) for member in self.members]
+        return torch.tensor([float(value) for some in known for value in some])
+
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         """Score responses, (N, heads of all members) float32; those of a prompt that stand together share it."""
+        return self.score_trees(self._trees(prompts, responses))
+
+    @torch.no_grad()
+    def features(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        """What the first member reads its scores from: the state at each response's last token, (N, H) float32."""
+        trees, model = self._trees(prompts, responses), self.language.model
+
+        def last(some: list[Tree]) -> Tensor:
+            packed = pack(some).to(model.device)
+            return states(model, packed)[packed.last].float()
+
+        return torch.cat(by_tree(trees, self.tokens_per_pack, last))
+
+    def _trees(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Tree]:
         codec = self.language.codec
         trees: list[Tree] = []
         last = None
@@ -56,7 +76,7 @@ class Model:
             else:
                 trees.append(Tree(codec.prompt(prompt), (ids,)))
             last = prompt
-        return self.score_trees(trees)
+        return trees
 
     def score_trees(self, trees: Sequence[Tree]) -> Tensor:
         """Score every branch, (B, heads of all members) float32 on the CPU, in order."""

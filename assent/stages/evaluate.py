@@ -61,7 +61,7 @@ class Evaluate:
         judge = scorer(run, self.judge)
         base = load_policy(run.policy(against), run.dtype, run.device)
         held = fitting(held, base, self.sampling.max_new_tokens)
-        answers = {against: self._answers(run, against, base, held, key)}
+        answers = {against: answers_to(run, against, base, held, key, self.sampling)}
         distance: dict[str, float] = {}
         for name in policies:
             if label := _chosen(run, name):
@@ -74,7 +74,7 @@ class Evaluate:
                     distance[name] = told["kl"]
                 continue
             language = load_policy(run.policy(name), run.dtype, run.device)
-            answers[name] = self._answers(run, name, language, held, key)
+            answers[name] = answers_to(run, name, language, held, key, self.sampling)
             distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
         worth = {name: combine(judge.score(held, answers[name])).tolist() for name in answers}
         found: dict[str, Any] = {}
@@ -108,31 +108,6 @@ class Evaluate:
         known |= {name: label for name in names if (label := _chosen(run, name))}
         rule = Path(self.judge)
         return known | ({self.judge: content_id(rule.read_text())} if rule.suffix == ".py" and rule.exists() else {})
-
-    def _answers(self, run: Run, name: str, language: Language, held: list[Prompt], key: str) -> list[Response]:
-        """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
-        drawn: dict[str, Response] = {}
-        for stage in ("generate", run.key("generate")):
-            there = run.result(stage) or {}
-            if there.get("policy") == name and there.get("weights") == weights_of(run.policy(name)):
-                for response in run.store.responses(policy=there["label"]):
-                    drawn.setdefault(response.prompt, response)
-        if not all(prompt.id in drawn for prompt in held):
-            made = answer(
-                run,
-                language.codec,
-                language.model,
-                held,
-                1,
-                self.sampling,
-                answers_of(run, key, name, self.sampling),
-                64,
-                f"{key}: {name}",
-            )
-            drawn = {}
-            for response in made:
-                drawn.setdefault(response.prompt, response)
-        return [drawn[prompt.id] for prompt in held]
 
     def _compare(
         self,
@@ -211,6 +186,25 @@ class Evaluate:
                     right.append(0.5 if guess[i] == guess[j] else float((guess[i] > guess[j]) == (truth[i] > truth[j])))
                     clusters.append(name)
         return accuracy(right, clusters)._asdict() | {"accuracy": sum(right) / len(right)} if right else {}
+
+
+def answers_to(
+    run: Run, name: str, language: Language, held: list[Prompt], key: str, sampling: Sampling
+) -> list[Response]:
+    """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
+    drawn: dict[str, Response] = {}
+    for stage in ("generate", run.key("generate")):
+        there = run.result(stage) or {}
+        if there.get("policy") == name and there.get("weights") == weights_of(run.policy(name)):
+            for response in run.store.responses(policy=there["label"]):
+                drawn.setdefault(response.prompt, response)
+    if not all(prompt.id in drawn for prompt in held):
+        label = answers_of(run, key, name, sampling)
+        made = answer(run, language.codec, language.model, held, 1, sampling, label, 64, f"{key}: {name}")
+        drawn = {}
+        for response in made:
+            drawn.setdefault(response.prompt, response)
+    return [drawn[prompt.id] for prompt in held]
 
 
 def base_of(run: Run) -> str:

@@ -1,14 +1,19 @@
 """Write the run's feedback to a file that other tools read; what is left out is named."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from assent.errors import AssentError, did_you_mean
+from assent.feedback.demonstration import Demonstration
 from assent.preferences.convert import about, examples, split
-from assent.records import Example, Preference, Prompt, Purpose, Ranked
+from assent.records import Example, Feedback, Preference, Prompt, Purpose, Ranked
 from assent.stages.import_ import KINDS, reasons
-from assent.store.exchange import FORMATS, write
+from assent.store.exchange import FORMATS, Written, questions, write
+from assent.store.formats import Inquiry
 from assent.store.runs import Run
 
 Thing = TypeVar("Thing", Prompt, Example)
@@ -22,10 +27,10 @@ class Export:
     reads: ClassVar[bool] = True
 
     file: str = ""
-    """Where to write JSON lines; a name that ends in .gz is gzipped."""
+    """Where to write; a name that ends in .gz is gzipped."""
     format: str = "preference"
     """preference, preference-implicit, hh-rlhf, ranking, rating, unpaired, prompt-completion, language-modelling,
-    prompt-only or events."""
+    prompt-only, events, label-studio, argilla or csv."""
     purpose: Purpose = "train"
     """Whose answers: those that were asked for to train, to evaluate, or as gold; events and prompts come whole."""
     split: Literal["all", "train", "held-out"] = "all"
@@ -36,8 +41,8 @@ class Export:
     def __call__(self, run: Run, key: str) -> None:
         if not self.file:
             raise AssentError("name the file to write: assent export FILE --run FOLDER --format preference")
-        if self.format not in (*FORMATS, "events"):
-            raise AssentError(f"no format '{self.format}'{did_you_mean(self.format, (*FORMATS, 'events'))}")
+        if self.format not in FORMATS:
+            raise AssentError(f"no format '{self.format}'{did_you_mean(self.format, FORMATS)}")
         path = Path(self.file)
         if path.is_dir():
             raise AssentError(f"{path} is a folder: name a file in it")
@@ -52,12 +57,38 @@ class Export:
                 raise AssentError(f"{run.folder} holds nothing to export")
             print(f"{path}: {write(run.store, path, 'events').rows} rows written as events, the whole store")
             return
+        if Inquiry in FORMATS[self.format].holds:
+            self._write_questions(run, path)
+            return
         things = self._prompts(run) if self.format == "prompt-only" else self._examples(run)
         self._refuse_nothing(run, things)
         written = write(things, path, self.format)
         print(
             f"{path}: {written.rows} rows written as {self.format}, of {len(things)} in {run.folder}{_side(self.split)}"
         )
+        self._tell(run, path, written)
+
+    def _write_questions(self, run: Run, path: Path) -> None:
+        """Questions with their answers go through one by one; none of them is held."""
+        met: Counter[str] = Counter()
+
+        def found() -> Iterator[Inquiry]:
+            for each in questions(run.store, self.purpose):
+                if kept := self._on_side(run, each):
+                    met.update({"questions": 1, "answers": len(kept.answers)})
+                    yield kept
+
+        asked = found()
+        if (first := next(asked, None)) is None:
+            raise AssentError(
+                f"{run.folder} holds no questions for purpose '{self.purpose}'{_side(self.split)} to export"
+            )
+        written = write(chain([first], asked), path, self.format)
+        said = f"{met['questions']} questions with {met['answers']} answers"
+        print(f"{path}: {written.rows} rows written as {self.format}, of {said} in {run.folder}{_side(self.split)}")
+        self._tell(run, path, written)
+
+    def _tell(self, run: Run, path: Path, written: Written) -> None:
         if written.left_out:
             print(f"  {len(written.left_out)} left out:")
             for line in reasons(written.left_out):
@@ -66,13 +97,27 @@ class Export:
             path.unlink()
             raise AssentError(f"nothing of {run.folder} can be written as {self.format}: {path} is not there")
 
+    def _on_side(self, run: Run, asked: Inquiry) -> Inquiry | None:
+        """A question and those of its answers that are on the side; bare text to imitate decides for itself."""
+        if self.split == "all":
+            return asked
+        sides: dict[bool, list[Feedback]] = {True: [], False: []}
+        for event in asked.answers:
+            about_text = isinstance(event.answer, Demonstration) and not any(m.content for m in asked.prompt.messages)
+            decides = Prompt.plain(event.answer.text) if about_text else asked.prompt  # type: ignore[attr-defined]
+            sides[bool(split([decides], run.setup.held_out).held_out)].append(event)
+        out = self.split == "held-out"
+        if not asked.answers and bool(split([asked.prompt], run.setup.held_out).held_out) == out:
+            return asked
+        return asked._replace(answers=tuple(sides[out])) if sides[out] else None
+
     def _prompts(self, run: Run) -> list[Prompt]:
         return self._kept(run, [(prompt, prompt) for prompt in run.store.prompts()])
 
     def _examples(self, run: Run) -> list[Example]:
         store = run.store
         made = examples(store.feedback(), store.queries(), store.prompts(), store.responses(), purpose=self.purpose)
-        if FORMATS[self.format].holds is Preference:
+        if FORMATS[self.format].holds == (Preference,):
             made = [e for one in made for e in (one.preferences if isinstance(one, Ranked) else (one,))]
         return self._kept(run, [(example, about(example)) for example in made])
 
@@ -88,7 +133,9 @@ class Export:
             raise AssentError(f"{run.folder} holds no {what}{side} to export")
         if not any(isinstance(thing, FORMATS[self.format].holds) for thing in things):
             has = ", ".join(name for kind, name in KINDS if any(isinstance(thing, kind) for thing in things))
-            fits = [n for n, format in FORMATS.items() if any(isinstance(thing, format.holds) for thing in things)]
+            fits = [
+                n for n, f in FORMATS.items() if not f.whole and any(isinstance(thing, f.holds) for thing in things)
+            ]
             raise AssentError(
                 f"{self.format} cannot hold what {run.folder} has{side} ({has}): name --format {' or '.join(fits)}"
             )

@@ -1,18 +1,21 @@
 """Read a file of prompts, demonstrations, comparisons or labels into the run; nothing is lost."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.files import write_atomically
+from assent.files import no_room
 from assent.preferences.convert import split
 from assent.records import Imitation, Label, Preference, Prompt, Ranked, Rejected
+from assent.registry import name_of
 from assent.store.database import Counts
-from assent.store.exchange import Reading, read
+from assent.store.exchange import FORMATS, Reading, Source, look, put, stream
+from assent.store.formats import Inquiry
 from assent.store.runs import Run
 
 REASONS = 8
@@ -29,48 +32,43 @@ class Import:
     tool: ClassVar[bool] = True
 
     file: str = ""
-    """What to read: JSON lines or one JSON array, gzipped (.gz) or not."""
+    """What to read: JSON lines, one JSON array or a table (.csv, .tsv), gzipped (.gz) or not."""
     format: str = "auto"
-    """hh-rlhf, preference, preference-implicit, unpaired, prompt-completion, language-modelling,
-    prompt-only or events; auto tells it from the first rows."""
+    """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
+    prompt-only, events, label-studio, argilla or csv; auto tells it from the first rows."""
+    scale: str = ""
+    """Of label-studio, argilla and csv: the lowest and the highest rating, such as 1-5, brought to 1-7; empty: 1-7."""
     mode: str = ""
     """Mode of use (grounded, knowledge, creative) of every prompt for which the file names none."""
     chat: bool = True
     """Of a file of prompts alone: put plain text to a chat model as a user's turn; false: text to be continued."""
 
     def __call__(self, run: Run, key: str) -> None:
-        reading = self._prepared(self._read)
         kept = run.folder / f"rejected-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
-        if reading.rejected:
-            keep(reading.rejected, kept)
-        store = run.store
-        new = Counts(
-            store.add_prompts(reading.prompts),
-            store.add_responses(reading.responses),
-            store.add_queries(reading.queries),
-            store.add_feedback(reading.feedback),
-        )
+        source, tally = self._source, _Tally(held_out=run.setup.held_out)
+        for reading in map(self._prepared, stream(source)):
+            if reading.rejected:
+                keep(reading.rejected, kept)
+            tally.count(reading, put(reading, run.store))
         told = " (detected)" if self.format == "auto" else ""
-        print(
-            f"{self.file}: {reading.rows - len(reading.rejected)} of {reading.rows} rows read as {reading.format}{told}"
-        )
-        if reading.rejected:
-            print(f"  {len(reading.rejected)} rejected, kept in {kept}:")
-            for line in reasons(reading.rejected):
+        print(f"{self.file}: {tally.used} of {tally.rows} rows read as {source.format}{told}")
+        if tally.rejected:
+            print(f"  {len(tally.rejected)} rejected, kept in {kept}:")
+            for line in reasons(tally.rejected):
                 print(f"    {line}")
-        if not reading.prompts:
+        if not tally.prompts:
             raise AssentError(
-                f"no row of {self.file} can be used as {reading.format}: mend it, or name another --format"
+                f"no row of {self.file} can be used as {source.format}: mend it, or name another --format"
             )
-        print(f"  {self._holds(reading)}")
-        found = ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, new, strict=True) if count)
+        print(f"  {tally.holds(source)}")
+        found = ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, tally.new, strict=True) if count)
         print(f"  new in {run.folder}: {found}" if found else f"  nothing was new: {run.folder} has it all")
-        if self.mode and new.prompts < len(reading.prompts):
-            print(f"  {len(reading.prompts) - new.prompts} prompts were known: their mode stays as it was first told")
-        if reading.format == "prompt-only":
-            sides = split(reading.prompts, run.setup.held_out)
+        if self.mode and tally.new.prompts < len(tally.prompts):
+            known = len(tally.prompts)
+            print(f"  {known - tally.new.prompts} prompts were known: their mode stays as it was first told")
+        if source.made.holds == (Prompt,):
             print(
-                f"  {len(sides.train)} to train on, {len(sides.held_out)} held out; "
+                f"  {len(tally.prompts) - tally.out} to train on, {tally.out} held out; "
                 f"have them answered: assent generate --run {run.folder}"
             )
 
@@ -80,38 +78,83 @@ class Import:
         Raises:
             AssentError: no file, or nothing in it that could be told.
         """
-        _ = self._read
+        _ = self._source
 
     @cached_property
-    def _read(self) -> Reading:
+    def _source(self) -> Source:
         if not self.file:
             raise AssentError("name the file to read: assent import FILE --run FOLDER")
-        return read(self.file, self.format)
+        return look(self.file, self.format, self.scale)
 
     def _prepared(self, reading: Reading) -> Reading:
         prompts = [replace(prompt, mode=prompt.mode or self.mode) for prompt in reading.prompts]
-        if self.chat and reading.format == "prompt-only":
+        if self.chat and FORMATS[reading.format].holds == (Prompt,):
             prompts = [Prompt.ask(p.text, p.mode, p.source) if p.messages[-1].role == "text" else p for p in prompts]
         return replace(reading, prompts=tuple(prompts))
 
-    def _holds(self, reading: Reading) -> str:
+
+@dataclass
+class _Tally:
+    """What was read so far, in numbers and ids; what it says is in the store."""
+
+    held_out: float
+    rows: int = 0
+    used: int = 0
+    out: int = 0
+    """Prompts that are held out."""
+    read: Counts = Counts(0, 0, 0, 0)
+    new: Counts = Counts(0, 0, 0, 0)
+    kinds: Counter[str] = field(default_factory=Counter)
+    prompts: set[str] = field(default_factory=set)
+    annotators: set[str] = field(default_factory=set)
+    rejected: list[Rejected] = field(default_factory=list)
+    """Without the rows themselves."""
+
+    def count(self, reading: Reading, new: Counts) -> None:
+        self.rows += reading.rows
+        self.used += reading.used
+        self.rejected += (Rejected(row.where, row.reason) for row in reading.rejected)
+        found = (reading.prompts, reading.responses, reading.queries, reading.feedback)
+        self.read = Counts(*(before + len(more) for before, more in zip(self.read, found, strict=True)))
+        self.new = Counts(*map(sum, zip(self.new, new, strict=True)))
+        fresh = [prompt for prompt in reading.prompts if prompt.id not in self.prompts]
+        self.out += len(split(fresh, self.held_out).held_out)
+        self.prompts.update(prompt.id for prompt in fresh)
+        self.annotators.update(event.annotator for event in reading.feedback)
+        if Inquiry in FORMATS[reading.format].holds:
+            self.kinds.update(f"{name_of(event.answer)}s" for event in reading.feedback)
+        else:
+            self.kinds.update(name for kind, name in KINDS for e in reading.examples if isinstance(e, kind))
+
+    def holds(self, source: Source) -> str:
         """What a file says, in a few words."""
-        if reading.format == "events":
-            counts = (reading.prompts, reading.responses, reading.queries, reading.feedback)
-            return ", ".join(f"{len(found)} {name}" for name, found in zip(Counts._fields, counts, strict=True))
-        examples = [(sum(isinstance(e, kind) for e in reading.examples), name) for kind, name in KINDS]
-        found = [f"{count} {name}" for count, name in examples if count]
-        return (
-            f"{found[0]} about {len(reading.prompts)} prompts" if found else f"{len(reading.prompts)} different prompts"
-        )
+        if source.made.whole:
+            return ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, self.read, strict=True))
+        if Inquiry not in source.made.holds:
+            found = [f"{count} {name} about {len(self.prompts)} prompts" for name, count in self.kinds.items()]
+            return found[0] if found else f"{len(self.prompts)} different prompts"
+        said = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "questions without an answer"
+        by = f" by {len(self.annotators)} annotators" if self.annotators else ""
+        return f"{said}{by} about {len(self.prompts)} prompts"
 
 
 def keep(rejected: Iterable[Rejected], path: Path) -> None:
-    """Add rejected rows to a file of JSON lines, each once: files of the same name share it and lose nothing."""
-    lines = dict.fromkeys(path.read_text(encoding="utf-8").splitlines() if path.exists() else ())
-    rows = ({"where": row.where, "reason": row.reason, "row": row.row} for row in rejected)
-    lines.update(dict.fromkeys(json.dumps(row) for row in rows))
-    write_atomically(path, "".join(f"{line}\n" for line in lines))
+    """Add rejected rows to a file of JSON lines, each once: files of the same name share it and lose nothing.
+
+    Raises:
+        AssentError: the disk is full, or the file cannot be written.
+    """
+    try:
+        with path.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            there = {hash(line.removesuffix("\n")) for line in file}
+            for row in rejected:
+                line = json.dumps({"where": row.where, "reason": row.reason, "row": row.row})
+                if hash(line) not in there:
+                    file.write(line + "\n")
+                there.add(hash(line))
+    except OSError as error:
+        raise no_room(error, path) from None
 
 
 def reasons(rejected: Iterable[Rejected]) -> list[str]:

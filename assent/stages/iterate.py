@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from assent.config import override, table
-from assent.errors import AssentError, did_you_mean
+from assent.errors import AssentError, Waiting, did_you_mean
 from assent.limits import Count
 from assent.registry import names, resolve, takes
 from assent.store.runs import POLICY_STAGES, Run, improving
@@ -155,7 +155,7 @@ def _fail(run: Run, command: str, begun: _Begun, error: Exception) -> None:
     """Bring back what the attempt was to replace, or forget the settings of one that left nothing."""
     from assent.training.loop import Stopped
 
-    if isinstance(error, Stopped):
+    if isinstance(error, Stopped | Waiting):
         return
     if run.bring_back(command) and isinstance(error, AssentError):
         said = str(error).partition("; the state before it is kept")[0]

@@ -1,72 +1,181 @@
-"""Ask annotators which answers are better: make queries about two answers or about all, and gather what they say."""
+"""Ask annotators what they think of answers: make queries, and gather what is said of them."""
 
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, groupby, islice
 from typing import Any, Literal
 
 from assent.annotators.simulated import Simulated
+from assent.config import plugin
 from assent.errors import AssentError
-from assent.limits import Count
+from assent.limits import Count, Natural, Share
 from assent.preferences.convert import split
+from assent.preferences.select import Candidate, Rule, distinct, select
 from assent.protocols import Annotator
-from assent.records import Purpose, Query, Response
+from assent.records import Feedback, Prompt, Purpose, Query, Response
+from assent.registry import names
+from assent.rewards.model import Model
+from assent.store.desk import Ask, Desk
 from assent.store.runs import Run
 from assent.training.batching import chunks
-from assent.training.meter import Bar
-
-AT_ONCE = 500
-"""Answers that are stored in one transaction."""
+from assent.training.meter import Bar, warn
 
 
 @dataclass(frozen=True)
 class Label:
-    """Compare answers to the same prompt."""
+    """Ask people, or simulated ones, about answers."""
 
     policy: str = ""
-    """The name of the answers to compare, as the store keeps it; empty: those that this round generated."""
-    kind: Literal["comparison", "ranking"] = "comparison"
-    """What is asked: which of two answers is the better, or all answers to a prompt in order."""
+    """The name of the answers to ask about, as the store keeps it; empty: those that this round generated."""
+    kind: Literal["comparison", "ranking", "rating", "approval", "critique", "correction", "demonstration"] = (
+        "comparison"
+    )
+    """What is asked for: a choice between two answers, an order of several, a mark, words, or an own answer."""
     per_prompt: Count = 6
-    """Pairs to compare for each prompt, drawn by lot from all pairs of different answers."""
-    instruction: str = "Which answer is the better one?"
-    """What the annotators are asked."""
-    annotator: Annotator = Simulated()
+    """Queries about each prompt, drawn by lot: pairs of different answers, groups to rank, or single answers."""
+    ranked: Count = 9
+    """Answers in one ranking, at most; where there are more, they are ranked in groups."""
+    count: Natural = 0
+    """Comparisons in all about training prompts, chosen by `rule` from all pairs; 0: `per_prompt` of each."""
+    rule: Rule = "uniform"
+    """What makes a comparison worth asking for: that members of a reward ensemble differ (disagreement, bald), that it
+    is unsure (entropy), or that it teaches directions that are not known yet (d_optimal)."""
+    audit: Share = 0.2
+    """Share of `count` that is drawn by lot whatever the rule, so that what is measured on it holds for all."""
+    reward: str = ""
+    """The reward model that the rule looks at; empty: the run's newest."""
+    instruction: str = ""
+    """What the annotators are asked; empty: the usual words for the kind."""
+    annotator: Annotator[Desk] = plugin("annotators", Simulated(), lambda: names("annotators"))
+    """Who answers: `human` waits for people on the pages of `assent serve`."""
+
+    def __post_init__(self) -> None:
+        if self.rule != "uniform" and not self.count:
+            raise ValueError(f"rule = {self.rule}: say how many comparisons it is to choose, with count")
+        if self.count and self.kind != "comparison":
+            raise ValueError(f"count = {self.count} chooses comparisons, not {self.kind}s: leave it out")
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         store = run.store
         prompts = {prompt.id: prompt for prompt in store.prompts()}
         made = self.policy or (run.result(run.key("generate")) or {}).get("label", "")
         responses = {response.id: response for response in store.responses(policy=made)} if made else {}
-        if not responses:
-            raise AssentError(f"{run.folder} holds no answers to compare: run 'assent generate' first")
+        if not responses and self.kind != "demonstration":
+            raise AssentError(f"{run.folder} holds no answers to ask about: run 'assent generate' first")
         held_out = split(prompts.values(), run.setup.held_out).held_out
-        queries = list(self._queries(responses, held_out, run.seed))
-        store.add_queries(queries)
-        answered = {feedback.query for feedback in store.feedback()}
-        open_queries = [query for query in queries if query.id not in answered]
-        with Bar(key, len(queries), len(queries) - len(open_queries)) as bar:
-            for some in chunks(open_queries, AT_ONCE):
-                answers = list(self.annotator.answer(some, prompts, responses, run.seed, datetime.now(UTC)))
-                store.add_feedback(answers)
-                bar.advance(len(some))
+        queries = list(self._queries(prompts, responses, held_out, run.seed))
+        if self.count:
+            queries = [query for query in queries if query.purpose == "evaluate"]
+            queries += self._choose(run, key, prompts, responses, held_out)
+        gather(run, key, queries, self.annotator)
         asked = {purpose: sum(query.purpose == purpose for query in queries) for purpose in ("train", "evaluate")}
         return {"queries": asked["train"], "held_out": asked["evaluate"], "prompts": len({q.prompt for q in queries})}
 
-    def _queries(self, responses: dict[str, Response], held_out: Collection[str], seed: int) -> Iterator[Query]:
+    def _queries(
+        self, prompts: dict[str, Prompt], responses: dict[str, Response], held_out: Collection[str], seed: int
+    ) -> Iterator[Query]:
         """What to ask; queries about held-out prompts are for measuring, nothing is trained on them."""
-        about: dict[str, list[str]] = {}
+        about: dict[str, list[str]] = {} if responses else {prompt: [] for prompt in prompts}
         for response in responses.values():
             about.setdefault(response.prompt, []).append(response.id)
+        words = self.instruction or INSTRUCTIONS[self.kind]
         for prompt, items in about.items():
             purpose: Purpose = "evaluate" if prompt in held_out else "train"
-            if self.kind == "ranking":
-                if len(items) > 1:
-                    yield Query("ranking", prompt, tuple(items), purpose, self.instruction)
-                continue
+            luck = random.Random(f"{seed} {prompt}")
+            for some in self._groups(items, luck):
+                yield Query(self.kind, prompt, some, purpose, words)
+
+    def _choose(
+        self,
+        run: Run,
+        key: str,
+        prompts: dict[str, Prompt],
+        responses: dict[str, Response],
+        held_out: Collection[str],
+    ) -> list[Query]:
+        """The most telling comparisons of all, logged with the chance that each had of being chosen."""
+        about: dict[str, list[Response]] = {}
+        for response in responses.values():
+            if response.prompt not in held_out:
+                about.setdefault(response.prompt, []).append(response)
+        rows = [(prompts[name], response) for name, some in about.items() for response in some]
+        pairs = [Candidate(name, a.id, b.id) for name, some in about.items() for a, b in combinations(some, 2)]
+        apart = distinct(pairs, {response.id: response.text for _, response in rows})
+        scores: dict[str, list[float]] = {}
+        features: dict[str, list[float]] | None = None
+        if self.rule != "uniform":
+            model = Model.load(run.policy(self._judge(run)), run.dtype, run.device)
+            asked, answers = [prompt for prompt, _ in rows], [response for _, response in rows]
+            found = model.score(asked, answers) * model.deviations
+            if self.rule in ("disagreement", "bald") and found.shape[1] < 2:
+                why = "one model cannot disagree with itself: train several with 'assent reward --heads 4'"
+                raise AssentError(f"rule = {self.rule} wants an ensemble; {why}")
+            scores = {r.id: s for r, s in zip(answers, found.tolist(), strict=True)}
+            states = model.features(asked, answers).tolist()
+            features = {r.id: s for r, s in zip(answers, states, strict=True)}
+        chosen = select(apart.candidates, self.rule, self.count, scores, features, run.seed, self.audit)
+        words = self.instruction or INSTRUCTIONS["comparison"]
+        made = [Query("comparison", one.candidate.prompt, one.candidate[1:], "train", words) for one in chosen]
+        logged = zip(made, chosen, strict=True)
+        Desk(run.store).post((Ask(query, 0, one.rule, one.propensity) for query, one in logged), key)
+        if apart.near_identical:
+            warn(f"{apart.near_identical} pairs of almost the same words are not asked about")
+        return made
+
+    def _judge(self, run: Run) -> str:
+        """The newest reward model of the run."""
+        rounds = [f"reward-{number}" for number in range(run.round, 1, -1)]
+        name = self.reward or next((name for name in (*rounds, "reward") if name in run.models), "")
+        if not name:
+            raise AssentError(f"rule = {self.rule} looks at a reward model, and {run.folder} has none: take uniform")
+        return name
+
+    def _groups(self, items: list[str], luck: random.Random) -> list[tuple[str, ...]]:
+        """Which answers to one prompt are asked about together."""
+        if self.kind == "demonstration":
+            return [()]
+        if self.kind == "ranking":
+            if len(items) > self.ranked:
+                luck.shuffle(items)
+            groups = [tuple(some) for some in chunks(items, self.ranked)]
+            return [some for some in groups if len(some) > 1][: self.per_prompt]
+        if self.kind == "comparison":
             pairs = list(combinations(items, 2))
-            random.Random(f"{seed} {prompt}").shuffle(pairs)
-            for pair in pairs[: self.per_prompt]:
-                yield Query("comparison", prompt, pair, purpose, self.instruction)
+            luck.shuffle(pairs)
+            return [*pairs[: self.per_prompt]]
+        luck.shuffle(items)
+        return [(item,) for item in items[: self.per_prompt]]
+
+
+INSTRUCTIONS = {
+    "comparison": "Which answer is the better one?",
+    "ranking": "Which answer is the better one?",
+    "rating": "How good is this answer?",
+    "approval": "Is this answer good enough?",
+    "critique": "What is wrong with this answer, or right?",
+    "correction": "Make this answer as good as it should be.",
+    "demonstration": "Write the answer that should be given.",
+}
+
+
+def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk]) -> list[Feedback]:
+    """Put queries to an annotator, store what is said as it comes, and return all that was ever said of them."""
+    store = run.store
+    store.add_queries(queries)
+    about = {query.id: query for query in queries}
+    answered = {event.query for event in store.feedback()} & about.keys()
+    missing = [query for query in queries if query.id not in answered]
+    prompts = {prompt.id: prompt for prompt in store.prompts(ids=[query.prompt for query in missing])}
+    items = (item for query in missing for item in query.items)
+    responses = {response.id: response for response in store.responses(ids=items)}
+    with Bar(key, len(queries), len(answered)) as bar:
+        told = annotator.answer(missing, prompts, responses, run.seed, datetime.now(UTC), Desk(store), key)
+        votes = (list(events) for _, events in groupby(told, key=lambda event: event.query))
+        while some := list(islice(votes, annotator.at_once)):
+            store.add_feedback(event for events in some for event in events)
+            heard = {events[0].query for events in some}
+            bar.advance(len(heard - answered))
+            answered |= heard
+    return [event for event in store.feedback() if event.query in about]

@@ -24,6 +24,7 @@ from assent.models.load import Language, context, load_reward, new_reward
 from assent.models.tokenization import Codec
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split, standardised
+from assent.preferences.quality import reliabilities
 from assent.protocols import Objective
 from assent.protocols import Reward as Scorer
 from assent.records import Label, Preference, Prompt, Purpose, Ranked, Response
@@ -280,7 +281,8 @@ def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
     sides = split(prompts, run.setup.held_out)
     said = [event for event in run.store.feedback() if not event.annotator.startswith("judge:")]
     queries, responses = list(run.store.queries()), list(run.store.responses())
-    made = [e for purpose in PURPOSES for e in examples(said, queries, prompts, responses, purpose=purpose)]
+    weights = reliabilities(run.store) if run.setup.weigh else None
+    made = [e for p in PURPOSES for e in examples(said, queries, prompts, responses, weights, purpose=p)]
     fit = [e for e in made if isinstance(e, feed.kinds)]
     judgements: list[Judgement] = [e for e in fit if isinstance(e, Preference | Ranked) and feed.reads(e)]
     labels = [e for e in fit if isinstance(e, Label)]

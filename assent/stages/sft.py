@@ -9,6 +9,7 @@ from assent.models.attention import Tree
 from assent.models.load import context, load_policy
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import about, examples, split
+from assent.preferences.quality import reliabilities
 from assent.records import Imitation
 from assent.store.exchange import load
 from assent.store.runs import Run
@@ -43,7 +44,8 @@ class SFT:
         language = load_policy(run.policy(start), device=run.device)
         codec = language.codec
         store, limit = run.store, min(self.max_tokens, context(language.model))
-        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+        weights = reliabilities(store) if run.setup.weigh else None
+        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses(), weights)
         shown = [(about(example), example) for example in made if isinstance(example, Imitation)]
         held = split((prompt for prompt, _ in shown), run.setup.held_out).held_out
         sides: tuple[list[Shown], list[Shown]] = ([], [])

@@ -16,6 +16,7 @@ from assent.models.load import context, load_policy
 from assent.models.tokenization import Codec
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
+from assent.preferences.quality import reliabilities
 from assent.protocols import Objective
 from assent.records import Label, Preference, Prompt, Ranked
 from assent.stages.offline import branch_sums, reference_sums
@@ -125,7 +126,8 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     said: dict[str, dict[tuple[int, ...], list[tuple[bool, float]]]] = {}
     about: dict[str, Prompt] = {}
     too_long = 0
-    for example in examples(store.feedback(), store.queries(), prompts, store.responses()):
+    weights = reliabilities(store) if run.setup.weigh else None
+    for example in examples(store.feedback(), store.queries(), prompts, store.responses(), weights):
         sides: list[tuple[str, bool, bool, float]] = []
         if isinstance(example, Label) and example.value != 0.5:  # of ratings, what lies above the middle is approved
             sides = [(example.completion, example.finished, example.value > 0.5, example.weight)]

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
@@ -132,7 +132,7 @@ class Store:
         q, f = schema.queries.c, schema.feedback.c
         answered = sa.exists().where(f.query == q.id, f.annotator == unanswered_by)
         return map(
-            _query, self._read(schema.queries, ids, *([~answered] if unanswered_by else []), purpose=purpose or "")
+            as_query, self._read(schema.queries, ids, *([~answered] if unanswered_by else []), purpose=purpose or "")
         )
 
     def feedback(self, annotator: str = "", query: str = "", ids: Iterable[str] | None = None) -> Iterator[Feedback]:
@@ -141,7 +141,7 @@ class Store:
 
     def counts(self) -> Counts:
         tables = (schema.prompts, schema.responses, schema.queries, schema.feedback)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return Counts(*(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables))
 
     def audit(self) -> int:
@@ -159,37 +159,63 @@ class Store:
             length += 1
         return length
 
+    def copy(self, path: Path) -> int:
+        """Write a SQLite copy of everything to a new file while others go on, audit it, and return its length.
+
+        Raises:
+            AssentError: a PostgreSQL store (`pg_dump` copies that), no room, or a copy that does not hold.
+        """
+        if self._engine.dialect.name != "sqlite":
+            raise AssentError(f"{self.name} is on a server: copy it with pg_dump")
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        try:
+            with _told(self.name), closing(sqlite3.connect(self.name)) as connection:
+                connection.execute("VACUUM INTO ?", [str(partial)])
+            with Store.open(partial) as copied:
+                length = copied.audit()
+            for left in (f"{partial}-wal", f"{partial}-shm"):
+                Path(left).unlink(missing_ok=True)
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return length
+
     def _add(self, table: sa.Table, rows: Iterable[Values]) -> int:
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
         added = 0
         for batch in _batches(rows, BATCH):
-            with self._writing(f"one of these {table.name} names a prompt that is not there: add prompts first") as on:
+            with self.writing(f"one of these {table.name} names a prompt that is not there: add prompts first") as on:
                 added += on.execute(insert.on_conflict_do_nothing(), batch).rowcount
         return added
 
     def _append(self, batch: Sequence[Feedback]) -> int:
-        with self._writing("an event names a query that is not there: add queries first") as connection:
-            stored = {row["id"]: row for row in _by_id(connection, schema.feedback, (event.id for event in batch))}
-            asked = {row["id"]: row for row in _by_id(connection, schema.queries, (event.query for event in batch))}
-            fresh: list[Values] = []
-            for event in batch:
-                row = _event_row(event)
-                before = stored.setdefault(event.id, row)
-                if any(before[name] != value for name, value in row.items()):
-                    raise Conflict(f"feedback {event.id} is stored with another body: give a new answer a new id")
-                if before is not row:
-                    continue
-                if event.query not in asked:
-                    raise AssentError(f"feedback {event.id} answers query '{event.query}', which is not in {self.name}")
-                check(event.answer, _query(asked[event.query]))
-                fresh.append(row)
-            f = schema.feedback.c
-            digest = connection.scalar(sa.select(f.digest).order_by(f.seq.desc()).limit(1)) or ""
-            for row in fresh:
-                digest = row["digest"] = _digest(digest, row)
-            if fresh:
-                connection.execute(sa.insert(schema.feedback), fresh)
-            return len(fresh)
+        with self.writing("an event names a query that is not there: add queries first") as connection:
+            return self.append(connection, batch)
+
+    def append(self, connection: sa.Connection, batch: Sequence[Feedback]) -> int:
+        """As `add_feedback`, within a transaction of the caller's."""
+        stored = {row["id"]: row for row in _by_id(connection, schema.feedback, (event.id for event in batch))}
+        asked = {row["id"]: row for row in _by_id(connection, schema.queries, (event.query for event in batch))}
+        fresh: list[Values] = []
+        for event in batch:
+            row = _event_row(event)
+            before = stored.setdefault(event.id, row)
+            if any(before[name] != value for name, value in row.items() if name != "at"):
+                raise Conflict(f"feedback {event.id} is stored with another body: give a new answer a new id")
+            if before is not row:
+                continue
+            if event.query not in asked:
+                raise AssentError(f"feedback {event.id} answers query '{event.query}', which is not in {self.name}")
+            check(event.answer, as_query(asked[event.query]))
+            fresh.append(row)
+        f = schema.feedback.c
+        digest = connection.scalar(sa.select(f.digest).order_by(f.seq.desc()).limit(1)) or ""
+        for row in fresh:
+            digest = row["digest"] = _digest(digest, row)
+        if fresh:
+            connection.execute(sa.insert(schema.feedback), fresh)
+        return len(fresh)
 
     def _read(
         self, table: sa.Table, ids: Iterable[str] | None, *conditions: sa.ColumnElement[bool], **equal: str
@@ -206,22 +232,22 @@ class Store:
         Rows that arrive while the reading goes on are left for the next one.
         """
         seq, last, size = table.c.seq, 0, 64
-        with self._reading() as connection:
+        with self.reading() as connection:
             top = connection.scalar(sa.select(sa.func.max(seq))) or 0
         while last < top:
             page = sa.select(table).where(*where, seq > last, seq <= top).order_by(seq).limit(size)
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(page).all()
             yield from rows
             last, size = (rows[-1].seq if len(rows) == size else top), min(4 * size, 4096)
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
         with _told(self.name), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
-    def _writing(self, orphan: str) -> Iterator[sa.Connection]:
+    def writing(self, orphan: str = "something names what is not there") -> Iterator[sa.Connection]:
         with _told(self.name, orphan), self._writer.begin() as connection:
             yield connection
 
@@ -350,7 +376,12 @@ def _by_id(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> It
 
 
 def _digest(before: str, row: Values) -> str:
-    told = [before, *(row[column.name] for column in schema.feedback.c if column.name not in ("seq", "digest"))]
+    told = [
+        before,
+        *(row[column.name] for column in schema.feedback.c if column.name not in ("seq", "digest", "flags")),
+    ]
+    if row["flags"]:  # there were none before version 0003, and the digests of then hold
+        told.append(row["flags"])
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -375,7 +406,8 @@ def _query_row(query: Query) -> Values:
     return {"id": query.id, **asdict(query), "items": list(query.items)}
 
 
-def _query(row: Any) -> Query:
+def as_query(row: Any) -> Query:
+    """A query from its row, or from the row's values."""
     values = row if isinstance(row, dict) else row._asdict()
     items = tuple(values["items"])
     return Query(values["kind"], values["prompt"], items, values["purpose"], values["instruction"])
@@ -393,9 +425,10 @@ def _event_row(event: Feedback) -> Values:
         "shown": list(event.shown),
         "note": event.note,
         "supersedes": event.supersedes,
+        "flags": list(event.flags) or None,
     }
 
 
 def _event(row: sa.Row[Any]) -> Feedback:
-    told = (row.at, row.seconds, tuple(row.shown), row.note, row.supersedes, row.id)
+    told = (row.at, row.seconds, tuple(row.shown), row.note, row.supersedes, row.id, tuple(row.flags or ()))
     return Feedback(row.query, row.annotator, parse(row.kind, row.answer), *told)

@@ -1,32 +1,29 @@
-"""Files in and out: the formats of TRL, transcripts of hh-rlhf, our own events; a broken row is named, never lost."""
+"""Files in and out: which format a file has, what it tells the store, and which of its rows were refused and why."""
 
 import gzip
 import json
-import math
 import os
-import re
-import zlib
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import IO, Any, NamedTuple
 
 from assent.errors import AssentError, did_you_mean
-from assent.feedback import body, check, parse
+from assent.feedback import body, check
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.records import (
-    Completion,
     Example,
     Feedback,
     Imitation,
     Label,
-    Message,
     Preference,
     Prompt,
     Purpose,
@@ -36,23 +33,27 @@ from assent.records import (
     Response,
     content_id,
 )
-from assent.registry import name_of
-from assent.store.database import Store
+from assent.registry import name_of, names, resolve
+from assent.store.ballots import UNKNOWN_TIME, going_out, scale_of
+from assent.store.database import Counts, Store
+from assent.store.formats import Format, Inquiry, Row, Thing
+from assent.store.formats.rating import stars
+from assent.store.rows import Layout, Line, dump, layout, rows
 
-Row = Mapping[str, Any]
-Event = Prompt | Response | Query | Feedback
-
-UNKNOWN_TIME = "1970-01-01T00:00:00Z"
-"""When an imported judgement was made: files do not tell, and a second import must make the same event."""
+FOLDER = "store/formats"
+FORMATS: dict[str, Format] = {name.replace("_", "-"): resolve(FOLDER, name)() for name in names(FOLDER)}
+"""By the names that people write."""
 LOOK = 20
 """Good rows by whose keys the format is told."""
-HALF = re.compile("[\ud800-\udfff]")
-"""A lone surrogate: JSON can spell it, UTF-8 and databases cannot hold it."""
+CHUNK = 1_000
+"""Rows that are passed on together; the rest of a file is not held."""
+TABLES = (".csv", ".tsv")
+CHANGED = "this format would give it back as something else"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file holds, as testimony for the store and as examples to train on; and what it holds in vain."""
+    """What a file holds, as answers for the store and as examples to train on; and what it holds in vain."""
 
     format: str
     examples: tuple[Example, ...]
@@ -62,11 +63,14 @@ class Reading:
     queries: tuple[Query, ...]
     feedback: tuple[Feedback, ...]
     rejected: tuple[Rejected, ...]
+    """Rows, and parts of rows."""
     rows: int
     """Good and broken ones; blank lines are none."""
+    used: int
+    """Rows of which at least a part was good."""
 
     def __str__(self) -> str:
-        line = f"{self.rows - len(self.rejected)} of {self.rows} rows read as {self.format}"
+        line = f"{self.used} of {self.rows} rows read as {self.format}"
         reasons = Counter(row.reason for row in self.rejected).most_common()
         return line + "".join(f"; {count} rejected: {reason}" for reason, count in reasons)
 
@@ -78,43 +82,75 @@ class Written(NamedTuple):
     left_out: tuple[Rejected, ...]
 
 
-class Format(NamedTuple):
-    """One way to write an example as a row; `decode` raises AssentError with the reason why a row is broken."""
+@dataclass(frozen=True)
+class Source:
+    """A file whose format is known."""
 
-    fits: Callable[[Row], bool]
-    decode: Callable[[Row], Example | Prompt]
-    encode: Callable[[Any], Row]
-    holds: type
+    name: str
+    path: Path
+    """Where its bytes lie: of a pipe, in a copy."""
+    format: str
+    layout: Layout
+    made: Format
+    copy: IO[bytes] | None = field(default=None, repr=False)
 
 
-def read(path: str | Path, format: str = "auto") -> Reading:
-    """Read a file of JSON lines or one JSON array, gzipped or not, with or without a byte-order mark.
+def look(path: str | Path, format: str = "auto", scale: str = "") -> Source:
+    """Find out how a file is to be read: JSON lines, an array or a table, gzipped or not.
 
     Args:
-        format: a name in `FORMATS`, `events`, or `auto`: told from the keys of the first good rows.
+        format: a name in `FORMATS`, or `auto`: told from the keys of the first good rows.
+        scale: of ratings, such as `1-5`, for formats that do not tell it.
+
+    Raises:
+        AssentError: a file that cannot be read, is empty, or whose format is unknown.
+    """
+    path = Path(path)
+    if format not in (*FORMATS, "auto"):
+        raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
+    copy = _copy(path)
+    there = Path(copy.name) if copy else path
+    named = any(path.name.lower().removesuffix(".gz").endswith(end) for end in TABLES)
+    how = layout(there, FORMATS[format].shape == "table" if format != "auto" else named)
+    known = _detect(path, rows(there, path.name, how), how, wanted=format)
+    made = FORMATS[known]
+    if scale:
+        scale_of(scale)
+        if "scale" not in [each.name for each in fields(made)]:  # type: ignore[arg-type]  # formats are dataclasses
+            raise AssentError(f"{known} tells the scale of its ratings: leave --scale out")
+        made = replace(made, scale=scale)  # type: ignore[type-var]
+    return Source(path.name, there, known, how, made, copy)
+
+
+def stream(source: Source, chunk: int | None = CHUNK) -> Iterator[Reading]:
+    """Read a file some rows at a time; nothing but ids is remembered from one reading to the next.
+
+    Args:
+        chunk: rows of a reading; None: one reading of all.
+    """
+    known, found = _Known(), _in_turn(source)
+    while some := list(islice(found, chunk)):
+        yield _reading(source.format, _things(some, source), source.name, known, source.made)
+
+
+def read(path: str | Path, format: str = "auto", scale: str = "") -> Reading:
+    """Read a whole file, as `look` and `stream` do.
 
     Raises:
         AssentError: a file that cannot be read, is empty, or whose format is unknown. Broken rows are in `rejected`.
     """
-    path = Path(path)
-    if format not in (*FORMATS, "events", "auto"):
-        raise AssentError(f"no format '{format}'{did_you_mean(format, (*FORMATS, 'events'))}")
-    rows, rejected = _rows(path)
-    if not rows and not rejected:
-        raise AssentError(f"{path} is empty")
-    if not rows:
-        raise AssentError(f"{path} holds no JSON object; first {rejected[0].where}: {rejected[0].reason}")
-    format = _detect(path, rows) if format == "auto" else format
-    return _read_events(rows, rejected) if format == "events" else _read_examples(path.name, rows, rejected, format)
+    return next(stream(look(path, format, scale), None))
 
 
-def load(path: str | Path, store: Store, format: str = "auto") -> Reading:
+def load(path: str | Path, store: Store, format: str = "auto", scale: str = "") -> Reading:
     """Read a file into the store; a second time changes nothing.
 
     A preference becomes a comparison of two responses, a label an approval, an imitation a demonstration, all of them
     by annotator `imported:<file name>` and policy of the same name.
     """
-    return _keep(read(path, format), store)
+    reading = read(path, format, scale)
+    put(reading, store)
+    return reading
 
 
 def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
@@ -131,43 +167,80 @@ def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
             raise AssentError(
                 f"example {number} is a label of {thing.value:g}, not from 0 (disapproved) to 1 (approved)"
             )
-    return _keep(_reading("examples", things, source, [], len(things)), store)
-
-
-def _keep(reading: Reading, store: Store) -> Reading:
-    store.add_prompts(reading.prompts)
-    store.add_responses(reading.responses)
-    store.add_queries(reading.queries)
-    store.add_feedback(reading.feedback)
+    found = ((Line(f"example {number}", {}, "", ""), (thing,)) for number, thing in enumerate(things, 1))
+    reading = _reading("examples", found, source, _Known())
+    put(reading, store)
     return reading
 
 
-def write(source: Store | Iterable[Example | Prompt], path: str | Path, format: str) -> Written:
-    """Write examples or prompts in a format, or a whole store as `events`; gzipped if the name ends in `.gz`.
+def put(reading: Reading, store: Store) -> Counts:
+    """Add what was read, and return how much of it is new.
+
+    Raises:
+        AssentError: an answer is there already with another body.
+    """
+    there = {event.id: event for event in store.feedback(ids=(event.id for event in reading.feedback))}
+    known = {item.id for item in store.responses(ids=(item.id for item in reading.responses))}
+    made = FORMATS.get(reading.format)
+    # A file of questions does not say who wrote the answers that it shows: one that is there needs no other writer.
+    every = made is None or Inquiry not in made.holds
+    return Counts(
+        store.add_prompts(reading.prompts),
+        store.add_responses(item for item in reading.responses if every or item.id not in known),
+        store.add_queries(reading.queries),
+        store.add_feedback(event for event in reading.feedback if not _same(event, there.get(event.id))),
+    )
+
+
+def _same(event: Feedback, stored: Feedback | None) -> bool:
+    """Whether an answer is there, although a file did not tell all about it."""
+    return stored is not None and going_out(event) == going_out(stored)
+
+
+def questions(store: Store, purpose: Purpose | None = None) -> Iterator[Inquiry]:
+    """The questions of a store, in the order in which they were asked, each with the answers that stand.
+
+    Answers that a later one supersedes are left out. Of all answers only ids are held.
+    """
+    said: dict[str, list[str]] = {}
+    superseded: set[str] = set()
+    for event in store.feedback():
+        said.setdefault(event.query, []).append(event.id)
+        superseded.add(event.supersedes)
+    asked = store.queries(purpose)
+    while some := list(islice(asked, CHUNK)):
+        prompts = {prompt.id: prompt for prompt in store.prompts(ids=(query.prompt for query in some))}
+        wanted = {item for query in some for item in query.items}
+        items = {item.id: item for item in store.responses(ids=wanted)}
+        ids = [name for query in some for name in said.get(query.id, ()) if name not in superseded]
+        events = {event.id: event for event in store.feedback(ids=ids)}
+        for query in some:
+            answers = tuple(events[name] for name in said.get(query.id, ()) if name in events)
+            yield Inquiry(prompts[query.prompt], tuple(items[item] for item in query.items), query, answers)
+
+
+def write(source: Store | Iterable[Example | Prompt | Inquiry], path: str | Path, format: str) -> Written:
+    """Write examples, prompts, inquiries or a whole store; gzipped if the name ends in `.gz`.
 
     Each row is read back before it is written: what a format cannot hold is left out, and named by its position.
 
     Raises:
         AssentError: an unknown format, a store in a format of examples, or a file that cannot be written.
     """
-    path, left_out, count = Path(path), list[Rejected](), 0
-    if format not in (*FORMATS, "events"):
-        raise AssentError(f"no format '{format}'{did_you_mean(format, (*FORMATS, 'events'))}")
-    if isinstance(source, Store) and format == "prompt-only":
-        source = source.prompts()
-    if isinstance(source, Store) != (format == "events"):
-        raise AssentError("'events' is for a store, the rest for examples: preferences.convert makes them of a store")
-    rows = _event_rows(source) if isinstance(source, Store) else _example_rows(source, FORMATS[format], left_out)
+    path, left_out = Path(path), list[Rejected]()
+    if format not in FORMATS:
+        raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
+    made = FORMATS[format]
+    found = chain.from_iterable(_encoded(place, thing, made, left_out) for place, thing in _held(source, made))
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            # No time in the header: the same examples make the same bytes.
-            pack = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
-            for row in rows:
-                (pack or file).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                count += 1
-            if pack:
-                pack.close()
+            if path.suffix == ".gz":
+                # No time in the header: the same examples make the same bytes.
+                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as pack:
+                    count = dump(pack, found, made.shape, made.header)  # type: ignore[arg-type]  # it writes bytes
+            else:
+                count = dump(file, found, made.shape, made.header)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -178,109 +251,162 @@ def write(source: Store | Iterable[Example | Prompt], path: str | Path, format: 
     return Written(count, tuple(left_out))
 
 
-# Rows of a file
+# Which format a file has
 
 
-def _rows(path: Path) -> tuple[list[tuple[str, Row, str]], list[Rejected]]:
-    """(where, row, text) of every JSON object, and what is none."""
-    try:
-        data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise AssentError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    rows: list[tuple[str, Row, str]] = []
-    rejected: list[Rejected] = []
-    for where, piece in _pieces(path, data):
-        raw = piece.decode(errors="replace") if isinstance(piece, bytes) else json.dumps(piece)
-        try:
-            row = json.loads(piece.decode()) if isinstance(piece, bytes) else piece
-            if not isinstance(row, dict):
-                raise AssentError(f"not a JSON object but {type(row).__name__}")
-            rows.append((where, row, raw))
-        except (AssentError, ValueError, RecursionError) as error:
-            rejected.append(Rejected(where, _reason(error), raw))
-    return rows, rejected
+def _copy(path: Path) -> IO[bytes] | None:
+    """What comes through a pipe, which cannot be read twice; None for a file."""
+    if not path.exists() or path.is_file() or path.is_dir():
+        return None
+    copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 (it is there as long as its source is)
+    with path.open("rb") as pipe:
+        shutil.copyfileobj(pipe, copy)
+    copy.flush()
+    return copy
 
 
-def _pieces(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
-    """Where, and the bytes of a line or the parsed row of an array."""
-    if data.lstrip().startswith(b"["):
-        try:
-            array = json.loads(data)
-        except (ValueError, RecursionError):
-            array = None  # a file of lines whose first is broken
-        if isinstance(array, list):
-            for number, row in enumerate(array, 1):
-                yield f"{path.name}:row {number}", row
-            return
-    # Split as bytes: text would be split at U+2028 and its like too, which may stand inside a JSON string.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield f"{path.name}:{number}", line
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case UnicodeDecodeError():
-            return f"invalid UTF-8 at byte {error.start + 1}"
-        case json.JSONDecodeError():
-            return f"broken JSON: {error.msg}"
-        case AssentError():
-            return str(error)
-    return f"broken JSON: {type(error).__name__}"
-
-
-def _detect(path: Path, rows: list[tuple[str, Row, str]]) -> str:
-    formats = {"events": lambda row: "record" in row, **{name: format.fits for name, format in FORMATS.items()}}
-    told = (next((name for name, fits in formats.items() if fits(row)), "") for _, row, _ in rows)
-    votes = Counter(islice(filter(None, told), LOOK))
-    if not votes:
-        keys = ", ".join(rows[0][1]) or "no keys"
-        raise AssentError(f"{path}: no format has rows of {keys}; known: {', '.join(formats)}")
+def _detect(path: Path, found: Iterable[Line], how: Layout, wanted: str) -> str:
+    """The format of the first good rows, those that no format knows aside; or the one that is wanted."""
+    candidates = {name: made for name, made in FORMATS.items() if (made.shape == "table") == (how == "table")}
+    broken: Line | None = None
+    keys: str | None = None
+    votes: Counter[str] = Counter()
+    for line in found:
+        if line.row is None:
+            broken = broken or line
+            continue
+        keys = keys if keys is not None else ", ".join(line.row) or "no keys"
+        if wanted != "auto":
+            return wanted
+        fit, name = max((made.fits(line.row), -place) for place, made in enumerate(candidates.values()))
+        votes[list(candidates)[-name]] += bool(fit)
+        if votes.total() >= LOOK:
+            break
+    if keys is None and broken is None:
+        raise AssentError(f"{path} is empty")
+    if keys is None and broken is not None:
+        what = "no row under its header" if how == "table" else "no JSON object"
+        raise AssentError(f"{path} holds {what}; first {broken.where}: {broken.reason}")
+    if not votes.total():
+        raise AssentError(f"{path}: no format has rows of {keys}; known: {', '.join(candidates)}")
     return votes.most_common(1)[0][0]
 
 
-# Examples and the testimony that they stand for
+# Rows of a file and what they stand for
 
 
-def _read_examples(file: str, rows: list[tuple[str, Row, str]], rejected: list[Rejected], format: str) -> Reading:
-    total, rejected = len(rows) + len(rejected), list(rejected)
-    things: list[Example | Prompt] = []
-    for where, row, raw in rows:
+@dataclass
+class _Known:
+    """What a file has told so far, by ids alone."""
+
+    prompts: set[str] = field(default_factory=set)
+    responses: set[tuple[str, str]] = field(default_factory=set)
+    items: set[str] = field(default_factory=set)
+    queries: dict[str, Query] = field(default_factory=dict)
+    feedback: dict[str, int] = field(default_factory=dict)
+    """Hashes of bodies."""
+    told: Counter[str] = field(default_factory=Counter)
+    """Equal answers of one annotator count as often as they stand in the file."""
+
+
+@dataclass
+class _Pile:
+    """What some rows stand for."""
+
+    examples: list[Example] = field(default_factory=list)
+    prompts: dict[str, Prompt] = field(default_factory=dict)
+    responses: dict[tuple[str, str], Response] = field(default_factory=dict)
+    queries: dict[str, Query] = field(default_factory=dict)
+    feedback: list[Feedback] = field(default_factory=list)
+
+
+def _in_turn(source: Source) -> Iterator[Line]:
+    """The rows of a file; those that refer to others come after them, and wait in a file until then."""
+    later: dict[int, IO[str]] = {}
+    for line in rows(source.path, source.name, source.layout):
+        turn = source.made.turn(line.row) if line.row is not None else 0
+        if not turn:
+            yield line
+            continue
+        if turn not in later:
+            later[turn] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed below)
+        later[turn].write(json.dumps([line.where, line.raw]) + "\n")
+    for _, kept in sorted(later.items()):
+        with kept:
+            kept.seek(0)
+            for where, raw in map(json.loads, kept):
+                yield Line(where, json.loads(raw), "", raw)
+
+
+def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | Rejected]]]:
+    """Rows and what they stand for; a broken one for the reason why it stands for nothing."""
+    for line in lines:
+        if line.row is None:
+            yield line, (Rejected("", line.reason),)
+            continue
         try:
-            things.append(FORMATS[format].decode(row))
+            yield line, tuple(source.made.decode(line.row, source.name))
         except AssentError as error:
-            rejected.append(Rejected(where, str(error), raw))
-    return _reading(format, things, file, rejected, total)
+            yield line, (Rejected("", str(error)),)
 
 
 def _reading(
-    format: str, things: Iterable[Example | Prompt], source: str, rejected: list[Rejected], rows: int
+    format: str,
+    found: Iterable[tuple[Line, Sequence[Thing | Rejected]]],
+    source: str,
+    known: _Known,
+    made: Format | None = None,
 ) -> Reading:
-    prompts: dict[str, Prompt] = {}
-    responses: dict[str, Response] = {}
-    queries: dict[str, Query] = {}
-    feedback: list[Feedback] = []
-    examples: list[Example] = []
-    seen: Counter[str] = Counter()
-    for thing in things:
-        prompt = thing if isinstance(thing, Prompt) else thing.prompt
-        prompt = prompts.setdefault(prompt.id, replace(prompt, source=source))
-        if isinstance(thing, Prompt):
-            continue
-        items, query, event = _testimony(replace(thing, prompt=prompt), f"imported:{source}", seen, format)
-        responses.update((item.id, item) for item in items)
-        queries[query.id] = query
-        feedback.append(event)
-        examples.append(replace(thing, prompt=prompt, sources=(event.id,)))
-    nouns = tuple(prompts.values()), tuple(responses.values()), tuple(queries.values()), tuple(feedback)
-    return Reading(format, tuple(examples), *nouns, tuple(rejected), rows)
+    pile, rejected, total, used = _Pile(), list[Rejected](), 0, 0
+    for line, things in found:
+        total, good = total + 1, False
+        for thing in things:
+            try:
+                if isinstance(thing, Rejected):
+                    raise AssentError(thing.reason)
+                if made is not None and made.whole:
+                    _lay_event(thing, known, pile)
+                else:
+                    _lay(thing, source, known, pile, made.answer if made else "")
+                good = True
+            except AssentError as error:
+                part = thing.where if isinstance(thing, Rejected) else ""
+                rejected.append(Rejected(", ".join(filter(None, (line.where, part))), str(error), line.raw))
+        used += good
+    nouns = tuple(pile.prompts.values()), tuple(pile.responses.values()), tuple(pile.queries.values())
+    return Reading(format, tuple(pile.examples), *nouns, tuple(pile.feedback), tuple(rejected), total, used)
 
 
-def _testimony(example: Example, who: str, seen: Counter[str], format: str) -> tuple[list[Response], Query, Feedback]:
-    """The responses, question and answer that an imported example stands for; equal rows make several events."""
+def _lay(thing: Thing, source: str, known: _Known, pile: _Pile, kind: str) -> None:
+    """Put a thing on the pile, under the name of the file where it does not say where it is from."""
+    if isinstance(thing, Prompt):
+        pile.prompts.setdefault(thing.id, replace(thing, source=source))
+        return
+    assert not isinstance(thing, Response | Query | Feedback), "only whole formats tell these by themselves"
+    prompt = thing.prompt if thing.prompt.source == source else replace(thing.prompt, source=source)
+    prompt = pile.prompts.setdefault(prompt.id, prompt)
+    if not isinstance(thing, Inquiry):
+        thing = replace(thing, prompt=prompt)
+        told = _inquiry(thing, f"imported:{source}", known.told, kind)
+        pile.examples.append(replace(thing, sources=(told.answers[0].id,)))
+    else:
+        told = thing._replace(answers=tuple(_counted(event, known.told) for event in thing.answers))
+        responses = {item.id: item for item in told.items}
+        for event in told.answers if told.query.purpose == "train" else ():
+            pile.examples += event.answer.examples(told.query, prompt, responses, event.id, 1.0)
+    pile.responses.update(((item.id, ""), item) for item in told.items)
+    pile.queries[told.query.id] = told.query
+    pile.feedback += told.answers
+
+
+def _counted(event: Feedback, told: Counter[str]) -> Feedback:
+    """The same answer once more is another event."""
+    told[event.id] += 1
+    return event if told[event.id] == 1 else replace(event, id=content_id(event.id, told[event.id]))
+
+
+def _inquiry(example: Example, who: str, told: Counter[str], kind: str) -> Inquiry:
+    """The question and the answer that an imported example stands for."""
     prompt, weight = example.prompt.id, float(example.weight)
     answer: Comparison | Ranking | Approval | Rating | Demonstration
     match example:
@@ -300,440 +426,123 @@ def _testimony(example: Example, who: str, seen: Counter[str], format: str) -> t
             answer = Ranking(tuple(tuple(item.id for item in tier) for tier in tiers), weight)
         case Label():
             items = [Response(prompt, example.completion, who, example.finished)]
-            rated = format == "rating" or example.value not in (0, 1)
-            answer = Rating((("overall", _stars(example)),), weight) if rated else Approval(bool(example.value), weight)
+            rated = kind == "rating" or example.value not in (0, 1)
+            answer = Rating((("overall", stars(example)),), weight) if rated else Approval(bool(example.value), weight)
         case Imitation():
             items, answer = [], Demonstration(example.completion, weight)
     # In the order of their ids: the order of the file would tell which is the better.
     query = Query(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
-    told = content_id("imported", who, query.id, body(answer))
-    seen[told] += 1
-    event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=content_id(told, seen[told]))
-    return items, query, event
+    name = content_id("imported", who, query.id, body(answer))
+    told[name] += 1
+    event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=content_id(name, told[name]))
+    return Inquiry(example.prompt, tuple(items), query, (event,))
 
 
-def _example_rows(things: Iterable[Example | Prompt], format: Format, left_out: list[Rejected]) -> Iterator[Row]:
-    for number, thing in enumerate(things, 1):
-        try:
-            if not isinstance(thing, format.holds):
-                raise AssentError(f"a {type(thing).__name__.lower()}, which this format does not hold")
-            if isinstance(thing, Preference) and thing.p_chosen < 0.5:
-                thing = replace(thing, chosen=thing.rejected, rejected=thing.chosen, p_chosen=1 - thing.p_chosen)
-            mode = thing.mode if isinstance(thing, Prompt) else thing.prompt.mode
-            row = {**format.encode(thing), **({"mode": mode} if mode else {})}
-            if _bare(format.decode(row)) != _bare(thing):
-                raise AssentError("this format would give it back as something else")
-        except AssentError as error:
-            left_out.append(Rejected(f"example {number}", str(error)))
-        else:
-            yield row
+def _lay_event(thing: Thing, known: _Known, pile: _Pile) -> None:
+    """Put what a whole store held on the pile; it refers to what the file has told already."""
+    match thing:
+        case Prompt() if thing.id not in known.prompts:
+            known.prompts.add(thing.id)
+            pile.prompts[thing.id] = thing
+        case Response() if (thing.id, thing.policy) not in known.responses:
+            _demand_prompt(thing, known)
+            known.responses.add((thing.id, thing.policy))
+            known.items.add(thing.id)
+            pile.responses[thing.id, thing.policy] = thing
+        case Query() if thing.id not in known.queries:
+            _demand_prompt(thing, known)
+            if lost := set(thing.items) - known.items:
+                raise AssentError(f"its item {min(lost)} is not in this file, or broken")
+            known.queries[thing.id] = pile.queries[thing.id] = thing
+        case Feedback():
+            if thing.query not in known.queries:
+                raise AssentError(f"its query {thing.query} is not in this file, or broken")
+            check(thing.answer, known.queries[thing.query])
+            if known.feedback.get(thing.id, hash(thing)) != hash(thing):
+                raise AssentError(f"feedback {thing.id} stands in this file with two bodies")
+            if thing.id not in known.feedback:
+                pile.feedback.append(thing)
+            known.feedback[thing.id] = hash(thing)
 
 
-def _bare(thing: Example | Prompt) -> Example | Prompt:
+def _demand_prompt(thing: Response | Query, known: _Known) -> None:
+    if thing.prompt not in known.prompts:
+        raise AssentError(f"its prompt {thing.prompt} is not in this file, or broken")
+
+
+# Things as rows
+
+
+def _held(source: Store | Iterable[Any], made: Format) -> Iterator[tuple[int, Any]]:
+    """What is to be written, numbered."""
+    found: Iterable[Any] = () if isinstance(source, Store) else source
+    if isinstance(source, Store) and made.whole:
+        found = chain(source.prompts(), source.responses(), source.queries(), source.feedback())
+    elif isinstance(source, Store) and Inquiry in made.holds:
+        found = questions(source)
+    elif isinstance(source, Store) and Prompt in made.holds:
+        found = source.prompts()
+    elif isinstance(source, Store) or made.whole:
+        raise AssentError("'events' is for a store, the rest for examples: preferences.convert makes them of a store")
+    return enumerate(found, 1)
+
+
+def _encoded(place: int, thing: Any, made: Format, left_out: list[Rejected]) -> Iterator[Row]:
+    """The rows of a thing, if they give it back."""
+    if made.whole:
+        yield from made.encode(thing)
+        return
+    if isinstance(thing, Inquiry) and Inquiry in made.holds:
+        yield from _spoken(thing, made, left_out)
+        return
+    try:
+        if not isinstance(thing, made.holds):
+            raise AssentError(f"a {type(thing).__name__.lower()}, which this format does not hold")
+        if isinstance(thing, Preference) and thing.p_chosen < 0.5:
+            thing = replace(thing, chosen=thing.rejected, rejected=thing.chosen, p_chosen=1 - thing.p_chosen)
+        mode = thing.mode if isinstance(thing, Prompt) else thing.prompt.mode
+        (row,) = made.encode(thing)
+        row = {**row, **({"mode": mode} if mode else {})}
+        (back,) = made.decode(row, "")
+        if _bare(back) != _bare(thing):
+            raise AssentError(CHANGED)
+    except AssentError as error:
+        left_out.append(Rejected(f"example {place}", str(error)))
+    else:
+        yield row
+
+
+def _bare(thing: Any) -> Any:
     if isinstance(thing, Prompt):
         return replace(thing, source="")
     return replace(thing, prompt=replace(thing.prompt, source=""), sources=())
 
 
-# The values of a row
-
-
-def _get(row: Row, key: str) -> Any:
-    if key not in row:
-        raise AssentError(f"no '{key}'")
-    return row[key]
-
-
-def _text(row: Row, key: str) -> str:
-    text = _get(row, key)
-    if not isinstance(text, str):
-        raise AssentError(f"'{key}' is {type(text).__name__}, not text")
-    if HALF.search(text):
-        raise AssentError(f"'{key}' holds half a character, a lone surrogate")
-    return text
-
-
-def _messages(row: Row, key: str) -> tuple[Message, ...]:
-    turns = _get(row, key)
-    if not isinstance(turns, list) or not turns:
-        raise AssentError(f"'{key}' holds no messages")
-    for turn in turns:
-        if not isinstance(turn, dict):
-            raise AssentError(f"a message of '{key}' is {type(turn).__name__}, not an object")
-        if turn.get("tool_calls"):
-            raise AssentError(f"a message of '{key}' calls tools, which no record can hold yet")
-    return tuple(Message(_text(turn, "role"), _text(turn, "content")) for turn in turns)
-
-
-def _number(row: Row, key: str, usual: float) -> float:
-    value = row.get(key)
-    if value is None:
-        return usual
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
-        raise AssentError(f"'{key}' is {value!r}, not a number")
-    return value
-
-
-def _prompt(row: Row, key: str = "prompt") -> Prompt:
-    talks = isinstance(_get(row, key), list)
-    return Prompt(_messages(row, key), _mode(row)) if talks else Prompt.plain(_text(row, key), _mode(row))
-
-
-def _mode(row: Row) -> str:
-    return _text(row, "mode") if row.get("mode") is not None else ""
-
-
-def _reply(row: Row, key: str, prompt: Prompt) -> str:
-    if _plain(prompt) == isinstance(_get(row, key), list):
-        raise AssentError(f"of 'prompt' and '{key}' one is text and the other messages")
-    return _said(_text(row, key), key) if _plain(prompt) else _last(_messages(row, key), key, 1)
-
-
-def _last(turns: tuple[Message, ...], key: str, count: int) -> str:
-    if len(turns) != count:
-        raise AssentError(f"'{key}' holds {len(turns)} messages in place of one reply")
-    if turns[-1].role != "assistant":
-        raise AssentError(f"'{key}' does not end with a message of the assistant")
-    return _said(turns[-1].content, key)
-
-
-def _said(text: str, key: str) -> str:
-    if not text.strip():
-        raise AssentError(f"empty reply in '{key}'")
-    return text
-
-
-def _plain(prompt: Prompt) -> bool:
-    return [message.role for message in prompt.messages] == ["text"]
-
-
-def _content(prompt: Prompt) -> str | list[dict[str, str]]:
-    return prompt.text if _plain(prompt) else [asdict(message) for message in prompt.messages]
-
-
-def _turn(prompt: Prompt, text: str) -> str | list[dict[str, str]]:
-    return text if _plain(prompt) else [{"role": "assistant", "content": text}]
-
-
-def _weight(row: Row) -> float:
-    weight = _number(row, "weight", 1.0)
-    if weight < 0:
-        raise AssentError(f"'weight' is {weight}, less than 0")
-    return weight
-
-
-def _weighed(example: Example) -> dict[str, float]:
-    return {"weight": example.weight} if example.weight != 1 else {}
-
-
-# Preferences: https://huggingface.co/docs/trl/dataset_formats
-
-
-def _pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Preference:
-    if chosen == rejected:
-        raise AssentError("identical replies")
-    p_chosen = _number(row, "p_chosen", 1.0)
-    if not 0 <= p_chosen <= 1:
-        raise AssentError(f"'p_chosen' is {p_chosen}, not a probability")
-    return Preference(prompt, chosen, rejected, p_chosen, _number(row, "margin", 0.0), _weight(row))
-
-
-def _soft(pair: Preference) -> Row:
-    if pair.p_chosen == 0.5:
-        raise AssentError("a tie, which this format would turn into a flip of a coin")
-    soft = {"p_chosen": pair.p_chosen} if pair.p_chosen != 1 else {}
-    return soft | ({"margin": pair.margin} if pair.margin else {}) | _weighed(pair)
-
-
-def _decode_explicit(row: Row) -> Preference:
-    if isinstance(row.get("prompt"), str) and isinstance(row.get("chosen"), list):
-        # As in ultrafeedback_binarized: whole conversations, and their first question once more as text.
-        pair = _decode_implicit(row)
-        if _text(row, "prompt") not in (message.content for message in pair.prompt.messages):
-            raise AssentError("'prompt' is not part of the conversation in 'chosen'")
-        return pair
-    prompt = _prompt(row)
-    return _pair(row, prompt, _reply(row, "chosen", prompt), _reply(row, "rejected", prompt))
-
-
-def _encode_explicit(pair: Preference) -> Row:
-    prompt = pair.prompt
-    sides = {"chosen": _turn(prompt, pair.chosen), "rejected": _turn(prompt, pair.rejected)}
-    return {"prompt": _content(prompt), **sides, **_soft(pair)}
-
-
-def _decode_implicit(row: Row) -> Preference:
-    if isinstance(_get(row, "chosen"), str):
-        return _decode_common_text(row)
-    chosen, rejected = _messages(row, "chosen"), _messages(row, "rejected")
-    if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
-        raise AssentError("no shared prompt")
-    sides = [_last(turns, key, len(turns)) for turns, key in ((chosen, "chosen"), (rejected, "rejected"))]
-    return _pair(row, Prompt(chosen[:-1], _mode(row)), *sides)
-
-
-def _decode_common_text(row: Row) -> Preference:
-    """The prompt is what both begin with, up to the last space, so that no word is cut in two."""
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    if chosen == rejected:
-        raise AssentError("identical replies")
-    pairs = enumerate(zip(chosen, rejected, strict=False))
-    shared = next((place for place, (one, other) in pairs if one != other), min(len(chosen), len(rejected)))
-    cut = next((place for place in reversed(range(shared)) if chosen[place].isspace()), 0)
-    if not cut:
-        raise AssentError("no shared prompt")
-    sides = _said(chosen[cut:], "chosen"), _said(rejected[cut:], "rejected")
-    return _pair(row, Prompt.plain(chosen[:cut], _mode(row)), *sides)
-
-
-def _encode_implicit(pair: Preference) -> Row:
-    sides = {}
-    for key, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        before, reply = _content(pair.prompt), _turn(pair.prompt, text)
-        sides[key] = before + reply  # type: ignore[operator]  # both text or both messages
-    return {**sides, **_soft(pair)}
-
-
-# Transcripts of hh-rlhf (arXiv:2204.05862)
-
-ASKED, TOLD = "\n\nHuman:", "\n\nAssistant:"
-SPEAKERS = {"user": ASKED, "assistant": TOLD}
-
-
-def _decode_transcript(row: Row) -> Preference:
-    """The prompt is all up to the last turn of the assistant, and the same on both sides."""
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    before, mark, reply = chosen.rpartition(TOLD)
-    other, _, rival = rejected.rpartition(TOLD)
-    if not mark or not chosen.startswith(ASKED):
-        raise AssentError("'chosen' is no transcript of Human and Assistant")
-    if not rejected.startswith(before + mark):
-        raise AssentError("no shared prompt")
-    if before != other:
-        raise AssentError("'rejected' goes on for another turn, so that the two replies answer different prompts")
-    parts = re.split(r"\n\n(Human|Assistant):", before)[1:]
-    # One space after the colon belongs to the notation; everything else is somebody's own.
-    turns = zip(parts[::2], (part.removeprefix(" ") for part in parts[1::2]), strict=True)
-    prompt = Prompt(tuple(Message("user" if who == "Human" else "assistant", text) for who, text in turns), _mode(row))
-    sides = (_said(text.removeprefix(" "), key) for text, key in ((reply, "chosen"), (rival, "rejected")))
-    return _pair(row, prompt, *sides)
-
-
-def _encode_transcript(pair: Preference) -> Row:
-    if strange := [turn.role for turn in pair.prompt.messages if turn.role not in SPEAKERS]:
-        raise AssentError(f"a message of role '{strange[0]}', which a transcript cannot hold")
-    before = "".join(f"{SPEAKERS[turn.role]} {turn.content}" for turn in pair.prompt.messages)
-    sides = {"chosen": f"{before}{TOLD} {pair.chosen}", "rejected": f"{before}{TOLD} {pair.rejected}"}
-    return {**sides, **_soft(pair)}
-
-
-def _decode_ranking(row: Row) -> Ranked:
-    prompt, texts, ranks = _prompt(row), _get(row, "completions"), _get(row, "ranks")
-    if not isinstance(texts, list) or not isinstance(ranks, list) or not len(texts) == len(ranks) > 1:
-        raise AssentError("'completions' and 'ranks' are not two lists of one length, of two or more")
-    if not all(type(rank) in (int, float) and math.isfinite(rank) for rank in ranks):
-        raise AssentError(f"'ranks' are {ranks!r}, not numbers")
-    said = [_reply({"completions": text}, "completions", prompt) for text in texts]
-    if len(set(said)) < len(said):
-        raise AssentError("identical replies")
-    placed = list(zip(said, ranks, strict=True))
-    tiers = [[Completion(text) for text, rank in placed if rank == tier] for tier in sorted(set(ranks))]
-    return Ranked(prompt, tuple(map(tuple, tiers)), _weight(row))
-
-
-def _encode_ranking(ranked: Ranked) -> Row:
-    placed = [(text.text, rank) for rank, tier in enumerate(ranked.tiers, 1) for text in tier]
-    texts = [_turn(ranked.prompt, text) for text, _ in placed]
-    sides = {"completions": texts, "ranks": [rank for _, rank in placed]}
-    return {"prompt": _content(ranked.prompt), **sides, **_weighed(ranked)}
-
-
-# Labels, imitation, prompts
-
-
-def _decode_unpaired(row: Row) -> Label:
-    prompt, label = _prompt(row), _get(row, "label")
-    if not isinstance(label, bool | int) or label not in (0, 1):
-        raise AssentError(f"'label' is {label!r}, not true or false")
-    return Label(prompt, _reply(row, "completion", prompt), float(label), _weight(row))
-
-
-def _encode_unpaired(label: Label) -> Row:
-    if label.value not in (0, 1):
-        raise AssentError(f"a rating of {label.value:g}, which is neither true nor false")
-    sides = {"prompt": _content(label.prompt), "completion": _turn(label.prompt, label.completion)}
-    return {**sides, "label": bool(label.value), **_weighed(label)}
-
-
-def _decode_rating(row: Row) -> Label:
-    prompt, rating = _prompt(row), _number(row, "rating", math.nan)
-    if not 1 <= rating <= 7:
-        raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7")
-    return Label(prompt, _reply(row, "completion", prompt), (rating - 1) / 6, _weight(row))
-
-
-def _encode_rating(label: Label) -> Row:
-    sides = {"prompt": _content(label.prompt), "completion": _turn(label.prompt, label.completion)}
-    return {**sides, "rating": _stars(label), **_weighed(label)}
-
-
-def _stars(label: Label) -> float:
-    """A label as a rating from 1 to 7."""
-    return round(1 + 6 * label.value, 9)
-
-
-def _decode_completion(row: Row) -> Imitation:
-    prompt = _prompt(row)
-    return Imitation(prompt, _reply(row, "completion", prompt), _weight(row))
-
-
-def _encode_completion(shown: Imitation) -> Row:
-    sides = {"prompt": _content(shown.prompt), "completion": _turn(shown.prompt, shown.completion)}
-    return {**sides, **_weighed(shown)}
-
-
-def _decode_language(row: Row) -> Imitation:
-    """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
-    weight = _weight(row)
-    if "messages" not in row:
-        return Imitation(Prompt.plain("", _mode(row)), _said(_text(row, "text"), "text"), weight)
-    turns = _messages(row, "messages")
-    if len(turns) < 2:
-        raise AssentError("'messages' holds no message before the reply")
-    return Imitation(Prompt(turns[:-1], _mode(row)), _last(turns, "messages", len(turns)), weight)
-
-
-def _encode_language(shown: Imitation) -> Row:
-    before, reply = _content(shown.prompt), _turn(shown.prompt, shown.completion)
-    return {"text" if _plain(shown.prompt) else "messages": before + reply, **_weighed(shown)}  # type: ignore[operator]
-
-
-def _encode_prompt(prompt: Prompt) -> Row:
-    return {"prompt": _content(prompt)}
-
-
-def _has(*keys: str) -> Callable[[Row], bool]:
-    return lambda row: all(key in row for key in keys)
-
-
-FORMATS: dict[str, Format] = {
-    "hh-rlhf": Format(
-        lambda row: "prompt" not in row and ASKED in str(row.get("chosen")) and TOLD in str(row.get("rejected")),
-        _decode_transcript,
-        _encode_transcript,
-        Preference,
-    ),
-    "preference": Format(_has("prompt", "chosen", "rejected"), _decode_explicit, _encode_explicit, Preference),
-    "preference-implicit": Format(_has("chosen", "rejected"), _decode_implicit, _encode_implicit, Preference),
-    "ranking": Format(_has("prompt", "completions", "ranks"), _decode_ranking, _encode_ranking, Ranked),
-    "rating": Format(_has("prompt", "completion", "rating"), _decode_rating, _encode_rating, Label),
-    "unpaired": Format(_has("prompt", "completion", "label"), _decode_unpaired, _encode_unpaired, Label),
-    "prompt-completion": Format(_has("prompt", "completion"), _decode_completion, _encode_completion, Imitation),
-    "language-modelling": Format(
-        lambda row: "text" in row or "messages" in row, _decode_language, _encode_language, Imitation
-    ),
-    "prompt-only": Format(_has("prompt"), _prompt, _encode_prompt, Prompt),
-}
-"""By name, the most telling keys first; `events` stands beside them."""
-
-
-# Our own events: a store, whole
-
-
-def _event_rows(store: Store) -> Iterator[Row]:
-    things: Iterator[Event] = chain(store.prompts(), store.responses(), store.queries(), store.feedback())
-    for thing in things:
-        values = asdict(thing)
-        if isinstance(thing, Feedback):
-            values |= {"kind": name_of(thing.answer), "answer": body(thing.answer)}
-        yield {"record": type(thing).__name__.lower(), "id": thing.id, **values}
-
-
-def _read_events(rows: list[tuple[str, Row, str]], rejected: list[Rejected]) -> Reading:
-    found: dict[str, dict[Any, Any]] = {name: {} for name in EVENTS}
-    total, rejected = len(rows) + len(rejected), list(rejected)
-    # In the order in which one refers to another, whatever the order of the file.
-    for name in (*EVENTS, ""):
-        for where, row, raw in rows:
-            kind = str(row.get("record"))
-            if kind != name and (name or kind in EVENTS):
-                continue
-            try:
-                thing = _event(kind, row)
-                _refers(thing, found)
-                found[kind][thing.id, getattr(thing, "policy", "")] = thing
-            except AssentError as error:
-                rejected.append(Rejected(where, str(error), raw))
-    prompts, responses, queries, feedback = (tuple(things.values()) for things in found.values())
-    return Reading("events", (), prompts, responses, queries, feedback, tuple(rejected), total)
-
-
-def _event(kind: str, row: Row) -> Event:
-    if kind not in EVENTS:
-        raise AssentError(f"no record '{kind}'{did_you_mean(kind, EVENTS)}")
-    thing = EVENTS[kind](row)
-    if thing.id != _text(row, "id"):
-        raise AssentError(f"its content has id {thing.id}, not {row['id']}: it was changed by hand")
-    return thing
-
-
-def _refers(thing: Event, found: dict[str, dict[Any, Any]]) -> None:
-    match thing:
-        case Response() | Query():
-            if (thing.prompt, "") not in found["prompt"]:
-                raise AssentError(f"its prompt {thing.prompt} is not in this file, or broken")
-            if isinstance(thing, Query) and (lost := set(thing.items) - {name for name, _ in found["response"]}):
-                raise AssentError(f"its item {min(lost)} is not in this file, or broken")
-        case Feedback():
-            if (thing.query, "") not in found["query"]:
-                raise AssentError(f"its query {thing.query} is not in this file, or broken")
-            check(thing.answer, found["query"][thing.query, ""])
-            if found["feedback"].get((thing.id, ""), thing) != thing:
-                raise AssentError(f"feedback {thing.id} stands in this file with two bodies")
-
-
-def _names(row: Row, key: str) -> tuple[str, ...]:
-    names = _get(row, key)
-    if not isinstance(names, list):
-        raise AssentError(f"'{key}' is {type(names).__name__}, not a list of ids")
-    return tuple(_text({key: name}, key) for name in names)
-
-
-def _make_prompt(row: Row) -> Prompt:
-    return Prompt(_messages(row, "messages"), _text(row, "mode"), _text(row, "source"))
-
-
-def _make_response(row: Row) -> Response:
-    finished = _get(row, "finished")
-    if not isinstance(finished, bool):
-        raise AssentError(f"'finished' is {finished!r}, not true or false")
-    return Response(_text(row, "prompt"), _text(row, "text"), _text(row, "policy"), finished, _text(row, "sampling"))
-
-
-def _make_query(row: Row) -> Query:
-    purpose = _text(row, "purpose")
-    if purpose not in get_args(Purpose):
-        raise AssentError(f"no purpose '{purpose}'{did_you_mean(purpose, get_args(Purpose))}")
-    told = _text(row, "kind"), _text(row, "prompt"), _names(row, "items")
-    return Query(*told, cast(Purpose, purpose), _text(row, "instruction"))
-
-
-def _make_feedback(row: Row) -> Feedback:
-    # Through UTF-8 and back, because an answer may hide half a character at any depth.
+def _spoken(thing: Inquiry, made: Format, left_out: list[Rejected]) -> Iterator[Row]:
+    """The rows of a question and its answers; where not all of them come back, of each answer that does."""
     try:
-        json.dumps(_get(row, "answer"), ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise AssentError("'answer' holds half a character, a lone surrogate") from error
-    answer, seconds = parse(_text(row, "kind"), row["answer"]), _number(row, "seconds", 0.0)
-    who, at, shown = _text(row, "annotator"), _text(row, "at"), _names(row, "shown")
-    told = _text(row, "note"), _text(row, "supersedes"), _text(row, "id")
-    return Feedback(_text(row, "query"), who, answer, at, seconds, shown, *told)
+        yield from _rows_of(thing, made)
+        return
+    except AssentError as error:
+        if len(thing.answers) < 2:
+            where = f"answer {thing.answers[0].id}" if thing.answers else f"question {thing.query.id}"
+            left_out.append(Rejected(where, str(error)))
+            return
+    for event in thing.answers:
+        yield from _spoken(thing._replace(answers=(event,)), made, left_out)
 
 
-EVENTS: dict[str, Callable[[Row], Event]] = {
-    "prompt": _make_prompt,
-    "response": _make_response,
-    "query": _make_query,
-    "feedback": _make_feedback,
-}
-"""In the order in which one refers to another."""
+def _rows_of(thing: Inquiry, made: Format) -> list[Row]:
+    found = list(made.encode(thing))
+    said: Counter[Feedback] = Counter()
+    for back in (back for row in found for back in made.decode(row, "")):
+        if isinstance(back, Rejected):
+            raise AssentError(back.reason)
+        assert isinstance(back, Inquiry)
+        same = back.query == thing.query and _bare(back.prompt) == _bare(thing.prompt)
+        if not same or {item.id for item in back.items} != {item.id for item in thing.items}:
+            raise AssentError(CHANGED)
+        said.update(back.answers)
+    if said != Counter(map(going_out, thing.answers)):
+        raise AssentError(CHANGED)
+    return found

@@ -59,6 +59,10 @@ class Setup:
     """Share of prompts that nothing is trained on; decided by each prompt's own content."""
     round: Count = 1
     """Which time round the loop this is: names end in `-2`, `-3` from the second on."""
+    database: str = ""
+    """Where the feedback lies, postgresql+psycopg://user@host/name for instance; empty: `feedback.db` in the run."""
+    weigh: bool = False
+    """In training, let each annotator's answers weigh as much as they are found reliable, instead of all alike."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
     dtype: str = "auto"
@@ -92,7 +96,7 @@ class Run:
     def store(self) -> "Store":
         from assent.store.database import Store
 
-        return Store.open(self.folder / "feedback.db")
+        return Store.open(self.setup.database or self.folder / "feedback.db")
 
     @cached_property
     def device(self) -> "torch.device":
@@ -146,7 +150,7 @@ class Run:
         """Forget the settings of an attempt that failed and left nothing that they describe."""
         key = self.key(stage)
         if not any(path.exists() for path in self._left(key).values()):
-            del self.recipe[key]
+            self.recipe.pop(key, None)
             write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
     def _left(self, key: str) -> dict[str, Path]:
@@ -262,6 +266,15 @@ class Run:
             carried: str = self.recipe.get("carry", "")
             return f"{carried}{before}" if carried else trained[0] if trained else f"ppo{before}"
         return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), "start")
+
+
+def store_of(folder: Path) -> "Store":
+    """The store of a run folder, wherever its recipe says that it lies."""
+    from assent.store.database import Store
+
+    path = folder / "recipe.toml"
+    recipe = read_recipe(path) if path.exists() else {}
+    return Store.open(recipe.get("database") or folder / "feedback.db")
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; revisions are numbers, so that a larger one is from a newer assent."""
 VERSION_TABLE = "assent_version"
 
+OPEN = text("given < wanted")
 metadata = MetaData()
 
 
@@ -86,8 +88,107 @@ feedback = Table(
     Column("shown", JSON, nullable=False),
     _text("note"),
     _text("supersedes"),
+    Column("flags", JSON(none_as_null=True)),
     # SHA-256 of the digest before it and of this row: an edit behind the triggers' back breaks the chain.
     _text("digest"),
     Index("feedback_by_query", "query", "annotator"),
     Index("feedback_by_annotator", "annotator", "seq"),
+)
+
+asks = Table(
+    "asks",
+    metadata,
+    _seq(),
+    Column("query", Text, ForeignKey("queries.id"), nullable=False, unique=True),
+    # The stage that wants to know (`label-2`), or who asked.
+    _text("batch"),
+    _text("rule"),
+    Column("propensity", Float),
+    # How many people are to answer, and how many did.
+    Column("wanted", Integer, nullable=False),
+    Column("given", Integer, nullable=False),
+    Column("priority", Float, nullable=False),
+    Index("asks_by_batch", "batch"),
+    Index("asks_open", "priority", "seq", sqlite_where=OPEN, postgresql_where=OPEN),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _seq(),
+    Column("query", Text, ForeignKey("queries.id"), nullable=False),
+    _text("person"),
+    # Items in the order in which they stand on this person's screen.
+    Column("shown", JSON, nullable=False),
+    # out, done, skipped
+    _text("state"),
+    Column("until", Float, nullable=False),
+    UniqueConstraint("query", "person"),
+    Index("leases_by_person", "person", "state"),
+)
+
+gold = Table(
+    "gold",
+    metadata,
+    _seq(),
+    Column("query", Text, ForeignKey("queries.id"), nullable=False, unique=True),
+    # practice, test, hidden
+    _text("use"),
+    Column("answer", JSON, nullable=False),
+    _text("explanation"),
+)
+
+people = Table(
+    "people",
+    metadata,
+    _seq(),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    _text("role"),
+    # An argon2id hash; empty: nobody can sign in so.
+    _text("secret"),
+    # Who that is on the platform they came from.
+    _text("external"),
+    # new, active, paused, erased
+    _text("state"),
+    _text("at"),
+    Index("people_by_external", "external"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    _seq(),
+    # SHA-256 of the secret that its holder has.
+    Column("digest", Text, nullable=False, unique=True),
+    # session, invite, token, setup
+    _text("kind"),
+    _text("person"),
+    _text("role"),
+    _text("note"),
+    Column("until", Float, nullable=False),
+    _text("used"),
+    Index("keys_by_person", "person", "kind"),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    _seq(),
+    # The newest row of a name holds; the older ones say what held when.
+    _text("name"),
+    Column("value", JSON, nullable=False),
+    _text("by"),
+    _text("at"),
+    Index("settings_by_name", "name", "seq"),
+)
+
+acts = Table(
+    "acts",
+    metadata,
+    _seq(),
+    _text("at"),
+    _text("by"),
+    _text("what"),
+    _text("about"),
 )

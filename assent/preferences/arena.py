@@ -1,0 +1,99 @@
+"""Policies rated by what was said of their answers: Bradley-Terry, with intervals that know what belongs together."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from assent.functional.ratings import bradley_terry
+from assent.records import Feedback, Query
+
+
+class Row(NamedTuple):
+    """A policy in the table, with a 95 % interval in points around the first policy's 1000."""
+
+    policy: str
+    rating: float
+    low: float
+    high: float
+    wins: float
+    ties: float
+    losses: float
+
+
+class Table(NamedTuple):
+    """The best first."""
+
+    rows: tuple[Row, ...]
+    comparisons: int
+    annotators: int
+    connected: bool
+    """Whether wins and losses tie all policies together; else the ratings lean on a prior."""
+    clusters: Mapping[str, int]
+    """What the intervals cluster by, and how many clusters there are."""
+
+
+def table(
+    feedback: Iterable[Feedback],
+    queries: Mapping[str, Query],
+    authors: Mapping[str, frozenset[str]],
+    baseline: str = "",
+) -> Table:
+    """Rate policies by standing comparisons and rankings of answers of different ones.
+
+    Args:
+        queries: by id; answers to others are left out.
+        authors: of each item, the policies that gave it: words that two share tell nothing between these two.
+        baseline: whose rating is 1000; empty: the mean of all.
+    """
+    events = [event for event in feedback if event.query in queries]
+    superseded = {event.supersedes for event in events}
+    games: list[tuple[str, str, float, float, str, str]] = []
+    for event in events:
+        if event.id in superseded:
+            continue
+        query = queries[event.query]
+        told = _outcomes(event, query)
+        for one, other, outcome in told:
+            ours, theirs = authors.get(one, frozenset()), authors.get(other, frozenset())
+            meetings = [(a, b) for a in sorted(ours - theirs) for b in sorted(theirs - ours)]
+            for a, b in meetings:
+                share = 1 / (len(meetings) * len(told))
+                games.append((a, b, outcome, share, query.prompt, event.annotator))
+    players = sorted({name for game in games for name in game[:2]})
+    if not players:
+        return Table((), 0, 0, False, {})
+    number = {name: i for i, name in enumerate(players)}
+    first, second, outcomes, weights, prompts, annotators = zip(*games, strict=True)
+    fit = bradley_terry(
+        [number[name] for name in first], [number[name] for name in second], outcomes, len(players), weights,
+        prompts=_numbered(prompts), annotators=_numbered(annotators), baseline=number.get(baseline),
+    )  # fmt: skip
+    rows = []
+    for name, i in number.items():
+        met = [(w, o if a == name else 1 - o) for a, b, o, w, *_ in games if name in (a, b)]
+        wins, ties, losses = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
+        rows.append(Row(name, *fit.rating(i), wins, ties, losses))
+    rows.sort(key=lambda row: -row.rating)
+    heard = len({(prompt, who) for *_, prompt, who in games})
+    return Table(tuple(rows), heard, len(set(annotators)), fit.connected, fit.clusters)
+
+
+def _outcomes(event: Feedback, query: Query) -> list[tuple[str, str, float]]:
+    """(item, other item, how far the first won) for each pair that an answer tells something about."""
+    answer = event.answer
+    if verdict := getattr(answer, "verdict", ""):
+        one, other = query.items
+        if verdict == "better":
+            return [(one, other, 1.0 if getattr(answer, "preferred", "") == one else 0.0)]
+        return [] if verdict == "cannot tell" else [(one, other, 0.5)]
+    place = {item: i for i, tier in enumerate(getattr(answer, "tiers", ())) for item in tier}
+    ranked = list(place)
+    return [
+        (a, b, 0.5 if place[a] == place[b] else float(place[a] < place[b]))
+        for i, a in enumerate(ranked)
+        for b in ranked[i + 1 :]
+    ]
+
+
+def _numbered(labels: Iterable[str]) -> list[int]:
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(label, len(numbers)) for label in labels]

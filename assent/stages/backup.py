@@ -1,0 +1,32 @@
+"""A copy of the feedback that is whole, made while people go on answering, and read back before it counts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from assent.errors import AssentError
+from assent.limits import Natural
+from assent.store import backups
+from assent.store.runs import Run
+
+
+@dataclass(frozen=True)
+class Backup:
+    """Copy the run's feedback to one file."""
+
+    tool: ClassVar[bool] = True
+    reads: ClassVar[bool] = True
+
+    file: str = ""
+    """Where to; empty: `backups/` in the run's folder, named by the time."""
+    keep: Natural = 14
+    """How many of the copies in `backups/` stay; 0: all."""
+
+    def __call__(self, run: Run, key: str) -> None:
+        if self.file and Path(self.file).exists():
+            raise AssentError(f"{self.file} exists: name another file")
+        if self.file:
+            made = backups.Copy(Path(self.file), run.store.copy(Path(self.file)))
+        else:
+            made = backups.make(run.store, run.folder, self.keep)
+        print(f"{made.path}: {made.length} answers, read back and each as it was stored")

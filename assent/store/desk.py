@@ -1,0 +1,399 @@
+"""What people are asked next: a query lies on one screen at a time, comes back if nobody answers, and is never lost."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from assent.errors import AssentError
+from assent.feedback import parse
+from assent.records import Answer, Feedback, Query
+from assent.store import schema
+from assent.store.database import Store, as_query
+
+LEASE = 15 * 60.0
+"""Seconds that a query stays with somebody who gives no sign of life."""
+THRICE, FIVE = 0.15, 0.02
+"""Shares of the queries that three people answer, for agreement, and five, for the ceiling that noise sets."""
+PROBATION = 40
+"""Answers after which gold items become rarer."""
+GOLD_AT_FIRST, GOLD_LATER = 1 / 8, 1 / 20
+PRACTICE, TEST, PASS = 10, 20, 15
+"""Screening: items with an explanation after each, items without, and how many of those have to be right."""
+
+
+class NotShown(AssentError):
+    """An answer to a query that this person was not shown."""
+
+
+class Answered(AssentError):
+    """An answer to a query that this person answered before, which it does not supersede."""
+
+    def __init__(self, before: str) -> None:
+        super().__init__(f"you answered this already: the answer {before} stands until one supersedes it")
+        self.before = before
+
+
+class Lent(NamedTuple):
+    """A query on somebody's screen."""
+
+    query: Query
+    shown: tuple[str, ...]
+    """Its items in the order in which they stand there."""
+
+
+class Progress(NamedTuple):
+    """How far a batch of queries has come."""
+
+    asked: int
+    answered: int
+
+
+class Judged(NamedTuple):
+    """A gold item that somebody answered."""
+
+    right: bool
+    use: str
+    explanation: str
+
+
+class Screening(NamedTuple):
+    """How far somebody has come in the test that comes before the work."""
+
+    state: Literal["going on", "passed", "failed"]
+    right: int
+    tested: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A query that people are to answer, and why it was chosen."""
+
+    query: Query
+    wanted: int = 1
+    rule: str = "uniform"
+    propensity: float | None = None
+    priority: float = 0.0
+
+
+@dataclass
+class Desk:
+    """The queries of a store that wait for people."""
+
+    store: Store
+    clock: Callable[[], float] = field(default=time.time)
+
+    def post(self, asks: Iterable[Ask], batch: str) -> int:
+        """Lay queries on the desk, once each, and return how many are new there; the others may want more answers."""
+        asks = list(asks)
+        self.store.add_queries(ask.query for ask in asks)
+        new = 0
+        with self.store.writing() as on:
+            for ask in asks:
+                there = on.scalar(sa.select(schema.asks.c.wanted).where(schema.asks.c.query == ask.query.id))
+                if there is not None and there < ask.wanted:
+                    mine = schema.asks.c.query == ask.query.id
+                    on.execute(sa.update(schema.asks).where(mine).values(wanted=ask.wanted))
+                if there is None:
+                    row = {"query": ask.query.id, "batch": batch, "rule": ask.rule, "propensity": ask.propensity}
+                    given = self._voices(on, ask.query.id)
+                    row |= {"wanted": ask.wanted, "given": given, "priority": ask.priority}
+                    on.execute(sa.insert(schema.asks), row)
+                    new += 1
+        return new
+
+    def ask_more(self, query: str, more: int, rule: str) -> None:
+        """Ask so many more people about a query, before anything else."""
+        a = schema.asks.c
+        with self.store.writing("no such query") as on:
+            there = on.scalar(sa.select(a.seq).where(a.query == query))
+            given = self._voices(on, query)
+            if there is None:
+                row = {"query": query, "batch": rule, "rule": rule, "propensity": None, "given": given}
+                on.execute(sa.insert(schema.asks), {**row, "wanted": given + more, "priority": 1.0})
+            else:
+                ask = sa.update(schema.asks).where(a.query == query)
+                on.execute(ask.values(wanted=given + more, priority=1.0))
+
+    def progress(self, batch: str = "") -> Progress:
+        """Queries of a batch (or all), and how many of them have as many answers as they want.
+
+        None wants more answers than there are people who ever came: a second opinion waits for a second person.
+        """
+        a = schema.asks.c
+        where = [a.batch == batch] if batch else []
+        with self.store.reading() as on:
+            asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
+            people = max(1, on.scalar(sa.select(sa.func.count(schema.leases.c.person.distinct()))) or 0)
+            enough = sa.case((a.wanted > people, people), else_=a.wanted)
+            done = sa.select(sa.func.count()).select_from(schema.asks).where(a.given >= enough, *where)
+            return Progress(asked, on.scalar(done) or 0)
+
+    def take(self, person: str, count: int, hold: Collection[str] = (), screened: bool = True) -> list[Lent]:
+        """Lend somebody the next queries: first what they have already and did not answer, then new ones.
+
+        Args:
+            hold: ids of queries that are on their screen now, which are not given again.
+            screened: whether they may see real queries; if not, they get practice and test items.
+        """
+        now = self.clock()
+        with self.store.writing() as on:
+            lent = [one for one in self._out(on, person) if one.query.id not in hold]
+            seen = on.scalar(sa.select(sa.func.count()).where(schema.leases.c.person == person)) or 0
+            while len(lent) < count:
+                query = self._next(on, person, seen, now) if screened else self._screening(on, person)
+                if query is None:
+                    break
+                shown = order_for(query, person)
+                row = {"query": query.id, "person": person, "shown": list(shown), "state": "out", "until": now + LEASE}
+                on.execute(sa.insert(schema.leases), row)
+                lent.append(Lent(query, shown))
+                seen += 1
+            self._renew(on, person, [one.query.id for one in lent])
+            return lent[:count]
+
+    def lend(self, person: str, query: Query, shown: tuple[str, ...] = ()) -> Lent:
+        """Put one query on somebody's screen, and on nobody else's; `shown` says how its items stand there already."""
+        self.store.add_queries([query])
+        shown = shown or order_for(query, person)
+        le = schema.leases.c
+        with self.store.writing() as on:
+            there = on.scalar(sa.select(le.seq).where(le.person == person, le.query == query.id))
+            if there is None:
+                until = self.clock() + LEASE
+                row = {"query": query.id, "person": person, "shown": list(shown), "state": "out", "until": until}
+                on.execute(sa.insert(schema.leases), row)
+        return Lent(query, shown)
+
+    def renew(self, person: str, queries: Collection[str]) -> None:
+        """Say that somebody is still at these queries."""
+        with self.store.writing() as on:
+            self._renew(on, person, queries)
+
+    def skip(self, person: str, query: str) -> None:
+        """Take a query off somebody's screen for good; others may still get it."""
+        le = schema.leases.c
+        with self.store.writing() as on:
+            mine = (le.person == person, le.query == query, le.state == "out")
+            on.execute(sa.update(schema.leases).where(*mine).values(state="skipped"))
+
+    def answer(self, event: Feedback) -> Feedback:
+        """Store an answer; once this returns it outlives a crash. A late one counts, a repeated one changes nothing.
+
+        Returns:
+            What is stored under its id.
+
+        Raises:
+            NotShown: the query was never on this person's screen, or stood there in another order.
+            Conflict: the id is stored with another body.
+            Answered: they answered before, and this does not supersede what they said last.
+            AssentError: it is no answer to its query.
+        """
+        le = schema.leases.c
+        with self.store.writing() as on:
+            mine = (le.person == event.annotator, le.query == event.query)
+            lease = on.execute(sa.select(schema.leases).where(*mine)).first()
+            if lease is None:
+                raise NotShown(f"query {event.query} was not shown to you: take the next one")
+            if list(event.shown) != lease.shown:
+                raise NotShown(f"the items of query {event.query} were shown to you in another order: reload the page")
+            self._demand_succession(on, event)
+            if self.store.append(on, [event]):
+                on.execute(sa.update(schema.leases).where(*mine).values(state="done"))
+                self._count(on, event)
+        return next(iter(self.store.feedback(ids=[event.id])))
+
+    def said_of(self, batch: str) -> list[Feedback]:
+        """Everything that was said of a batch's queries, in the order of arrival."""
+        a, f = schema.asks.c, schema.feedback
+        with self.store.reading() as on:
+            asked = sa.select(f.c.id).join(schema.asks, a.query == f.c.query).where(a.batch == batch)
+            ids = on.scalars(asked.order_by(f.c.seq)).all()
+        found = {event.id: event for event in self.store.feedback(ids=ids)}
+        return [found[id] for id in ids]
+
+    def last(self, person: str, count: int = 50) -> list[Feedback]:
+        """What somebody said last, the newest first."""
+        f = schema.feedback.c
+        with self.store.reading() as on:
+            newest = sa.select(f.id).where(f.annotator == person).order_by(f.seq.desc()).limit(count)
+            ids = on.scalars(newest).all()
+        found = {event.id: event for event in self.store.feedback(ids=ids)}
+        return [found[id] for id in ids]
+
+    def lent(self, person: str, query: str) -> Lent | None:
+        """A query as it stood on somebody's screen, answered or not."""
+        le = schema.leases.c
+        with self.store.reading() as on:
+            shown = on.scalar(sa.select(le.shown).where(le.person == person, le.query == query))
+        asked = next(iter(self.store.queries(ids=[query])), None)
+        return Lent(asked, tuple(shown)) if shown is not None and asked is not None else None
+
+    def add_gold(self, query: Query, answer: Answer, use: str = "hidden", explanation: str = "") -> None:
+        """Put an item with a known answer into the bank; the query's purpose is `gold`."""
+        from assent.feedback import body, check
+
+        if query.purpose != "gold":
+            raise AssentError(f"a gold item is a query with purpose 'gold', not '{query.purpose}'")
+        check(answer, query)
+        self.store.add_queries([query])
+        with self.store.writing() as on:
+            on.execute(sa.delete(schema.gold).where(schema.gold.c.query == query.id))
+            row = {"query": query.id, "use": use, "answer": body(answer), "explanation": explanation}
+            on.execute(sa.insert(schema.gold), row)
+
+    def gold(self) -> Iterator[tuple[Query, Answer, str]]:
+        """The bank: query, right answer, use."""
+        with self.store.reading() as on:
+            rows = on.execute(sa.select(schema.gold).order_by(schema.gold.c.seq)).all()
+        queries = {query.id: query for query in self.store.queries(ids=[row.query for row in rows])}
+        return ((queries[r.query], parse(queries[r.query].kind, r.answer), r.use) for r in rows)
+
+    def judge(self, event: Feedback) -> Judged | None:
+        """Whether an answer to a gold item is right; None for any other item."""
+        g = schema.gold
+        with self.store.reading() as on:
+            row = on.execute(sa.select(g).where(g.c.query == event.query)).first()
+        if row is None:
+            return None
+        kind = next(iter(self.store.queries(ids=[event.query]))).kind
+        return Judged(agrees(parse(kind, row.answer), event.answer), row.use, row.explanation)
+
+    def screens(self) -> bool:
+        """Whether the bank holds practice or test items."""
+        g = schema.gold.c
+        with self.store.reading() as on:
+            return on.scalar(sa.select(g.seq).where(g.use.in_(("practice", "test"))).limit(1)) is not None
+
+    def screening(self, person: str) -> "Screening":
+        """How somebody did on the test items; over when every practice and test item of the bank is answered."""
+        bank = [(query, right, use) for query, right, use in self.gold() if use in ("practice", "test")]
+        last = {event.query: event.answer for event in self.store.feedback(annotator=person)}
+        told = [(right, last[query.id]) for query, right, use in bank if use == "test" and query.id in last]
+        correct = sum(agrees(right, answer) for right, answer in told)
+        if any(query.id not in last for query, _, _ in bank):
+            return Screening("going on", correct, len(told))
+        return Screening("passed" if correct >= PASS / TEST * len(told) else "failed", correct, len(told))
+
+    def gold_answers(self, person: str) -> list[bool]:
+        """Whether somebody was right, for each hidden gold item, in the order of their first answers."""
+        f, g = schema.feedback.c, schema.gold.c
+        mine = sa.select(f.query, f.kind, f.answer, g.answer.label("right")).join(schema.gold, g.query == f.query)
+        with self.store.reading() as on:
+            rows = on.execute(mine.where(f.annotator == person, g.use == "hidden").order_by(f.seq)).all()
+        last = {row.query: agrees(parse(row.kind, row.right), parse(row.kind, row.answer)) for row in rows}
+        return list(last.values())
+
+    def said(self, person: str) -> int:
+        """How many queries somebody has answered."""
+        f = schema.feedback.c
+        with self.store.reading() as on:
+            return on.scalar(sa.select(sa.func.count(f.query.distinct())).where(f.annotator == person)) or 0
+
+    def _out(self, on: sa.Connection, person: str) -> list[Lent]:
+        le, q = schema.leases, schema.queries
+        mine = sa.select(q, le.c.shown).join(le, le.c.query == q.c.id)
+        rows = on.execute(mine.where(le.c.person == person, le.c.state == "out").order_by(le.c.seq)).all()
+        return [Lent(as_query(row), tuple(row.shown)) for row in rows]
+
+    def _next(self, on: sa.Connection, person: str, seen: int, now: float) -> Query | None:
+        """A gold item at hidden random places, else the open query that is most wanted."""
+        a, q, le = schema.asks.c, schema.queries, schema.leases.c
+        if _lot("gold", person, seen) < (GOLD_AT_FIRST if seen < PROBATION else GOLD_LATER):
+            found = self._from_bank(on, person, "hidden")
+            if found is not None:
+                return found
+        mine = sa.exists().where(le.query == a.query, le.person == person)
+        others = sa.select(sa.func.count()).where(le.query == a.query, le.state == "out", le.until > now)
+        free = a.given + others.scalar_subquery() < a.wanted
+        wanted = sa.select(q).join(schema.asks, a.query == q.c.id).where(a.given < a.wanted, ~mine, free)
+        row = on.execute(wanted.order_by(a.priority.desc(), a.seq).limit(1)).first()
+        return as_query(row) if row else None
+
+    def _screening(self, on: sa.Connection, person: str) -> Query | None:
+        return self._from_bank(on, person, "practice") or self._from_bank(on, person, "test")
+
+    def _from_bank(self, on: sa.Connection, person: str, use: str) -> Query | None:
+        """A gold item that this person has not seen, drawn by a lot of their own."""
+        g, q, le = schema.gold.c, schema.queries, schema.leases.c
+        mine = sa.exists().where(le.query == g.query, le.person == person)
+        rows = on.execute(sa.select(q).join(schema.gold, g.query == q.c.id).where(g.use == use, ~mine)).all()
+        return as_query(min(rows, key=lambda row: _lot(use, person, row.id))) if rows else None
+
+    def _renew(self, on: sa.Connection, person: str, queries: Collection[str]) -> None:
+        le = schema.leases.c
+        mine = (le.person == person, le.query.in_(list(queries)), le.state == "out")
+        on.execute(sa.update(schema.leases).where(*mine).values(until=self.clock() + LEASE))
+
+    def _demand_succession(self, on: sa.Connection, event: Feedback) -> None:
+        """Refuse a new answer that leaves what this person said last of the query standing beside it."""
+        f = schema.feedback.c
+        mine = sa.select(f.id).where(f.annotator == event.annotator, f.query == event.query)
+        told = on.scalars(mine.order_by(f.seq)).all()
+        if event.id in told or event.supersedes == (told[-1] if told else ""):
+            return
+        if told:
+            raise Answered(told[-1])
+        raise AssentError(f"{event.supersedes} is no answer of yours to query {event.query}")
+
+    def _count(self, on: sa.Connection, event: Feedback) -> None:
+        """Keep the ask's count of voices; who finds a pair almost alike calls for a second opinion."""
+        a = schema.asks.c
+        ask = sa.update(schema.asks).where(a.query == event.query)
+        on.execute(ask.values(given=self._voices(on, event.query)))
+        if getattr(event.answer, "strength", 0) == 1 and getattr(event.answer, "preferred", ""):
+            on.execute(ask.where(a.wanted == 1).values(wanted=2))
+
+    def _voices(self, on: sa.Connection, query: str) -> int:
+        f = schema.feedback.c
+        return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query)) or 0
+
+
+def overlap(query: Query) -> int:
+    """How many people a query is for, decided by the query itself: five, three, or mostly one."""
+    lot = _lot("overlap", query.id)
+    return 5 if lot < FIVE else 3 if lot < FIVE + THRICE else 1
+
+
+def order_for(query: Query, person: str) -> tuple[str, ...]:
+    """The order in which a query's items stand on this person's screen: by lot, the same each time."""
+    items = list(query.items)
+    random.Random(f"{query.id} {person}").shuffle(items)
+    return tuple(items)
+
+
+def agrees(right: Answer, given: Answer) -> bool:
+    """Whether an answer to a gold item counts as right.
+
+    Raises:
+        AssentError: a kind of answer that nothing can be compared with.
+    """
+    if not hasattr(right, "agrees"):
+        kinds = "give a comparison, ranking, rating or approval"
+        raise AssentError(f"a gold answer of type {type(right).__name__} cannot be marked: {kinds}")
+    return bool(right.agrees(given))
+
+
+def _lot(*what: Any) -> float:
+    """A number from 0 to 1 that depends on nothing but its arguments."""
+    told = hashlib.sha256(" ".join(map(str, what)).encode()).digest()
+    return int.from_bytes(told[:6], "big") / 2**48
+
+
+def settings(store: Store) -> Mapping[str, Any]:
+    """What the project's people set, the newest value of each name."""
+    s = schema.settings.c
+    newest = sa.select(sa.func.max(s.seq)).group_by(s.name)
+    with store.reading() as on:
+        rows = on.execute(sa.select(s.name, s.value).where(s.seq.in_(newest))).all()
+    return {row.name: row.value for row in rows}
+
+
+def change_setting(store: Store, name: str, value: Any, by: str, at: str) -> None:
+    """Set something; what held before stays readable."""
+    with store.writing() as on:
+        on.execute(sa.insert(schema.settings), {"name": name, "value": value, "by": by, "at": at})

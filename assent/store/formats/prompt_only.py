@@ -1,0 +1,24 @@
+"""Prompts to be answered: https://huggingface.co/docs/trl/dataset_formats"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from assent.records import Prompt
+from assent.store.formats import Format, Row, content, has, prompt_of
+
+
+@dataclass(frozen=True)
+class PromptOnly(Format):
+    """Text or messages, without an answer."""
+
+    holds: ClassVar[tuple[type, ...]] = (Prompt,)
+
+    def fits(self, row: Row) -> int:
+        return has(row, "prompt")
+
+    def decode(self, row: Row, source: str) -> Iterable[Prompt]:
+        return (prompt_of(row),)
+
+    def encode(self, thing: Prompt) -> Iterable[Row]:
+        return ({"prompt": content(thing)},)

@@ -1,0 +1,305 @@
+"""Who may do what: people with roles, and the secrets that let them in, of which only hashes are kept."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, cast, get_args
+
+import sqlalchemy as sa
+
+from assent.errors import AssentError, did_you_mean
+from assent.store import schema
+from assent.store.database import Store
+
+Role = Literal["owner", "admin", "reviewer", "labeller", "viewer"]
+Right = Literal["label", "chat", "look", "review", "manage"]
+
+RIGHTS: dict[str, frozenset[str]] = {
+    "owner": frozenset(get_args(Right)),
+    "admin": frozenset(get_args(Right)),
+    "reviewer": frozenset({"label", "chat", "look", "review"}),
+    "labeller": frozenset({"label", "chat"}),
+    "viewer": frozenset({"look"}),
+}
+"""What each role may do; what is not named is denied."""
+SESSION_DAYS = 30
+INVITE_DAYS = 14
+NAME = 60
+"""Letters that a name may have."""
+PASSWORD = 8
+"""Letters that a password needs."""
+DAY = 86400.0
+
+
+class Denied(AssentError):
+    """Not with this name, password, link or role."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """An account; what it says is stored under `id`, a pseudonym."""
+
+    id: str
+    name: str
+    role: str
+    external: str = ""
+    """Who that is on the platform they came from."""
+    state: str = "active"
+    """`new` until screened, `active`, `paused` (asked nothing more for now), `erased`."""
+    at: str = ""
+
+    def may(self, right: str) -> bool:
+        return right in RIGHTS.get(self.role, frozenset()) and self.state != "erased"
+
+
+class People:
+    """The accounts of a store.
+
+    Args:
+        clock: seconds since 1970, for what expires.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self.store, self._clock = store, clock
+
+    def setup(self) -> str:
+        """A one-time secret that makes its bearer the owner; empty if there is an owner already."""
+        p = schema.people.c
+        with self.store.writing() as on:
+            if on.scalar(sa.select(p.id).where(p.role == "owner", p.state != "erased").limit(1)):
+                return ""
+            on.execute(sa.delete(schema.keys).where(schema.keys.c.kind == "setup"))
+            return self._key(on, "setup", "owner", days=1)
+
+    def invite(self, by: Person, role: str, externals: Sequence[str] = ("",), note: str = "") -> list[str]:
+        """Single-use secrets, one for each external id, that let somebody make an account with this role.
+
+        Raises:
+            AssentError: no such role, or one above the inviter's own.
+        """
+        _check_role(role)
+        if role == "owner" and by.role != "owner":
+            raise Denied("only an owner invites an owner")
+        with self.store.writing() as on:
+            made = [
+                self._key(on, "invite", role, note=json.dumps({"external": who, "note": note}), days=INVITE_DAYS)
+                for who in externals
+            ]
+            self._act(on, by.id, "invite", {"role": role, "count": len(made), "note": note})
+            return made
+
+    def invited(self, secret: str) -> str:
+        """The role that an unused invite or set-up secret stands for.
+
+        Raises:
+            Denied: unknown, used, or too old.
+        """
+        with self.store.reading() as on:
+            return cast(str, self._unused(on, secret).role)
+
+    def join(self, secret: str, name: str, password: str, screened: bool = True) -> Person:
+        """Make an account with an invite or the set-up secret, which is then used up.
+
+        Args:
+            screened: whether a labeller may start at once; if not, they are `new`.
+
+        Raises:
+            Denied: the secret is unknown, used or too old.
+            AssentError: a name that is taken or too long, a password that is too short.
+        """
+        name = " ".join(name.split())
+        if not 1 <= len(name) <= NAME:
+            raise AssentError(f"a name has 1 to {NAME} letters, not {len(name)}")
+        if len(password) < PASSWORD:
+            raise AssentError(f"a password has at least {PASSWORD} letters, not {len(password)}")
+        hashed = _hasher().hash(password)  # slow on purpose, and so before the transaction
+        with self.store.writing() as on:
+            key = self._unused(on, secret)
+            if on.scalar(sa.select(schema.people.c.id).where(sa.func.lower(schema.people.c.name) == name.lower())):
+                raise AssentError(f"the name '{name}' is taken: choose another")
+            external = json.loads(key.note)["external"] if key.kind == "invite" else ""
+            state = "active" if screened or key.role != "labeller" else "new"
+            person = Person("person-" + secrets.token_hex(5), name, key.role, external, state, _now())
+            row = {**vars(person), "secret": hashed}
+            on.execute(sa.insert(schema.people), row)
+            on.execute(sa.update(schema.keys).where(schema.keys.c.seq == key.seq).values(used=_now(), person=person.id))
+            self._act(on, person.id, "join", {"role": person.role})
+            return person
+
+    def sign_in(self, name: str, password: str) -> Person:
+        """The person of this name and password.
+
+        Raises:
+            Denied: there is none; it does not say which of the two was wrong.
+        """
+        from argon2.exceptions import VerificationError
+
+        p = schema.people
+        with self.store.reading() as on:
+            wanted = sa.func.lower(p.c.name) == " ".join(name.split()).lower()
+            row = on.execute(sa.select(p).where(wanted, p.c.state != "erased", p.c.secret != "")).first()
+        try:
+            _hasher().verify(row.secret if row else _nobody(), password)
+        except VerificationError:
+            row = None
+        if row is None:
+            raise Denied("no account with this name and password")
+        return _person(row)
+
+    def open_session(self, person: Person) -> str:
+        """A secret for this person's cookie."""
+        with self.store.writing() as on:
+            self._forget_old(on)
+            return self._key(on, "session", person.role, person.id, days=SESSION_DAYS)
+
+    def issue_token(self, person: Person, note: str, days: float = 365) -> str:
+        """A secret for programs that act as this person."""
+        with self.store.writing() as on:
+            self._act(on, person.id, "token", {"note": note})
+            return self._key(on, "token", person.role, person.id, note, days)
+
+    def who(self, secret: str, kind: Literal["session", "token"] = "session") -> Person | None:
+        """Whose session or token this is; None for a stranger's, and for one that has expired."""
+        k, p = schema.keys, schema.people
+        with self.store.reading() as on:
+            held = (k.c.digest == _digest(secret), k.c.kind == kind, k.c.until > self._clock(), p.c.state != "erased")
+            row = on.execute(sa.select(p).join(k, k.c.person == p.c.id).where(*held)).first() if secret else None
+            return _person(row) if row else None
+
+    def revoke(self, secret: str) -> None:
+        """End one session or token."""
+        with self.store.writing() as on:
+            on.execute(sa.delete(schema.keys).where(schema.keys.c.digest == _digest(secret)))
+
+    def get(self, id: str) -> Person:
+        """The person with this pseudonym, or else with this name.
+
+        Raises:
+            AssentError: there is none.
+        """
+        p = schema.people
+        with self.store.reading() as on:
+            row = on.execute(sa.select(p).where(sa.or_(p.c.id == id, p.c.name == id))).first()
+            if row is None:
+                known = on.scalars(sa.select(p.c.name).where(p.c.state != "erased")).all()
+                raise AssentError(f"nobody here is called '{id}'{did_you_mean(id, known)}")
+            return _person(row)
+
+    def all(self) -> Iterator[Person]:
+        """Everybody, in the order in which they came."""
+        with self.store.reading() as on:
+            rows = on.execute(sa.select(schema.people).order_by(schema.people.c.seq)).all()
+        return map(_person, rows)
+
+    def change(self, by: str, id: str, why: str = "", *, role: str = "", state: str = "") -> None:
+        """Give somebody another role or state, and remember who did it and why.
+
+        Raises:
+            AssentError: the last owner would be gone, or there is no such role or state.
+        """
+        p = schema.people
+        person = self.get(id)
+        if role:
+            _check_role(role)
+        if state and state not in ("new", "active", "paused"):
+            raise AssentError(f"no state '{state}'{did_you_mean(state, ('new', 'active', 'paused'))}")
+        with self.store.writing() as on:
+            owners = on.scalar(sa.select(sa.func.count()).where(p.c.role == "owner", p.c.state == "active"))
+            if person.role == "owner" and owners == 1 and (role not in ("", "owner") or state not in ("", "active")):
+                raise AssentError(f"'{person.name}' is the only owner: make another one first")
+            new = {name: value for name, value in (("role", role), ("state", state)) if value}
+            on.execute(sa.update(p).where(p.c.id == person.id).values(**new))
+            self._act(on, by, "change", {"person": person.id, **new, "why": why})
+
+    def export(self, id: str) -> dict[str, Any]:
+        """Everything that is kept about somebody, as JSON-able values: the account, what they did, what they said."""
+        person = self.get(id)
+        with self.store.reading() as on:
+            a = schema.acts
+            acts = on.execute(sa.select(a.c.at, a.c.what, a.c.about).where(a.c.by == person.id)).all()
+            f = schema.feedback
+            said = on.execute(sa.select(f).where(f.c.annotator == person.id).order_by(f.c.seq)).all()
+        return {
+            "account": vars(person),
+            "acts": [dict(row._mapping) for row in acts],
+            "feedback": [{k: v for k, v in row._mapping.items() if k not in ("seq", "digest")} for row in said],
+        }
+
+    def erase(self, by: str, id: str) -> Person:
+        """Forget who somebody is: name, password, external id, sessions; what they said stays, under the pseudonym."""
+        person = self.get(id)
+        p = schema.people
+        with self.store.writing() as on:
+            owners = on.scalar(sa.select(sa.func.count()).where(p.c.role == "owner", p.c.state == "active"))
+            if person.role == "owner" and owners == 1:
+                raise AssentError(f"'{person.name}' is the only owner: make another one first")
+            gone = {"name": f"erased {person.id}", "secret": "", "external": "", "state": "erased"}
+            on.execute(sa.update(p).where(p.c.id == person.id).values(**gone))
+            on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id))
+            self._act(on, by, "erase", {"person": person.id})
+        return self.get(person.id)
+
+    def _key(self, on: sa.Connection, kind: str, role: str, person: str = "", note: str = "", days: float = 1.0) -> str:
+        secret = secrets.token_urlsafe(32)
+        until = self._clock() + days * DAY
+        row = {"digest": _digest(secret), "kind": kind, "person": person, "role": role, "note": note}
+        on.execute(sa.insert(schema.keys), {**row, "until": until, "used": ""})
+        return secret
+
+    def _unused(self, on: sa.Connection, secret: str) -> sa.Row[Any]:
+        k = schema.keys
+        row = on.execute(sa.select(k).where(k.c.digest == _digest(secret), k.c.kind.in_(("invite", "setup")))).first()
+        if row is None or row.used or row.until < self._clock():
+            found = "is not known" if row is None else "was used already" if row.used else "is too old"
+            raise Denied(f"this link {found}: ask for a new one")
+        return row
+
+    def _forget_old(self, on: sa.Connection) -> None:
+        k = schema.keys.c
+        on.execute(sa.delete(schema.keys).where(k.kind == "session", k.until < self._clock()))
+
+    def _act(self, on: sa.Connection, by: str, what: str, about: dict[str, Any]) -> None:
+        row = {"at": _now(), "by": by, "what": what, "about": json.dumps(about, ensure_ascii=False)}
+        on.execute(sa.insert(schema.acts), row)
+
+    def acts(self) -> Iterable[sa.Row[Any]]:
+        """What was done to accounts, the newest first."""
+        with self.store.reading() as on:
+            return on.execute(sa.select(schema.acts).order_by(schema.acts.c.seq.desc()).limit(500)).all()
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _hasher() -> Any:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()  # argon2id, RFC 9106's second recommendation
+
+
+_NOBODY: list[str] = []
+
+
+def _nobody() -> str:
+    """A hash of no password: an unknown name takes as long as a wrong password."""
+    if not _NOBODY:
+        _NOBODY.append(_hasher().hash(secrets.token_hex()))
+    return _NOBODY[0]
+
+
+def _check_role(role: str) -> None:
+    if role not in RIGHTS:
+        raise AssentError(f"no role '{role}'{did_you_mean(role, RIGHTS)}")
+
+
+def _person(row: sa.Row[Any]) -> Person:
+    return Person(row.id, row.name, row.role, row.external, row.state, row.at)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,200 @@
+"""Talking to a checkpoint of the run: answers stream, and what is thought of them is feedback like any other."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from assent.errors import AssentError
+from assent.preferences.convert import split
+from assent.records import Message, Prompt, Query, Response
+from assent.store.people import Person
+from assent.web.guard import Needs
+from assent.web.labelling import Here
+from assent.web.office import Project
+from assent.web.pages import need, page
+from assent.web.text import render
+
+router = APIRouter(tags=["chat"])
+Talking = Annotated[Person, Depends(Needs("chat"))]
+ASKED = {1: ("approval", "Is this answer good enough?"), 2: ("comparison", "Which answer is the better one?")}
+
+
+class Said(BaseModel):
+    """A turn that was said before."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
+
+
+class Turn(BaseModel):
+    """A conversation that wants an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[Said] = Field(min_length=1, max_length=200)
+    policy: str = ""
+    """A checkpoint of the run; empty: the newest."""
+    n: Literal[1, 2] = 1
+    """One answer to approve of or not, or two to choose between."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 256
+    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.7
+
+
+class Answered(NamedTuple):
+    """What a model was asked, as it understands it, and what it said."""
+
+    prompt: Prompt
+    answers: list[tuple[str, bool]]
+    """Text, and whether it ended by itself."""
+
+
+def _prompt(turn: Turn, chat: bool) -> Prompt:
+    """The conversation; for a model without a chat template, its text, which it goes on with."""
+    if chat:
+        return Prompt(tuple(Message(said.role, said.content) for said in turn.messages), source="chat")
+    return Prompt.plain("\n".join(said.content for said in turn.messages), source="chat")
+
+
+@dataclass
+class Talker:
+    """The models that somebody talks to; one answers at a time, and the last one stays in memory."""
+
+    _lock: Lock = field(default_factory=Lock)
+    _held: tuple[tuple[str, ...], Any] | None = None
+
+    def answer(self, project: Project, name: str, turn: Turn, told: Callable[[int, str], None]) -> "Answered":
+        """Draw the answers, telling each one's text as far as it has come."""
+        import torch
+
+        from assent.generation.local import Sampling, sample
+        from assent.models.load import context
+
+        with self._lock:
+            language = self._load(project, name)
+            codec = language.codec
+            prompt = _prompt(turn, language.tokenizer.chat_template is not None)
+            ids = codec.prompt(prompt)
+            room = context(language.model) - len(ids)
+            if room < 1:
+                raise AssentError(f"the conversation has {len(ids)} tokens, more than the model can read: begin anew")
+            so_far: list[list[int]] = [[] for _ in range(turn.n)]
+
+            def heard(rows: list[int], tokens: list[int]) -> None:
+                for row, token in zip(rows, tokens, strict=True):
+                    so_far[row].append(token)
+                    told(row, codec.decode(tuple(so_far[row])))
+
+            dice = torch.Generator().manual_seed(random.SystemRandom().getrandbits(62))
+            sampling = Sampling(turn.temperature, min(turn.max_new_tokens, room))
+            drawn = sample(language.model, [ids], turn.n, sampling, codec.ends, dice, heard)
+            return Answered(prompt, [(codec.decode(one.ids), one.finished) for one in drawn])
+
+    def _load(self, project: Project, name: str) -> Any:
+        from assent.models.load import load_policy, weights_of
+
+        run = project.run
+        where = run.policy(name)
+        wanted = (where, weights_of(where))
+        if self._held is None or self._held[0] != wanted:
+            self._held = None  # the old one leaves before the new one comes
+            self._held = (wanted, load_policy(where, run.dtype, run.device))
+        return self._held[1]
+
+
+TALKER = Talker()
+
+
+def policies(project: Project) -> list[str]:
+    """What there is to talk to, the newest first."""
+    made = []
+    for path in project.folder.glob("*/config.json"):
+        kinds = json.loads(path.read_text()).get("architectures") or [""]
+        if "CausalLM" in kinds[0]:
+            made.append((path.stat().st_mtime, path.parent.name))
+    return [*(name for _, name in sorted(made, reverse=True)), "start"]
+
+
+@router.get("/r/{run}/chat", response_class=HTMLResponse, include_in_schema=False)
+def chat(request: Request, here: Here, person: Annotated[Person, need("chat")]) -> HTMLResponse:
+    """The page to talk on; only who may look at results is told which model it is."""
+    there = policies(here) if person.may("look") else []
+    return page(request, "chat.html.jinja", run=here.name, page="chat", policies=there)
+
+
+@router.post("/r/{run}/api/chat")
+async def talk(request: Request, here: Here, person: Talking, turn: Turn) -> StreamingResponse:
+    """Answer, as lines of JSON: {row, text} while it grows, then {done}; one that fails is void, nothing is kept."""
+    if turn.messages[-1].role != "user":
+        raise HTTPException(422, "the last word must be the user's")
+    known = policies(here)
+    if turn.policy and not person.may("look"):
+        raise HTTPException(403, f"a {person.role} may not choose the model")
+    if turn.policy and turn.policy not in known:
+        raise HTTPException(422, f"no policy '{turn.policy}' here; known: {', '.join(known)}")
+    return StreamingResponse(_stream(here, person, turn, turn.policy or known[0]), media_type="application/x-ndjson")
+
+
+async def _stream(here: Project, person: Person, turn: Turn, name: str) -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    gone = Event()
+
+    def told(row: int, text: str) -> None:
+        if gone.is_set():
+            raise AssentError("nobody listens any more")
+        loop.call_soon_threadsafe(lines.put_nowait, {"row": row, "text": text})
+
+    def work() -> None:
+        try:
+            made = TALKER.answer(here, name, turn, told)
+            done = _keep(here, person, name, turn, *made)
+        except AssentError as error:
+            done = {"failed": str(error)}
+        except Exception as error:  # noqa: BLE001 (whatever a model does, the page hears of it)
+            done = {"failed": f"the model failed: {type(error).__name__}"}
+        loop.call_soon_threadsafe(lines.put_nowait, done)
+        loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    working = loop.run_in_executor(None, work)
+    try:
+        while (line := await lines.get()) is not None:
+            yield json.dumps(line, ensure_ascii=False) + "\n"
+        await working
+    finally:
+        gone.set()
+
+
+def _keep(
+    here: Project, person: Person, name: str, turn: Turn, prompt: Prompt, made: list[tuple[str, bool]]
+) -> dict[str, Any]:
+    """Store the answers, and lay before this person what may be said of them."""
+    label = f"chat:{name}"
+    responses = [
+        Response(prompt.id, text, label, finished, f"temperature {turn.temperature:g}, {turn.max_new_tokens} tokens")
+        for text, finished in made
+    ]
+    here.store.add_prompts([prompt])
+    here.store.add_responses(responses)
+    apart = list(dict.fromkeys(response.id for response in responses))
+    texts = {response.id: response for response in responses}
+    kind, words = ASKED[len(apart)]
+    held_out = prompt.id in split([prompt], here.run.setup.held_out).held_out
+    query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", words)
+    here.desk.lend(person.id, query, query.items)  # drawn alike, so that the order of drawing is a lot
+    return {
+        "done": True,
+        "query": query.id,
+        "kind": kind,
+        "items": [
+            {"id": id, "text": texts[id].text, "html": render(texts[id].text), "finished": texts[id].finished}
+            for id in apart
+        ],
+    }

@@ -1,0 +1,147 @@
+"""What stands before every page: headers that forbid, origins, sizes, rates; and who is asking, and may they."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request
+
+from assent.store.people import Person
+from assent.web.office import Office
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+COOKIE = "assent_session"
+LARGEST = 2 * 2**20
+"""Bytes of a request."""
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; "
+    "trusted-types assent"
+)
+HEADERS = {
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Guard:
+    """Middleware: every response gets the headers; a request from elsewhere, or too large a one, gets no further."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                there = {name.lower() for name, _ in message["headers"]}
+                added = {**HEADERS, **({} if b"cache-control" in there else {"cache-control": "no-store"})}
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
+            await send(message)
+
+        if why := _refusal(scope["method"], headers):
+            await _refuse(guarded, *why)
+            return
+        taken = 0
+
+        async def measured() -> MutableMapping[str, Any]:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > LARGEST:
+                raise HTTPException(413, f"a request has at most {LARGEST} bytes")
+            return message
+
+        await self.app(scope, measured, guarded)
+
+
+def _refusal(method: str, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > LARGEST:
+        return 413, f"a request has at most {LARGEST} bytes"
+    if method in SAFE or headers.get("authorization", "").startswith("Bearer "):
+        return None  # a token is never sent by a browser on its own
+    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "")
+    if site not in ("", "same-origin", "none"):
+        return 403, "this came from another site"
+    if origin and urlsplit(origin).netloc != headers.get("host", ""):
+        return 403, "this came from another site"
+    return None
+
+
+async def _refuse(send: Send, status: int, why: str) -> None:
+    start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
+    await send(start)
+    await send({"type": "http.response.body", "body": why.encode()})
+
+
+class Rate:
+    """So many in a window of time, for each key; forgets the oldest keys first."""
+
+    def __init__(self, count: int, seconds: float, keys: int = 10_000) -> None:
+        self.count, self.seconds, self.keys = count, seconds, keys
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def demand(self, key: str) -> None:
+        """Raise 429 if there were too many."""
+        now = time.monotonic()
+        begun, count = self._seen.get(key, (now, 0))
+        if now - begun > self.seconds:
+            begun, count = now, 0
+        self._seen[key] = (begun, count + 1)
+        self._seen.move_to_end(key)
+        if len(self._seen) > self.keys:
+            self._seen.popitem(last=False)
+        if count >= self.count:
+            wait = int(self.seconds - (now - begun)) + 1
+            raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
+
+
+class SignIn(Exception):
+    """A page for which one has to be somebody."""
+
+
+def office_of(request: Request) -> Office:
+    """The office that the application serves."""
+    found: Office = request.app.state.office
+    return found
+
+
+def asking(request: Request) -> Person | None:
+    """Who sends this request, by cookie or by token."""
+    people = office_of(request).people
+    given = request.headers.get("authorization", "")
+    if given.startswith("Bearer "):
+        return people.who(given.removeprefix("Bearer ").strip(), "token")
+    return people.who(request.cookies.get(COOKIE, ""))
+
+
+class Needs:
+    """A dependency: the person who asks, if they may; else 401 or 403 (on a page: the sign-in page)."""
+
+    def __init__(self, right: str, page: bool = False) -> None:
+        self.right, self.page = right, page
+
+    def __call__(self, request: Request) -> Person:
+        person = asking(request)
+        if person is None:
+            if self.page:
+                raise SignIn
+            raise HTTPException(401, "sign in first")
+        if not person.may(self.right):
+            raise HTTPException(403, f"a {person.role} may not do this")
+        return person

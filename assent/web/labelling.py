@@ -1,0 +1,325 @@
+"""What the label page asks of the server: the next items, and to keep an answer."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from assent.feedback import body, parse
+from assent.functional.sequential import SequentialTest
+from assent.records import Feedback, Prompt, Response
+from assent.records import Query as Ask
+from assent.registry import name_of, resolve
+from assent.store.desk import Answered, Lent
+from assent.store.people import Person
+from assent.web.guard import Needs, office_of
+from assent.web.office import Project
+from assent.web.text import render, scrub
+
+router = APIRouter(prefix="/r/{run}/api", tags=["label"])
+Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]
+Labeller = Annotated[Person, Depends(Needs("label"))]
+MOST = 10
+"""Items that one request may take."""
+TOLD_APART = ("comparison", "ranking", "rating", "approval")
+"""Kinds in which an answer is judged, so that nothing in it may tell who wrote it; others quote or mend the words."""
+
+
+CORRECT = "Make this answer as good as it should be."
+
+
+class Turn(BaseModel):
+    """A message of a conversation."""
+
+    role: str
+    html: str
+
+
+class Shown(BaseModel):
+    """An item on the page; who made it is not said."""
+
+    id: str
+    html: str
+    text: str
+
+
+class Entry(BaseModel):
+    """A field of the form for a kind of feedback that has no control of its own."""
+
+    name: str
+    type: Literal["text", "number", "flag", "choice"]
+    choices: list[str] = []
+    required: bool
+    help: str
+
+
+class Item(BaseModel):
+    """A query as a labeller sees it."""
+
+    query: str
+    kind: str
+    instruction: str
+    prompt: list[Turn]
+    items: list[Shown]
+    axes: list[str]
+    form: list[Entry]
+
+
+class Next(BaseModel):
+    """What to answer next."""
+
+    items: list[Item]
+    waiting: int
+    """Queries of the run that want more answers."""
+    answered: int
+    """Answers of this person so far."""
+    screening: bool
+    """Whether these are practice or test items."""
+    quick: bool = False
+    """Whether one key may submit: for those who are right on nine gold items of ten."""
+    code: str = ""
+    """For the platform that somebody came from, when they have done what was asked."""
+
+
+class Given(BaseModel):
+    """An answer; `id` is made by the page at the first touch, and the same post again changes nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Id
+    query: Id
+    answer: dict[str, Any]
+    shown: list[Id] = Field(max_length=100)
+    seconds: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+    note: str = Field(default="", max_length=10_000)
+    flags: list[Annotated[str, StringConstraints(min_length=1, max_length=40)]] = Field(default=[], max_length=20)
+    supersedes: Id | Literal[""] = ""
+
+
+class Kept(BaseModel):
+    """What is stored."""
+
+    id: str
+    query: str
+    at: str
+    right: bool | None = None
+    """On practice items only."""
+    explanation: str = ""
+
+
+class Mine(BaseModel):
+    """One of one's own answers."""
+
+    id: str
+    query: str
+    kind: str
+    answer: dict[str, Any]
+    shown: list[str]
+    note: str
+    flags: list[str]
+    at: str
+
+
+class Held(BaseModel):
+    """Queries that are on the page."""
+
+    queries: list[Id] = Field(max_length=100)
+
+
+def project_of(request: Request, run: str) -> Project:
+    """The run that the address names."""
+    return office_of(request).project(run)
+
+
+Here = Annotated[Project, Depends(project_of)]
+
+
+@router.get("/next")
+def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=MOST)] = 3, hold: str = "") -> Next:
+    """Lend this person the next items; `hold` names those that are on the page already, with commas."""
+    if person.state == "paused":
+        raise HTTPException(403, "you are paused: somebody who runs this project will talk to you")
+    screened = person.state != "new" or not here.desk.screens()
+    lent = here.desk.take(person.id, count, [id for id in hold.split(",") if id], screened)
+    progress = here.desk.progress()
+    answered = here.desk.said(person.id)
+    done = person.external and 0 < int(here.settings["completion"]) <= answered
+    return Next(
+        items=items(here, lent),
+        waiting=progress.asked - progress.answered,
+        answered=answered,
+        screening=not screened,
+        quick=_is_sure(here.desk.gold_answers(person.id)),
+        code=here.completion_code(person.id) if done else "",
+    )
+
+
+def _is_sure(gold: list[bool]) -> bool:
+    return len(gold) >= 10 and sum(gold) >= 0.9 * len(gold)
+
+
+@router.get("/item/{query}")
+def again(here: Here, person: Labeller, query: Id) -> Item:
+    """An item as it stood on this person's page, to change what was said of it."""
+    lent = here.desk.lent(person.id, query)
+    if lent is None:
+        raise HTTPException(404, "this was never on your page")
+    return items(here, [lent])[0]
+
+
+@router.post("/feedback")
+def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
+    """Keep an answer: 200 means that it outlives a crash."""
+    lent = here.desk.lent(person.id, given.query)
+    if lent is None:
+        raise HTTPException(404, "this was never on your page")
+    event = Feedback(
+        query=given.query,
+        annotator=person.id,
+        answer=parse(lent.query.kind, given.answer),
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        seconds=given.seconds,
+        shown=tuple(given.shown),
+        note=given.note,
+        supersedes=given.supersedes,
+        id=given.id,
+        flags=tuple(given.flags),
+    )
+    try:
+        kept = here.desk.answer(event)
+    except Answered as error:
+        raise HTTPException(409, {"message": str(error), "before": error.before}) from None
+    judged = here.desk.judge(kept)
+    if judged and judged.use == "hidden" and person.role == "labeller":
+        _watch(request, here, person)
+    judged = judged if person.state == "new" else None
+    told = Kept(id=kept.id, query=kept.query, at=kept.at)
+    if judged and judged.use == "practice":
+        told = told.model_copy(update={"right": judged.right, "explanation": judged.explanation})
+    if judged:
+        _screen(request, here, person)
+    return told
+
+
+def _watch(request: Request, here: Project, person: Person) -> None:
+    """Pause somebody whose answers to hidden gold items cannot be those of a good annotator; nothing is deleted."""
+    standing = SequentialTest()(here.desk.gold_answers(person.id))
+    if standing.state == "failed":
+        why = f"{standing.right} of {standing.asked} gold items right"
+        office_of(request).people.change("gold", person.id, why, state="paused")
+
+
+def _screen(request: Request, here: Project, person: Person) -> None:
+    """Let somebody in who has passed the test; who has not is paused, and may be let in by hand."""
+    outcome = here.desk.screening(person.id)
+    if outcome.state != "going on":
+        state = "active" if outcome.state == "passed" else "paused"
+        why = f"{outcome.right} of {outcome.tested} test items right"
+        office_of(request).people.change("screening", person.id, why, state=state)
+
+
+class Better(BaseModel):
+    """An item of a query that somebody wants to mend."""
+
+    query: Id
+    item: Id
+
+
+@router.post("/correct")
+def correct(here: Here, person: Labeller, better: Better) -> Item:
+    """Ask this person, and nobody else, to correct an item that is on their page."""
+    lent = here.desk.lent(person.id, better.query)
+    if lent is None or better.item not in lent.shown:
+        raise HTTPException(404, "this is not on your page")
+    asked = Ask("correction", lent.query.prompt, (better.item,), lent.query.purpose, CORRECT)
+    return items(here, [here.desk.lend(person.id, asked)])[0]
+
+
+@router.post("/heartbeat", status_code=204)
+def beat(here: Here, person: Labeller, held: Held) -> None:
+    """Say that these items are still being looked at."""
+    here.desk.renew(person.id, held.queries)
+
+
+@router.post("/skip", status_code=204)
+def skip(here: Here, person: Labeller, held: Held) -> None:
+    """Leave items to others."""
+    for query in held.queries:
+        here.desk.skip(person.id, query)
+
+
+@router.get("/mine")
+def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)] = 50) -> list[Mine]:
+    """One's own last answers, the newest first: for comparing notes after a time offline, and for undoing."""
+    return [
+        Mine(
+            id=event.id, query=event.query, kind=name_of(event.answer), answer=body(event.answer),
+            shown=list(event.shown), note=event.note, flags=list(event.flags), at=event.at,
+        )
+        for event in here.desk.last(person.id, count)
+    ]  # fmt: skip
+
+
+def items(here: Project, lent: list[Lent]) -> list[Item]:
+    """Queries as labellers see them, each in its own order."""
+    prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[one.query.prompt for one in lent])}
+    wanted = [item for one in lent for item in one.query.items]
+    responses = {response.id: response for response in here.store.responses(ids=wanted)}
+    axes = list(here.settings["axes"])
+    return [_item(one, prompts[one.query.prompt], responses, axes, here.names) for one in lent]
+
+
+def _item(
+    lent: Lent, prompt: Prompt, responses: Mapping[str, Response], axes: list[str], names: tuple[str, ...]
+) -> Item:
+    kind = lent.query.kind
+
+    def text(item: str) -> str:
+        told = responses[item].text
+        return scrub(told, names) if kind in TOLD_APART else told
+
+    return Item(
+        query=lent.query.id,
+        kind=kind,
+        instruction=lent.query.instruction,
+        prompt=[Turn(role=message.role, html=render(message.content)) for message in prompt.messages],
+        items=[Shown(id=item, html=render(text(item)), text=text(item)) for item in lent.shown],
+        axes=axes if kind == "rating" else [],
+        form=form(kind),
+    )
+
+
+HIDDEN = ("weight", "margin", "certainty")
+"""Fields that are for files, not for people."""
+
+
+def form(kind: str) -> list[Entry]:
+    """The fields of a kind of feedback, so that a page can ask for them without knowing the kind."""
+    from assent.config import documented
+
+    made = resolve("feedback", kind)
+    hints, words = get_type_hints(made), documented(made)
+    return [
+        Entry(
+            name=field.name,
+            type=_type(hints[field.name]),
+            choices=[str(choice) for choice in get_args(hints[field.name])] if _is_choice(hints[field.name]) else [],
+            required=type(field.default).__name__ == "_MISSING_TYPE",
+            help=words.get(field.name, ""),
+        )
+        for field in fields(made)
+        if field.name not in HIDDEN
+    ]
+
+
+def _is_choice(hint: Any) -> bool:
+    return get_origin(hint) is Literal
+
+
+def _type(hint: Any) -> Literal["text", "number", "flag", "choice"]:
+    if _is_choice(hint):
+        return "choice"
+    return "flag" if hint is bool else "number" if hint in (int, float) else "text"

@@ -1,0 +1,274 @@
+"""What those who run a project do: let people in, set guidelines, keep the gold bank, decide where people differ."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from assent.errors import AssentError
+from assent.feedback import body, parse
+from assent.records import Feedback
+from assent.records import Query as Question
+from assent.store.desk import Ask, change_setting
+from assent.store.people import RIGHTS, Person
+from assent.web.guard import Needs, office_of
+from assent.web.labelling import Here, Id
+from assent.web.office import Project
+from assent.web.pages import need, page
+from assent.web.progress import measured
+from assent.web.text import render
+
+router = APIRouter(tags=["manage"])
+Managing = Annotated[Person, need("manage")]
+Reviewing = Annotated[Person, need("review")]
+Manager = Annotated[Person, Depends(Needs("manage"))]
+Reviewer = Annotated[Person, Depends(Needs("review"))]
+Short = Annotated[str, Form(max_length=500)]
+Long = Annotated[str, Form(max_length=200_000)]
+
+
+@router.get("/r/{run}/admin", response_class=HTMLResponse, include_in_schema=False)
+def admin(request: Request, here: Here, person: Managing) -> HTMLResponse:
+    """People, links, settings and the gold bank."""
+    return _admin(request, here)
+
+
+def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
+    people = list(office_of(request).people.all())
+    known = {one.annotator: one for one in measured(here).annotators}
+    gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
+    values = {"links": [], "token": "", **told}
+    return page(
+        request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known, roles=list(RIGHTS),
+        settings=here.settings, gold=gold, nan=math.isnan, acts=list(office_of(request).people.acts())[:30], **values,
+    )  # fmt: skip
+
+
+@router.post("/r/{run}/invite", response_class=HTMLResponse, include_in_schema=False)
+def invite(
+    request: Request, here: Here, person: Managing, role: Short, externals: Long = "", note: Short = ""
+) -> HTMLResponse:
+    """Links that each let one person in; one for each external id, if some are given."""
+    who = [line.strip() for line in externals.splitlines() if line.strip()] or [""]
+    made = office_of(request).people.invite(person, role, who, note)
+    base = str(request.base_url).rstrip("/")
+    return _admin(request, here, links=[(name, f"{base}/join/{key}") for name, key in zip(who, made, strict=True)])
+
+
+@router.post("/r/{run}/token", response_class=HTMLResponse, include_in_schema=False)
+def token(request: Request, here: Here, person: Managing, note: Short = "") -> HTMLResponse:
+    """A token for programs that act as this person; shown once."""
+    return _admin(request, here, token=office_of(request).people.issue_token(person, note))
+
+
+@router.post("/r/{run}/people", include_in_schema=False)
+def change_person(
+    request: Request, here: Here, person: Managing, id: Short, role: Short = "", state: Short = "", why: Short = ""
+) -> Response:
+    """Another role or state for somebody."""
+    people = office_of(request).people
+    if role == "owner" and person.role != "owner":
+        raise HTTPException(403, "only an owner makes an owner")
+    people.change(person.id, id, why, role=role, state=state)
+    return RedirectResponse(f"/r/{here.name}/admin", 303)
+
+
+@router.post("/r/{run}/settings", include_in_schema=False)
+def set_settings(
+    here: Here, person: Managing, guidelines: Long = "", flags: Short = "", axes: Short = "",
+    completion: Annotated[int, Form(ge=0, le=10**6)] = 0,
+) -> Response:  # fmt: skip
+    """Guidelines, flags, axes; what they were stays on record."""
+    new: dict[str, Any] = {
+        "guidelines": guidelines.replace("\r\n", "\n"),
+        "flags": [word.strip() for word in flags.split(",") if word.strip()],
+        "axes": [word.strip() for word in axes.split(",") if word.strip()] or ["quality"],
+        "completion": completion,
+    }
+    old = here.settings
+    for name, value in new.items():
+        if value != old.get(name):
+            change_setting(here.store, name, value, person.id, _now())
+    return RedirectResponse(f"/r/{here.name}/admin", 303)
+
+
+@router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)
+def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
+    """Queries about which people differ, to decide, and to make gold of."""
+    queries = {query.id: query for query in here.store.queries() if query.purpose != "gold"}
+    events = [event for event in here.store.feedback() if event.query in queries]
+    superseded = {event.supersedes for event in events}
+    said: dict[str, list[Feedback]] = {}
+    for event in events:
+        if event.id not in superseded and not event.annotator.startswith(("judge:", "simulated:")):
+            said.setdefault(event.query, []).append(event)
+    differ = [(queries[name], some) for name, some in said.items() if len({_gist(event) for event in some}) > 1]
+    differ = differ[-50:]
+    about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in differ])}
+    items = {item for query, _ in differ for item in query.items}
+    texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
+    rows = [
+        (query, render(about[query.prompt].text), [(event, _words(query, event)) for event in some])
+        for query, some in differ
+    ]
+    return page(request, "review.html.jinja", run=here.name, page="admin", rows=rows, texts=texts)
+
+
+@router.post("/r/{run}/gold", include_in_schema=False)
+def make_gold(
+    here: Here, person: Reviewing, query: Short, right: Short, use: Literal["hidden", "practice", "test"] = "hidden",
+    explanation: Long = "",
+) -> Response:  # fmt: skip
+    """Make a gold item of a query; `right` is the id of the answer that is right, or that of an item, or `tie`."""
+    asked = next(iter(here.store.queries(ids=[query])), None)
+    if asked is None:
+        raise HTTPException(404, f"no query {query}")
+    told = next(iter(here.store.feedback(ids=[right])), None)
+    if told is not None and told.query == query:
+        answer = told.answer
+    elif asked.kind == "comparison":
+        answer = parse("comparison", {"verdict": "tie"} if right == "tie" else {"preferred": right})
+    else:
+        raise HTTPException(422, f"no answer {right} to query {query}")
+    words = asked.instruction
+    here.desk.add_gold(Question(asked.kind, asked.prompt, asked.items, "gold", words), answer, use, explanation)
+    return RedirectResponse(f"/r/{here.name}/review", 303)
+
+
+@router.get("/r/{run}/completions.csv", include_in_schema=False)
+def completions(request: Request, here: Here, person: Managing) -> Response:
+    """Who from a crowd platform answered how much, and the code that they were given for it."""
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(["external", "person", "answers", "complete", "code"])
+    wanted = int(here.settings.get("completion", 0))
+    for one in office_of(request).people.all():
+        if one.external:
+            said = here.desk.said(one.id)
+            rows.writerow(
+                [_cell(one.external), one.id, said, bool(wanted and said >= wanted), here.completion_code(one.id)]
+            )
+    return Response(out.getvalue(), media_type="text/csv")
+
+
+# For programs
+
+
+class Posted(BaseModel):
+    """Queries to lay before people."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queries: list["PostedQuery"] = Field(max_length=1000)
+    batch: str = Field(default="api", max_length=80)
+
+
+class PostedQuery(BaseModel):
+    """A question about responses that the store holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Id
+    prompt: Id
+    items: list[Id] = Field(max_length=100)
+    instruction: str = Field(default="", max_length=2000)
+    wanted: int = Field(default=1, ge=1, le=100)
+
+
+class Done(BaseModel):
+    """How many were new."""
+
+    new: int
+
+
+class Invited(BaseModel):
+    """Who is to be let in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["admin", "reviewer", "labeller", "viewer"] = "labeller"
+    externals: list[str] = Field(default=[""], max_length=10_000)
+    note: str = Field(default="", max_length=500)
+
+
+@router.post("/r/{run}/api/ask")
+def post_queries(here: Here, person: Reviewer, posted: Posted) -> Done:
+    """Lay queries before people; each once, however often it is posted."""
+    from assent.registry import resolve
+
+    asks = []
+    known = {prompt.id for prompt in here.store.prompts(ids=[query.prompt for query in posted.queries])}
+    items = {item for query in posted.queries for item in query.items}
+    of = {response.id: response.prompt for response in here.store.responses(ids=items)}
+    for query in posted.queries:
+        takes = resolve("feedback", query.kind).takes
+        if query.prompt not in known:
+            raise AssentError(f"no prompt {query.prompt} in this run")
+        for item in query.items:
+            if of.get(item) != query.prompt:
+                raise AssentError(f"no answer {item} to prompt {query.prompt} in this run")
+        if len(query.items) not in takes or len(set(query.items)) < len(query.items):
+            raise AssentError(f"a {query.kind} is not about {len(query.items)} items")
+        made = Question(query.kind, query.prompt, tuple(query.items), "train", query.instruction)
+        asks.append(Ask(made, query.wanted, "api"))
+    return Done(new=here.desk.post(asks, posted.batch))
+
+
+@router.get("/r/{run}/api/events")
+def events(
+    here: Here, person: Reviewer, after: str = "", count: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> StreamingResponse:
+    """What was said, in the order of arrival, as JSON lines, by pseudonyms; `after` is the id of an event."""
+
+    def lines() -> Iterator[str]:
+        going, sent = not after, 0
+        for event in here.store.feedback():
+            if going and sent < count:
+                told = {**vars(event), "answer": body(event.answer), "kind": type(event.answer).__name__.lower()}
+                yield json.dumps(told, ensure_ascii=False) + "\n"
+                sent += 1
+            going = going or event.id == after
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@router.post("/api/invites")
+def post_invites(request: Request, person: Manager, invited: Invited) -> list[dict[str, str]]:
+    """Links that each let one person in, in the order of their external ids."""
+    keys = office_of(request).people.invite(person, invited.role, invited.externals, invited.note)
+    base = str(request.base_url).rstrip("/")
+    return [{"external": who, "link": f"{base}/join/{key}"} for who, key in zip(invited.externals, keys, strict=True)]
+
+
+def _gist(event: Feedback) -> str:
+    told = body(event.answer)
+    return json.dumps({name: told[name] for name in ("verdict", "preferred", "tiers", "approved") if name in told})
+
+
+def _words(query: Question, event: Feedback) -> str:
+    """An answer in words: which item, by its place in the query."""
+    told = body(event.answer)
+    place = {item: f"answer {i + 1}" for i, item in enumerate(query.items)}
+    if told.get("preferred"):
+        return f"{place[told['preferred']]}, strength {told['strength']}"
+    if "tiers" in told:
+        return " > ".join(" = ".join(place[item] for item in tier) for tier in told["tiers"])
+    if "approved" in told:
+        return "approved" if told["approved"] else "disapproved"
+    return str(told.get("verdict") or told.get("text") or told)
+
+
+def _cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return "'" + text if text[:1] in tuple("=+-@\t\r") else text
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

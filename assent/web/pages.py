@@ -1,0 +1,161 @@
+"""The pages: signing in, joining, the list of runs, and the frames that the scripts fill."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from assent.errors import AssentError
+from assent.store.people import Person
+from assent.web.guard import COOKIE, Needs, Rate, SignIn, asking, office_of
+from assent.web.labelling import Here
+from assent.web.text import render as markdown
+
+router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass
+class Limits:
+    """How often somebody may try."""
+
+    sign_in: Rate = field(default_factory=lambda: Rate(10, 60))
+    join: Rate = field(default_factory=lambda: Rate(20, 60))
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def render(request: Request, template: str, values: dict[str, Any]) -> str:
+    """A template with what every page shows."""
+    person = asking(request)
+    shared = {"person": person, "run": None, "page": ""}
+    text: str = _environment().get_template(template).render(**{**shared, **values})
+    return text
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A response with a template."""
+    return HTMLResponse(render(request, template, values), status)
+
+
+def need(right: str) -> Any:
+    """A dependency of a page: who is not signed in is sent there."""
+    return Depends(Needs(right, page=True))
+
+
+@router.get("/")
+def home(request: Request) -> Response:
+    """Where everybody starts: their runs."""
+    person = asking(request)
+    if person is None:
+        raise SignIn
+    office = office_of(request)
+    runs = [(name, office.project(name).desk.progress()) for name in office.runs()]
+    if len(runs) == 1 and person.role == "labeller":
+        return RedirectResponse(f"/r/{runs[0][0]}/label", 303)
+    return page(request, "home.html.jinja", runs=runs)
+
+
+@router.get("/login")
+def login_page(request: Request, next: str = "/") -> Response:
+    """The sign-in form."""
+    return page(request, "login.html.jinja", next=_own(next), words="", name="")
+
+
+@router.post("/login")
+def login(
+    request: Request,
+    name: Annotated[str, Form(max_length=200)],
+    password: Annotated[str, Form(max_length=1000)],
+    next: Annotated[str, Form(max_length=2000)] = "/",
+) -> Response:
+    """Sign in."""
+    client = request.client.host if request.client else ""
+    request.app.state.limits.sign_in.demand(f"{client} {name.lower()}")
+    people = office_of(request).people
+    try:
+        person = people.sign_in(name, password)
+    except AssentError as error:
+        return page(request, "login.html.jinja", 403, next=_own(next), words=str(error), name=name)
+    return _with_cookie(request, RedirectResponse(_own(next), 303), person)
+
+
+@router.post("/logout")
+def logout(request: Request) -> Response:
+    """End this session."""
+    office_of(request).people.revoke(request.cookies.get(COOKIE, ""))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+@router.get("/join/{secret}")
+def join_page(request: Request, secret: str) -> Response:
+    """The form behind an invite link, or behind the link of the first start."""
+    request.app.state.limits.join.demand(request.client.host if request.client else "")
+    role = office_of(request).people.invited(secret)
+    return page(request, "join.html.jinja", secret=secret, role=role, words="", name="")
+
+
+@router.post("/join/{secret}")
+def join(
+    request: Request,
+    secret: str,
+    name: Annotated[str, Form(max_length=200)],
+    password: Annotated[str, Form(max_length=1000)],
+) -> Response:
+    """Make an account, and sign in."""
+    request.app.state.limits.join.demand(request.client.host if request.client else "")
+    people = office_of(request).people
+    role = people.invited(secret)
+    try:
+        person = people.join(secret, name, password, screened=False)
+    except AssentError as error:
+        return page(request, "join.html.jinja", 422, secret=secret, role=role, words=str(error), name=name)
+    return _with_cookie(request, RedirectResponse("/", 303), person)
+
+
+@router.get("/api/me", response_class=JSONResponse)
+def me(person: Annotated[Person, Depends(Needs("label"))]) -> dict[str, str]:
+    """Whose session this is."""
+    return {"id": person.id, "name": person.name, "role": person.role}
+
+
+@router.get("/r/{run}/label")
+def label(request: Request, here: Here, person: Annotated[Person, need("label")]) -> Response:
+    """The label page; a script fills it."""
+    settings = here.settings
+    return page(
+        request, "label.html.jinja", run=here.name, page="label", flags=settings["flags"],
+        guidelines=markdown(str(settings["guidelines"])),
+    )  # fmt: skip
+
+
+@router.get("/r/{run}/guidelines")
+def guidelines(request: Request, here: Here, person: Annotated[Person, need("label")]) -> Response:
+    """What labellers are asked to hold to."""
+    text = markdown(str(here.settings["guidelines"]))
+    return page(request, "guidelines.html.jinja", run=here.name, page="guidelines", guidelines=text)
+
+
+def _own(path: str) -> str:
+    """A path of this server; never another host."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
+
+
+def _with_cookie(request: Request, response: Response, person: Person) -> Response:
+    secret = office_of(request).people.open_session(person)
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, secret, max_age=30 * 86400, httponly=True, samesite="lax", secure=secure)
+    return response

@@ -1,0 +1,261 @@
+"""How it goes, for those who run the project: curves, annotators, arena, prompts across checkpoints, disputes."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from threading import Lock, Thread
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from assent.errors import AssentError
+from assent.preferences.arena import table
+from assent.preferences.quality import Quality, quality
+from assent.records import Prompt
+from assent.store.people import Person
+from assent.web.guard import Needs, office_of
+from assent.web.labelling import Here
+from assent.web.office import Project
+from assent.web.pages import need, page
+from assent.web.text import render
+
+router = APIRouter(tags=["progress"])
+Looking = Annotated[Person, need("look")]
+Reviewing = Annotated[Person, need("review")]
+POINTS = 400
+"""Points of a curve that a page gets at most."""
+SHOWN = 50
+"""Rows of a long table on one page."""
+MORE = 2
+"""People who are asked about a pair that the reward model sees otherwise."""
+
+
+@router.get("/r/{run}/progress", response_class=HTMLResponse, include_in_schema=False)
+def progress(request: Request, here: Here, person: Looking) -> HTMLResponse:
+    """Curves, arena and annotators on one page."""
+    people = {one.id: one for one in office_of(request).people.all()}
+    found = measured(here)
+    return page(
+        request, "progress.html.jinja", run=here.name, page="progress", asked=here.desk.progress(),
+        arena=arena(here), quality=found, counts=here.store.counts(), names={k: p.name for k, p in people.items()},
+        nan=math.isnan, may_name=person.may("manage"),
+    )  # fmt: skip
+
+
+@router.get("/r/{run}/api/metrics")
+def metrics(here: Here, person: Annotated[Person, Depends(Needs("look"))]) -> dict[str, dict[str, list[list[float]]]]:
+    """Every curve of the run: stage, then metric, then [step, value] pairs, thinned to a few hundred."""
+    path = here.folder / "metrics.jsonl"
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line may be in the middle of being written
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "seconds") and math.isfinite(value):
+                curves.setdefault(row["stage"], {}).setdefault(name, []).append([row["step"], value])
+    return {
+        stage: {name: some[:: max(1, -(-len(some) // POINTS))] for name, some in named.items()}
+        for stage, named in curves.items()
+    }
+
+
+def arena(here: Project) -> Any:
+    """Policies by what was said of their answers on held-out prompts, by anybody; their rating is relative."""
+    queries = {query.id: query for query in here.store.queries("evaluate")}
+    wanted = {item for query in queries.values() for item in query.items}
+    authors: dict[str, frozenset[str]] = {}
+    for response in here.store.responses(ids=wanted):
+        authors[response.id] = authors.get(response.id, frozenset()) | {policy_of(response.policy)}
+    return table(here.store.feedback(), queries, authors)
+
+
+def policy_of(label: str) -> str:
+    """The checkpoint in the name under which answers are kept: `evaluate:ppo#1a2b3c` is of `ppo`."""
+    return label.partition(":")[2].partition("#")[0] or label
+
+
+def measured(here: Project) -> Quality:
+    """How the annotators of a run do, simulated ones too; rules that judge are left out."""
+    queries = {query.id: query for query in here.store.queries()}
+    gold = {query.id: answer for query, answer, _ in here.desk.gold()}
+    said = [event for event in here.store.feedback() if not event.annotator.startswith("judge:")]
+    return quality(said, queries, gold, resamples=200)
+
+
+@router.get("/r/{run}/prompts", response_class=HTMLResponse, include_in_schema=False)
+def prompts(
+    request: Request, here: Here, person: Looking, words: str = "", after: Annotated[int, Query(ge=0)] = 0
+) -> HTMLResponse:
+    """Prompts to look at, by the words in them."""
+    found = [p for p in here.store.prompts() if words.lower() in " ".join(m.content for m in p.messages).lower()]
+    shown = found[after : after + SHOWN]
+    return page(
+        request, "prompts.html.jinja", run=here.name, page="progress", prompts=shown, words=words, after=after,
+        more=len(found) > after + SHOWN, total=len(found), step=SHOWN,
+    )  # fmt: skip
+
+
+@router.get("/r/{run}/prompts/{prompt}", response_class=HTMLResponse, include_in_schema=False)
+def one_prompt(request: Request, here: Here, person: Looking, prompt: str) -> HTMLResponse:
+    """One prompt, and what each checkpoint answers."""
+    asked = next(iter(here.store.prompts(ids=[prompt])), None)
+    if asked is None:
+        raise HTTPException(404, f"no prompt {prompt} in this run")
+    by: dict[str, list[dict[str, Any]]] = {}
+    scores = SCORES.of(here).scores
+    for response in here.store.responses(prompt=prompt):
+        told = {"html": render(response.text), "finished": response.finished, "score": scores.get(response.id)}
+        by.setdefault(policy_of(response.policy), []).append(told)
+    turns = [(message.role, render(message.content)) for message in asked.messages]
+    return page(request, "prompt.html.jinja", run=here.name, page="progress", turns=turns, by=by)
+
+
+@dataclass
+class Scored:
+    """What the reward model says of the answers that people compared."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    total: int = 0
+    running: bool = False
+    failed: str = ""
+    model: str = ""
+
+
+@dataclass
+class Scores:
+    """Reward models at work in the background, one run at a time; what they find is kept beside the checkpoint."""
+
+    _of: dict[str, Scored] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def of(self, here: Project) -> Scored:
+        """What is known so far."""
+        from assent.models.load import weights_of
+
+        name = newest_reward(here)
+        if not name:
+            return Scored()
+        key = f"{here.folder} {name} {weights_of(str(here.folder / name))}"
+        with self._lock:
+            if key not in self._of:
+                self._of[key] = Scored(model=name)
+            return self._of[key]
+
+    def start(self, here: Project) -> None:
+        """Score every answer that somebody compared and that has no score yet."""
+        known = self.of(here)
+        if not known.model or known.running:
+            return
+        known.running, known.failed = True, ""
+        Thread(target=self._work, args=(here, known), daemon=True).start()
+
+    def _work(self, here: Project, known: Scored) -> None:
+        from assent.functional.ensemble import combine
+        from assent.rewards.model import Model
+
+        try:
+            run = here.run
+            model = Model.load(run.policy(known.model), run.dtype, run.device)
+            said = {event.query for event in here.store.feedback()}
+            items = {item for query in here.store.queries(ids=said) for item in query.items} - known.scores.keys()
+            responses = list({r.id: r for r in here.store.responses(ids=items)}.values())
+            known.total = len(known.scores) + len(responses)
+            about = {p.id: p for p in here.store.prompts(ids={r.prompt for r in responses})}
+            for i in range(0, len(responses), 16):
+                some = responses[i : i + 16]
+                values = combine(model.score([about[r.prompt] for r in some], some)).tolist()
+                known.scores |= {r.id: value for r, value in zip(some, values, strict=True)}
+        except AssentError as error:
+            known.failed = str(error)
+        except Exception as error:  # noqa: BLE001 (the page tells it)
+            known.failed = f"the reward model failed: {type(error).__name__}: {error}"
+        finally:
+            known.running = False
+
+
+SCORES = Scores()
+
+
+def newest_reward(here: Project) -> str:
+    """The newest reward model of a run; empty if there is none."""
+    made = [
+        (path.stat().st_mtime, path.parent.name)
+        for path in here.folder.glob("*/config.json")
+        if "SequenceClassification" in (json.loads(path.read_text()).get("architectures") or [""])[0]
+    ]
+    return max(made)[1] if made else ""
+
+
+class Disagreement(NamedTuple):
+    """A pair that people and the reward model see differently."""
+
+    query: str
+    prompt: Prompt
+    first: str
+    second: str
+    people: float
+    """Share of the people who prefer the first, ties counting half."""
+    votes: int
+    model: float
+    """Probability, by the reward model, that the first is the better."""
+
+    @property
+    def gap(self) -> float:
+        return abs(self.people - self.model)
+
+
+def disagreements(here: Project, scores: Mapping[str, float]) -> list[Disagreement]:
+    """Compared pairs, those first about which the reward model is the furthest from people."""
+    queries = {q.id: q for q in here.store.queries() if q.kind == "comparison" and q.purpose != "gold"}
+    events = [event for event in here.store.feedback() if event.query in queries]
+    superseded = {event.supersedes for event in events}
+    votes: dict[str, list[float]] = {}
+    for event in events:
+        verdict = getattr(event.answer, "verdict", "")
+        if event.id in superseded or event.annotator.startswith("judge:") or verdict == "cannot tell":
+            continue
+        first = queries[event.query].items[0]
+        won = 0.5 if verdict != "better" else float(getattr(event.answer, "preferred", "") == first)
+        votes.setdefault(event.query, []).append(won)
+    told = [(queries[name], some) for name, some in votes.items() if all(i in scores for i in queries[name].items)]
+    about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in told])}
+    found = [
+        Disagreement(
+            query.id, about[query.prompt], query.items[0], query.items[1], fmean(some), len(some),
+            1 / (1 + math.exp(-max(-50.0, min(50.0, scores[query.items[0]] - scores[query.items[1]])))),
+        )
+        for query, some in told
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: -one.gap)
+
+
+@router.get("/r/{run}/disagreements", response_class=HTMLResponse, include_in_schema=False)
+def disagree(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
+    """Where the reward model and people differ most."""
+    known = SCORES.of(here)
+    rows = disagreements(here, known.scores)[:SHOWN] if known.scores else []
+    items = {item for row in rows for item in (row.first, row.second)}
+    texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
+    return page(
+        request, "disagreements.html.jinja", run=here.name, page="progress", rows=rows, texts=texts, known=known,
+        more=MORE,
+    )  # fmt: skip
+
+
+@router.post("/r/{run}/score", include_in_schema=False)
+def score(here: Here, person: Reviewing) -> Response:
+    """Let the reward model score what people compared."""
+    SCORES.start(here)
+    return RedirectResponse(f"/r/{here.name}/disagreements", 303)
+
+
+@router.post("/r/{run}/ask", include_in_schema=False)
+def ask(here: Here, person: Reviewing, query: Annotated[str, Form(max_length=80)]) -> Response:
+    """Ask more people about one pair, before anything else."""
+    here.desk.ask_more(query, MORE, "disagreement")
+    return RedirectResponse(f"/r/{here.name}/disagreements", 303)

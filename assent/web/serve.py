@@ -1,0 +1,125 @@
+"""`assent serve RUN`: a run, or a folder of runs, on pages in a browser."""
+
+import ipaddress
+import logging
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
+
+from assent.errors import AssentError
+from assent.web.office import Office
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a run, or a folder of runs, to people's browsers."""
+
+    tool: ClassVar[bool] = True
+
+    folder: Path = Path("runs")
+    """A run's folder, or a folder of runs; the first word of the command."""
+    host: str = "127.0.0.1"
+    """The address to listen at; 0.0.0.0 for all of this machine's."""
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8000
+    """The port; 0 takes a free one."""
+    database: str = ""
+    """Where accounts and the feedback of a single run lie, as a database URL; empty: files in the folder."""
+    certificate: str = ""
+    """A file with a TLS certificate and its chain; with it goes `private_key`."""
+    private_key: str = ""
+    """The certificate's private key."""
+    behind_proxy: bool = False
+    """A proxy in front of it speaks TLS and tells who calls (X-Forwarded-For, X-Forwarded-Proto)."""
+    insecure: bool = False
+    """Serve other machines without TLS: passwords and answers can be read on the way."""
+
+    def __call__(self) -> None:
+        """Serve until Ctrl-C.
+
+        Raises:
+            AssentError: no run there, an address in use, or one that others reach without TLS.
+        """
+        import uvicorn
+
+        from assent.web.app import make_app
+
+        office = self.office()
+        taken = self._listen()
+        address = f"{'https' if self.certificate else 'http'}://{_shown(self.host)}:{taken.getsockname()[1]}"
+        office.address = address
+        for name in office.runs():
+            office.project(name)
+        if secret := office.people.setup():
+            print(f"first start: make yourself the owner at {address}/join/{secret}", file=sys.stderr)
+            print("(the link works once, for a day; a new start gives a new one)", file=sys.stderr)
+        print(f"serving {', '.join(office.runs()) or 'no runs yet'} at {address} (Ctrl-C stops)", file=sys.stderr)
+        sys.stderr.flush()
+        Thread(target=_nightly, args=(office,), daemon=True).start()
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            make_app(office), log_level="warning", access_log=False, server_header=False, date_header=False,
+            proxy_headers=self.behind_proxy, forwarded_allow_ips="127.0.0.1" if self.behind_proxy else "",
+            ssl_certfile=self.certificate or None, ssl_keyfile=self.private_key or None,
+            timeout_graceful_shutdown=3, limit_concurrency=2000,
+        )  # fmt: skip
+        try:
+            uvicorn.Server(config).run(sockets=[taken])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            office.close()
+            taken.close()
+
+    def office(self) -> Office:
+        """What is to be served."""
+        if not self.folder.is_dir():
+            raise AssentError(f"no run at {self.folder}: 'assent generate --run {self.folder}' makes one")
+        return Office(self.folder, self.database)
+
+    def check(self) -> None:
+        """Refuse what would let others listen in."""
+        if bool(self.certificate) != bool(self.private_key):
+            raise AssentError("a certificate goes with its private_key: give both")
+        if not (_is_local(self.host) or self.certificate or self.behind_proxy or self.insecure):
+            raise AssentError(
+                f"others can reach {self.host}, and nothing would be encrypted: give --certificate and --private-key, "
+                "--behind-proxy if a proxy speaks TLS, or --insecure if you know that nobody listens"
+            )
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((self.host, self.port))
+        except OSError as error:
+            taken.close()
+            raise AssentError(f"cannot listen at {self.host}:{self.port}: {error.strerror}; try --port 0") from None
+        return taken
+
+
+def _nightly(office: Office) -> None:
+    while True:
+        try:
+            office.back_up()
+        except (AssentError, OSError) as error:
+            print(f"assent: no backup: {error}", file=sys.stderr)
+        time.sleep(3600)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(host: str) -> str:
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    return f"[{host}]" if ":" in host else host

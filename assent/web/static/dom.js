@@ -1,0 +1,40 @@
+// Elements, and the one door through which HTML that the server has cleaned comes in.
+
+const policy = globalThis.trustedTypes
+  ? trustedTypes.createPolicy("assent", { createHTML: (text) => text })
+  : { createHTML: (text) => text };
+
+// An element with attributes (`onclick` and its like are listeners) and children; null children are left out.
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+// Put HTML that the server rendered and sieved into a node.
+export function fill(node, html) {
+  node.innerHTML = policy.createHTML(html);
+  return node;
+}
+
+export const letter = (index) => String.fromCharCode(65 + index);
+
+// RFC 9562, version 7: milliseconds first, so that ids sort by when they were made.
+export function uuid7() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  let now = Date.now();
+  for (let i = 5; i >= 0; i--, now = Math.floor(now / 256)) bytes[i] = now % 256;
+  bytes[6] = (bytes[6] & 0x0f) | 0x70;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+// Is somebody writing? Then keys are letters.
+export const writing = (event) =>
+  event.isComposing || ["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.isContentEditable;

@@ -1,0 +1,305 @@
+"""Agreement by hand, by the examples of those who invented it, and by chance."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assent.functional.agreement import Level, cohen_kappa, fleiss_kappa, krippendorff_alpha, raw_agreement
+
+NAN = math.nan
+VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
+needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
+
+FOUR_OBSERVERS = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
+        [NAN, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NAN],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
+    ]
+)
+"""Example C of Krippendorff 2011."""
+UNITS = np.broadcast_to(np.arange(12), (4, 12))
+
+
+# Krippendorff
+
+
+@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
+def test_alpha_is_that_of_krippendorffs_own_example(level: Level, alpha: float) -> None:
+    found = krippendorff_alpha(UNITS.ravel(), FOUR_OBSERVERS.ravel(), level)
+    assert found.value == pytest.approx(alpha, abs=5e-4)
+    assert found.n == 11  # the last unit has one answer, and nothing to agree with
+    assert found.low < found.value < found.high
+
+
+def test_alpha_by_hand() -> None:
+    # Two items, answers aa and ab: 2 of 4 ordered pairs within items differ, of all ordered pairs 2 * 3 of 12.
+    assert krippendorff_alpha([0, 0, 1, 1], ["a", "a", "a", "b"]).value == pytest.approx(1 - (2 / 4) / (6 / 12))
+    # aa and bb: none differ within; aa, bb, ab: 2 of 6, and 2 * 3 * 3 of 30.
+    assert krippendorff_alpha([0, 0, 1, 1], ["a", "a", "b", "b"]).value == 1
+    assert krippendorff_alpha([0, 0, 1, 1, 2, 2], list("aabbab")).value == pytest.approx(1 - (2 / 6) / (18 / 30))
+
+
+def test_a_missing_answer_is_as_one_that_was_never_asked_for() -> None:
+    items, values = UNITS.ravel(), FOUR_OBSERVERS.ravel()
+    there = ~np.isnan(values)
+    assert krippendorff_alpha(items, values, "interval") == krippendorff_alpha(items[there], values[there], "interval")
+
+
+def by_pairs(items: Sequence[int], values: Sequence[int], level: Level) -> float:
+    """Alpha as it is defined, pair by pair."""
+    answers = [[v for i, v in zip(items, values, strict=True) if i == item] for item in sorted(set(items))]
+    answers = [each for each in answers if len(each) > 1]
+    every = [v for each in answers for v in each]
+
+    def distance(a: int, b: int) -> float:
+        if level == "ordinal":
+            between = sum(min(a, b) <= v <= max(a, b) for v in every)
+            return (between - (every.count(a) + every.count(b)) / 2) ** 2 if a != b else 0
+        return (a - b) ** 2 if level == "interval" else a != b
+
+    within = sum(sum(distance(a, b) for a, b in permutations(each, 2)) / (len(each) - 1) for each in answers)
+    across = sum(distance(a, b) for a, b in permutations(every, 2))
+    return 1 - within * (len(every) - 1) / across if across else NAN
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3)), max_size=25),
+    st.sampled_from(["nominal", "ordinal", "interval"]),
+)
+def test_alpha_is_what_its_definition_says(answers: list[tuple[int, int]], level: Level) -> None:
+    items, values = [i for i, _ in answers], [v for _, v in answers]
+    found = krippendorff_alpha(items, values, level, resamples=20)
+    assert found.value == pytest.approx(by_pairs(items, values, level), nan_ok=True)
+    shuffled = np.random.default_rng(len(answers)).permutation(len(answers))
+    again = krippendorff_alpha(np.array(items)[shuffled], np.array(values)[shuffled], level, resamples=0)
+    assert again.value == pytest.approx(found.value, nan_ok=True)
+
+
+def test_answers_by_chance_agree_by_chance_and_copies_agree_wholly() -> None:
+    random = np.random.default_rng(0)
+    items, said = np.repeat(np.arange(400), 3), random.integers(3, size=1200)
+    truth = np.repeat(random.integers(3, size=400), 3)
+    chance = krippendorff_alpha(items, said)
+    assert chance.low < 0 < chance.high
+    assert krippendorff_alpha(items, truth).value == pytest.approx(1)
+    half = np.where(random.random(1200) < 0.5, truth, said)  # equal if both copy (1/4), else one time in three
+    mixed = krippendorff_alpha(items, half)
+    assert mixed.low < 0.25 < mixed.high
+    assert mixed.high - mixed.low < 0.15
+
+
+def test_an_interval_over_items_holds_the_truth_as_often_as_it_says() -> None:
+    held = []
+    for seed in range(150):
+        random = np.random.default_rng(seed)
+        truth = np.repeat(random.integers(2, size=100), 3)
+        said = np.where(random.random(300) < 0.5, truth, random.integers(2, size=300))
+        found = krippendorff_alpha(np.repeat(np.arange(100), 3), said, resamples=200)
+        held.append(found.low <= 0.25 <= found.high)
+    assert 0.88 < np.mean(held) < 0.99
+
+
+def test_items_of_one_prompt_are_drawn_together() -> None:
+    random = np.random.default_rng(1)
+    prompts = np.repeat(np.arange(40), 60)  # twenty items of three answers each
+    clear = np.repeat(random.random(40), 60)
+    said = np.where(random.random(2400) < clear, 0, random.integers(2, size=2400))
+    said = np.where(random.random(40).repeat(60) < 0.5, said, 1 - said)
+    items = np.arange(2400) // 3
+    alone, together = krippendorff_alpha(items, said), krippendorff_alpha(items, said, clusters=prompts)
+    assert alone.value == together.value
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+    raw = [raw_agreement(items, said, None, clusters).three_way for clusters in (None, prompts)]
+    assert raw[1].high - raw[1].low > 1.5 * (raw[0].high - raw[0].low)
+
+
+def test_a_seed_repeats_an_interval() -> None:
+    items, values = UNITS.ravel(), FOUR_OBSERVERS.ravel()
+    assert krippendorff_alpha(items, values, seed=1) == krippendorff_alpha(items, values, seed=1)
+    assert krippendorff_alpha(items, values, seed=1) != krippendorff_alpha(items, values, seed=2)
+
+
+# Cohen
+
+
+def test_kappa_by_hand() -> None:
+    # Both yes 20, both no 15, apart 5 and 10, of 50: .7 agree, and .5 * .6 + .5 * .4 would by habit.
+    first, second = [1] * 20 + [1] * 5 + [0] * 10 + [0] * 15, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    found = cohen_kappa(first, second)
+    assert found.value == pytest.approx(0.4)
+    assert found.n == 50
+    assert found.low < 0.4 < found.high
+    assert cohen_kappa(first, second, "quadratic").value == pytest.approx(0.4)  # of two answers it is the same
+
+
+def test_quadratic_kappa_forgives_near_misses() -> None:
+    # Squared differences 0, 1, 1, 0; over all 16 pairs of (1, 2, 3, 4) and (1, 3, 2, 4) they sum to 40.
+    near, far = [1, 3, 2, 4], [4, 2, 3, 1]
+    assert cohen_kappa([1, 2, 3, 4], near, "quadratic").value == pytest.approx(1 - (2 / 4) / (40 / 16))
+    assert cohen_kappa([1, 2, 3, 4], far, "quadratic").value == pytest.approx(1 - (18 / 4) / (40 / 16))
+    assert cohen_kappa([1, 2, 3, 4], near).value == pytest.approx((1 / 2 - 1 / 4) / (1 - 1 / 4))
+
+
+def test_quadratic_kappa_goes_by_numbers_and_not_by_which_of_them_were_used() -> None:
+    # 25 over 3 items; over all 9 pairs 0 + 1 + 36 + 2 (1 + 0 + 25). Were 7 a third kind and no seven: 1 and 9.
+    assert cohen_kappa([1, 2, 2], [1, 2, 7], "quadratic").value == pytest.approx(1 - (25 / 3) / (89 / 9))
+
+
+def test_where_one_said_nothing_the_item_is_left_out() -> None:
+    assert cohen_kappa([1, 0, NAN, 1], [1, 0, 1, NAN], resamples=0).n == 2
+
+
+# Fleiss
+
+
+def test_kappa_is_that_of_fleiss_table() -> None:
+    counts = [
+        [0, 0, 0, 0, 14],
+        [0, 2, 6, 4, 2],
+        [0, 0, 3, 5, 6],
+        [0, 3, 9, 2, 0],
+        [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0],
+        [3, 2, 6, 3, 0],
+        [2, 5, 3, 2, 2],
+        [6, 5, 2, 1, 0],
+        [0, 2, 2, 3, 7],
+    ]
+    values = np.concatenate([np.repeat(np.arange(5), row) for row in counts])
+    found = fleiss_kappa(np.repeat(np.arange(10), 14), values)
+    assert found.value == pytest.approx(0.210, abs=5e-4)
+    assert found.n == 10
+    assert found.low < found.value < found.high
+
+
+def test_with_many_items_fleiss_and_krippendorff_are_one() -> None:
+    random = np.random.default_rng(0)
+    items, truth = np.repeat(np.arange(2000), 3), np.repeat(random.integers(3, size=2000), 3)
+    said = np.where(random.random(6000) < 0.6, truth, random.integers(3, size=6000))
+    assert fleiss_kappa(items, said, 0).value == pytest.approx(
+        krippendorff_alpha(items, said, resamples=0).value, abs=1e-3
+    )
+
+
+# The raw share
+
+
+def test_the_raw_share_counts_pairs_of_answers() -> None:
+    # aab: 1 of 3; a-tie: 0 of 1; tie-tie: 1 of 1. Without ties: 1 of 3, and two items have too few answers left.
+    items, values = [0, 0, 0, 1, 1, 2, 2, 3], ["a", "a", "b", "a", "tie", "tie", "tie", "a"]
+    found = raw_agreement(items, values, "tie")
+    assert found.decisive.value == pytest.approx(1 / 3)
+    assert found.three_way.value == pytest.approx(2 / 5)
+    assert (found.decisive.n, found.three_way.n) == (1, 3)
+    assert raw_agreement(items, values).decisive == raw_agreement(items, values).three_way
+
+
+# Where there is nothing to measure
+
+
+def test_where_all_always_say_the_same_agreement_beyond_chance_is_not_defined() -> None:
+    items, same = [0, 0, 1, 1, 2, 2], [4] * 6
+    for level in ("nominal", "ordinal", "interval"):
+        found = krippendorff_alpha(items, same, level)
+        assert np.isnan(found[:3]).all()
+        assert found.n == 3
+    for kappa in (cohen_kappa(same, same), cohen_kappa(same, same, "quadratic"), fleiss_kappa(items, same)):
+        assert np.isnan(kappa[:3]).all()
+    assert raw_agreement(items, same).three_way[:3] == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("items", "values"), [([], []), ([0], [1]), ([0, 1, 2], [1, 2, 1]), ([0, 0], [NAN, 1])])
+def test_one_annotator_alone_agrees_with_nobody(items: list[int], values: list[float]) -> None:
+    for found in (krippendorff_alpha(items, values), *raw_agreement(items, values)):
+        assert np.isnan(found[:3]).all()
+        assert found.n == 0
+
+
+def test_no_answers_at_all_have_no_kappa() -> None:
+    assert cohen_kappa([], []).n == fleiss_kappa([], []).n == 0
+    assert np.isnan(
+        [cohen_kappa([], []).value, cohen_kappa([], [], "quadratic").value, fleiss_kappa([], []).value]
+    ).all()
+
+
+def test_one_item_has_a_value_and_no_limits() -> None:
+    found = krippendorff_alpha([0, 0, 0], list("aab"))
+    assert found.value == pytest.approx(0)  # what lies within is all there is
+    assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: krippendorff_alpha([0], [1, 2]), "give one of each an answer"),
+        (lambda: krippendorff_alpha([0, 0], ["a", "b"], "interval"), "have no differences"),
+        (lambda: cohen_kappa([0], [1, 2]), "give both for each item"),
+        (lambda: cohen_kappa(["a"], ["b"], "quadratic"), "have no differences"),
+        (lambda: fleiss_kappa([0, 0, 1, 1, 1], [1, 1, 1, 1, 1]), "2 to 3 answers.*take krippendorff_alpha"),
+        (lambda: fleiss_kappa([0, 1], [1, 1]), "1 to 1 answers.*take krippendorff_alpha"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_a_reason(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+# Real votes, and second sources
+
+
+@needs_votes
+def test_real_people_agree_as_far_as_is_known_and_less_surely_than_items_alone_suggest() -> None:
+    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    items, prompts = [row["id"] for row in rows], [row["prompt"] for row in rows]
+    swapped = [int(row["model_x"]) > int(row["model_y"]) for row in rows]
+    other = {"left": "right", "right": "left", "tie": "tie"}
+    values = [other[row["winner"]] if flip else row["winner"] for row, flip in zip(rows, swapped, strict=True)]
+    raw, alpha = raw_agreement(items, values, "tie"), krippendorff_alpha(items, values)
+    assert raw.decisive.value == pytest.approx(0.701, abs=5e-4)
+    assert raw.three_way.value == pytest.approx(0.532, abs=5e-4)
+    assert alpha.value == pytest.approx(0.29, abs=5e-3)
+    assert alpha.high - alpha.low < 0.05
+    together = krippendorff_alpha(items, values, clusters=prompts)
+    assert together.high - together.low > 2.5 * (alpha.high - alpha.low)
+
+
+@needs_votes
+def test_chance_is_overrated_where_each_item_has_answers_of_its_own() -> None:
+    # Names of models as answers: hardly two items share any, so hardly anything would agree by chance.
+    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    named = {"left": "model_x", "right": "model_y"}
+    values = [row[named[row["winner"]]] if row["winner"] in named else "tie" for row in rows]
+    assert krippendorff_alpha([row["id"] for row in rows], values, resamples=0).value == pytest.approx(0.44, abs=5e-3)
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_alpha_agrees_with_the_package_named_for_it(level: Level) -> None:
+    module: Any = pytest.importorskip("krippendorff", reason="needs krippendorff: pip install krippendorff==0.9.0")
+    random = np.random.default_rng(0)
+    truth = random.integers(5, size=80)
+    table = np.clip(truth + random.integers(-1, 2, size=(6, 80)), 0, 4).astype(float)
+    table[random.random(table.shape) < 0.4] = NAN
+    theirs = module.alpha(table, level_of_measurement=level)
+    items = np.broadcast_to(np.arange(80), table.shape)
+    assert krippendorff_alpha(items.ravel(), table.ravel(), level).value == pytest.approx(theirs, abs=1e-12)
+
+
+def test_the_raw_share_of_many_pairs_is_the_share_of_equal_pairs() -> None:
+    random = np.random.default_rng(2)
+    items, values = random.integers(20, size=120), random.integers(3, size=120)
+    pairs = [(a, b) for item in range(20) for a, b in combinations(values[items == item].tolist(), 2)]
+    decided = [(a, b) for a, b in pairs if 2 not in (a, b)]
+    found = raw_agreement(items, values, 2)
+    assert found.three_way.value == pytest.approx(np.mean([a == b for a, b in pairs]))
+    assert found.decisive.value == pytest.approx(np.mean([a == b for a, b in decided]))

@@ -1,0 +1,166 @@
+"""The loop is closed: a model answers, a person in a real browser judges, a reward model and PPO follow, and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tiny
+
+from assent.feedback.comparison import Comparison
+from assent.feedback.ranking import Ranking
+from assent.store.runs import store_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+WORDS = ["duck", "cat", "dog", "king", "queen", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird", "fish"]
+SHORT = ["--max-new-tokens", "6", "--temperature", "1"]
+ENOUGH = ["--annotator", "human", "--wait", "0"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def assent(run: Path, *words: str, code: int = 0) -> str:
+    """A command as people give it, and what it says."""
+    command = [sys.executable, "-m", "assent", *words, "--run", str(run)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which a tiny model has answered."""
+    folder = tmp_path_factory.mktemp("loop")
+    prompts = folder / "prompts.jsonl"
+    rows = [{"prompt": f"Tell me of the {word} in the {place}."} for word in WORDS for place in ("garden", "house")]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ["--model", str(tiny.make(folder / "model")), "--dtype", "float32"]
+    assent(folder / "run", "generate", *model, "--prompts", str(prompts), "--n", "4", "--n-held-out", "2", *SHORT)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Iterator[Page]:
+    """The owner's page, signed in by the link of the first start."""
+    from playwright.sync_api import sync_playwright
+
+    serve = [sys.executable, "-u", "-m", "assent", "serve", str(run), "--port", "0"]
+    server = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert server.stderr is not None
+    link = re.search(r"http\S+/join/\S+", server.stderr.readline())
+    assert link, "no set-up link"
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
+            page = browser.new_page(base_url=link[0].partition("/join/")[0])
+            page.goto(link[0])
+            page.fill("[name=name]", "Ada")
+            page.fill("[name=password]", "correct horse")
+            page.click("button.main")
+            page.wait_for_url("**/")
+            yield page
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+        server.stderr.close()
+
+
+def answer(page: Page, run: Path, count: int) -> int:
+    """Answer by keyboard until nothing is asked any more, or so many times; how many it were."""
+    page.goto(f"/r/{run.name}/label")
+    page.wait_for_selector("body[data-ready]")
+    for done in range(count):
+        if page.locator("#controls").is_hidden():
+            return done
+        left = page.locator("#items .item").first.get_attribute("data-item")
+        lengths = page.eval_on_selector_all("#items .item .text", "nodes => nodes.map((node) => node.innerText.length)")
+        if page.locator(".ranking").count():
+            order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+            for i in order:
+                page.keyboard.press(str(i + 1))
+        else:
+            page.keyboard.press("2" if lengths[0] <= lengths[1] else "6")  # whoever is brief is better
+        text = page.locator("#prompt").inner_text() + page.locator("#items").inner_text()
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            """([before, item]) => !document.querySelector("#empty").hidden
+              || (!document.querySelector("#controls").hidden
+                  && (["#prompt", "#items"].map((one) => document.querySelector(one).innerText).join("") !== before
+                      || document.querySelector("#items .item").dataset.item !== item))""",
+            arg=[text, left],
+        )
+    return count
+
+
+def saved(page: Page) -> None:
+    page.wait_for_function("() => document.querySelector('#state').dataset.state === 'saved'")
+
+
+def kinds(run: Path) -> list[Any]:
+    with store_of(run) as store:
+        assert store.audit() == store.counts().feedback
+        return [event.answer for event in store.feedback() if event.annotator.startswith("person-")]
+
+
+def test_people_close_the_loop(run: Path, page: Page) -> None:
+    said = assent(run, "label", "--per-prompt", "2", *ENOUGH, code=3)
+    found = re.search(r"0 of (\d+) answered; go on at (http://\S+), then give this command again", said)
+    assert found and page.url.startswith(found[2])
+    asked = int(found[1])
+    assert answer(page, run, 30) == 30
+    saved(page)
+    assert re.search(rf"30 of {asked} answered", assent(run, "label", *ENOUGH, code=3))
+    answer(page, run, 200)
+    saved(page)
+    assert "done in" in assent(run, "label", *ENOUGH)
+
+    assent(run, "label", "--again", "--kind", "ranking", "--per-prompt", "1", *ENOUGH, code=3)
+    assert answer(page, run, 200) >= 5
+    saved(page)
+    assent(run, "label", *ENOUGH)
+    told = kinds(run)
+    assert sum(isinstance(one, Comparison) for one in told) >= 30
+    assert sum(isinstance(one, Ranking) for one in told) >= 5
+
+    assent(run, "reward", "--lr", "1e-3")
+    assent(run, "ppo", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
+    assent(run, "arena", *SHORT, *ENOUGH, code=3)
+    assert answer(page, run, 200) >= 1
+    saved(page)
+    assert "done in" in assent(run, "arena", *SHORT, *ENOUGH)
+    arena = json.loads((run / "done" / "arena.json").read_text())
+    assert set(arena["policies"]) == {"start", "ppo"}
+
+    page.goto(f"/r/{run.name}/progress")
+    page.wait_for_selector("body[data-ready]")
+    table = page.locator("section:has(#arena-title)").inner_text()
+    assert "start" in table and "ppo" in table
+    assert page.locator("#stage option").all_inner_texts() == ["reward", "ppo"]
+    assert page.locator("#curves svg").count() >= 5
+
+
+def test_the_policy_that_people_talk_to_is_the_newest(run: Path, page: Page) -> None:
+    page.goto(f"/r/{run.name}/chat")
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator("#policy option").all_inner_texts() == ["ppo", "start"]
+    before = len(kinds(run))
+    page.fill("#words", "Tell me of the duck.")
+    page.keyboard.press("Enter")
+    page.locator(".thumbs button").first.click()
+    saved(page)
+    assert len(kinds(run)) == before + 1
+    with store_of(run) as store:
+        assert any(response.policy == "chat:ppo" for response in store.responses())

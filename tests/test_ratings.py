@@ -1,0 +1,403 @@
+"""Ratings by hand, against second sources, and in worlds where the truth is known."""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from assent.functional.ratings import POINTS, Ratings, bradley_terry, elo, elo_step
+
+Array = NDArray[Any]
+
+VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
+needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
+
+
+def duel(wins: int, losses: int, ties: int = 0, copies: int = 1) -> Ratings:
+    """Two players; each vote is said `copies` times, on a prompt of its own."""
+    outcomes = np.repeat([1.0] * wins + [0.0] * losses + [0.5] * ties, copies)
+    n = len(outcomes)
+    prompts = np.arange(n) // copies if copies > 1 else None
+    return bradley_terry([0] * n, [1] * n, outcomes, 2, prompts=prompts, baseline=1)
+
+
+class World(NamedTuple):
+    """Comparisons by index, with labels."""
+
+    first: Array
+    second: Array
+    outcomes: Array
+    prompts: Array
+    annotators: Array
+
+    @classmethod
+    def drawn(
+        cls,
+        seed: int,
+        of_prompt: float = 1.0,
+        of_annotator: float = 0.0,
+        *,
+        players: int = 6,
+        prompts: int = 250,
+        each: int = 4,
+        annotators: int = 50,
+        tied: float = 0.0,
+    ) -> "World":
+        """Each prompt shows one pair to `each` people; prompts and people have tastes, of these deviations."""
+        random = np.random.default_rng(seed)
+        theta, prompt = np.linspace(-1, 1, players), np.repeat(np.arange(prompts), each)
+        first = random.integers(players, size=prompts)[prompt]
+        second = (first + 1 + random.integers(players - 1, size=prompts)[prompt]) % players
+        annotator = random.integers(annotators, size=len(prompt))
+        taste = of_prompt * random.normal(size=(prompts, players))[prompt]
+        taste += of_annotator * random.normal(size=(annotators, players))[annotator] + theta
+        rows = np.arange(len(prompt))
+        chance = 1 / (1 + np.exp(taste[rows, second] - taste[rows, first]))
+        outcomes = (random.random(len(prompt)) < chance).astype(float)
+        outcomes[random.random(len(prompt)) < tied] = 0.5
+        return cls(first, second, outcomes, prompt, annotator)
+
+    def rated(self, *sides: str, players: int = 6, **settings: Any) -> Ratings:
+        labels = {side: getattr(self, side) for side in sides}
+        return bradley_terry(self.first, self.second, self.outcomes, players, **labels, **settings)
+
+
+# Ratings
+
+
+def test_three_wins_of_four_are_odds_of_three_to_one() -> None:
+    fit = duel(3, 1)
+    assert fit.connected
+    assert fit.theta == pytest.approx([math.log(3) / 2, -math.log(3) / 2], abs=1e-5)
+    assert fit.ratings == pytest.approx([1000 + 173.72 * math.log(3), 1000], abs=0.01)
+    assert fit.votes.tolist() == [4, 4]
+
+
+def test_ten_to_one_is_four_hundred_points() -> None:
+    assert duel(10, 1).contrast(0, 1).value == pytest.approx(400, abs=1e-3)
+    assert pytest.approx(173.72, abs=0.005) == POINTS
+
+
+def test_a_tie_moves_nobody() -> None:
+    assert duel(0, 0, ties=7).ratings == pytest.approx([1000, 1000])
+    assert elo([0], [1], [0.5], 2).tolist() == [1000, 1000]
+
+
+def test_a_tie_is_half_a_win_for_each() -> None:
+    assert duel(30, 10, ties=20).theta == pytest.approx(duel(40, 20).theta)
+
+
+def test_to_say_it_twice_is_to_weigh_it_twice() -> None:
+    twice = bradley_terry([0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0.5], 2)
+    weighed = bradley_terry([0, 1, 1], [1, 0, 0], [1, 1, 0.5], 2, [2, 1, 1])
+    assert weighed.theta == pytest.approx(twice.theta)
+    assert weighed.votes.tolist() == [4, 4]
+
+
+@given(st.permutations(range(6)), st.integers(0, 99))
+def test_neither_names_nor_order_nor_sides_matter(names: list[int], seed: int) -> None:
+    world, named = World.drawn(seed, prompts=60), np.array(names)
+    order = np.random.default_rng(seed).permutation(len(world.outcomes))
+    other = World(
+        named[world.second[order]],
+        named[world.first[order]],
+        1 - world.outcomes[order],
+        world.prompts[order],
+        world.annotators[order],
+    )
+    one, two = world.rated("prompts", "annotators"), other.rated("prompts", "annotators")
+    assert two.theta[named] == pytest.approx(one.theta, abs=1e-8)
+    assert two.covariance[np.ix_(named, named)] == pytest.approx(one.covariance, abs=1e-8)
+
+
+def test_the_origin_of_ratings_moves_no_contrast() -> None:
+    world = World.drawn(0)
+    mean, third = world.rated(), world.rated(baseline=3)
+    assert mean.ratings.mean() == pytest.approx(1000)
+    assert third.rating(3) == (1000, 1000, 1000)
+    assert mean.contrast(5, 0) == pytest.approx(third.contrast(5, 0))
+    assert third.contrast(5, 0).value == pytest.approx(third.ratings[5] - third.ratings[0])
+    assert third.contrast(0, 5) == pytest.approx([-x for x in (third.contrast(5, 0)[i] for i in (0, 2, 1))])
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_unit_of_weights_does_not_matter_until_the_ridge_is_felt(scale: float) -> None:
+    fit = bradley_terry([0] * 4, [1] * 4, [1, 1, 1, 0], 2, [scale] * 4)
+    assert fit.theta[0] == pytest.approx(0 if scale == 1e-12 else math.log(3) / 2, abs=1e-5)
+
+
+# What comparisons do not bound
+
+
+def test_who_wins_everything_is_rated_with_a_warning_and_without_a_sure_upper_limit() -> None:
+    fit = duel(20, 0)
+    assert not fit.connected
+    gap = fit.contrast(0, 1)
+    # The derivative of 20 log s(d) - 0.1 d^2 / 4, for theta is +- d / 2, is 0.
+    d = gap.value / POINTS
+    assert 20 / (1 + math.exp(d)) == pytest.approx(0.1 * d / 2, rel=1e-6)
+    # Wilson's lower limit for 20 of 20 is .839: 287 points.
+    assert gap.low < 287 < gap.value < gap.high
+
+
+def test_one_who_was_never_judged_stands_in_the_middle_and_is_known_by_the_prior_alone() -> None:
+    fit = bradley_terry([0, 1] * 50, [1, 0] * 50, [1, 0.5] * 50, 3)
+    assert (fit.connected, fit.votes[2], fit.theta[2]) == (False, 0, pytest.approx(0))
+    width = fit.rating(2).high - fit.rating(2).low
+    # Each is N(0, 10) beforehand, so a third of them against the mean of all has the variance 10 * 2/3.
+    assert width == pytest.approx(2 * 1.959964 * POINTS * math.sqrt(20 / 3), rel=1e-4)
+    assert fit.contrast(0, 1).high - fit.contrast(0, 1).low < width / 4
+
+
+def test_islands_that_never_met_are_compared_with_a_warning() -> None:
+    fit = bradley_terry([0, 1, 2, 3] * 20, [1, 0, 3, 2] * 20, [1, 1, 1, 1] * 20, 4)
+    assert not fit.connected
+    assert fit.contrast(0, 2).high - fit.contrast(0, 2).low > 4 * (fit.contrast(0, 1).high - fit.contrast(0, 1).low)
+
+
+def test_no_comparison_at_all_leaves_everyone_at_the_start() -> None:
+    fit = bradley_terry([], [], [], 3)
+    assert (fit.ratings.tolist(), fit.connected, fit.clusters) == ([1000, 1000, 1000], False, {})
+    low, high = fit.rating(0).low, fit.rating(0).high
+    assert (low, high) == pytest.approx((1000 - 879.1, 1000 + 879.1), abs=0.1)  # 1.96 * 173.72 * sqrt(10 * 2/3)
+    assert elo([], [], [], 3).tolist() == [1000, 1000, 1000]
+
+
+def test_a_lone_player_is_the_mean() -> None:
+    fit = bradley_terry([], [], [], 1)
+    assert (fit.rating(0), fit.connected) == ((1000, 1000, 1000), True)
+
+
+def test_a_single_vote_is_not_certainty() -> None:
+    for fit in (duel(1, 0), duel(0, 0, ties=1)):
+        assert fit.contrast(0, 1).low < -200
+        assert fit.contrast(0, 1).high > 200
+
+
+# How sure
+
+
+def test_independent_votes_have_the_variance_of_a_logit() -> None:
+    # P(1 - P) n = 60 * 40 / 100: the variance of the log-odds is 1/60 + 1/40, times G / (G - 1) = 100 / 99.
+    fit = duel(60, 40)
+    half = 1.959964 * POINTS * math.sqrt((1 / 60 + 1 / 40) * 100 / 99)
+    assert fit.clusters == {}
+    assert fit.contrast(0, 1).high - fit.contrast(0, 1).value == pytest.approx(half, rel=1e-5)
+
+
+def test_four_votes_that_are_one_count_as_one() -> None:
+    fit, alone = duel(24, 16, copies=4), duel(24, 16)
+    assert fit.clusters == {"prompts": 40}
+    assert fit.contrast(0, 1) == pytest.approx(alone.contrast(0, 1), rel=1e-6)
+    careless = bradley_terry([0] * 160, [1] * 160, [1.0] * 96 + [0.0] * 64, 2)
+    honest, narrow = fit.contrast(0, 1), careless.contrast(0, 1)
+    ratio = (honest.high - honest.low) / (narrow.high - narrow.low)
+    assert ratio == pytest.approx(2 * math.sqrt(40 / 39 * 159 / 160), rel=1e-5)
+
+
+@pytest.mark.parametrize(("prompts", "used"), [(29, ["annotators"]), (30, ["prompts", "annotators"])])
+def test_a_side_of_fewer_than_thirty_is_left_out_and_the_result_says_so(prompts: int, used: list[str]) -> None:
+    world = World.drawn(0, prompts=prompts, each=40, annotators=31)
+    both = world.rated("prompts", "annotators")
+    assert list(both.clusters) == used
+    assert both.clusters["annotators"] == 31
+    alone = world.rated("annotators")
+    assert (np.abs(both.covariance - alone.covariance).max() < 1e-12) == (used == ["annotators"])
+
+
+def spelled_out(world: World, theta: Array, weights: Array) -> Array:
+    """The two-way sandwich of the specification, a row of x a comparison, nothing aggregated."""
+    rows, n = np.arange(len(theta)), len(world.outcomes)
+    x = (world.first[:, None] == rows).astype(float) - (world.second[:, None] == rows)
+    p = 1 / (1 + np.exp(-x @ theta))
+    j = np.ones((len(theta), len(theta)))
+    h = sum(w * q * (1 - q) * np.outer(row, row) for w, q, row in zip(weights, p, x, strict=True))
+    inverse = np.linalg.inv(h + j / len(theta)) - j / len(theta)
+    scores = (weights * (world.outcomes - p))[:, None] * x
+
+    def v(labels: Array) -> Array:
+        groups = [scores[labels == label].sum(0) for label in set(labels.tolist())]
+        meat = sum(np.outer(s, s) for s in groups) * len(groups) / (len(groups) - 1)
+        return np.asarray(inverse @ meat @ inverse)
+
+    values, vectors = np.linalg.eigh(v(world.prompts) + v(world.annotators) - v(np.arange(n)))
+    return np.asarray(vectors @ np.diag(np.maximum(values, 0)) @ vectors.T)
+
+
+@pytest.mark.parametrize(("seed", "prompts", "each", "annotators"), [(0, 60, 4, 40), (1, 30, 2, 31), (2, 31, 1, 60)])
+def test_the_covariance_is_the_two_way_sandwich_spelled_out(
+    seed: int, prompts: int, each: int, annotators: int
+) -> None:
+    drawn = World.drawn(seed, 1.0, 1.0, players=4, prompts=prompts, each=each, annotators=annotators, tied=0.2)
+    # Labels need not be numbers, and everyone has said something.
+    world = drawn._replace(annotators=np.array([f"a{i % annotators}" for i in range(len(drawn.prompts))]))
+    weights = np.random.default_rng(seed).uniform(0.5, 2, len(world.outcomes))
+    fit = world.rated("prompts", "annotators", players=4, weights=weights)
+    assert fit.connected
+    assert len(fit.clusters) == 2
+    assert fit.covariance == pytest.approx(spelled_out(world, fit.theta, weights), rel=1e-4, abs=1e-7)
+    assert fit.covariance.sum(1) == pytest.approx(np.zeros(4), abs=1e-9)
+
+
+def test_what_cancels_on_both_sides_has_no_variance_rather_than_a_negative_one() -> None:
+    # Each prompt and each annotator has one win and one loss: V_prompt = V_annotator = 0, and - V of 80 votes remains.
+    votes, labels = [1.0, 0.0] * 40, np.arange(80) // 2
+    fit = bradley_terry([0] * 80, [1] * 80, votes, 2, prompts=labels, annotators=-labels)
+    assert fit.clusters == {"prompts": 40, "annotators": 40}
+    assert fit.covariance == pytest.approx(np.zeros((2, 2)), abs=1e-12)
+
+
+def marginal(of_prompt: float, of_annotator: float) -> Ratings:
+    """What endless votes would say: Bradley-Terry fitted to the exact share of wins of each pair."""
+    points, weights = np.polynomial.hermite_e.hermegauss(60)
+    taste = points * math.sqrt(2 * (of_prompt**2 + of_annotator**2))
+    theta = np.linspace(-1, 1, 6)
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    shares = [(weights / weights.sum()) @ (1 / (1 + np.exp(theta[j] - theta[i] - taste))) for i, j in pairs]
+    return bradley_terry([i for i, _ in pairs], [j for _, j in pairs], shares, 6, baseline=0)
+
+
+def coverage(of_prompt: float, of_annotator: float, sides: Sequence[str], worlds: int = 300) -> float:
+    """How often a nominal 95 % interval holds the truth."""
+    truth = marginal(of_prompt, of_annotator).ratings
+    held = []
+    for seed in range(worlds):
+        fit = World.drawn(seed, of_prompt, of_annotator).rated(*sides, baseline=0)
+        intervals = [fit.rating(player) for player in range(1, 6)]
+        held += [low <= true <= high for (_, low, high), true in zip(intervals, truth[1:], strict=True)]
+    return float(np.mean(held))
+
+
+@pytest.mark.parametrize(
+    ("of_prompt", "of_annotator", "sides", "low", "high"),
+    [
+        (0.0, 0.0, [], 0.935, 0.965),  # nothing in common: votes are independent
+        (1.0, 0.0, [], 0.845, 0.89),  # .868 in the specification
+        (1.0, 0.0, ["annotators"], 0.84, 0.89),  # the wrong side mends nothing
+        (1.0, 0.0, ["prompts"], 0.935, 0.965),  # .951 there
+        (1.0, 0.6, ["prompts"], 0.88, 0.935),
+        (1.0, 0.6, ["prompts", "annotators"], 0.925, 0.965),  # .946 there
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say_only_if_they_cluster_by_what_votes_share(
+    of_prompt: float, of_annotator: float, sides: list[str], low: float, high: float
+) -> None:
+    assert low < coverage(of_prompt, of_annotator, sides) < high
+
+
+def test_a_hundred_thousand_votes_on_sixty_players_take_a_moment() -> None:
+    world = World.drawn(0, players=60, prompts=25_000, annotators=200)
+    start = time.process_time()
+    fit = world.rated("prompts", "annotators", players=60)
+    assert time.process_time() - start < 3
+    assert np.corrcoef(fit.theta, np.linspace(-1, 1, 60))[0, 1] > 0.99
+
+
+@needs_votes
+def test_real_votes_on_thirteen_prompts_are_clustered_by_annotator_alone() -> None:
+    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    models = sorted({row[side] for row in rows for side in ("model_x", "model_y")})
+    first, second = ([models.index(row[side]) for row in rows] for side in ("model_x", "model_y"))
+    outcomes = [{"left": 1.0, "tie": 0.5, "right": 0.0}[row["winner"]] for row in rows]
+    prompts, annotators = ([row[side] for row in rows] for side in ("prompt", "worker"))
+    fit = bradley_terry(first, second, outcomes, len(models), prompts=prompts, annotators=annotators)
+    assert (len(models), fit.connected, fit.clusters) == (59, True, {"annotators": 124})
+    careless = bradley_terry(first, second, outcomes, len(models))
+    assert careless.clusters == {}
+    assert np.trace(fit.covariance) > 1.2 * np.trace(careless.covariance)
+
+
+# Elo, for watching
+
+
+def test_elo_moves_by_what_was_not_expected() -> None:
+    assert elo_step(1000, 1000, 1) == (1002, 998)
+    assert elo_step(1400, 1000, 0) == pytest.approx((1400 - 4 * 10 / 11, 1000 + 4 * 10 / 11))
+    assert elo_step(1400, 1000, 0.5) == pytest.approx((1400 - 4 * (10 / 11 - 1 / 2), 1000 + 4 * (10 / 11 - 1 / 2)))
+    assert elo_step(0, 1e6, 0) == pytest.approx((0, 1e6))
+
+
+def test_elo_depends_on_the_order_of_games_and_bradley_terry_does_not() -> None:
+    one, other = ([0, 0], [1, 2], [1, 0]), ([0, 0], [2, 1], [0, 1])
+    assert elo(*one, 3).tolist() != elo(*other, 3).tolist()
+    assert bradley_terry(*one, 3).theta == pytest.approx(bradley_terry(*other, 3).theta)
+    assert elo(*one, 3).sum() == pytest.approx(3000)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: bradley_terry([0], [1, 0], [1, 1], 2), "give one of each a comparison"),
+        (lambda: bradley_terry([0], [2], [1], 2), "numbered 0 to 1"),
+        (lambda: bradley_terry([-1], [0], [1], 2), "numbered 0 to 1"),
+        (lambda: bradley_terry(["a"], ["b"], [1], 2), "number them from 0"),
+        (lambda: bradley_terry([0, 1], [1, 1], [1, 1], 2), "comparison 1 is of a player with itself"),
+        (lambda: bradley_terry([0], [1], [2], 2), "from 0 to 1"),
+        (lambda: bradley_terry([0], [1], [math.nan], 2), "from 0 to 1"),
+        (lambda: bradley_terry([0], [1], [1], 2, [-1]), "a weight"),
+        (lambda: bradley_terry([0], [1], [1], 2, baseline=2), "the baseline is player 2"),
+        (lambda: bradley_terry([0], [1], [1], 2, prompts=["a", "b"]), "prompts have shape"),
+        (lambda: bradley_terry([], [], [], 0), "numbered 0 to -1"),
+        (lambda: elo([0], [0], [1], 2), "with itself"),
+    ],
+)
+def test_what_cannot_be_rated_is_refused_with_a_reason(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+# Second sources
+
+
+def evalica() -> Any:
+    return pytest.importorskip("evalica", reason="needs evalica: pip install evalica==0.4.2")
+
+
+def words(world: World) -> dict[str, Any]:
+    """The arguments of evalica."""
+    winner = evalica().Winner
+    named = {1.0: winner.X, 0.5: winner.Draw, 0.0: winner.Y}
+    return dict(xs=world.first.tolist(), ys=world.second.tolist(), winners=[named[x] for x in world.outcomes.tolist()])
+
+
+@pytest.mark.conformance
+def test_ratings_with_ties_agree_with_evalica() -> None:
+    world = World.drawn(3, tied=0.3)
+    theirs = evalica().bradley_terry(**words(world), tolerance=1e-13, limit=100000).scores.sort_index().to_numpy()
+    assert world.rated().theta == pytest.approx(np.log(theirs) - np.log(theirs).mean(), abs=1e-6)
+
+
+@pytest.mark.conformance
+def test_elo_agrees_with_evalica() -> None:
+    world = World.drawn(4, tied=0.3)
+    theirs = evalica().elo(**words(world), initial=1000, scale=400, k=4).scores.sort_index().to_numpy()
+    assert elo(world.first, world.second, world.outcomes, 6) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("alpha", [1e-6, 0.1])
+def test_ratings_with_a_ridge_agree_with_choix(alpha: float) -> None:
+    module = pytest.importorskip("choix", reason="needs choix: pip install choix==0.4.1")
+    world = World.drawn(5, prompts=40)
+    won = world.outcomes == 1
+    winners, losers = np.where(won, world.first, world.second), np.where(won, world.second, world.first)
+    if alpha == 0.1:  # the first player loses whatever it plays
+        kept = winners != 0
+        winners, losers = winners[kept], losers[kept]
+    fit = bradley_terry(winners, losers, np.ones(len(winners)), 6)
+    # Its penalty is alpha |theta|^2, without the half that its documentation tells of.
+    pairs = list(zip(winners.tolist(), losers.tolist(), strict=True))
+    theirs = module.opt_pairwise(6, pairs, alpha=alpha / 2, tol=1e-12)
+    assert fit.connected == (alpha != 0.1)
+    assert fit.theta == pytest.approx(theirs - theirs.mean(), abs=1e-5)
