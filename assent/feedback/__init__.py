@@ -9,6 +9,7 @@ from assent.errors import AssentError, did_you_mean
 from assent.records import Answer, Query
 from assent.registry import name_of, resolve
 
+DEEP = 20
 LARGE = 1e30
 """Beyond it float32 may end."""
 
@@ -67,10 +68,14 @@ def _shape(kind: str) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     return made, tuple(field.name for field in given), tuple(field.name for field in given if field.default is MISSING)
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: Any, depth: int = 0) -> Any:
+    if depth > DEEP:
+        raise AssentError(f"an answer is at most {DEEP} lists deep")
     if isinstance(value, list | tuple):
-        return tuple(_freeze(part) for part in value)
-    return tuple((key, _freeze(part)) for key, part in value.items()) if isinstance(value, Mapping) else value
+        return tuple(_freeze(part, depth + 1) for part in value)
+    if isinstance(value, Mapping):
+        return tuple((key, _freeze(part, depth + 1)) for key, part in value.items())
+    return value
 
 
 def _thaw(value: Any) -> Any:

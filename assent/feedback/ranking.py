@@ -37,7 +37,7 @@ class Ranking:
         """Whether at least four fifths of the pairs that this ranking tells apart stand in its order in the other."""
         place = {item: i for i, tier in enumerate(other.tiers) for item in tier}
         pairs = [(a, b) for upper, lower in combinations(self.tiers, 2) for a, b in product(upper, lower)]
-        right = sum(place.get(a, 0) < place.get(b, 0) for a, b in pairs)
+        right = sum(a in place and b in place and place[a] < place[b] for a, b in pairs)
         return right >= 0.8 * len(pairs)
 
     def examples(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.store.people import People
+from assent.store.database import Store
+from assent.store.people import FILE, People
 from assent.store.runs import Run
 
 
@@ -22,10 +23,15 @@ class Person:
     """Whose name, password, external id and sessions to forget."""
 
     def __call__(self, run: Run, key: str) -> None:
-        people = People(run.store)
+        shared = run.folder.resolve().parent / FILE
+        people = People(Store.open(shared) if shared.exists() else run.store)
         if bool(self.export) == bool(self.erase):
             raise AssentError("say --export NAME or --erase NAME")
         if self.export:
-            print(json.dumps(people.export(self.export), indent=1, ensure_ascii=False))
+            print(
+                json.dumps(
+                    people.export(self.export, [run.store] if shared.exists() else []), indent=1, ensure_ascii=False
+                )
+            )
         else:
             print(f"{people.erase('command line', self.erase).id} is a pseudonym without a person now")

@@ -283,7 +283,9 @@ def _engine(url: sa.URL, timeout: float) -> sa.Engine:
     lite = url.get_backend_name() == "sqlite"
     writer = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     try:
-        engine = sa.create_engine(url, json_serializer=writer, connect_args={"timeout": timeout} if lite else {})
+        engine = sa.create_engine(
+            url, json_serializer=writer, connect_args={"timeout": timeout} if lite else {}, pool_pre_ping=not lite
+        )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise AssentError(f"no driver for {url.drivername}: {error}; install it, or use a SQLite file") from error
 
@@ -349,6 +351,13 @@ def _told(name: str, orphan: str = "") -> Iterator[None]:
 def _explained(said: str, name: str, orphan: str) -> AssentError:
     kinds: tuple[tuple[str, type[AssentError], str], ...] = (
         ("locked", Busy, f"{name} is locked by another process: wait for it or end it, then try again"),
+        (
+            "no space left",
+            DiskFull,
+            f"no space left for {name}: free some and send again; what was acknowledged is safe",
+        ),
+        ("terminating connection", Busy, f"the server of {name} has hung up: try again"),
+        ("connection", Busy, f"the server of {name} cannot be reached ({said}): start it, then try again"),
         ("full", DiskFull, f"no space left for {name}: free some and send again; what was acknowledged is safe"),
         ("malformed", AssentError, f"{name} is damaged ({said}): restore a backup"),
         ("not a database", AssentError, f"{name} is not a database, or damaged: name another file or restore a backup"),

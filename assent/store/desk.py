@@ -2,9 +2,12 @@
 
 import hashlib
 import random
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -44,6 +47,8 @@ class Lent(NamedTuple):
     query: Query
     shown: tuple[str, ...]
     """Its items in the order in which they stand there."""
+    name: str = ""
+    """What it is called there: who can compute ids cannot tell from it what the query is for."""
 
 
 class Progress(NamedTuple):
@@ -86,6 +91,19 @@ class Desk:
 
     store: Store
     clock: Callable[[], float] = field(default=time.time)
+
+    @cached_property
+    def salt(self) -> str:
+        """The store's own secret: who knows this program cannot tell from it where gold items stand."""
+        name = "salt"
+        with self.store.writing() as on:
+            s = schema.settings.c
+            there = on.scalar(sa.select(s.value).where(s.name == name).order_by(s.seq).limit(1))
+            if there is None:
+                there = secrets.token_hex(16)
+                row = {"name": name, "value": there, "by": "server", "at": datetime.now(UTC).isoformat()}
+                on.execute(sa.insert(schema.settings), row)
+        return str(there)
 
     def post(self, asks: Iterable[Ask], batch: str) -> int:
         """Lay queries on the desk, once each, and return how many are new there; the others may want more answers."""
@@ -140,21 +158,20 @@ class Desk:
             hold: ids of queries that are on their screen now, which are not given again.
             screened: whether they may see real queries; if not, they get practice and test items.
         """
-        now = self.clock()
+        now, _ = self.clock(), self.salt  # which may have to be written: this transaction would wait for that
         with self.store.writing() as on:
-            lent = [one for one in self._out(on, person) if one.query.id not in hold]
+            lent = [one for one in self._out(on, person, now) if one.query.id not in hold]
             seen = on.scalar(sa.select(sa.func.count()).where(schema.leases.c.person == person)) or 0
             while len(lent) < count:
                 query = self._next(on, person, seen, now) if screened else self._screening(on, person)
                 if query is None:
                     break
                 shown = order_for(query, person)
-                row = {"query": query.id, "person": person, "shown": list(shown), "state": "out", "until": now + LEASE}
-                on.execute(sa.insert(schema.leases), row)
-                lent.append(Lent(query, shown))
+                lent.append(self._lend(on, person, query, shown, now))
                 seen += 1
+            lent = lent[:count]
             self._renew(on, person, [one.query.id for one in lent])
-            return lent[:count]
+            return lent
 
     def lend(self, person: str, query: Query, shown: tuple[str, ...] = ()) -> Lent:
         """Put one query on somebody's screen, and on nobody else's; `shown` says how its items stand there already."""
@@ -162,17 +179,38 @@ class Desk:
         shown = shown or order_for(query, person)
         le = schema.leases.c
         with self.store.writing() as on:
-            there = on.scalar(sa.select(le.seq).where(le.person == person, le.query == query.id))
-            if there is None:
-                until = self.clock() + LEASE
-                row = {"query": query.id, "person": person, "shown": list(shown), "state": "out", "until": until}
-                on.execute(sa.insert(schema.leases), row)
-        return Lent(query, shown)
+            mine = sa.select(le.name, le.shown).where(le.person == person, le.query == query.id)
+            there = on.execute(mine).first()
+            if there is not None:
+                return Lent(query, tuple(there.shown), there.name)
+            return self._lend(on, person, query, shown, self.clock())
+
+    def _lend(self, on: sa.Connection, person: str, query: Query, shown: tuple[str, ...], now: float) -> Lent:
+        lent = Lent(query, shown, secrets.token_hex(10))
+        row = {"query": query.id, "person": person, "shown": list(shown), "name": lent.name}
+        on.execute(sa.insert(schema.leases), {**row, "state": "out", "until": now + LEASE})
+        return lent
+
+    def named(self, person: str, names: Collection[str]) -> list[str]:
+        """Ids of the queries that somebody's page calls by these names; any other name stands for itself."""
+        le = schema.leases.c
+        with self.store.reading() as on:
+            mine = sa.select(le.name, le.query).where(le.person == person, le.name.in_(list(names)))
+            known = {row.name: row.query for row in on.execute(mine)}
+        return [known.get(name, name) for name in names]
+
+    def names(self, person: str, queries: Collection[str]) -> dict[str, str]:
+        """What somebody's page calls queries, by id."""
+        le = schema.leases.c
+        with self.store.reading() as on:
+            mine = sa.select(le.name, le.query).where(le.person == person, le.query.in_(list(queries)))
+            return {row.query: row.name for row in on.execute(mine)}
 
     def renew(self, person: str, queries: Collection[str]) -> None:
-        """Say that somebody is still at these queries."""
+        """Say that somebody is still at these queries; what went to others in the meantime stays with them."""
         with self.store.writing() as on:
-            self._renew(on, person, queries)
+            mine = {one.query.id for one in self._out(on, person, self.clock())}
+            self._renew(on, person, mine & set(queries))
 
     def skip(self, person: str, query: str) -> None:
         """Take a query off somebody's screen for good; others may still get it."""
@@ -229,9 +267,9 @@ class Desk:
         """A query as it stood on somebody's screen, answered or not."""
         le = schema.leases.c
         with self.store.reading() as on:
-            shown = on.scalar(sa.select(le.shown).where(le.person == person, le.query == query))
+            row = on.execute(sa.select(le.shown, le.name).where(le.person == person, le.query == query)).first()
         asked = next(iter(self.store.queries(ids=[query])), None)
-        return Lent(asked, tuple(shown)) if shown is not None and asked is not None else None
+        return Lent(asked, tuple(row.shown), row.name) if row is not None and asked is not None else None
 
     def add_gold(self, query: Query, answer: Answer, use: str = "hidden", explanation: str = "") -> None:
         """Put an item with a known answer into the bank; the query's purpose is `gold`."""
@@ -240,6 +278,7 @@ class Desk:
         if query.purpose != "gold":
             raise AssentError(f"a gold item is a query with purpose 'gold', not '{query.purpose}'")
         check(answer, query)
+        agrees(answer, answer)
         self.store.add_queries([query])
         with self.store.writing() as on:
             on.execute(sa.delete(schema.gold).where(schema.gold.c.query == query.id))
@@ -270,14 +309,23 @@ class Desk:
             return on.scalar(sa.select(g.seq).where(g.use.in_(("practice", "test"))).limit(1)) is not None
 
     def screening(self, person: str) -> "Screening":
-        """How somebody did on the test items; over when every practice and test item of the bank is answered."""
-        bank = [(query, right, use) for query, right, use in self.gold() if use in ("practice", "test")]
+        """How somebody did on the test items, of which one that is skipped counts as wrong."""
+        g, le = schema.gold.c, schema.leases.c
+        with self.store.reading() as on:
+            mine = sa.select(g.query, g.use, le.state).join(schema.leases, g.query == le.query)
+            rows = on.execute(mine.where(le.person == person, g.use.in_(("practice", "test")))).all()
+            sizes = on.execute(sa.select(g.use, sa.func.count().label("n")).group_by(g.use)).all()
+        bank = {query.id: right for query, right, use in self.gold() if use == "test"}
         last = {event.query: event.answer for event in self.store.feedback(annotator=person)}
-        told = [(right, last[query.id]) for query, right, use in bank if use == "test" and query.id in last]
-        correct = sum(agrees(right, answer) for right, answer in told)
-        if any(query.id not in last for query, _, _ in bank):
-            return Screening("going on", correct, len(told))
-        return Screening("passed" if correct >= PASS / TEST * len(told) else "failed", correct, len(told))
+        correct = sum(query in last and agrees(right, last[query]) for query, right in bank.items())
+        over = [row for row in rows if row.state != "out"]
+        tested = sum(row.use == "test" for row in over)
+        most = {
+            row.use: min(row.n, PRACTICE if row.use == "practice" else TEST) for row in sizes if row.use != "hidden"
+        }
+        if len(over) < sum(most.values()):
+            return Screening("going on", correct, tested)
+        return Screening("passed" if correct >= PASS / TEST * tested else "failed", correct, tested)
 
     def gold_answers(self, person: str) -> list[bool]:
         """Whether somebody was right, for each hidden gold item, in the order of their first answers."""
@@ -294,35 +342,50 @@ class Desk:
         with self.store.reading() as on:
             return on.scalar(sa.select(sa.func.count(f.query.distinct())).where(f.annotator == person)) or 0
 
-    def _out(self, on: sa.Connection, person: str) -> list[Lent]:
-        le, q = schema.leases, schema.queries
-        mine = sa.select(q, le.c.shown).join(le, le.c.query == q.c.id)
-        rows = on.execute(mine.where(le.c.person == person, le.c.state == "out").order_by(le.c.seq)).all()
-        return [Lent(as_query(row), tuple(row.shown)) for row in rows]
+    def _out(self, on: sa.Connection, person: str, now: float) -> list[Lent]:
+        """What lies with somebody unanswered, but for what expired and others have taken since."""
+        le, q, a = schema.leases, schema.queries, schema.asks
+        wanted = sa.or_(a.c.seq.is_(None), le.c.until > now, self._free(le.c.query, person, now))
+        mine = sa.select(q, le.c.shown, le.c.name).join(le, le.c.query == q.c.id).outerjoin(a, a.c.query == q.c.id)
+        rows = on.execute(mine.where(le.c.person == person, le.c.state == "out", wanted).order_by(le.c.seq)).all()
+        return [Lent(as_query(row), tuple(row.shown), row.name) for row in rows]
+
+    def _free(self, query: Any, person: str, now: float) -> sa.ColumnElement[bool]:
+        """Whether a query of `asks` wants more answers than it has, counting those that others are about to give."""
+        a, le = schema.asks.c, schema.leases.alias("others").c
+        about_to = (le.query == query, le.person != person, le.state == "out", le.until > now)
+        others = sa.select(sa.func.count(le.seq)).where(*about_to)
+        return a.given + others.scalar_subquery() < a.wanted
 
     def _next(self, on: sa.Connection, person: str, seen: int, now: float) -> Query | None:
         """A gold item at hidden random places, else the open query that is most wanted."""
         a, q, le = schema.asks.c, schema.queries, schema.leases.c
-        if _lot("gold", person, seen) < (GOLD_AT_FIRST if seen < PROBATION else GOLD_LATER):
+        if _lot(self.salt, "gold", person, seen) < (GOLD_AT_FIRST if seen < PROBATION else GOLD_LATER):
             found = self._from_bank(on, person, "hidden")
             if found is not None:
                 return found
         mine = sa.exists().where(le.query == a.query, le.person == person)
-        others = sa.select(sa.func.count()).where(le.query == a.query, le.state == "out", le.until > now)
-        free = a.given + others.scalar_subquery() < a.wanted
+        free = self._free(a.query, person, now)
         wanted = sa.select(q).join(schema.asks, a.query == q.c.id).where(a.given < a.wanted, ~mine, free)
         row = on.execute(wanted.order_by(a.priority.desc(), a.seq).limit(1)).first()
         return as_query(row) if row else None
 
     def _screening(self, on: sa.Connection, person: str) -> Query | None:
-        return self._from_bank(on, person, "practice") or self._from_bank(on, person, "test")
+        g, le = schema.gold.c, schema.leases
+        for use, most in (("practice", PRACTICE), ("test", TEST)):
+            seen = sa.select(sa.func.count()).select_from(le).join(schema.gold, g.query == le.c.query)
+            if (on.scalar(seen.where(le.c.person == person, g.use == use)) or 0) < most:
+                found = self._from_bank(on, person, use)
+                if found is not None:
+                    return found
+        return None
 
     def _from_bank(self, on: sa.Connection, person: str, use: str) -> Query | None:
         """A gold item that this person has not seen, drawn by a lot of their own."""
         g, q, le = schema.gold.c, schema.queries, schema.leases.c
         mine = sa.exists().where(le.query == g.query, le.person == person)
         rows = on.execute(sa.select(q).join(schema.gold, g.query == q.c.id).where(g.use == use, ~mine)).all()
-        return as_query(min(rows, key=lambda row: _lot(use, person, row.id))) if rows else None
+        return as_query(min(rows, key=lambda row: _lot(self.salt, use, person, row.id))) if rows else None
 
     def _renew(self, on: sa.Connection, person: str, queries: Collection[str]) -> None:
         le = schema.leases.c

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ RIGHTS: dict[str, frozenset[str]] = {
     "viewer": frozenset({"look"}),
 }
 """What each role may do; what is not named is denied."""
+FILE = "people.db"
+"""Where the accounts of a folder of runs lie; those of a run that is served alone lie in its own store."""
 SESSION_DAYS = 30
 INVITE_DAYS = 14
 NAME = 60
@@ -82,6 +85,8 @@ class People:
             AssentError: no such role, or one above the inviter's own.
         """
         _check_role(role)
+        if not by.may("manage"):
+            raise Denied(f"a {by.role} may not invite anybody")
         if role == "owner" and by.role != "owner":
             raise Denied("only an owner invites an owner")
         with self.store.writing() as on:
@@ -119,7 +124,7 @@ class People:
         hashed = _hasher().hash(password)  # slow on purpose, and so before the transaction
         with self.store.writing() as on:
             key = self._unused(on, secret)
-            if on.scalar(sa.select(schema.people.c.id).where(sa.func.lower(schema.people.c.name) == name.lower())):
+            if self._named(on, name):
                 raise AssentError(f"the name '{name}' is taken: choose another")
             external = json.loads(key.note)["external"] if key.kind == "invite" else ""
             state = "active" if screened or key.role != "labeller" else "new"
@@ -140,7 +145,7 @@ class People:
 
         p = schema.people
         with self.store.reading() as on:
-            wanted = sa.func.lower(p.c.name) == " ".join(name.split()).lower()
+            wanted = p.c.id == self._named(on, name)
             row = on.execute(sa.select(p).where(wanted, p.c.state != "erased", p.c.secret != "")).first()
         try:
             _hasher().verify(row.secret if row else _nobody(), password)
@@ -207,6 +212,8 @@ class People:
             _check_role(role)
         if state and state not in ("new", "active", "paused"):
             raise AssentError(f"no state '{state}'{did_you_mean(state, ('new', 'active', 'paused'))}")
+        if person.state == "erased":
+            raise AssentError(f"{person.id} is erased: nobody is there any more")
         with self.store.writing() as on:
             owners = on.scalar(sa.select(sa.func.count()).where(p.c.role == "owner", p.c.state == "active"))
             if person.role == "owner" and owners == 1 and (role not in ("", "owner") or state not in ("", "active")):
@@ -215,14 +222,21 @@ class People:
             on.execute(sa.update(p).where(p.c.id == person.id).values(**new))
             self._act(on, by, "change", {"person": person.id, **new, "why": why})
 
-    def export(self, id: str) -> dict[str, Any]:
-        """Everything that is kept about somebody, as JSON-able values: the account, what they did, what they said."""
+    def export(self, id: str, others: Sequence[Store] = ()) -> dict[str, Any]:
+        """Everything that is kept about somebody, as JSON-able values: the account, what they did, what they said.
+
+        Args:
+            others: stores of runs in which they may have answered, beside this one.
+        """
         person = self.get(id)
         with self.store.reading() as on:
             a = schema.acts
-            acts = on.execute(sa.select(a.c.at, a.c.what, a.c.about).where(a.c.by == person.id)).all()
-            f = schema.feedback
-            said = on.execute(sa.select(f).where(f.c.annotator == person.id).order_by(f.c.seq)).all()
+            mine = sa.or_(a.c.by == person.id, a.c.about.contains(f'"{person.id}"', autoescape=True))
+            acts = on.execute(sa.select(a.c.at, a.c.by, a.c.what, a.c.about).where(mine).order_by(a.c.seq)).all()
+        f, said = schema.feedback, list[sa.Row[Any]]()
+        for store in (self.store, *others):
+            with store.reading() as on:
+                said += on.execute(sa.select(f).where(f.c.annotator == person.id).order_by(f.c.seq)).all()
         return {
             "account": vars(person),
             "acts": [dict(row._mapping) for row in acts],
@@ -242,6 +256,11 @@ class People:
             on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id))
             self._act(on, by, "erase", {"person": person.id})
         return self.get(person.id)
+
+    def _named(self, on: sa.Connection, name: str) -> str:
+        """The pseudonym of who has this name, in capitals or not; databases know capitals of English only."""
+        rows = on.execute(sa.select(schema.people.c.id, schema.people.c.name)).all()
+        return next((row.id for row in rows if folded(row.name) == folded(name)), "")
 
     def _key(self, on: sa.Connection, kind: str, role: str, person: str = "", note: str = "", days: float = 1.0) -> str:
         secret = secrets.token_urlsafe(32)
@@ -270,6 +289,11 @@ class People:
         """What was done to accounts, the newest first."""
         with self.store.reading() as on:
             return on.execute(sa.select(schema.acts).order_by(schema.acts.c.seq.desc()).limit(500)).all()
+
+
+def folded(name: str) -> str:
+    """A name without what two spellings of it may differ in."""
+    return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
 
 
 def _digest(secret: str) -> str:

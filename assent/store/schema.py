@@ -120,6 +120,8 @@ leases = Table(
     _text("person"),
     # Items in the order in which they stand on this person's screen.
     Column("shown", JSON, nullable=False),
+    # What the query is called on this person's page: its id would tell what it is for.
+    Column("name", Text, nullable=False, unique=True),
     # out, done, skipped
     _text("state"),
     Column("until", Float, nullable=False),

@@ -87,7 +87,8 @@ async def _told(request: Request, error: Exception) -> Response:
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 422)
     if status == 422 and str(error).startswith("no run "):
         status = 404
-    return _answer(request, status, str(error))
+    said = str(error).encode("utf-8", "backslashreplace").decode()  # it may quote what cannot be encoded
+    return _answer(request, status, said)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

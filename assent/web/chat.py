@@ -157,7 +157,7 @@ async def _stream(here: Project, person: Person, turn: Turn, name: str) -> Async
             made = TALKER.answer(here, name, turn, told)
             done = _keep(here, person, name, turn, *made)
         except AssentError as error:
-            done = {"failed": str(error)}
+            done = {"failed": str(error) if person.may("look") else "the model cannot answer now"}
         except Exception as error:  # noqa: BLE001 (whatever a model does, the page hears of it)
             done = {"failed": f"the model failed: {type(error).__name__}"}
         loop.call_soon_threadsafe(lines.put_nowait, done)
@@ -188,10 +188,10 @@ def _keep(
     kind, words = ASKED[len(apart)]
     held_out = prompt.id in split([prompt], here.run.setup.held_out).held_out
     query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", words)
-    here.desk.lend(person.id, query, query.items)  # drawn alike, so that the order of drawing is a lot
+    lent = here.desk.lend(person.id, query, query.items)  # drawn alike, so that the order of drawing is a lot
     return {
         "done": True,
-        "query": query.id,
+        "query": lent.name,
         "kind": kind,
         "items": [
             {"id": id, "text": texts[id].text, "html": render(texts[id].text), "finished": texts[id].finished}

@@ -1,5 +1,6 @@
 """What stands before every page: headers that forbid, origins, sizes, rates; and who is asking, and may they."""
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -46,8 +47,12 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
+        begun = False
+
         async def guarded(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 there = {name.lower() for name, _ in message["headers"]}
                 added = {**HEADERS, **({} if b"cache-control" in there else {"cache-control": "no-store"})}
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
@@ -66,7 +71,13 @@ class Guard:
                 raise HTTPException(413, f"a request has at most {LARGEST} bytes")
             return message
 
-        await self.app(scope, measured, guarded)
+        try:
+            await self.app(scope, measured, guarded)
+        except Exception:
+            logging.getLogger("assent.web").exception("%s %s", scope["method"], scope["path"])
+            if begun:
+                raise
+            await _refuse(guarded, 500, "the server has made a mistake, which its log tells")
 
 
 def _refusal(method: str, headers: MutableMapping[str, str]) -> tuple[int, str] | None:

@@ -15,17 +15,15 @@ from assent.records import Query as Ask
 from assent.registry import name_of, resolve
 from assent.store.desk import Answered, Lent
 from assent.store.people import Person
-from assent.web.guard import Needs, office_of
+from assent.web.guard import Needs, SignIn, asking, office_of
 from assent.web.office import Project
-from assent.web.text import render, scrub
+from assent.web.text import render, restore, scrub
 
 router = APIRouter(prefix="/r/{run}/api", tags=["label"])
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]
 Labeller = Annotated[Person, Depends(Needs("label"))]
 MOST = 10
 """Items that one request may take."""
-TOLD_APART = ("comparison", "ranking", "rating", "approval")
-"""Kinds in which an answer is judged, so that nothing in it may tell who wrote it; others quote or mend the words."""
 
 
 CORRECT = "Make this answer as good as it should be."
@@ -130,7 +128,11 @@ class Held(BaseModel):
 
 
 def project_of(request: Request, run: str) -> Project:
-    """The run that the address names."""
+    """The run that the address names; strangers are not told which there are."""
+    if asking(request) is None:
+        if "/api/" in request.url.path or request.method != "GET":
+            raise HTTPException(401, "sign in first")
+        raise SignIn
     return office_of(request).project(run)
 
 
@@ -143,7 +145,8 @@ def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le
     if person.state == "paused":
         raise HTTPException(403, "you are paused: somebody who runs this project will talk to you")
     screened = person.state != "new" or not here.desk.screens()
-    lent = here.desk.take(person.id, count, [id for id in hold.split(",") if id], screened)
+    held = here.desk.named(person.id, [name for name in hold.split(",") if name])
+    lent = here.desk.take(person.id, count, held, screened)
     progress = here.desk.progress()
     answered = here.desk.said(person.id)
     done = person.external and 0 < int(here.settings["completion"]) <= answered
@@ -164,22 +167,28 @@ def _is_sure(gold: list[bool]) -> bool:
 @router.get("/item/{query}")
 def again(here: Here, person: Labeller, query: Id) -> Item:
     """An item as it stood on this person's page, to change what was said of it."""
-    lent = here.desk.lent(person.id, query)
+    return items(here, [_lent(here, person, query)])[0]
+
+
+def _lent(here: Project, person: Person, name: str) -> Lent:
+    """A query by what this person's page calls it."""
+    lent = here.desk.lent(person.id, *here.desk.named(person.id, [name]))
     if lent is None:
         raise HTTPException(404, "this was never on your page")
-    return items(here, [lent])[0]
+    return lent
 
 
 @router.post("/feedback")
 def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     """Keep an answer: 200 means that it outlives a crash."""
-    lent = here.desk.lent(person.id, given.query)
-    if lent is None:
-        raise HTTPException(404, "this was never on your page")
+    lent = _lent(here, person, given.query)
+    for name in HIDDEN:
+        if name in given.answer:
+            raise HTTPException(422, f"'{name}' is not for people to say")
     event = Feedback(
-        query=given.query,
+        query=lent.query.id,
         annotator=person.id,
-        answer=parse(lent.query.kind, given.answer),
+        answer=parse(lent.query.kind, _restored(here, lent, given.answer)),
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=given.seconds,
         shown=tuple(given.shown),
@@ -196,7 +205,7 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     if judged and judged.use == "hidden" and person.role == "labeller":
         _watch(request, here, person)
     judged = judged if person.state == "new" else None
-    told = Kept(id=kept.id, query=kept.query, at=kept.at)
+    told = Kept(id=kept.id, query=given.query, at=kept.at)
     if judged and judged.use == "practice":
         told = told.model_copy(update={"right": judged.right, "explanation": judged.explanation})
     if judged:
@@ -221,6 +230,16 @@ def _screen(request: Request, here: Project, person: Person) -> None:
         office_of(request).people.change("screening", person.id, why, state=state)
 
 
+def _restored(here: Project, lent: Lent, answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with the names of models that were covered on the page, where it repeats words of the item."""
+    fields = {"correction": "text", "critique": "quote"}
+    name = fields.get(lent.query.kind, "")
+    if not isinstance(answer.get(name), str) or len(lent.query.items) != 1:
+        return answer
+    item = next(iter(here.store.responses(ids=lent.query.items)), None)
+    return {**answer, name: restore(answer[name], item.text, here.names)} if item else answer
+
+
 class Better(BaseModel):
     """An item of a query that somebody wants to mend."""
 
@@ -231,8 +250,8 @@ class Better(BaseModel):
 @router.post("/correct")
 def correct(here: Here, person: Labeller, better: Better) -> Item:
     """Ask this person, and nobody else, to correct an item that is on their page."""
-    lent = here.desk.lent(person.id, better.query)
-    if lent is None or better.item not in lent.shown:
+    lent = _lent(here, person, better.query)
+    if better.item not in lent.shown:
         raise HTTPException(404, "this is not on your page")
     asked = Ask("correction", lent.query.prompt, (better.item,), lent.query.purpose, CORRECT)
     return items(here, [here.desk.lend(person.id, asked)])[0]
@@ -241,25 +260,29 @@ def correct(here: Here, person: Labeller, better: Better) -> Item:
 @router.post("/heartbeat", status_code=204)
 def beat(here: Here, person: Labeller, held: Held) -> None:
     """Say that these items are still being looked at."""
-    here.desk.renew(person.id, held.queries)
+    here.desk.renew(person.id, here.desk.named(person.id, held.queries))
 
 
 @router.post("/skip", status_code=204)
-def skip(here: Here, person: Labeller, held: Held) -> None:
+def skip(request: Request, here: Here, person: Labeller, held: Held) -> None:
     """Leave items to others."""
-    for query in held.queries:
+    for query in here.desk.named(person.id, held.queries):
         here.desk.skip(person.id, query)
+    if person.state == "new" and here.desk.screens():
+        _screen(request, here, person)
 
 
 @router.get("/mine")
 def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)] = 50) -> list[Mine]:
     """One's own last answers, the newest first: for comparing notes after a time offline, and for undoing."""
+    said = here.desk.last(person.id, count)
+    names = here.desk.names(person.id, [event.query for event in said])
     return [
         Mine(
-            id=event.id, query=event.query, kind=name_of(event.answer), answer=body(event.answer),
+            id=event.id, query=names.get(event.query, ""), kind=name_of(event.answer), answer=body(event.answer),
             shown=list(event.shown), note=event.note, flags=list(event.flags), at=event.at,
         )
-        for event in here.desk.last(person.id, count)
+        for event in said
     ]  # fmt: skip
 
 
@@ -279,10 +302,10 @@ def _item(
 
     def text(item: str) -> str:
         told = responses[item].text
-        return scrub(told, names) if kind in TOLD_APART else told
+        return scrub(told, names)
 
     return Item(
-        query=lent.query.id,
+        query=lent.name,
         kind=kind,
         instruction=lent.query.instruction,
         prompt=[Turn(role=message.role, html=render(message.content)) for message in prompt.messages],

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assent.errors import AssentError
 from assent.feedback import body, parse
+from assent.functional.near_identical import near_identical
 from assent.records import Feedback
 from assent.records import Query as Question
 from assent.store.desk import Ask, change_setting
@@ -123,8 +124,8 @@ def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
 
 @router.post("/r/{run}/gold", include_in_schema=False)
 def make_gold(
-    here: Here, person: Reviewing, query: Short, right: Short, use: Literal["hidden", "practice", "test"] = "hidden",
-    explanation: Long = "",
+    here: Here, person: Reviewing, query: Short, right: Short, explanation: Long = "",
+    use: Annotated[Literal["hidden", "practice", "test"], Form()] = "hidden",
 ) -> Response:  # fmt: skip
     """Make a gold item of a query; `right` is the id of the answer that is right, or that of an item, or `tie`."""
     asked = next(iter(here.store.queries(ids=[query])), None)
@@ -206,14 +207,16 @@ def post_queries(here: Here, person: Reviewer, posted: Posted) -> Done:
     asks = []
     known = {prompt.id for prompt in here.store.prompts(ids=[query.prompt for query in posted.queries])}
     items = {item for query in posted.queries for item in query.items}
-    of = {response.id: response.prompt for response in here.store.responses(ids=items)}
+    of = {response.id: response for response in here.store.responses(ids=items)}
     for query in posted.queries:
         takes = resolve("feedback", query.kind).takes
         if query.prompt not in known:
             raise AssentError(f"no prompt {query.prompt} in this run")
         for item in query.items:
-            if of.get(item) != query.prompt:
+            if item not in of or of[item].prompt != query.prompt:
                 raise AssentError(f"no answer {item} to prompt {query.prompt} in this run")
+        if query.kind == "comparison" and len(query.items) == 2 and near_identical(*(of[i].text for i in query.items)):
+            raise AssentError("two answers of almost the same words: nobody could tell which is the better")
         if len(query.items) not in takes or len(set(query.items)) < len(query.items):
             raise AssentError(f"a {query.kind} is not about {len(query.items)} items")
         made = Question(query.kind, query.prompt, tuple(query.items), "train", query.instruction)

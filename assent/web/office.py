@@ -1,7 +1,6 @@
 """What a server serves: one run, or the runs in a folder; the people in it, and a desk for each run."""
 
 import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,11 +15,9 @@ from assent.errors import AssentError, did_you_mean
 from assent.store import backups
 from assent.store.database import Store
 from assent.store.desk import Desk, change_setting, settings
-from assent.store.people import People
+from assent.store.people import FILE, People
 from assent.store.runs import Run, Setup, store_of
 
-PEOPLE = "people.db"
-"""Where the accounts of a folder of runs lie; those of a single run lie in its own store."""
 GUIDELINES = """\
 Read the whole prompt, then every answer, before you choose.
 
@@ -66,11 +63,7 @@ class Project:
 
     def completion_code(self, person: str) -> str:
         """The code that tells a crowd platform that this person has done what was asked."""
-        salt = settings(self.store).get("salt", "")
-        if not salt:
-            salt = secrets.token_hex(16)
-            change_setting(self.store, "salt", salt, "server", datetime.now(UTC).isoformat())
-        return hashlib.sha256(f"{salt} {person}".encode()).hexdigest()[:10].upper()
+        return hashlib.sha256(f"{self.desk.salt} {person}".encode()).hexdigest()[:10].upper()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -100,7 +93,7 @@ class Office:
     def people(self) -> People:
         if self.single:
             return People(self.project(self.root.name).store)
-        return People(Store.open(self.database or self.root / PEOPLE))
+        return People(Store.open(self.database or self.root / FILE))
 
     def runs(self) -> list[str]:
         """Names of the runs, sorted."""

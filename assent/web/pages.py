@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.store.people import Person
+from assent.store.people import Person, folded
 from assent.web.guard import COOKIE, Needs, Rate, SignIn, asking, office_of
 from assent.web.labelling import Here
 from assent.web.text import render as markdown
@@ -23,6 +23,7 @@ class Limits:
     """How often somebody may try."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 60))
+    sign_ins: Rate = field(default_factory=lambda: Rate(60, 60))
     join: Rate = field(default_factory=lambda: Rate(20, 60))
 
 
@@ -82,7 +83,9 @@ def login(
 ) -> Response:
     """Sign in."""
     client = request.client.host if request.client else ""
-    request.app.state.limits.sign_in.demand(f"{client} {name.lower()}")
+    limits = request.app.state.limits
+    limits.sign_in.demand(f"{client} {folded(name)}")
+    limits.sign_ins.demand(client)
     people = office_of(request).people
     try:
         person = people.sign_in(name, password)

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("query", sa.Text, sa.ForeignKey("queries.id"), nullable=False),
         *_texts("person"),
         sa.Column("shown", sa.JSON, nullable=False),
+        sa.Column("name", sa.Text, nullable=False, unique=True),
         *_texts("state"),
         sa.Column("until", sa.Float, nullable=False),
         sa.UniqueConstraint("query", "person"),
