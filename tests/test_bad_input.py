@@ -78,7 +78,7 @@ def run(model: Path, prompts: Path) -> Path:
         (("generate", "--model", "./empty"), "no model"),
         (("generate", "--device", "cuda:7"), "no device 'cuda:7' here"),
         (("generate", "--dtype", "float13"), "it can be auto, float32 or bfloat16"),
-        (("label",), "holds no answers to compare: run 'assent generate' first"),
+        (("label",), "holds no answers to ask about: run 'assent generate' first"),
         (("evaluate",), "has no trained policy to measure"),
         (("pretrain",), "name a .txt or .jsonl file with --data"),
         (("pretrain", "--data", "missing.txt"), "no file at missing.txt"),

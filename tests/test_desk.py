@@ -761,9 +761,11 @@ def test_the_acknowledged_answers_are_the_answers_in_the_database(
     database: str, steps: list[tuple[str, int, int]], seed: int
 ) -> None:
     party, luck = Party(database), random.Random(seed)
-    for act, who, pick in steps:
-        party.step(act, who, pick, luck)
-    party.desk.store.close()
+    try:
+        for act, who, pick in steps:
+            party.step(act, who, pick, luck)
+    finally:
+        party.desk.store.close()
     with Store.open(database) as store:
         everything = list(store.feedback())
         stored = Counter(event for event in everything if event.annotator in party.people)
@@ -830,7 +832,7 @@ with Store.open(where) as store:
     print("ready", flush=True)
     sys.stdin.readline()
     while lent := desk.take(who, 1):
-        query, shown = lent[0]
+        query, shown = lent[0].query, lent[0].shown
         print(desk.answer(Feedback(query.id, who, Comparison(shown[0], 2), "", shown=shown)).id, query.id, flush=True)
 """
 

@@ -194,7 +194,8 @@ def _value(source: TextIO, text: str, place: int, scan: Callable[[str, int], tup
         stop, cut = 0, True
         try:
             value, stop = scan(text, place)
-            cut = stop == len(text) and isinstance(value, int | float)  # a number may go on
+            # a number may go on, and "1." or "1e" are as far as a whole one could be read
+            cut = isinstance(value, int | float) and not text[stop:].strip("0123456789.eE+-")
         except json.JSONDecodeError as error:
             if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated"):
                 raise
