@@ -172,12 +172,13 @@ def answered(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def comparison_of(server: Server) -> dict[str, Any]:
-    """The comparison as it stands on the labeller's page."""
-    items = next_items(server.client("labeller"))
-    found = [item for item in items if item["kind"] == "comparison"]
-    shown: dict[str, Any] = (
-        found[0] if found else server.client("labeller").get(f"/r/demo/api/item/{COMPARED.id}").json()
-    )
+    """The comparison as it stands, or stood, on the labeller's page."""
+    browser, ann = server.client("labeller"), server.people["labeller"].id
+    found = [item for item in next_items(browser) if item["kind"] == "comparison"]
+    if found:
+        return found[0]
+    name = server.demo.desk.names(ann, [COMPARED.id])[COMPARED.id]
+    shown: dict[str, Any] = browser.get(f"/r/demo/api/item/{name}").json()
     return shown
 
 
@@ -378,7 +379,7 @@ def test_an_item_is_shown_again_as_it_stood_and_an_answer_superseded(server: Ser
         (dict(id="0192-x", annotator="somebody else"), 422),
         (dict(id="0192-x", at="1999-01-01"), 422),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_wrong_answer_is_told_by_its_status_and_changes_nothing(
     answered: Server, change: dict[str, Any], status: int
@@ -996,6 +997,47 @@ def test_a_labeller_cannot_tell_a_gold_item_from_others_by_what_the_page_gets(se
             assert item["query"] != Query(item["kind"], prompt.id, order, "gold", item["instruction"]).id
 
 
+def test_a_labeller_can_neither_learn_nor_use_the_names_that_queries_have(server: Server) -> None:
+    """Else who has hashed a query of purpose `gold` asks for it, and is told whether it is one."""
+    gold = replace(COMPARED, purpose="gold")
+    server.demo.desk.add_gold(gold, Comparison(ITEMS[0].id))
+    server.demo.desk.lend(server.people["labeller"].id, gold)
+    browser = server.client("labeller")
+    items = next_items(browser)
+    replies = [browser.get(f"/r/demo/api/item/{name}") for name in (gold.id, COMPARED.id, RANKED.id)]
+    assert [reply.status_code for reply in replies] == [404] * 3
+    hold = browser.get("/r/demo/api/next", params={"count": 10, "hold": gold.id})
+    assert len(hold.json()["items"]) == len(items)
+    for name in (gold.id, COMPARED.id):
+        replies += [browser.post("/r/demo/api/skip", json={"queries": [name]})]
+        replies += [browser.post("/r/demo/api/correct", json={"query": name, "item": ITEMS[0].id})]
+        posts = [given_to({**items[0], "query": name}, f"id-{name}"), {**given_to(items[0], "x"), "query": name}]
+        replies += [browser.post("/r/demo/api/feedback", json=post) for post in posts]
+    assert [item["query"] for item in next_items(browser)] == [item["query"] for item in items]
+    assert server.demo.store.counts().feedback == 1
+    for number, item in enumerate(items):
+        good = given_to(item, f"id-{number}")
+        odd: list[dict[str, Any]] = [
+            dict(shown=[*good["shown"], "more"]),
+            dict(shown=[], id="other"),
+            dict(answer={"preferred": "elsewhere"}),
+            dict(answer={"tiers": [["elsewhere"], ["too"]]}),
+            dict(answer={"approved": True}),
+            dict(supersedes="elsewhere"),
+            dict(),
+            dict(note="another"),
+            dict(id="other"),
+        ]
+        replies += [browser.post("/r/demo/api/feedback", json={**good, **change}) for change in odd]
+        replies += [browser.get(f"/r/demo/api/item/{item['query']}")]
+    replies += [browser.get("/r/demo/api/mine"), hold]
+    real = [query.id for query in server.demo.store.queries()]
+    for reply in replies:
+        for name in real:
+            sent = (reply.request.content or b"").decode() + str(reply.request.url)
+            assert name in sent or name not in reply.text, (reply.request.url, reply.text)
+
+
 def test_what_a_labeller_hears_of_a_model_that_fails_does_not_name_it(server: Server) -> None:
     browser = server.client("labeller")
     reply = browser.post("/r/demo/api/chat", json={"messages": [{"role": "user", "content": "Who are you?"}]})
@@ -1036,6 +1078,49 @@ def test_an_answer_is_stored_as_it_was_written_although_a_name_was_taken_out_of_
     server.demo.desk.lend(server.people["labeller"].id, Query("comparison", PROMPT.id, (made[0].id, made[1].id)))
     next_items(server.client("labeller"))
     assert [one.text for one in server.demo.store.responses(ids=[made[0].id])] == ["I am ChatGPT."]
+
+
+@pytest.mark.parametrize(
+    ("mended", "stored"),
+    [
+        (lambda text: f"{text} Really.", "ChatGPT is kinder than Claude. Really."),
+        (lambda text: text.replace("kinder", "nicer"), "ChatGPT is nicer than Claude."),
+        (lambda text: text, "ChatGPT is kinder than Claude."),
+        (lambda text: "Nobody is kind.", "Nobody is kind."),
+    ],
+    ids=["added", "changed", "as it was", "anew"],
+)
+def test_a_correction_keeps_the_names_that_were_covered_on_the_page(
+    server: Server, mended: Callable[[str], str], stored: str
+) -> None:
+    browser = server.client("labeller")
+    item = correction_of(server, "ChatGPT is kinder than Claude.")
+    answer = {"text": mended(item["items"][0]["text"])}
+    assert browser.post("/r/demo/api/feedback", json=given_to(item, answer=answer)).status_code == 200
+    assert [body(event.answer) for event in server.demo.store.feedback(ids=["0192-first"])] == [{"text": stored}]
+    for path in ("mine", f"item/{item['query']}"):
+        told = browser.get(f"/r/demo/api/{path}").text.lower()
+        assert "chatgpt" not in told and "claude" not in told, path
+
+
+def correction_of(server: Server, text: str) -> dict[str, Any]:
+    """A text as it stands on the labeller's page, to be corrected."""
+    made = Response(PROMPT.id, text, POLICY)
+    server.demo.store.add_responses([made])
+    server.demo.desk.lend(server.people["labeller"].id, Query("correction", PROMPT.id, (made.id,)))
+    return next(
+        one
+        for one in next_items(server.client("labeller"))
+        if one["kind"] == "correction" and one["items"][0]["id"] == made.id
+    )
+
+
+def test_a_correction_never_gets_a_name_that_did_not_stand_there(server: Server) -> None:
+    item = correction_of(server, "ChatGPT is kinder than Claude.")
+    rest = item["items"][0]["text"].partition(" is kinder")[2]  # the second name alone
+    server.client("labeller").post("/r/demo/api/feedback", json=given_to(item, answer={"text": f"Be kinder{rest}"}))
+    (event,) = server.demo.store.feedback(ids=["0192-first"])
+    assert "ChatGPT" not in body(event.answer)["text"]
 
 
 def test_events_go_out_under_pseudonyms(server: Server) -> None:
@@ -1138,17 +1223,39 @@ def test_who_answers_gold_items_wrong_is_paused_and_keeps_what_they_said(server:
             assert reply.json()["items"], "there was nothing left to answer"
             for item in reply.json()["items"]:
                 post = given_to(item, f"id-{given}")
-                if item["query"] in right:
-                    post["answer"]["preferred"] = next(
-                        s for s in post["shown"] if s != right[server.asked(item["query"])]
-                    )
+                real = server.asked(item["query"])
+                if real in right:
+                    post["answer"]["preferred"] = next(each for each in post["shown"] if each != right[real])
                     wrong += 1
                 kept = browser.post("/r/demo/api/feedback", json=post)
                 given += 1
                 assert kept.status_code == 200
                 assert kept.json()["right"] is None
+    assert wrong >= 4
     assert len(list(server.demo.store.feedback(annotator=server.people["labeller"].id))) == given
     assert (reply.status_code, server.office.people.get("Ann").state) == (403, "paused")
+
+
+def test_who_was_paused_and_let_in_again_by_hand_is_not_paused_for_the_same_answers(server: Server) -> None:
+    right = fill_bank(server, "hidden", 8)
+    browser, desk, ann = server.client("labeller"), server.demo.desk, server.people["labeller"].id
+    gold = [query for query, _, _ in desk.gold()]
+    for query in gold:
+        desk.lend(ann, query)
+    items = {item["items"][0]["id"]: item for item in next_items(browser) if item["kind"] == "comparison"}
+    told = [item for item in items.values() if {each["id"] for each in item["items"]} & set(right.values())]
+    assert len(told) == 8
+    for number, item in enumerate(told):
+        good = next(each["id"] for each in item["items"] if each["id"] in right.values())
+        bad = next(each["id"] for each in item["items"] if each["id"] != good)
+        if number == 6:
+            assert server.office.people.get("Ann").state == "paused"
+            server.office.people.change("owner", ann, "we talked", state="active")
+        answer = {"preferred": good if number >= 6 else bad, "strength": 2}
+        assert (
+            browser.post("/r/demo/api/feedback", json=given_to(item, f"id-{number}", answer=answer)).status_code == 200
+        )
+    assert server.office.people.get("Ann").state == "active"
 
 
 # Bad bodies

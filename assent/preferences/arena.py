@@ -1,7 +1,10 @@
 """Policies rated by what was said of their answers: Bradley-Terry, with intervals that know what belongs together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from assent.functional.ratings import bradley_terry
 from assent.records import Feedback, Query
@@ -17,6 +20,19 @@ class Row(NamedTuple):
     wins: float
     ties: float
     losses: float
+
+
+class Game(NamedTuple):
+    """What one voice says of two policies."""
+
+    first: str
+    second: str
+    outcome: float
+    """How far the first won: 1, 0, or a half."""
+    weight: float
+    """All games that one answer tells of weigh 1 together."""
+    prompt: str
+    annotator: str
 
 
 class Table(NamedTuple):
@@ -44,9 +60,32 @@ def table(
         authors: of each item, the policies that gave it: words that two share tell nothing between these two.
         baseline: whose rating is 1000; empty: the mean of all.
     """
+    played = list(games(feedback, queries, authors))
+    players = sorted({name for game in played for name in (game.first, game.second)})
+    if not players:
+        return Table((), 0, 0, False, {})
+    number = {name: i for i, name in enumerate(players)}
+    first, second, outcomes, weights, prompts, annotators = zip(*played, strict=True)
+    fit = bradley_terry(
+        [number[name] for name in first], [number[name] for name in second], outcomes, len(players), weights,
+        prompts=_numbered(prompts), annotators=_numbered(annotators), baseline=number.get(baseline),
+    )  # fmt: skip
+    rows = []
+    for name, i in number.items():
+        met = [(w, o if a == name else 1 - o) for a, b, o, w, *_ in played if name in (a, b)]
+        wins, ties, losses = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
+        rows.append(Row(name, *fit.rating(i), wins, ties, losses))
+    rows.sort(key=lambda row: -row.rating)
+    heard = len({(game.prompt, game.annotator) for game in played})
+    return Table(tuple(rows), heard, len(set(annotators)), fit.connected, fit.clusters)
+
+
+def games(
+    feedback: Iterable[Feedback], queries: Mapping[str, Query], authors: Mapping[str, frozenset[str]]
+) -> Iterator[Game]:
+    """Who met whom, and who won, by the standing answers; arguments as for `table`."""
     events = [event for event in feedback if event.query in queries]
     superseded = {event.supersedes for event in events}
-    games: list[tuple[str, str, float, float, str, str]] = []
     for event in events:
         if event.id in superseded:
             continue
@@ -56,25 +95,18 @@ def table(
             ours, theirs = authors.get(one, frozenset()), authors.get(other, frozenset())
             meetings = [(a, b) for a in sorted(ours - theirs) for b in sorted(theirs - ours)]
             for a, b in meetings:
-                share = 1 / (len(meetings) * len(told))
-                games.append((a, b, outcome, share, query.prompt, event.annotator))
-    players = sorted({name for game in games for name in game[:2]})
-    if not players:
-        return Table((), 0, 0, False, {})
+                yield Game(a, b, outcome, 1 / (len(meetings) * len(told)), query.prompt, event.annotator)
+
+
+def wins(played: Iterable[Game], players: Sequence[str]) -> NDArray[np.float64]:
+    """(K, K), how often the row beat the column, a tie half for each."""
     number = {name: i for i, name in enumerate(players)}
-    first, second, outcomes, weights, prompts, annotators = zip(*games, strict=True)
-    fit = bradley_terry(
-        [number[name] for name in first], [number[name] for name in second], outcomes, len(players), weights,
-        prompts=_numbered(prompts), annotators=_numbered(annotators), baseline=number.get(baseline),
-    )  # fmt: skip
-    rows = []
-    for name, i in number.items():
-        met = [(w, o if a == name else 1 - o) for a, b, o, w, *_ in games if name in (a, b)]
-        wins, ties, losses = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
-        rows.append(Row(name, *fit.rating(i), wins, ties, losses))
-    rows.sort(key=lambda row: -row.rating)
-    heard = len({(prompt, who) for *_, prompt, who in games})
-    return Table(tuple(rows), heard, len(set(annotators)), fit.connected, fit.clusters)
+    counts = np.zeros((len(players), len(players)))
+    for game in played:
+        i, j = number[game.first], number[game.second]
+        counts[i, j] += game.weight * game.outcome
+        counts[j, i] += game.weight * (1 - game.outcome)
+    return counts
 
 
 def _outcomes(event: Feedback, query: Query) -> list[tuple[str, str, float]]:

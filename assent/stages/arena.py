@@ -1,27 +1,34 @@
 """Which checkpoint do people like best? Policies answer held-out prompts, and annotators compare the answers."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError
+from assent.functional.acquisition import double_thompson
 from assent.generation.local import Sampling
 from assent.limits import Count
 from assent.models.load import load_policy, weights_of
-from assent.preferences.arena import table
+from assent.preferences.arena import games, table, wins
 from assent.preferences.convert import split
 from assent.protocols import Annotator
-from assent.records import Prompt, Query, Response
+from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
 from assent.stages.evaluate import answers_to, base_of, trained
 from assent.stages.generate import fitting
 from assent.stages.label import gather
 from assent.store.desk import Desk
 from assent.store.runs import Run
+from assent.training.batching import chunks
+
+WAVE = 20
+"""Comparisons that are put at once before it is looked who may still be the best."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,10 @@ class Arena:
     policies: tuple[str, ...] = ()
     """Checkpoints to compare; empty: where the run began, and all policies that were trained in this round."""
     per_prompt: Count = 1
-    """Pairs of policies that are compared on each held-out prompt, by lot."""
+    """Pairs of policies that are compared on each held-out prompt."""
+    pairs: Literal["even", "best"] = "even"
+    """Which policies meet: each as often as the others, by lot, to rate them all; or those between which it is open
+    which is the best, by double Thompson sampling after every few answers, to find it with fewer."""
     instruction: str = "Which answer is the better one?"
     """What the annotators are asked."""
     sampling: Sampling = Sampling(temperature=0.7)
@@ -53,13 +63,16 @@ class Arena:
             held = fitting(held, language, self.sampling.max_new_tokens)
             answers[name] = answers_to(run, name, language, held, key, self.sampling)
         by_prompt = {name: {response.prompt: response for response in some} for name, some in answers.items()}
-        queries = list(self._queries(run, held, by_prompt))
-        told = gather(run, key, queries, self.annotator)
         authors: dict[str, frozenset[str]] = {}
         for name, some in answers.items():
             for response in some:
                 authors[response.id] = authors.get(response.id, frozenset()) | {name}
-        found = table(told, {query.id: query for query in queries}, authors, policies[0])
+        queries: dict[str, Query] = {}
+        told: list[Feedback] = []
+        for wave in self._waves(run, held, by_prompt, queries, told, authors):
+            queries |= {query.id: query for query in wave}
+            told += gather(run, key, wave, self.annotator)
+        found = table(told, queries, authors, policies[0])
         return {
             "prompts": len(held),
             "comparisons": found.comparisons,
@@ -70,16 +83,39 @@ class Arena:
             "weights": {name: weights_of(run.policy(name)) for name in policies},
         }
 
-    def _queries(self, run: Run, held: list[Prompt], answers: dict[str, dict[str, Response]]) -> Iterator[Query]:
-        """Pairs of policies by lot, each as often as any other within one; the same words need no comparison."""
-        pairs = list(combinations(answers, 2))
-        turn = 0
-        luck = random.Random(f"{run.seed} arena")
-        for prompt in held:
-            for _ in range(min(self.per_prompt, len(pairs))):
-                if turn % len(pairs) == 0:
-                    luck.shuffle(pairs)
-                items = tuple(answers[name][prompt.id].id for name in pairs[turn % len(pairs)])
-                turn += 1
-                if len(set(items)) == 2:
-                    yield Query("comparison", prompt.id, items, "evaluate", self.instruction)
+    def _waves(
+        self, run: Run, held: list[Prompt], answers: dict[str, dict[str, Response]], asked: dict[str, Query],
+        told: list[Feedback], authors: dict[str, frozenset[str]],
+    ) -> Iterator[list[Query]]:  # fmt: skip
+        """Queries that can be put at once; those of `best` depend on what was told of the ones before."""
+        most = min(self.per_prompt, len(answers) * (len(answers) - 1) // 2)
+        turns = [prompt for prompt in held for _ in range(most)]
+        if self.pairs == "even":
+            even = self._even(run, list(answers))
+            yield self._new(zip(turns, even, strict=False), answers, ())
+            return
+        policies = list(answers)
+        for wave, some in enumerate(chunks(turns, WAVE)):
+            dice, so_far = np.random.default_rng([run.seed, wave]), wins(games(told, asked, authors), policies)
+            met = [double_thompson(so_far, dice) for _ in some]
+            yield self._new(zip(some, ((policies[i], policies[j]) for i, j in met), strict=True), answers, asked)
+
+    def _new(
+        self, meetings: Iterable[tuple[Prompt, tuple[str, str]]], answers: dict[str, dict[str, Response]],
+        asked: Collection[str],
+    ) -> list[Query]:  # fmt: skip
+        """Comparisons, each once; the same words need none."""
+        made: dict[str, Query] = {}
+        for prompt, pair in meetings:
+            items = tuple(sorted({answers[name][prompt.id].id for name in pair}))
+            query = Query("comparison", prompt.id, items, "evaluate", self.instruction)
+            if len(items) == 2 and query.id not in asked:
+                made[query.id] = query
+        return list(made.values())
+
+    def _even(self, run: Run, policies: list[str]) -> Iterator[tuple[str, str]]:
+        """Pairs of policies by lot, each as often as any other within one, for ever."""
+        pairs, luck = list(combinations(policies, 2)), random.Random(f"{run.seed} arena")
+        while True:
+            luck.shuffle(pairs)
+            yield from pairs

@@ -18,6 +18,7 @@ from assent.records import Feedback, Prompt, Purpose, Query, Response
 from assent.registry import names
 from assent.rewards.model import Model
 from assent.store.desk import Ask, Desk
+from assent.store.people import people_of
 from assent.store.runs import Run
 from assent.training.batching import chunks
 from assent.training.meter import Bar, warn
@@ -171,7 +172,8 @@ def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk])
     items = (item for query in missing for item in query.items)
     responses = {response.id: response for response in store.responses(ids=items)}
     with Bar(key, len(queries), len(answered)) as bar:
-        told = annotator.answer(missing, prompts, responses, run.seed, datetime.now(UTC), Desk(store), key)
+        desk = Desk(store, people=people_of(run.folder, store))
+        told = annotator.answer(missing, prompts, responses, run.seed, datetime.now(UTC), desk, key)
         votes = (list(events) for _, events in groupby(told, key=lambda event: event.query))
         while some := list(islice(votes, annotator.at_once)):
             store.add_feedback(event for events in some for event in events)

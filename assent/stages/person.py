@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.store.database import Store
-from assent.store.people import FILE, People
+from assent.store.people import people_of
 from assent.store.runs import Run
 
 
@@ -23,15 +22,11 @@ class Person:
     """Whose name, password, external id and sessions to forget."""
 
     def __call__(self, run: Run, key: str) -> None:
-        shared = run.folder.resolve().parent / FILE
-        people = People(Store.open(shared) if shared.exists() else run.store)
+        people = people_of(run.folder, run.store)
         if bool(self.export) == bool(self.erase):
             raise AssentError("say --export NAME or --erase NAME")
         if self.export:
-            print(
-                json.dumps(
-                    people.export(self.export, [run.store] if shared.exists() else []), indent=1, ensure_ascii=False
-                )
-            )
+            others = [] if people.store is run.store else [run.store]
+            print(json.dumps(people.export(self.export, others), indent=1, ensure_ascii=False))
         else:
             print(f"{people.erase('command line', self.erase).id} is a pseudonym without a person now")

@@ -40,11 +40,15 @@ class Conflict(AssentError):
     """The same id was stored before, with another body."""
 
 
-class Busy(AssentError):
+class Unusable(AssentError):
+    """The database cannot be read or written."""
+
+
+class Busy(Unusable):
     """Another process held the lock for longer than the time-out."""
 
 
-class DiskFull(AssentError):
+class DiskFull(Unusable):
     """Nothing more can be stored; what was acknowledged is safe."""
 
 
@@ -298,6 +302,7 @@ def _engine(url: sa.URL, timeout: float) -> sa.Engine:
             _write_ahead(connection, timeout)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA secure_delete = ON")  # who is erased is not left in free pages
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -359,17 +364,17 @@ def _explained(said: str, name: str, orphan: str) -> AssentError:
         ("terminating connection", Busy, f"the server of {name} has hung up: try again"),
         ("connection", Busy, f"the server of {name} cannot be reached ({said}): start it, then try again"),
         ("full", DiskFull, f"no space left for {name}: free some and send again; what was acknowledged is safe"),
-        ("malformed", AssentError, f"{name} is damaged ({said}): restore a backup"),
-        ("not a database", AssentError, f"{name} is not a database, or damaged: name another file or restore a backup"),
-        ("unable to open", AssentError, f"cannot open {name}: check that it is a file that you may write"),
-        ("readonly", AssentError, f"cannot write to {name}: give yourself the right to, or copy it"),
+        ("malformed", Unusable, f"{name} is damaged ({said}): restore a backup"),
+        ("not a database", Unusable, f"{name} is not a database, or damaged: name another file or restore a backup"),
+        ("unable to open", Unusable, f"cannot open {name}: check that it is a file that you may write"),
+        ("readonly", Unusable, f"cannot write to {name}: give yourself the right to, or copy it"),
         ("append-only", AssentError, f"{name}: {said}"),
         ("foreign key", AssentError, f"{name}: {orphan}"),
     )
     for words, kind, line in kinds:
         if words in said.lower():
             return kind(line)
-    return AssentError(f"{name}: {said}")
+    return Unusable(f"{name}: {said}")
 
 
 def _batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

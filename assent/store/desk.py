@@ -17,6 +17,7 @@ from assent.feedback import parse
 from assent.records import Answer, Feedback, Query
 from assent.store import schema
 from assent.store.database import Store, as_query
+from assent.store.people import People
 
 LEASE = 15 * 60.0
 """Seconds that a query stays with somebody who gives no sign of life."""
@@ -91,10 +92,12 @@ class Desk:
 
     store: Store
     clock: Callable[[], float] = field(default=time.time)
+    people: People | None = None
+    """The accounts of those who may come; those of the store itself if not told."""
 
     @cached_property
     def salt(self) -> str:
-        """The store's own secret: who knows this program cannot tell from it where gold items stand."""
+        """The store's own secret: who knows this program cannot tell from it which items are gold."""
         name = "salt"
         with self.store.writing() as on:
             s = schema.settings.c
@@ -107,7 +110,7 @@ class Desk:
 
     def post(self, asks: Iterable[Ask], batch: str) -> int:
         """Lay queries on the desk, once each, and return how many are new there; the others may want more answers."""
-        asks = list(asks)
+        asks, _ = list(asks), self.salt
         self.store.add_queries(ask.query for ask in asks)
         new = 0
         with self.store.writing() as on:
@@ -140,13 +143,18 @@ class Desk:
     def progress(self, batch: str = "") -> Progress:
         """Queries of a batch (or all), and how many of them have as many answers as they want.
 
-        None wants more answers than there are people who ever came: a second opinion waits for a second person.
+        None wants more answers than there are people: labellers with an account, and others who were asked something;
+        but for those who are paused or gone.
         """
-        a = schema.asks.c
+        a, le = schema.asks.c, schema.leases.c
         where = [a.batch == batch] if batch else []
+        accounts = list((self.people or People(self.store)).all())
+        expected = {one.id for one in accounts if one.role == "labeller" and one.state == "active"}
+        away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            people = max(1, on.scalar(sa.select(sa.func.count(schema.leases.c.person.distinct()))) or 0)
+            came = on.scalars(sa.select(le.person.distinct()).join(schema.asks, a.query == le.query))
+            people = max(1, len({*came, *expected} - away))
             enough = sa.case((a.wanted > people, people), else_=a.wanted)
             done = sa.select(sa.func.count()).select_from(schema.asks).where(a.given >= enough, *where)
             return Progress(asked, on.scalar(done) or 0)
@@ -161,7 +169,9 @@ class Desk:
         now, _ = self.clock(), self.salt  # which may have to be written: this transaction would wait for that
         with self.store.writing() as on:
             lent = [one for one in self._out(on, person, now) if one.query.id not in hold]
-            seen = on.scalar(sa.select(sa.func.count()).where(schema.leases.c.person == person)) or 0
+            le, screening = schema.leases.c, sa.select(schema.gold.c.query).where(schema.gold.c.use != "hidden")
+            mine = (le.person == person, le.query.not_in(screening))
+            seen = on.scalar(sa.select(sa.func.count()).where(*mine)) or 0
             while len(lent) < count:
                 query = self._next(on, person, seen, now) if screened else self._screening(on, person)
                 if query is None:
@@ -176,7 +186,7 @@ class Desk:
     def lend(self, person: str, query: Query, shown: tuple[str, ...] = ()) -> Lent:
         """Put one query on somebody's screen, and on nobody else's; `shown` says how its items stand there already."""
         self.store.add_queries([query])
-        shown = shown or order_for(query, person)
+        shown, _ = shown or order_for(query, person), self.salt
         le = schema.leases.c
         with self.store.writing() as on:
             mine = sa.select(le.name, le.shown).where(le.person == person, le.query == query.id)
@@ -186,18 +196,22 @@ class Desk:
             return self._lend(on, person, query, shown, self.clock())
 
     def _lend(self, on: sa.Connection, person: str, query: Query, shown: tuple[str, ...], now: float) -> Lent:
-        lent = Lent(query, shown, secrets.token_hex(10))
+        lent = Lent(query, shown, self._name(query.id, person))
         row = {"query": query.id, "person": person, "shown": list(shown), "name": lent.name}
         on.execute(sa.insert(schema.leases), {**row, "state": "out", "until": now + LEASE})
         return lent
 
+    def _name(self, query: str, person: str) -> str:
+        return hashlib.sha256(f"{self.salt} {query} {person}".encode()).hexdigest()[:20]
+
     def named(self, person: str, names: Collection[str]) -> list[str]:
-        """Ids of the queries that somebody's page calls by these names; any other name stands for itself."""
+        """Ids of the queries that somebody's page calls by these names; what it does not call so is left out."""
         le = schema.leases.c
+        if not names:
+            return []
         with self.store.reading() as on:
-            mine = sa.select(le.name, le.query).where(le.person == person, le.name.in_(list(names)))
-            known = {row.name: row.query for row in on.execute(mine)}
-        return [known.get(name, name) for name in names]
+            mine = sa.select(le.query).where(le.person == person, le.name.in_(list(names)))
+            return list(on.scalars(mine))
 
     def names(self, person: str, queries: Collection[str]) -> dict[str, str]:
         """What somebody's page calls queries, by id."""
@@ -236,9 +250,9 @@ class Desk:
             mine = (le.person == event.annotator, le.query == event.query)
             lease = on.execute(sa.select(schema.leases).where(*mine)).first()
             if lease is None:
-                raise NotShown(f"query {event.query} was not shown to you: take the next one")
+                raise NotShown("this was not shown to you: take the next one")
             if list(event.shown) != lease.shown:
-                raise NotShown(f"the items of query {event.query} were shown to you in another order: reload the page")
+                raise NotShown("these items were shown to you in another order: reload the page")
             self._demand_succession(on, event)
             if self.store.append(on, [event]):
                 on.execute(sa.update(schema.leases).where(*mine).values(state="done"))
@@ -263,13 +277,21 @@ class Desk:
         found = {event.id: event for event in self.store.feedback(ids=ids)}
         return [found[id] for id in ids]
 
-    def lent(self, person: str, query: str) -> Lent | None:
-        """A query as it stood on somebody's screen, answered or not."""
-        le = schema.leases.c
+    def lent(self, person: str, name: str) -> Lent | None:
+        """A query by the name that somebody's page has for it, as it stood there, answered or not."""
+        le, q = schema.leases.c, schema.queries
+        mine = sa.select(q, le.shown, le.name).join(schema.leases, le.query == q.c.id)
         with self.store.reading() as on:
-            row = on.execute(sa.select(le.shown, le.name).where(le.person == person, le.query == query)).first()
-        asked = next(iter(self.store.queries(ids=[query])), None)
-        return Lent(asked, tuple(row.shown), row.name) if row is not None and asked is not None else None
+            row = on.execute(mine.where(le.person == person, le.name == name)).first()
+        return None if row is None else Lent(as_query(row), tuple(row.shown), row.name)
+
+    def lent_before(self, person: str, name: str) -> Lent | None:
+        """A query that was lent after the backup from which this store was restored: it is lent once more."""
+        asked, bank = sa.select(schema.asks.c.query), sa.select(schema.gold.c.query)
+        with self.store.reading() as on:
+            known = on.scalars(asked.union(bank)).all()
+        query = next((one for one in known if self._name(one, person) == name), "")
+        return next((self.lend(person, one) for one in self.store.queries(ids=[query])), None)
 
     def add_gold(self, query: Query, answer: Answer, use: str = "hidden", explanation: str = "") -> None:
         """Put an item with a known answer into the bank; the query's purpose is `gold`."""
@@ -327,12 +349,16 @@ class Desk:
             return Screening("going on", correct, tested)
         return Screening("passed" if correct >= PASS / TEST * tested else "failed", correct, tested)
 
-    def gold_answers(self, person: str) -> list[bool]:
-        """Whether somebody was right, for each hidden gold item, in the order of their first answers."""
+    def gold_answers(self, person: str, since: str = "") -> list[bool]:
+        """Whether somebody was right, for each hidden gold item, in the order of their first answers.
+
+        Args:
+            since: a time before which answers do not count, ISO 8601 in UTC.
+        """
         f, g = schema.feedback.c, schema.gold.c
         mine = sa.select(f.query, f.kind, f.answer, g.answer.label("right")).join(schema.gold, g.query == f.query)
         with self.store.reading() as on:
-            rows = on.execute(mine.where(f.annotator == person, g.use == "hidden").order_by(f.seq)).all()
+            rows = on.execute(mine.where(f.annotator == person, g.use == "hidden", f.at >= since).order_by(f.seq)).all()
         last = {row.query: agrees(parse(row.kind, row.right), parse(row.kind, row.answer)) for row in rows}
         return list(last.values())
 
@@ -401,7 +427,7 @@ class Desk:
             return
         if told:
             raise Answered(told[-1])
-        raise AssentError(f"{event.supersedes} is no answer of yours to query {event.query}")
+        raise AssentError(f"{event.supersedes} is no answer of yours to this")
 
     def _count(self, on: sa.Connection, event: Feedback) -> None:
         """Keep the ask's count of voices; who finds a pair almost alike calls for a second opinion."""

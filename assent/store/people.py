@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import sqlalchemy as sa
@@ -222,6 +223,15 @@ class People:
             on.execute(sa.update(p).where(p.c.id == person.id).values(**new))
             self._act(on, by, "change", {"person": person.id, **new, "why": why})
 
+    def let_in(self, id: str) -> str:
+        """When somebody last became active by another person's hand or the screening; empty if never."""
+        a = schema.acts.c
+        with self.store.reading() as on:
+            about = (a.what == "change", a.about.contains(f'"{id}"', autoescape=True))
+            rows = on.execute(sa.select(a.at, a.about).where(*about).order_by(a.seq.desc())).all()
+        told = ((row.at, json.loads(row.about)) for row in rows)
+        return next((str(at) for at, it in told if it["person"] == id and it.get("state") == "active"), "")
+
     def export(self, id: str, others: Sequence[Store] = ()) -> dict[str, Any]:
         """Everything that is kept about somebody, as JSON-able values: the account, what they did, what they said.
 
@@ -289,6 +299,12 @@ class People:
         """What was done to accounts, the newest first."""
         with self.store.reading() as on:
             return on.execute(sa.select(schema.acts).order_by(schema.acts.c.seq.desc()).limit(500)).all()
+
+
+def people_of(folder: Path, store: Store) -> People:
+    """The accounts of a run: its own, or else those of the folder in which it lies."""
+    own, shared = People(store), folder.resolve().parent / FILE
+    return own if next(own.all(), None) or not shared.exists() else People(Store.open(shared))
 
 
 def folded(name: str) -> str:

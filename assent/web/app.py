@@ -1,5 +1,6 @@
 """The application: routes from the other files here, and one way to tell what went wrong."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from assent.errors import AssentError
-from assent.store.database import Busy, Conflict, DiskFull
+from assent.store.database import Busy, Conflict, DiskFull, Unusable
 from assent.store.desk import NotShown
 from assent.store.people import Denied
 from assent.web import chat, labelling, manage, pages, progress
@@ -19,14 +20,16 @@ from assent.web.guard import Guard, SignIn
 from assent.web.office import Office
 
 STATIC = Path(__file__).parent / "static"
-STATUS: tuple[tuple[type[AssentError], int], ...] = (
-    (Denied, 403),
-    (NotShown, 404),
-    (Conflict, 409),
-    (Busy, 503),
-    (DiskFull, 507),
+STATUS: tuple[tuple[type[AssentError], int, str], ...] = (
+    (Denied, 403, ""),
+    (NotShown, 404, ""),
+    (Conflict, 409, ""),
+    (Busy, 503, "the database is busy: try again"),
+    (DiskFull, 507, "the server's disk is full: free some space and send again; what was acknowledged is safe"),
+    (Unusable, 500, "the server's database cannot be used: its log tells why"),
 )
-"""What each of our errors is in HTTP; any other is a request that will not do, 422."""
+"""What each of our errors is in HTTP; any other is a request that will not do, 422. Where the words say where the
+server keeps its files, others are told."""
 
 
 def make_app(office: Office) -> FastAPI:
@@ -84,7 +87,10 @@ def _answer(request: Request, status: int, detail: Any, headers: Any = None) -> 
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    status = next((status for kind, status in STATUS if isinstance(error, kind)), 422)
+    status, instead = next(((status, words) for kind, status, words in STATUS if isinstance(error, kind)), (422, ""))
+    if instead:
+        logging.getLogger("assent.web").error("%s %s: %s", request.method, request.url.path, error)
+        return _answer(request, status, instead)
     if status == 422 and str(error).startswith("no run "):
         status = 404
     said = str(error).encode("utf-8", "backslashreplace").decode()  # it may quote what cannot be encoded

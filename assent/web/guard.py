@@ -134,11 +134,13 @@ def office_of(request: Request) -> Office:
 
 def asking(request: Request) -> Person | None:
     """Who sends this request, by cookie or by token."""
-    people = office_of(request).people
-    given = request.headers.get("authorization", "")
-    if given.startswith("Bearer "):
-        return people.who(given.removeprefix("Bearer ").strip(), "token")
-    return people.who(request.cookies.get(COOKIE, ""))
+    if not hasattr(request.state, "person"):
+        people, given = office_of(request).people, request.headers.get("authorization", "")
+        by_token = given.startswith("Bearer ")
+        secret = given.removeprefix("Bearer ").strip() if by_token else request.cookies.get(COOKIE, "")
+        request.state.person = people.who(secret, "token" if by_token else "session")
+    found: Person | None = request.state.person
+    return found
 
 
 class Needs:

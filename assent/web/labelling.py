@@ -8,16 +8,17 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from assent.errors import AssentError
 from assent.feedback import body, parse
 from assent.functional.sequential import SequentialTest
-from assent.records import Feedback, Prompt, Response
+from assent.records import Feedback, Message, Prompt, Response
 from assent.records import Query as Ask
 from assent.registry import name_of, resolve
 from assent.store.desk import Answered, Lent
 from assent.store.people import Person
 from assent.web.guard import Needs, SignIn, asking, office_of
 from assent.web.office import Project
-from assent.web.text import render, restore, scrub
+from assent.web.text import Cover, render
 
 router = APIRouter(prefix="/r/{run}/api", tags=["label"])
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]
@@ -70,8 +71,6 @@ class Next(BaseModel):
     """What to answer next."""
 
     items: list[Item]
-    waiting: int
-    """Queries of the run that want more answers."""
     answered: int
     """Answers of this person so far."""
     screening: bool
@@ -147,12 +146,10 @@ def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le
     screened = person.state != "new" or not here.desk.screens()
     held = here.desk.named(person.id, [name for name in hold.split(",") if name])
     lent = here.desk.take(person.id, count, held, screened)
-    progress = here.desk.progress()
     answered = here.desk.said(person.id)
     done = person.external and 0 < int(here.settings["completion"]) <= answered
     return Next(
         items=items(here, lent),
-        waiting=progress.asked - progress.answered,
         answered=answered,
         screening=not screened,
         quick=_is_sure(here.desk.gold_answers(person.id)),
@@ -170,25 +167,30 @@ def again(here: Here, person: Labeller, query: Id) -> Item:
     return items(here, [_lent(here, person, query)])[0]
 
 
+NEVER = HTTPException(404, "this was never on your page")
+
+
 def _lent(here: Project, person: Person, name: str) -> Lent:
     """A query by what this person's page calls it."""
-    lent = here.desk.lent(person.id, *here.desk.named(person.id, [name]))
+    lent = here.desk.lent(person.id, name)
     if lent is None:
-        raise HTTPException(404, "this was never on your page")
+        raise NEVER
     return lent
 
 
 @router.post("/feedback")
 def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     """Keep an answer: 200 means that it outlives a crash."""
-    lent = _lent(here, person, given.query)
+    lent = here.desk.lent(person.id, given.query) or here.desk.lent_before(person.id, given.query)
+    if lent is None:
+        raise NEVER
     for name in HIDDEN:
         if name in given.answer:
             raise HTTPException(422, f"'{name}' is not for people to say")
     event = Feedback(
         query=lent.query.id,
         annotator=person.id,
-        answer=parse(lent.query.kind, _restored(here, lent, given.answer)),
+        answer=parse(lent.query.kind, _uncovered(here, lent, given.answer)),
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=given.seconds,
         shown=tuple(given.shown),
@@ -201,6 +203,9 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
         kept = here.desk.answer(event)
     except Answered as error:
         raise HTTPException(409, {"message": str(error), "before": error.before}) from None
+    except AssentError as error:
+        error.args = (str(error).replace(event.query, given.query),)  # its id is not for labellers
+        raise
     judged = here.desk.judge(kept)
     if judged and judged.use == "hidden" and person.role == "labeller":
         _watch(request, here, person)
@@ -215,10 +220,11 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
 
 def _watch(request: Request, here: Project, person: Person) -> None:
     """Pause somebody whose answers to hidden gold items cannot be those of a good annotator; nothing is deleted."""
-    standing = SequentialTest()(here.desk.gold_answers(person.id))
+    people = office_of(request).people
+    standing = SequentialTest()(here.desk.gold_answers(person.id, people.let_in(person.id)))
     if standing.state == "failed":
         why = f"{standing.right} of {standing.asked} gold items right"
-        office_of(request).people.change("gold", person.id, why, state="paused")
+        people.change("gold", person.id, why, state="paused")
 
 
 def _screen(request: Request, here: Project, person: Person) -> None:
@@ -230,14 +236,17 @@ def _screen(request: Request, here: Project, person: Person) -> None:
         office_of(request).people.change("screening", person.id, why, state=state)
 
 
-def _restored(here: Project, lent: Lent, answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer with the names of models that were covered on the page, where it repeats words of the item."""
-    fields = {"correction": "text", "critique": "quote"}
-    name = fields.get(lent.query.kind, "")
-    if not isinstance(answer.get(name), str) or len(lent.query.items) != 1:
+QUOTING = {"correction": "text", "critique": "quote"}
+"""The field of a kind of answer that repeats words of the item."""
+
+
+def _uncovered(here: Project, lent: Lent, answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with the names of models that were covered on the page."""
+    name = QUOTING.get(lent.query.kind, "")
+    item = next(iter(here.store.responses(ids=lent.query.items)), None) if name else None
+    if item is None or not isinstance(answer.get(name), str):
         return answer
-    item = next(iter(here.store.responses(ids=lent.query.items)), None)
-    return {**answer, name: restore(answer[name], item.text, here.names)} if item else answer
+    return {**answer, name: Cover(item.text, here.names).off(answer[name])}
 
 
 class Better(BaseModel):
@@ -277,9 +286,20 @@ def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)
     """One's own last answers, the newest first: for comparing notes after a time offline, and for undoing."""
     said = here.desk.last(person.id, count)
     names = here.desk.names(person.id, [event.query for event in said])
+    quoting = [event.query for event in said if name_of(event.answer) in QUOTING]
+    items = {query.id: query.items[0] for query in here.store.queries(ids=quoting)}
+    texts = {response.id: response.text for response in here.store.responses(ids=items.values())}
+
+    def covered(event: Feedback) -> dict[str, Any]:
+        answer = {name: value for name, value in body(event.answer).items() if name not in HIDDEN}
+        field = QUOTING.get(name_of(event.answer), "")
+        return (
+            answer if not field else {**answer, field: Cover(texts[items[event.query]], here.names).over(answer[field])}
+        )
+
     return [
         Mine(
-            id=event.id, query=names.get(event.query, ""), kind=name_of(event.answer), answer=body(event.answer),
+            id=event.id, query=names.get(event.query, ""), kind=name_of(event.answer), answer=covered(event),
             shown=list(event.shown), note=event.note, flags=list(event.flags), at=event.at,
         )
         for event in said
@@ -300,19 +320,21 @@ def _item(
 ) -> Item:
     kind = lent.query.kind
 
-    def text(item: str) -> str:
-        told = responses[item].text
-        return scrub(told, names)
-
+    texts = {item: Cover(responses[item].text, names).text for item in lent.shown}
     return Item(
         query=lent.name,
         kind=kind,
         instruction=lent.query.instruction,
-        prompt=[Turn(role=message.role, html=render(message.content)) for message in prompt.messages],
-        items=[Shown(id=item, html=render(text(item)), text=text(item)) for item in lent.shown],
+        prompt=[Turn(role=told.role, html=render(_covered(told, names))) for told in prompt.messages],
+        items=[Shown(id=item, html=render(text), text=text) for item, text in texts.items()],
         axes=axes if kind == "rating" else [],
         form=form(kind),
     )
+
+
+def _covered(told: Message, names: tuple[str, ...]) -> str:
+    """A message of the prompt: what a model said before may tell who it is, what people ask may not be changed."""
+    return Cover(told.content, names).text if told.role == "assistant" else told.content
 
 
 HIDDEN = ("weight", "margin", "certainty")

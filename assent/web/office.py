@@ -15,7 +15,7 @@ from assent.errors import AssentError, did_you_mean
 from assent.store import backups
 from assent.store.database import Store
 from assent.store.desk import Desk, change_setting, settings
-from assent.store.people import FILE, People
+from assent.store.people import FILE, People, people_of
 from assent.store.runs import Run, Setup, store_of
 
 GUIDELINES = """\
@@ -45,7 +45,7 @@ class Project:
 
     @cached_property
     def desk(self) -> Desk:
-        return Desk(self.store)
+        return Desk(self.store, people=people_of(self.folder, self.store))
 
     @property
     def run(self) -> Run:

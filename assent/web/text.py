@@ -1,8 +1,9 @@
 """Text of a model or of a stranger becomes HTML that can do nothing: Markdown without HTML or images, then a sieve."""
 
-import html
 import re
+from collections.abc import Mapping
 from functools import cache, lru_cache
+from itertools import count
 from typing import Any
 
 TAGS = {
@@ -21,12 +22,17 @@ MODELS = re.compile(
     re.IGNORECASE,
 )
 """Names by which a model might tell which one it is."""
-HIDDEN = "[a model's name]"
+CACHED = 20_000
+"""Characters of the longest text that is kept rendered."""
 
 
-@lru_cache(maxsize=4096)
 def render(text: str) -> str:
     """Markdown as harmless HTML; characters that nobody would see stand there by their number."""
+    return _rendered(text) if len(text) <= CACHED else _rendered.__wrapped__(text)
+
+
+@lru_cache(maxsize=1024)
+def _rendered(text: str) -> str:
     import nh3
 
     made = _markdown().render(show_invisible(text))
@@ -49,32 +55,38 @@ def show_invisible(text: str) -> str:
     return INVISIBLE.sub(name, text)
 
 
-def scrub(text: str, names: tuple[str, ...] = ()) -> str:
-    """Take out what names a model, so that nobody judges an answer by its author."""
-    return _naming(names).sub(HIDDEN, text)
+class Cover:
+    """Covers what names a model in a text, so that nobody judges an answer by its author, and uncovers it again.
+
+    Args:
+        names: further names, of models of one's own.
+    """
+
+    def __init__(self, text: str, names: tuple[str, ...] = ()) -> None:
+        free = (sign for n in count(1) if (sign := f"⟦model {n}⟧") not in text)
+        found = dict.fromkeys(match[0] for match in _naming(names).finditer(text))
+        self._signs = dict(zip(found, free, strict=False))
+        self.text = self.over(text)
+        """The text with a sign for each name, of which no two are alike."""
+
+    def over(self, text: str) -> str:
+        """A text, which may quote the first one, without the names that stand there."""
+        return _replaced(text, self._signs)
+
+    def off(self, text: str) -> str:
+        """The same with the names."""
+        return _replaced(text, {sign: name for name, sign in self._signs.items()})
+
+
+def _replaced(text: str, new: Mapping[str, str]) -> str:
+    some = "|".join(re.escape(word) for word in sorted(new, key=len, reverse=True))
+    return re.sub(some, lambda match: new[match[0]], text) if some else text
 
 
 @cache
 def _naming(names: tuple[str, ...]) -> re.Pattern[str]:
     own = sorted((re.escape(name) for name in names if len(name) > 3), key=len, reverse=True)
     return re.compile("|".join([*own, MODELS.pattern]), re.IGNORECASE)
-
-
-def restore(text: str, original: str, names: tuple[str, ...] = ()) -> str:
-    """Put the names back that were taken out of an answer, where somebody quotes or mends it."""
-    if HIDDEN not in text:
-        return text
-    taken = [match[0] for match in _naming(names).finditer(original)]
-    shown = scrub(original, names)
-    first = shown[: shown.index(text)].count(HIDDEN) if text in shown else 0
-    parts = text.split(HIDDEN)
-    back = [*taken[first:], *[HIDDEN] * len(parts)]
-    return "".join(word for pair in zip(parts, [*back[: len(parts) - 1], ""], strict=True) for word in pair)
-
-
-def plain(text: str) -> str:
-    """Text as it is, escaped, for places without Markdown."""
-    return html.escape(show_invisible(text))
 
 
 @cache

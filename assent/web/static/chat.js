@@ -1,5 +1,5 @@
 // Talk to a model; thumbs, or a choice between two answers, go through the same outbox as the label page's answers.
-import { el, fill, letter, uuid7 } from "./dom.js";
+import { el, fill, letter } from "./dom.js";
 import { Keep } from "./keep.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -32,17 +32,15 @@ function bubble(role, text) {
   return node;
 }
 
-function judge(done, answer, extra = {}) {
-  return keep.submit({ id: uuid7(), query: done.query, answer, shown: done.items.map((one) => one.id), seconds: 0, note: "", flags: [], supersedes: "", ...extra });
+function judge(done, answer, supersedes = "") {
+  return keep.submit({ query: done.query, answer, shown: done.items.map((one) => one.id), seconds: 0, note: "", flags: [], supersedes });
 }
 
 function thumbs(node, done) {
-  let given = null; // the last verdict, which the next one supersedes
+  let given = ""; // the last verdict, which the next one supersedes
   const buttons = [["▲ good", "Good answer", true], ["▼ bad", "Bad answer", false]].map(([sign, words, approved]) =>
     el("button", { type: "button", class: "quiet", title: words, "aria-label": words, "aria-pressed": "false", onclick: async ({ currentTarget }) => {
-      const id = uuid7();
-      await judge(done, { approved }, { id, supersedes: given ?? "" });
-      given = id;
+      given = await judge(done, { approved }, given);
       buttons.forEach((button) => button.setAttribute("aria-pressed", String(button === currentTarget)));
     } }, sign));
   node.append(el("div", { class: "thumbs" }, ...buttons));

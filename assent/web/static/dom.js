@@ -24,10 +24,11 @@ export function fill(node, html) {
 
 export const letter = (index) => String.fromCharCode(65 + index);
 
-// RFC 9562, version 7: milliseconds first, so that ids sort by when they were made.
+// RFC 9562, version 7: milliseconds first, and never the same twice, so that ids sort by when they were made.
+let latest = 0;
 export function uuid7() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  let now = Date.now();
+  let now = (latest = Math.max(Date.now(), latest + 1));
   for (let i = 5; i >= 0; i--, now = Math.floor(now / 256)) bytes[i] = now % 256;
   bytes[6] = (bytes[6] & 0x0f) | 0x70;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;

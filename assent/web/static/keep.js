@@ -1,7 +1,10 @@
 // Nothing that somebody said is lost: drafts and answers lie in IndexedDB before the page moves on, and one tab at a
-// time brings answers from there to the server, in order, until the server has said that it has them.
+// time brings what waits to the server, in order, until the server has said that it has it.
+import { uuid7 } from "./dom.js";
 
 const STORES = ["drafts", "outbox", "returned", "sent"];
+const PATIENCE = 30_000; // after so long a request counts as lost
+const NOTES = 150; // answers that are compared with the server's after a time without it
 
 function opened(name) {
   return new Promise((resolve, reject) => {
@@ -26,17 +29,35 @@ function alone(name, work) {
   return last;
 }
 
+// A request that is given up after a while: a connection may be dead without saying so.
+export async function send(path, body) {
+  const control = new AbortController();
+  const timer = setTimeout(() => control.abort(), PATIENCE);
+  const post = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  try {
+    const response = await fetch(path, { signal: control.signal, ...(body === undefined ? {} : post) });
+    const json = response.status !== 204 && response.headers.get("content-type")?.includes("json");
+    return { status: response.status, ok: response.ok, told: json ? await response.json() : {} };
+  } catch {
+    return { status: 0, ok: false, told: {} };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 export class Keep extends EventTarget {
   // `home` is the address of the run's API; `owner` whose words these are: another person's stay in their own drawer.
   constructor(home, owner) {
     super();
     this.home = home;
     this.name = `assent ${home} ${owner}`;
+    this.tab = uuid7();
     this.state = { kind: "idle", waiting: 0, at: null };
     this.tries = 0;
     this.timer = null;
+    this.apart = false; // whether the server could not be reached since notes were compared
     this.channel = new BroadcastChannel(this.name);
-    this.channel.onmessage = (event) => this.#show(event.data, false);
+    this.channel.onmessage = ({ data }) => data.type === "state" || data.tab === this.tab ? this.#hear(data) : null;
     this.ready = opened(this.name).then((database) => {
       this.database = database;
     });
@@ -48,9 +69,9 @@ export class Keep extends EventTarget {
     return done(this.database.transaction(store).objectStore(store).getAll());
   }
 
-  async #change(stores, work) {
+  async #change(stores, work, durability = "strict") {
     await this.ready;
-    const transaction = this.database.transaction(stores, "readwrite", { durability: "strict" });
+    const transaction = this.database.transaction(stores, "readwrite", { durability });
     work(...stores.map((store) => transaction.objectStore(store)));
     return new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
@@ -60,22 +81,41 @@ export class Keep extends EventTarget {
 
   async draft(query) {
     await this.ready;
+    const words = localStorage.getItem(`${this.name} ${query}`);
+    if (words) await this.saveDraft(JSON.parse(words));
     return done(this.database.transaction("drafts").objectStore("drafts").get(query));
   }
 
   saveDraft(draft) {
-    return this.#change(["drafts"], (drafts) => drafts.put(draft, draft.query));
+    localStorage.removeItem(`${this.name} ${draft.query}`);
+    return this.#change(["drafts"], (drafts) => drafts.put(draft, draft.query), "relaxed");
   }
 
-  dropDraft(query) {
-    return this.#change(["drafts"], (drafts) => drafts.delete(query));
+  // As the page goes: the database may not come to an end any more, and this does.
+  lastWords(draft) {
+    localStorage.setItem(`${this.name} ${draft.query}`, JSON.stringify(draft));
   }
 
-  // Once this resolves the answer outlives the tab.
-  async submit(answer) {
-    await this.#change(["outbox", "drafts"], (outbox, drafts) => {
-      outbox.put(answer, answer.id);
-      drafts.delete(answer.query);
+  // Put an answer into the outbox, and return its id; once this resolves the answer outlives the tab.
+  // `item` is what it answers, and `returned` the id of an answer that came back, which it stands for.
+  async submit(answer, item = null, returned = "") {
+    const id = uuid7(); // in the outbox, so that however often it is sent it is the same
+    const entry = { id, path: "feedback", query: answer.query, body: { id, ...answer }, item, tab: this.tab };
+    await this.#put(entry, returned);
+    return id;
+  }
+
+  // Leave an item to others.
+  skip(query, returned = "") {
+    return this.#put({ id: uuid7(), path: "skip", query, body: { queries: [query] }, tab: this.tab }, returned);
+  }
+
+  async #put(entry, returned) {
+    localStorage.removeItem(`${this.name} ${entry.query}`);
+    await this.#change(["outbox", "drafts", "returned"], (outbox, drafts, back) => {
+      outbox.put(entry, entry.id);
+      drafts.delete(entry.query);
+      back.delete(returned);
     });
     this.drain(true);
   }
@@ -84,18 +124,20 @@ export class Keep extends EventTarget {
     return this.#all("outbox");
   }
 
+  // Answers that the server would not take, which are somebody's words all the same.
   returned() {
     return this.#all("returned");
   }
 
-  forget(id) {
-    return this.#change(["returned"], (returned) => returned.delete(id));
+  #hear({ type, detail }) {
+    if (type === "state") this.state = detail;
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  #show(state, tell = true) {
-    this.state = state;
-    if (tell) this.channel.postMessage(state);
-    this.dispatchEvent(new CustomEvent("state", { detail: state }));
+  // To the tab that it is about; the state is about all of them.
+  #tell(type, detail, tab = this.tab) {
+    if (type === "state" || tab !== this.tab) this.channel.postMessage({ type, detail, tab });
+    if (type === "state" || tab === this.tab) this.#hear({ type, detail });
   }
 
   // Bring what waits to the server; many calls at once, in many tabs, are one.
@@ -104,11 +146,10 @@ export class Keep extends EventTarget {
       clearTimeout(this.timer);
       this.tries = 0;
     }
-    this.draining = alone(this.name, () => this.#drain()).catch((error) => {
-      this.#show({ kind: "offline", waiting: 1, why: String(error) });
+    return alone(this.name, () => this.#drain()).catch((error) => {
+      this.#tell("state", { kind: "offline", waiting: 1, why: String(error) });
       this.#later();
     });
-    return this.draining;
   }
 
   #later() {
@@ -119,71 +160,69 @@ export class Keep extends EventTarget {
   }
 
   async #drain() {
-    let kept = null;
+    let kept = false;
+    if (this.apart && !(await this.#compare())) return this.#stuck({ status: 0 });
     for (let some = await this.waiting(); some.length; some = await this.waiting()) {
-      some.sort((a, b) => (a.id < b.id ? -1 : 1));
-      const { item, ...answer } = some[0];
-      this.#show({ kind: "saving", waiting: some.length });
-      let response;
-      try {
-        response = await fetch(`${this.home}/feedback`, {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: JSON.stringify(answer),
-        });
-      } catch {
-        this.#show({ kind: "offline", waiting: some.length });
-        return this.#later();
-      }
-      const told = await response.json().catch(() => ({}));
-      if (response.ok) {
-        if (told.id !== answer.id) throw new Error("the server answered for another id");
+      const answers = some.filter((entry) => entry.path === "feedback").length;
+      if (answers) this.#tell("state", { kind: "saving", waiting: answers });
+      const [entry] = some; // the first by id, hence by time
+      const { status, ok, told } = await send(`${this.home}/${entry.path}`, entry.body);
+      if (ok && entry.path === "feedback") {
+        if (told.id !== entry.id) throw new Error("the server answered for another id");
         await this.#change(["outbox", "sent"], (outbox, sent) => {
-          outbox.delete(answer.id);
-          sent.put({ id: answer.id, query: answer.query, answer: some[0] }, answer.id);
+          outbox.delete(entry.id);
+          sent.put(entry, entry.id);
         });
-        this.tries = 0;
-        kept = told;
-        this.dispatchEvent(new CustomEvent("kept", { detail: { told, answer } }));
-      } else if (response.status === 401) {
-        return this.#show({ kind: "sign in", waiting: some.length });
-      } else if (response.status >= 500 || response.status === 429 || response.status === 408) {
-        const full = response.status === 507;
-        this.#show({ kind: "offline", waiting: some.length, why: full ? "the server's disk is full" : "the server is busy" });
-        return this.#later();
+        kept = true;
+        this.#tell("kept", { told, query: entry.query }, entry.tab);
+      } else if (ok || (entry.path === "skip" && ![0, 401, 408, 429].includes(status) && status < 500)) {
+        await this.#change(["outbox"], (outbox) => outbox.delete(entry.id));
+      } else if ([0, 401, 408, 429].includes(status) || status >= 500) {
+        return this.#stuck({ status });
       } else {
-        const detail = told.detail ?? response.statusText;
-        const why = typeof detail === "string" ? detail : detail.message;
-        const back = { ...some[0], why, before: detail.before ?? "" };
+        const why = typeof told.detail === "string" ? told.detail : (told.detail?.message ?? `refused (${status})`);
+        const back = { ...entry, why, before: told.detail?.before ?? "" };
         await this.#change(["outbox", "returned"], (outbox, returned) => {
-          outbox.delete(answer.id);
-          returned.put(back, answer.id);
+          outbox.delete(entry.id);
+          returned.put(back, entry.id);
         });
-        this.#show({ kind: "rejected", waiting: some.length - 1, why });
-        this.dispatchEvent(new CustomEvent("returned", { detail: back }));
-        kept = null;
+        kept = false;
+        this.#tell("state", { kind: "rejected", waiting: answers - 1, why });
+        this.#tell("returned", back, entry.tab);
       }
+      this.tries = 0;
     }
-    if (kept) this.#show({ kind: "saved", waiting: 0, at: new Date().toLocaleTimeString() });
-    else if (["offline", "sign in", "saving"].includes(this.state.kind)) this.#show({ kind: "idle", waiting: 0 });
-    await this.#trim();
+    if (kept) this.#tell("state", { kind: "saved", waiting: 0, at: new Date().toLocaleTimeString() });
+    else if (["offline", "sign in", "saving"].includes(this.state.kind)) this.#tell("state", { kind: "idle", waiting: 0 });
   }
 
-  // Compare notes: what the server has not, although it once said so, is sent again (a restored backup, say).
-  async reconcile() {
-    const response = await fetch(`${this.home}/mine?count=200`);
-    if (!response.ok) return;
-    const there = new Set((await response.json()).map((one) => one.id));
-    const sent = await this.#all("sent");
-    const lost = sent.filter((one) => !there.has(one.id)).slice(-150);
-    if (lost.length)
-      await this.#change(["outbox"], (outbox) => lost.forEach((one) => outbox.put(one.answer, one.id)));
-    await this.drain(true);
+  async #stuck({ status }) {
+    const waiting = (await this.waiting()).filter((entry) => entry.path === "feedback").length;
+    if (status === 401) return this.#tell("state", { kind: "sign in", waiting });
+    this.apart = true;
+    const why = status === 507 ? "the server's disk is full" : status ? "the server is busy" : "";
+    this.#tell("state", { kind: "offline", waiting, why });
+    this.#later();
   }
 
-  async #trim() {
-    const sent = await this.#all("sent");
-    const old = sent.map((one) => one.id).sort().slice(0, -150);
-    if (old.length) await this.#change(["sent"], (store) => old.forEach((id) => store.delete(id)));
+  // Compare notes: what the server has not, although it once said so, is sent again (its backup was restored, say).
+  async #compare() {
+    const { status, ok, told } = await send(`${this.home}/mine?count=200`);
+    if (!ok) return status !== 0 && status < 500;
+    const there = new Set(told.map((one) => one.id));
+    const sent = (await this.#all("sent")).sort((a, b) => (a.id < b.id ? -1 : 1));
+    const lost = sent.slice(-NOTES).filter((one) => !there.has(one.id));
+    await this.#change(["outbox", "sent"], (outbox, old) => {
+      lost.forEach((one) => outbox.put(one, one.id));
+      sent.slice(0, -NOTES).forEach((one) => old.delete(one.id));
+    });
+    this.apart = false;
+    return true;
+  }
+
+  // After a time without the server, or when the page opens: compare notes, and send what waits.
+  reconcile() {
+    this.apart = true;
+    return this.drain(true);
   }
 }

@@ -1,6 +1,6 @@
 // The label page: a shelf of items, one on the screen, an answer that is kept before the next one comes.
-import { el, fill, letter, uuid7, writing } from "./dom.js";
-import { Keep } from "./keep.js";
+import { el, fill, letter, writing } from "./dom.js";
+import { Keep, send } from "./keep.js";
 import * as approval from "./kinds/approval.js";
 import * as comparison from "./kinds/comparison.js";
 import * as correction from "./kinds/correction.js";
@@ -26,10 +26,8 @@ let now = null; // { item, draft, control }
 let history = []; // queries answered, the newest last
 let active = 0; // milliseconds at this item
 let touched = performance.now();
-let today = 0;
-let spent = 0;
 let fetching = null;
-let ended = false;
+let trouble = ""; // why no more items came
 
 // The clock that counts only while somebody is there.
 
@@ -39,12 +37,9 @@ function clock() {
   tick = performance.now();
   if (document.hidden || tick - touched > IDLE || !now) return;
   active += tick - then;
-  spent += tick - then;
+  tally(0, tick - then);
 }
-setInterval(() => {
-  clock();
-  tally();
-}, 1000);
+setInterval(clock, 1000);
 ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"].forEach((name) =>
   addEventListener(name, () => (touched = performance.now()), { passive: true }));
 
@@ -67,8 +62,14 @@ keep.addEventListener("state", ({ detail }) => {
   if (detail.kind === "saved" && $("#sign-in").open) $("#sign-in").close();
 });
 
-function tally() {
-  $("#tally").textContent = `${today} answered · ${Math.floor(spent / 60_000)} min active`;
+// What was done today, on this machine.
+function tally(answered, spent) {
+  const name = `assent tally ${run} ${person}`, day = new Date().toDateString();
+  const before = JSON.parse(localStorage.getItem(name) ?? "{}");
+  const there = before.day === day ? before : { day, answered: 0, spent: 0 };
+  const told = { day, answered: there.answered + answered, spent: there.spent + spent };
+  if (answered || spent) localStorage.setItem(name, JSON.stringify(told));
+  $("#tally").textContent = `${told.answered} today · ${Math.floor(told.spent / 60_000)} min active`;
 }
 
 function say(words, kind = "") {
@@ -80,42 +81,42 @@ function say(words, kind = "") {
 
 // Getting items.
 
-async function restock() {
-  if (fetching) return fetching;
-  const hold = [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
-  const waiting = (await keep.waiting()).map((one) => one.query); // answered here, not yet there
-  fetching = (async () => {
-    const wanted = AHEAD - shelf.length - (now ? 1 : 0);
-    if (wanted <= 0) return;
-    const response = await fetch(`${home}/next?count=${wanted}&hold=${[...hold, ...waiting].join(",")}`);
-    if (response.status === 401) return $("#sign-in").showModal();
-    const told = await response.json();
-    if (!response.ok) {
-      ended = true;
-      return show(null, told.detail);
-    }
-    shelf.push(...told.items.filter((item) => ![...shelf, now?.item].some((other) => other?.query === item.query)));
-    today = Math.max(today, told.answered);
-    ended = told.items.length < wanted;
-    document.body.classList.toggle("screening", told.screening);
-    $("#quick-label").hidden = !told.quick;
-    if (told.code) $("#code").replaceChildren("Done. Your code: ", el("code", {}, told.code));
-    $("#code").hidden = !told.code;
-    tally();
-  })().catch(() => {}).finally(() => (fetching = null));
+function restock() {
+  fetching ??= stock().finally(() => (fetching = null));
   return fetching;
 }
 
-async function advance() {
-  if (!shelf.length) await restock();
-  const item = shelf.shift() ?? null;
-  await show(item);
-  restock();
+async function stock() {
+  const here = [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
+  if (here.length >= AHEAD) return;
+  const waiting = (await keep.waiting()).map((entry) => entry.query); // done with here, which is not known there yet
+  const { status, ok, told } = await send(`${home}/next?count=${AHEAD - here.length}&hold=${[...here, ...waiting].join(",")}`);
+  trouble = ok || !status || status >= 500 ? "" : told.detail;
+  if (status === 401) $("#sign-in").open || $("#sign-in").showModal();
+  if (!ok) return;
+  const known = new Set([...shelf.map((item) => item.query), now?.item.query, ...waiting, ...(await keep.waiting()).map((entry) => entry.query)]);
+  shelf.push(...told.items.filter((item) => !known.has(item.query)));
+  document.body.classList.toggle("screening", told.screening);
+  $("#quick-label").hidden = !told.quick;
+  if (told.code) $("#code").replaceChildren("Done. Your code: ", el("code", {}, told.code));
+  $("#code").hidden = !told.code;
 }
+
+// What changes the screen happens one after the other.
+let turn = Promise.resolve();
+const inTurn = (work) => (turn = turn.then(work, work));
+
+// The next item, at once if it is here, and more behind it.
+async function advance() {
+  if (shelf.length) await show(shelf.shift());
+  more();
+}
+
+const more = () => restock().then(() => inTurn(() => now ?? show(shelf.shift() ?? null)));
 
 // Putting one on the screen.
 
-async function show(item, words = "") {
+async function show(item) {
   clock();
   now = null;
   active = 0;
@@ -127,11 +128,11 @@ async function show(item, words = "") {
   if (!item) {
     const offline = !navigator.onLine;
     $("#empty").replaceChildren(
-      el("h1", {}, words || (offline ? "You are offline" : "That is all for now")),
-      el("p", {}, offline ? "What you said is safe here. New items come when the connection is back." : "New items appear here by themselves."));
+      el("h2", {}, trouble || (offline ? "You are offline" : "That is all for now")),
+      trouble ? null : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back." : "New items appear here by themselves."));
     return;
   }
-  const draft = (await keep.draft(item.query)) ?? { query: item.query, id: null, answer: {}, flags: [], note: "", seconds: 0, supersedes: "" };
+  const draft = (await keep.draft(item.query)) ?? { query: item.query, answer: {}, flags: [], note: "", seconds: 0, supersedes: "", returned: "" };
   const kind = KINDS[item.kind] ?? form;
   active = draft.seconds * 1000;
   const last = item.prompt.length - 1;
@@ -142,9 +143,9 @@ async function show(item, words = "") {
   $("#items").className = `n${Math.min(item.items.length, 9)}`;
   $("#items").append(...item.items.map((one, i) => {
     const text = el("div", { class: "text", lang: "" });
-    if (kind.raw) text.textContent = one.text;
-    else fill(text, one.html);
     const name = item.items.length === 1 ? "Answer" : many ? `Answer ${i + 1}` : letter(i);
+    if (kind.raw) source(text, one.text, name);
+    else fill(text, one.html);
     return el("article", { class: "item", "aria-label": name, "data-item": one.id }, el("h2", {}, name, el("span", { class: "place" })), text);
   }));
   $("#instruction").textContent = item.instruction;
@@ -181,89 +182,111 @@ function offer() {
   $("#edit").hidden = !now.control.better();
 }
 
-// A change is kept at once for choices, and every two seconds while somebody writes.
+// An answer as it was written, in which a passage can be marked by mouse, finger or keys: text with a caret that takes
+// no change.
+function source(node, words, name) {
+  node.textContent = words;
+  for (const [attribute, value] of Object.entries({ contenteditable: "true", role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": `${name}, as it was written`, inputmode: "none", spellcheck: "false", tabindex: "0" }))
+    node.setAttribute(attribute, value);
+  node.addEventListener("beforeinput", (event) => event.preventDefault());
+  node.addEventListener("input", () => node.textContent !== words && (node.textContent = words)); // input methods
+}
 
-let pending = null;
+// What is marked in an answer, and nothing around it.
+document.addEventListener("selectionchange", () => {
+  const selection = getSelection();
+  if (!now?.control.mark || selection.isCollapsed || !selection.rangeCount) return;
+  const range = selection.getRangeAt(0), clip = document.createRange();
+  const text = [...document.querySelectorAll("#items .text")].find((node) => range.intersectsNode(node));
+  if (!text) return;
+  clip.selectNodeContents(text);
+  if (range.compareBoundaryPoints(Range.START_TO_START, clip) > 0) clip.setStart(range.startContainer, range.startOffset);
+  if (range.compareBoundaryPoints(Range.END_TO_END, clip) < 0) clip.setEnd(range.endContainer, range.endOffset);
+  if (clip.toString().trim()) now.control.mark(clip.toString());
+});
+
+// Every change is kept at once.
 
 function change(chosen) {
   if (!now) return;
-  now.draft.id ??= uuid7();
+  now.touched = true;
   offer();
   if (chosen && $("#quick").checked && !$("#quick-label").hidden && now.control.ready()) return submit();
-  pending ??= setTimeout(stash, chosen ? 0 : 2000);
+  stash();
 }
 
-function stash() {
-  clearTimeout(pending);
-  pending = null;
-  if (now?.draft.id) return keep.saveDraft({ ...now.draft, seconds: active / 1000 });
-}
+const drafted = () => ({ ...now.draft, seconds: active / 1000 });
+const stash = () => now && keep.saveDraft(drafted());
 
-async function submit() {
+function submit() {
   if (!now || !now.control.ready()) return;
   clock();
   const { item, draft, control } = now;
-  clearTimeout(pending);
-  pending = null;
-  now = null;
   performance.mark("submit");
-  const answer = control.body ? control.body() : draft.answer;
   const said = {
-    id: draft.id ?? uuid7(), query: item.query, answer, shown: item.items.map((one) => one.id),
+    query: item.query, answer: control.body ? control.body() : draft.answer, shown: item.items.map((one) => one.id),
     seconds: Math.round(active) / 1000, note: $("#note").value, flags: draft.flags, supersedes: draft.supersedes,
   };
-  await keep.submit({ ...said, item });
-  if (!draft.supersedes) today += 1;
-  history = [...history.filter((one) => one.item.query !== item.query), { item, said }].slice(-50);
-  say("");
-  await advance();
-  performance.measure("next", "submit");
+  now = null;
+  return inTurn(async () => {
+    const id = await keep.submit(said, item, draft.returned);
+    if (!draft.supersedes) tally(1, 0);
+    history = [...history.filter((one) => one.item.query !== item.query), { item, said: { ...said, id } }].slice(-50);
+    say("");
+    await advance();
+    performance.measure("next", "submit");
+  });
 }
 
-async function skip() {
+function skip() {
   if (!now) return;
-  const { item } = now;
-  await keep.dropDraft(item.query);
-  fetch(`${home}/skip`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ queries: [item.query] }) }).catch(() => {});
-  say("");
-  await advance();
+  const { item, draft } = now;
+  now = null;
+  return inTurn(async () => {
+    await keep.skip(item.query, draft.returned);
+    say("");
+    await advance();
+  });
 }
 
 // Bring the last answer back as it was; what is submitted then supersedes it.
-async function undo() {
+const undo = () => inTurn(async () => {
   let last = history.pop();
   if (!last) {
-    const before = await fetch(`${home}/mine?count=1`).then((response) => (response.ok ? response.json() : [])).catch(() => []);
-    if (!before.length) return say("There is nothing to undo.");
-    const item = await fetch(`${home}/item/${before[0].query}`).then((response) => response.json());
-    last = { item, said: before[0] };
+    const { ok, told } = await send(`${home}/mine?count=1`);
+    const item = ok && told.length ? await send(`${home}/item/${told[0].query}`) : null;
+    if (!item?.ok) return say(ok ? "There is nothing to undo." : "That needs a connection.");
+    last = { item: item.told, said: told[0] };
   }
-  if (now) {
-    await stash();
-    shelf.unshift(now.item);
-  }
+  await setAside();
   await reopen(last.item, last.said, last.said.id);
   say("Your last answer: change it and submit it again. The one before stays on record as replaced.");
+});
+
+async function setAside() {
+  if (!now) return;
+  await stash();
+  shelf.unshift(now.item);
 }
 
-async function reopen(item, said, supersedes) {
-  await keep.saveDraft({ query: item.query, id: uuid7(), answer: structuredClone(said.answer), flags: said.flags, note: said.note, seconds: 0, supersedes });
+async function reopen(item, said, supersedes, returned = "") {
+  shelf = shelf.filter((other) => other.query !== item.query);
+  await keep.saveDraft({ query: item.query, answer: structuredClone(said.answer), flags: said.flags, note: said.note, seconds: 0, supersedes, returned });
   await show(item);
 }
 
-// An answer that the server would not take: it comes back as it was.
-keep.addEventListener("returned", ({ detail }) => giveBack(detail));
+// An answer that the server would not take: it comes back as it was, and stays until it is submitted or skipped.
+keep.addEventListener("returned", ({ detail }) => inTurn(() => giveBack(detail)));
 
-async function giveBack(back) {
-  if (now && now.item.query !== back.query) {
-    await stash();
-    shelf.unshift(now.item);
-  }
-  shelf = shelf.filter((item) => item.query !== back.query);
-  await keep.forget(back.id);
-  await reopen(back.item, back, back.before || back.supersedes);
-  say(back.before ? "You answered this in another tab. Submit it to replace that answer, or skip it." : `Not taken: ${back.why}. Your answer stands below; change it, or copy it out.`, "alert");
-  const copy = el("button", { type: "button", class: "quiet", onclick: () => navigator.clipboard.writeText(JSON.stringify(back.answer)) }, "copy");
+async function giveBack({ id, item, body, why, before }) {
+  if (now?.item.query !== item.query) await setAside();
+  const draft = await keep.draft(item.query); // it was being mended when the page was left
+  if (draft?.returned === id) {
+    shelf = shelf.filter((other) => other.query !== item.query);
+    await show(item);
+  } else await reopen(item, body, before || body.supersedes, id);
+  say(before ? "You answered this in another tab. Submit it to replace that answer, or skip it." : `Not taken: ${why}. Your answer stands below; change it, or copy it out.`, "alert");
+  const copy = el("button", { type: "button", class: "quiet", onclick: () => navigator.clipboard.writeText(JSON.stringify(body.answer)) }, "copy");
   $("#notice").append(" ", copy);
 }
 
@@ -276,10 +299,11 @@ keep.addEventListener("kept", ({ detail: { told } }) => {
 async function edit() {
   const better = now?.control.better();
   if (!better) return;
-  const response = await fetch(`${home}/correct`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ query: now.item.query, item: better }) }).catch(() => null);
-  if (!response?.ok) return say("That needs a connection.");
-  shelf.unshift(await response.json());
-  await submit();
+  const { item } = now;
+  const { ok, told } = await send(`${home}/correct`, { query: item.query, item: better });
+  if (!ok) return say("That needs a connection.");
+  shelf.unshift(told);
+  if (now?.item === item) await submit();
 }
 
 // Keys; none of them works while somebody writes, but Escape and Ctrl+Enter.
@@ -298,10 +322,11 @@ addEventListener("keydown", (event) => {
   if (flagging) {
     flagging = false;
     const name = $("#flags").children[Number(key) - 1];
+    say("");
     if (name) return event.preventDefault(), name.click();
   }
   if (now.control.key(key)) return event.preventDefault();
-  const button = event.target.closest?.("button, a, summary");
+  const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
   const actions = { Enter: button ? null : submit, s: skip, u: undo, g: () => $("#guidelines").showModal(), w: () => $("#note").focus(),
     e: edit, "?": () => $("#help").showModal(), f: () => { flagging = true; say("Flag: press its number."); } };
   if (actions[key]) event.preventDefault(), actions[key]();
@@ -329,29 +354,30 @@ $("#sign-in-form").addEventListener("submit", async (event) => {
   event.target.reset();
   $("#sign-in").close();
   await keep.drain(true);
-  if (!now) advance();
+  more();
 });
 
 // While the page is open: signs of life, new items when there were none, and comparing notes after a time offline.
 
-setInterval(() => {
+setInterval(async () => {
   const queries = [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
-  if (queries.length && !document.hidden)
-    fetch(`${home}/heartbeat`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ queries }) }).catch(() => {});
+  if (!queries.length || document.hidden) return;
+  const { status } = await send(`${home}/heartbeat`, { queries });
+  if (status === 204 && keep.apart) keep.reconcile();
+  keep.apart ||= !status;
 }, BEAT);
 setInterval(() => {
-  if (!now && !document.hidden && $("#empty").hidden === false) advance();
+  if (!now && !document.hidden) more();
 }, 5000);
 addEventListener("online", async () => {
-  await keep.reconcile().catch(() => {});
-  if (!now) advance();
+  await keep.reconcile();
+  more();
 });
-addEventListener("pagehide", () => stash());
-addEventListener("visibilitychange", () => document.hidden && stash());
+addEventListener("pagehide", () => now?.touched && keep.lastWords(drafted()));
 
 await keep.ready;
-keep.drain(true);
-for (const back of await keep.returned()) await giveBack(back);
-if (!now) await advance();
-keep.reconcile().catch(() => {});
+tally(0, 0);
+for (const back of await keep.returned()) await inTurn(() => giveBack(back));
+await more();
+keep.reconcile();
 document.body.dataset.ready = "yes";

@@ -12,8 +12,7 @@ export const keys = "1 2 3: A is much, clearly, slightly better. 5 6 7: B slight
 export function make(item, answer, changed) {
   const says = ([, , side, strength]) =>
     typeof side === "number" ? { verdict: "better", preferred: item.items[side].id, strength } : { verdict: side };
-  const same = (one, other) =>
-    one.verdict === other.verdict && one.preferred === other.preferred && one.strength === other.strength;
+  const same = (said, answer) => Object.entries(said).every(([name, value]) => answer[name] === value);
   const buttons = SCALE.map((step) =>
     el("button", { type: "button", class: `step ${typeof step[2] === "number" ? "ab"[step[2]] : "middle"}`,
       "aria-pressed": "false", onclick: () => choose(step) },
@@ -34,6 +33,6 @@ export function make(item, answer, changed) {
       return Boolean(step);
     },
     ready: () => Boolean(answer.verdict),
-    better: () => answer.preferred ?? null,
+    better: () => answer.preferred || null,
   };
 }

@@ -9,7 +9,7 @@ export function make(item, answer, changed) {
   const original = item.items[0].text;
   const text = el("textarea", { rows: 7, "aria-label": "The corrected answer" });
   text.value = answer.text ?? original;
-  const shown = el("div", { class: "diff", "aria-label": "What you changed" });
+  const shown = el("div", { class: "diff", role: "region", tabindex: "0", "aria-label": "What you changed" });
   const tags = { same: "span", gone: "del", new: "ins" };
   const show = () => shown.replaceChildren(
     ...(text.value === original ? [el("span", { class: "none" }, "Nothing changed: submitting says that nothing has to be mended.")]

@@ -1,7 +1,7 @@
 // What is wrong or right, in words; text that is marked in the answer is quoted.
 import { el } from "../dom.js";
 
-export const keys = "Mark a passage of the answer to quote it, then write. Ctrl+Enter submits.";
+export const keys = "Mark a passage of the answer, by mouse or with Shift and the arrows, to quote it; then write. Ctrl+Enter submits.";
 export const raw = true;
 
 export function make(item, answer, changed) {
@@ -11,23 +11,19 @@ export function make(item, answer, changed) {
   const clear = el("button", { type: "button", class: "quiet", onclick: () => set("") }, "no quote");
   function set(words) {
     answer.quote = words;
+    show(words);
+    changed(false);
+  }
+  function show(words) {
     quote.textContent = words || "Mark a passage of the answer to quote it.";
     quote.classList.toggle("none", !words);
     clear.hidden = !words;
-    changed(false);
   }
   text.addEventListener("input", () => {
     answer.text = text.value;
     changed(false);
   });
-  const marked = () => {
-    const selection = getSelection();
-    const words = String(selection);
-    if (words.trim() && selection.anchorNode?.parentElement?.closest("#items .text")) set(words);
-  };
-  document.querySelector("#items").addEventListener("mouseup", marked);
-  document.querySelector("#items").addEventListener("keyup", marked);
-  set(answer.quote ?? "");
+  show(answer.quote ?? "");
   return { node: el("div", { class: "writing" }, el("div", { class: "quoting" }, quote, clear), text),
-    key: () => false, ready: () => Boolean(text.value.trim()), better: () => null };
+    key: () => false, ready: () => Boolean(text.value.trim()), better: () => null, mark: set };
 }
