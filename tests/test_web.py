@@ -557,7 +557,7 @@ RIGHTS = {
         ("GET", "/r/{run}/api/events"),
         ("POST", "/r/{run}/api/ask"),
         ("POST", "/r/{run}/ask"),
-        ("POST", "/r/{run}/gold"),
+        ("POST", "/r/{run}/decide"),
         ("POST", "/r/{run}/score"),
     ],
     "manage": [
@@ -607,7 +607,7 @@ def test_the_matrix_names_every_route(house: Server) -> None:
 
 FORMS: dict[str, dict[str, str]] = {
     "/r/{run}/ask": {"query": COMPARED.id},
-    "/r/{run}/gold": {"query": COMPARED.id, "right": ITEMS[0].id},
+    "/r/{run}/decide": {"query": COMPARED.id, "right": ITEMS[0].id},
     "/r/{run}/score": {},
     "/r/{run}/invite": {"role": "viewer"},
     "/r/{run}/people": {"id": "Vic", "role": "viewer"},
@@ -930,11 +930,39 @@ def test_what_people_said_is_told_to_those_who_run_the_project(server: Server) -
     assert COMPARED.id in pages["review"].text
     assert "secret-policy" in owner.get(f"/r/demo/prompts/{PROMPT.id}").text
     gold = {"query": COMPARED.id, "right": "labeller-comparison", "use": "practice", "explanation": EXPLANATION}
-    assert owner.post("/r/demo/gold", data=gold).status_code == 303
+    assert owner.post("/r/demo/decide", data=gold).status_code == 303
     ((query, answer, use),) = server.demo.desk.gold()
     assert (query, answer, use) == (replace(COMPARED, purpose="gold"), Comparison(COMPARED.items[0], 2), "practice")
     events = [json.loads(line) for line in owner.get("/r/demo/api/events").text.splitlines()]
     assert [event["id"] for event in events] == [event.id for event in server.demo.store.feedback()]
+    # Who decided has said so under their own name, in place of what they said before, and the dispute is over.
+    *before, decision = server.demo.store.feedback(server.people["owner"].id, COMPARED.id)
+    assert decision.answer == Comparison(COMPARED.items[0], 2)
+    assert (decision.note, decision.flags) == (EXPLANATION, ("decided",))
+    assert decision.supersedes == (before[-1].id if before else "")
+    assert owner.post("/r/demo/decide", data=gold | {"use": "", "right": "tie"}).status_code == 303
+    *_, last = server.demo.store.feedback(server.people["owner"].id, COMPARED.id)
+    assert (last.supersedes, last.answer) == (decision.id, Comparison(verdict="tie"))
+    assert COMPARED.id not in owner.get("/r/demo/review").text
+
+
+def test_earlier_guidelines_stay_to_be_read(server: Server) -> None:
+    owner = server.client("owner")
+    for words in ("Be kind.", "Be *kind*, and quick."):
+        owner.post("/r/demo/settings", data={"guidelines": words, "flags": "Harm", "axes": "true"})
+    page = owner.get("/r/demo/admin").text
+    assert "1 earlier version of" in page and page.index("quick.") < page.index("Be kind.")
+
+
+def test_answers_of_people_who_are_paused_are_counted_with_an_alarm(server: Server) -> None:
+    item = comparison_of(server)
+    server.client("labeller").post("/r/demo/api/feedback", json=given_to(item))
+    owner = server.client("owner")
+    assert "who are paused" not in owner.get("/r/demo/progress").text
+    server.office.people.change("owner", "Ann", "", state="paused")
+    page = owner.get("/r/demo/progress").text
+    assert "1 of 2 answers (50 %) come from people who are paused" in page and "more than a tenth" in page
+    assert server.demo.store.counts().feedback == 1
 
 
 # What a labeller is not told

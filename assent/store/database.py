@@ -64,11 +64,13 @@ class Counts(NamedTuple):
 class Store:
     """What stages, pages and annotators share; any thread of any process may call, and commits what it adds."""
 
-    def __init__(self, engine: sa.Engine, name: str) -> None:
+    def __init__(self, engine: sa.Engine, name: str, timeout: float = 30.0) -> None:
         self.name = name
         """Path or URL, without a password."""
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
+        self._timeout = timeout
+        self._line = threading.Lock()
 
     @classmethod
     def open(cls, where: str | Path, timeout: float = 30.0) -> Self:
@@ -83,7 +85,7 @@ class Store:
         url = _url(where)
         name = url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string()
         with _told(name):
-            store = cls(_engine(url, timeout), name)
+            store = cls(_engine(url, timeout), name, timeout)
             try:
                 store._upgrade()
             except BaseException:
@@ -227,8 +229,12 @@ class Store:
         where = [*conditions, *(table.c[name] == value for name, value in equal.items() if value)]
         if ids is None:
             return self._pages(table, where)
-        some = _batches(dict.fromkeys(ids), IDS)
-        return chain.from_iterable(self._pages(table, [*where, table.c.id.in_(batch)]) for batch in some)
+        return chain.from_iterable(self._named(table, where, batch) for batch in _batches(dict.fromkeys(ids), IDS))
+
+    def _named(self, table: sa.Table, where: list[sa.ColumnElement[bool]], ids: Sequence[str]) -> Sequence[sa.Row[Any]]:
+        with self.reading() as connection:
+            some = sa.select(table).where(*where, table.c.id.in_(ids))
+            return connection.execute(some.order_by(table.c.seq)).all()
 
     def _pages(self, table: sa.Table, where: list[sa.ColumnElement[bool]]) -> Iterator[sa.Row[Any]]:
         """Rows by growing pages, each its own short transaction: a slow reader holds nobody up.
@@ -252,8 +258,14 @@ class Store:
 
     @contextmanager
     def writing(self, orphan: str = "something names what is not there") -> Iterator[sa.Connection]:
-        with _told(self.name, orphan), self._writer.begin() as connection:
-            yield connection
+        # SQLite waits by trial, longer each time, and PostgreSQL with a connection; threads rather stand in line.
+        if not self._line.acquire(timeout=self._timeout):
+            raise Busy(f"{self.name} is locked by another thread: try again")
+        try:
+            with _told(self.name, orphan), self._writer.begin() as connection:
+                yield connection
+        finally:
+            self._line.release()
 
     def _upgrade(self) -> None:
         with self._engine.connect() as connection:

@@ -84,6 +84,7 @@ class Ask:
     rule: str = "uniform"
     propensity: float | None = None
     priority: float = 0.0
+    """The highest first."""
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Desk:
                 if there is None:
                     row = {"query": ask.query.id, "batch": batch, "rule": ask.rule, "propensity": ask.propensity}
                     given = self._voices(on, ask.query.id)
-                    row |= {"wanted": ask.wanted, "given": given, "priority": ask.priority}
+                    row |= {"wanted": ask.wanted, "given": given, "priority": -ask.priority}
                     on.execute(sa.insert(schema.asks), row)
                     new += 1
         return new
@@ -135,10 +136,10 @@ class Desk:
             given = self._voices(on, query)
             if there is None:
                 row = {"query": query, "batch": rule, "rule": rule, "propensity": None, "given": given}
-                on.execute(sa.insert(schema.asks), {**row, "wanted": given + more, "priority": 1.0})
+                on.execute(sa.insert(schema.asks), {**row, "wanted": given + more, "priority": -1.0})
             else:
                 ask = sa.update(schema.asks).where(a.query == query)
-                on.execute(ask.values(wanted=given + more, priority=1.0))
+                on.execute(ask.values(wanted=given + more, priority=-1.0))
 
     def progress(self, batch: str = "") -> Progress:
         """Queries of a batch (or all), and how many of them have as many answers as they want.
@@ -393,7 +394,7 @@ class Desk:
         mine = sa.exists().where(le.query == a.query, le.person == person)
         free = self._free(a.query, person, now)
         wanted = sa.select(q).join(schema.asks, a.query == q.c.id).where(a.given < a.wanted, ~mine, free)
-        row = on.execute(wanted.order_by(a.priority.desc(), a.seq).limit(1)).first()
+        row = on.execute(wanted.order_by(a.priority, a.seq).limit(1)).first()
         return as_query(row) if row else None
 
     def _screening(self, on: sa.Connection, person: str) -> Query | None:
@@ -480,6 +481,14 @@ def settings(store: Store) -> Mapping[str, Any]:
     with store.reading() as on:
         rows = on.execute(sa.select(s.name, s.value).where(s.seq.in_(newest))).all()
     return {row.name: row.value for row in rows}
+
+
+def history(store: Store, name: str) -> list[tuple[str, str, Any]]:
+    """(when, by whom, what) something was set, the newest first."""
+    s = schema.settings.c
+    with store.reading() as on:
+        rows = on.execute(sa.select(s.at, s.by, s.value).where(s.name == name).order_by(s.seq.desc())).all()
+    return [(row.at, row.by, row.value) for row in rows]
 
 
 def change_setting(store: Store, name: str, value: Any, by: str, at: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; revisions are numbers, so that a larger one is from a newer assent."""
 VERSION_TABLE = "assent_version"
 
@@ -107,6 +107,7 @@ asks = Table(
     # How many people are to answer, and how many did.
     Column("wanted", Integer, nullable=False),
     Column("given", Integer, nullable=False),
+    # The lowest first.
     Column("priority", Float, nullable=False),
     Index("asks_by_batch", "batch"),
     Index("asks_open", "priority", "seq", sqlite_where=OPEN, postgresql_where=OPEN),

@@ -311,7 +311,7 @@ def items(here: Project, lent: list[Lent]) -> list[Item]:
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[one.query.prompt for one in lent])}
     wanted = [item for one in lent for item in one.query.items]
     responses = {response.id: response for response in here.store.responses(ids=wanted)}
-    axes = list(here.settings["axes"])
+    axes = list(here.settings["axes"]) if any(one.query.kind == "rating" for one in lent) else []
     return [_item(one, prompts[one.query.prompt], responses, axes, here.names) for one in lent]
 
 

@@ -17,7 +17,7 @@ from assent.feedback import body, parse
 from assent.functional.near_identical import near_identical
 from assent.records import Feedback
 from assent.records import Query as Question
-from assent.store.desk import Ask, change_setting
+from assent.store.desk import Ask, change_setting, history
 from assent.store.people import RIGHTS, Person
 from assent.web.guard import Needs, office_of
 from assent.web.labelling import Here, Id
@@ -45,10 +45,13 @@ def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
     people = list(office_of(request).people.all())
     known = {one.annotator: one for one in measured(here).annotators}
     gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
+    names = {one.id: one.name for one in people}
+    guidelines = [(at, names.get(by, by), text) for at, by, text in history(here.store, "guidelines")]
+    acts = list(office_of(request).people.acts())[:30]
     values = {"links": [], "token": "", **told}
     return page(
         request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known, roles=list(RIGHTS),
-        settings=here.settings, gold=gold, nan=math.isnan, acts=list(office_of(request).people.acts())[:30], **values,
+        settings=here.settings, guidelines=guidelines, gold=gold, nan=math.isnan, acts=acts, **values,
     )  # fmt: skip
 
 
@@ -100,6 +103,10 @@ def set_settings(
     return RedirectResponse(f"/r/{here.name}/admin", 303)
 
 
+DECIDED = "decided"
+"""The flag of an answer by which somebody who reviews has settled what others differ about."""
+
+
 @router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)
 def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     """Queries about which people differ, to decide, and to make gold of."""
@@ -110,7 +117,8 @@ def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     for event in events:
         if event.id not in superseded and not event.annotator.startswith(("judge:", "simulated:")):
             said.setdefault(event.query, []).append(event)
-    differ = [(queries[name], some) for name, some in said.items() if len({_gist(event) for event in some}) > 1]
+    open_ = (some for some in said.values() if not any(DECIDED in event.flags for event in some))
+    differ = [(queries[some[0].query], some) for some in open_ if len({_gist(event) for event in some}) > 1]
     differ = differ[-50:]
     about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in differ])}
     items = {item for query, _ in differ for item in query.items}
@@ -122,12 +130,15 @@ def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     return page(request, "review.html.jinja", run=here.name, page="admin", rows=rows, texts=texts)
 
 
-@router.post("/r/{run}/gold", include_in_schema=False)
-def make_gold(
+@router.post("/r/{run}/decide", include_in_schema=False)
+def decide(
     here: Here, person: Reviewing, query: Short, right: Short, explanation: Long = "",
-    use: Annotated[Literal["hidden", "practice", "test"], Form()] = "hidden",
+    use: Annotated[Literal["", "hidden", "practice", "test"], Form()] = "",
 ) -> Response:  # fmt: skip
-    """Make a gold item of a query; `right` is the id of the answer that is right, or that of an item, or `tie`."""
+    """Say what is right, as an answer of one's own, and make a gold item of it if `use` says so.
+
+    `right` is the id of the answer that is right, or that of an item, or `tie`.
+    """
     asked = next(iter(here.store.queries(ids=[query])), None)
     if asked is None:
         raise HTTPException(404, f"no query {query}")
@@ -138,8 +149,16 @@ def make_gold(
         answer = parse("comparison", {"verdict": "tie"} if right == "tie" else {"preferred": right})
     else:
         raise HTTPException(422, f"no answer {right} to query {query}")
-    words = asked.instruction
-    here.desk.add_gold(Question(asked.kind, asked.prompt, asked.items, "gold", words), answer, use, explanation)
+    mine = [event.id for event in here.store.feedback(person.id, query)]
+    here.desk.answer(
+        Feedback(
+            query, person.id, answer, _now(), shown=here.desk.lend(person.id, asked).shown, note=explanation,
+            supersedes=mine[-1] if mine else "", flags=(DECIDED,),
+        )
+    )  # fmt: skip
+    if use:
+        gold = Question(asked.kind, asked.prompt, asked.items, "gold", asked.instruction)
+        here.desk.add_gold(gold, answer, use, explanation)
     return RedirectResponse(f"/r/{here.name}/review", 303)
 
 

@@ -33,13 +33,20 @@ MORE = 2
 """People who are asked about a pair that the reward model sees otherwise."""
 
 
+ALARM = 0.1
+"""The share of the answers that may come from people who are paused before it is rather the gold items that are bad."""
+
+
 @router.get("/r/{run}/progress", response_class=HTMLResponse, include_in_schema=False)
 def progress(request: Request, here: Here, person: Looking) -> HTMLResponse:
     """Curves, arena and annotators on one page."""
     people = {one.id: one for one in office_of(request).people.all()}
     found = measured(here)
+    heard = {one.annotator: one.answers for one in found.annotators if one.annotator in people}
+    set_aside = sum(answers for id, answers in heard.items() if people[id].state == "paused")
     return page(
         request, "progress.html.jinja", run=here.name, page="progress", asked=here.desk.progress(),
+        paused=set_aside, heard=sum(heard.values()), alarm=set_aside > ALARM * sum(heard.values()),
         arena=arena(here), quality=found, counts=here.store.counts(), names={k: p.name for k, p in people.items()},
         nan=math.isnan, may_name=person.may("manage"),
     )  # fmt: skip
