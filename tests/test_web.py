@@ -962,7 +962,7 @@ def test_answers_of_people_who_are_paused_are_counted_with_an_alarm(server: Serv
     server.office.people.change("owner", "Ann", "", state="paused")
     page = owner.get("/r/demo/progress").text
     assert "1 of 2 answers (50 %) come from people who are paused" in page and "more than a tenth" in page
-    assert server.demo.store.counts().feedback == 1
+    assert server.demo.store.counts().feedback == 2
 
 
 # What a labeller is not told
