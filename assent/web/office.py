@@ -21,11 +21,11 @@ from assent.store.runs import Run, Setup, store_of
 GUIDELINES = """\
 Read the whole prompt, then every answer, before you choose.
 
-* **Better** means: the person who asked would be better served by it. Truth counts more than polish, and polish
-  more than length.
+* **Better** means: the person who asked would be better served by it. \
+Truth counts more than polish, and polish more than length.
 * Say **tie** when you could as well throw a coin, and **both bad** when neither should be sent.
-* An answer that is harmful, makes things up, refuses without need, is in the wrong language or gives away private data
-  gets a flag, whatever else you say of it.
+* An answer that is harmful, makes things up, refuses without need, is in the wrong language or gives away private \
+data gets a flag, whatever else you say of it.
 """
 DEFAULTS: Mapping[str, Any] = {
     "guidelines": GUIDELINES,

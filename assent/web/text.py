@@ -85,8 +85,8 @@ def _replaced(text: str, new: Mapping[str, str]) -> str:
 
 @cache
 def _naming(names: tuple[str, ...]) -> re.Pattern[str]:
-    own = sorted((re.escape(name) for name in names if len(name) > 3), key=len, reverse=True)
-    return re.compile("|".join([*own, MODELS.pattern]), re.IGNORECASE)
+    own = sorted((name for name in names if re.search(r"[\d/_-]", name)), key=len, reverse=True)
+    return re.compile("|".join([*(rf"(?<!\w){re.escape(name)}(?!\w)" for name in own), MODELS.pattern]), re.IGNORECASE)
 
 
 @cache

@@ -192,7 +192,7 @@ export class Keep extends EventTarget {
       }
       this.tries = 0;
     }
-    if (kept) this.#tell("state", { kind: "saved", waiting: 0, at: new Date().toLocaleTimeString() });
+    if (kept) this.#tell("state", { kind: "saved", waiting: 0, at: new Date().toTimeString().slice(0, 8) });
     else if (["offline", "sign in", "saving"].includes(this.state.kind)) this.#tell("state", { kind: "idle", waiting: 0 });
   }
 

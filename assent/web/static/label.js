@@ -48,7 +48,7 @@ setInterval(clock, 1000);
 const WORDS = {
   idle: () => "ready",
   saving: () => "saving…",
-  saved: (state) => `saved ${state.at} · online`,
+  saved: (state) => `saved ${state.at}`,
   offline: (state) => `offline: ${state.waiting} waiting, keep working${state.why ? ` (${state.why})` : ""}`,
   "sign in": (state) => `sign in again: ${state.waiting} waiting`,
   rejected: () => "not taken: see below",
