@@ -154,7 +154,7 @@ class Desk:
         away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            came = on.scalars(sa.select(le.person.distinct()).join(schema.asks, a.query == le.query))
+            came = on.scalars(sa.select(le.person).distinct().join(schema.asks, a.query == le.query))
             people = max(1, len({*came, *expected} - away))
             enough = sa.case((a.wanted > people, people), else_=a.wanted)
             done = sa.select(sa.func.count()).select_from(schema.asks).where(a.given >= enough, *where)
