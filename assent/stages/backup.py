@@ -1,4 +1,4 @@
-"""A copy of the feedback that is whole, made while people go on answering, and read back before it counts."""
+"""A copy of the feedback that is whole, made while people go on answering, and read back before it counts; and back."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from assent.store.runs import Run
 
 @dataclass(frozen=True)
 class Backup:
-    """Copy the run's feedback to one file."""
+    """Copy the run's feedback to one file, or go back to a copy."""
 
     tool: ClassVar[bool] = True
     reads: ClassVar[bool] = True
@@ -22,7 +22,14 @@ class Backup:
     keep: Natural = 14
     """How many of the copies in `backups/` stay; 0: all."""
 
+    restore: str = ""
+    """A copy to go back to, while the server runs or not; what is there now is copied before."""
+
     def __call__(self, run: Run, key: str) -> None:
+        if self.restore:
+            before = backups.restore(run.store, run.folder, Path(self.restore))
+            print(f"{run.store.name} is as in {self.restore}; what it was until now: {before.path}")
+            return
         if self.file and Path(self.file).exists():
             raise AssentError(f"{self.file} exists: name another file")
         if self.file:

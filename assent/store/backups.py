@@ -30,6 +30,13 @@ def make(store: Store, root: Path, keep: int = 14) -> Copy:
     return Copy(path, length)
 
 
+def restore(store: Store, root: Path, path: Path) -> Copy:
+    """Go back to a copy; what was there until now is copied first, and is the copy that is returned."""
+    before = make(store, root, keep=0)
+    store.restore(path)
+    return before
+
+
 def made(root: Path) -> list[Path]:
     """The copies there are, the oldest first."""
     return sorted((root / FOLDER).glob("*.db"))

@@ -187,6 +187,22 @@ class Store:
             partial.unlink(missing_ok=True)
         return length
 
+    def restore(self, path: Path) -> int:
+        """Go back to a copy, while others may have the store open, and return its length.
+
+        Raises:
+            AssentError: a PostgreSQL store, or a copy that does not hold.
+        """
+        if self._engine.dialect.name != "sqlite":
+            raise AssentError(f"{self.name} is on a server: restore it with pg_restore")
+        if not path.is_file():
+            raise AssentError(f"no copy {path}")
+        with Store.open(path) as copied:
+            length = copied.audit()
+        with _told(self.name), closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(self.name)) as target:
+            source.backup(target)
+        return length
+
     def _add(self, table: sa.Table, rows: Iterable[Values]) -> int:
         insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
         added = 0

@@ -375,9 +375,12 @@ addEventListener("online", async () => {
 });
 addEventListener("pagehide", () => now?.touched && keep.lastWords(drafted()));
 
-await keep.ready;
+await keep.ready.catch((error) => {
+  say("This browser keeps nothing, so that answers could be lost: leave the private window, or allow this site to store data.", "alert");
+  throw error;
+});
 tally(0, 0);
-for (const back of await keep.returned()) await inTurn(() => giveBack(back));
+for (const back of await keep.returned()) if (back.item) await inTurn(() => giveBack(back));
 await more();
 keep.reconcile();
 document.body.dataset.ready = "yes";
