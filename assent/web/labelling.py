@@ -71,8 +71,6 @@ class Next(BaseModel):
     """What to answer next."""
 
     items: list[Item]
-    answered: int
-    """Answers of this person so far."""
     screening: bool
     """Whether these are practice or test items."""
     quick: bool = False
@@ -146,11 +144,9 @@ def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le
     screened = person.state != "new" or not here.desk.screens()
     held = here.desk.named(person.id, [name for name in hold.split(",") if name])
     lent = here.desk.take(person.id, count, held, screened)
-    answered = here.desk.said(person.id)
-    done = person.external and 0 < int(here.settings["completion"]) <= answered
+    done = person.external and 0 < int(here.settings["completion"]) <= here.desk.said(person.id)
     return Next(
         items=items(here, lent),
-        answered=answered,
         screening=not screened,
         quick=_is_sure(here.desk.gold_answers(person.id)),
         code=here.completion_code(person.id) if done else "",
