@@ -1,10 +1,16 @@
 """The server, by real requests to the real application: who may do what, what is told to whom, and what cannot run."""
 
+import asyncio
 import html
 import json
+import random
 import re
 import shutil
+import socket
 import sqlite3
+import threading
+import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,14 +34,14 @@ from assent.feedback.comparison import Comparison
 from assent.records import Feedback, Prompt, Query, Response
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask
+from assent.store.desk import Ask, change_setting
 from assent.store.people import People, Person
 from assent.store.runs import Setup, open_run
 from assent.web.app import make_app
 from assent.web.guard import COOKIE
 from assent.web.office import Office, Project
 from assent.web.serve import Serve
-from assent.web.text import render
+from assent.web.text import Cover, render
 
 PASSWORD = "correct horse battery"
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")
@@ -444,7 +450,7 @@ def test_the_better_answer_can_be_corrected_by_whom_it_was_shown_to(server: Serv
 def test_a_full_disk_is_507_and_the_same_post_goes_through_later(server: Server) -> None:
     browser, store = server.client("labeller"), server.demo.store
     item = next(one for one in next_items(browser) if one["kind"] == "critique")
-    post = given_to(item, note="n" * 10_000) | {"answer": {"text": "x" * 200_000}}
+    post = given_to(item, note="n" * 10_000) | {"answer": {"text": "x" * 199_000}}
     with store.reading() as on:
         pages = on.exec_driver_sql("PRAGMA page_count").scalar()
         on.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
@@ -1698,7 +1704,8 @@ def test_hostile_text_in_any_place_runs_on_no_page(server: Server) -> None:
     people = server.office.people
     for number, source in enumerate(HOSTILE[:12]):
         (link,) = people.invite(server.people["owner"], "labeller", [source], source)
-        stranger = people.join(link, f"{number}{source}"[:60], PASSWORD)
+        seen = "".join(c for c in source if not unicodedata.category(c).startswith("C"))
+        stranger = people.join(link, f"{number}{seen}"[:60], PASSWORD)
         people.change(server.people["owner"].id, stranger.id, source, state="paused")
     form = {
         "guidelines": "\n\n".join(nasty),
@@ -1738,3 +1745,231 @@ def test_a_single_run_keeps_its_accounts_and_its_answers_in_one_file(server: Ser
     with sqlite3.connect(server.demo.store.name) as raw:
         assert raw.execute("SELECT count(*) FROM people").fetchone() == (5,)
         assert raw.execute("SELECT count(*) FROM feedback").fetchone() == (1,)
+
+
+# What an attacker tried
+
+
+def test_the_order_of_items_does_not_tell_what_a_query_is_for(server: Server) -> None:
+    desk, ann = server.demo.desk, server.people["labeller"].id
+    answers = [Response(PROMPT.id, f"Number {n}.", POLICY) for n in range(40)]
+    server.demo.store.add_responses(answers)
+    guessed = []
+    for n in range(36):
+        query = Query("ranking", PROMPT.id, tuple(sorted(one.id for one in answers[n : n + 4])), "gold")
+        likely = list(query.items)
+        random.Random(f"{query.id} {ann}").shuffle(likely)  # all that a labeller knows
+        guessed.append(desk.lend(ann, query).shown == tuple(likely))
+    assert sum(guessed) < 8  # by chance 1.5
+
+
+def test_the_first_page_tells_a_labeller_nothing_of_what_counts(house: Server) -> None:
+    page = house.client("labeller", headers={"accept": "text/html"}).get("/").text
+    assert "hidden-project" in page and "queries answered" not in page and "<progress" not in page
+    assert "queries answered" in house.client("viewer", headers={"accept": "text/html"}).get("/").text
+
+
+def test_the_first_answer_to_a_gold_item_counts(server: Server) -> None:
+    gold, ann = replace(COMPARED, purpose="gold"), server.people["labeller"].id
+    server.demo.desk.add_gold(gold, Comparison(gold.items[0]))
+    lent = server.demo.desk.lend(ann, gold)
+    browser, before = server.client("labeller"), ""
+    for n, choice in enumerate((gold.items[1], gold.items[0])):
+        post = {"id": f"id-{n}", "query": lent.name, "answer": {"preferred": choice}, "shown": list(lent.shown)}
+        assert browser.post("/r/demo/api/feedback", json={**post, "supersedes": before}).status_code == 200
+        before = f"id-{n}"
+    assert server.demo.desk.gold_answers(ann) == [False]
+
+
+def test_one_person_cannot_take_the_whole_desk(server: Server) -> None:
+    prompts = [Prompt.ask(f"And number {n}?") for n in range(60)]
+    server.demo.store.add_prompts(prompts)
+    server.demo.desk.post([Ask(Query("demonstration", prompt.id, ())) for prompt in prompts], "more")
+    browser, held = server.client("labeller"), list[str]()
+    for _ in range(10):
+        held += [
+            item["query"] for item in browser.get(f"/r/demo/api/next?count=10&hold={','.join(held)}").json()["items"]
+        ]
+    assert len(set(held)) == len(held) == 20
+    assert len(next_items(server.client("admin"))) == 10
+
+
+def test_a_completion_code_is_for_what_was_asked_of_those_who_may_answer(server: Server) -> None:
+    change_setting(server.demo.store, "completion", 2, "owner", "2026-11-21")
+    server.office.people.join(server.invite(external="w-7"), "Wim", PASSWORD)
+    wim = server.office.people.get("Wim").id
+    browser = TestClient(server.app)
+    browser.cookies.set(COOKIE, server.office.people.open_session(server.office.people.get("Wim")))
+    for n, said in enumerate(ITEMS):  # as after chats
+        lent = server.demo.desk.lend(wim, Query("approval", PROMPT.id, (said.id,), "train", f"chat {n}"))
+        post = {"id": f"id-{n}", "query": lent.name, "answer": {"approved": True}, "shown": list(lent.shown)}
+        assert browser.post("/r/demo/api/feedback", json=post).status_code == 200
+    assert browser.get("/r/demo/api/next").json()["code"] == ""
+    assert ",0,False," in server.client("owner").get("/r/demo/completions.csv").text
+    for n, item in enumerate(next_items(browser, 2)):
+        browser.post("/r/demo/api/feedback", json=given_to(item, f"more-{n}"))
+    code = browser.get("/r/demo/api/next").json()["code"]
+    assert code and f",2,True,{code}" in server.client("owner").get("/r/demo/completions.csv").text
+    server.office.people.change("owner", "Wim", "", state="new")
+    assert browser.get("/r/demo/api/next").json()["code"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(flags=["decided"]), "for those who review"),
+        (dict(answer={"text": "x" * 250_000}), "at most 200000 characters"),
+        (dict(answer={"axes": [["<img src=x>", 7]]}), "the axes are helpful"),
+        (dict(answer={"verdict": "y" * 100_000}), ""),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_page_would_never_send_is_refused_in_few_words(
+    server: Server, change: dict[str, Any], words: str
+) -> None:
+    browser = server.client("labeller")
+    kind = "rating" if "axes" in str(change) else "critique" if "text" in str(change) else "comparison"
+    found = [item for item in next_items(browser) if item["kind"] == kind] or [comparison_of(server)]
+    reply = browser.post("/r/demo/api/feedback", json=given_to(found[0]) | change)
+    assert reply.status_code == 422 and words in reply.text and len(reply.text) < 1000
+    assert server.demo.store.counts().feedback == 1
+
+
+def test_who_sends_answers_without_end_is_slowed_down(server: Server) -> None:
+    browser, item = server.client("labeller"), next_items(server.client("labeller"))[0]
+    replies = [browser.post("/r/demo/api/feedback", json=given_to(item)).status_code for _ in range(310)]
+    assert replies[0] == 200 and set(replies[300:]) == {429} and 429 not in replies[:300]
+
+
+def test_an_admin_neither_changes_an_owner_nor_lets_themselves_in_again(server: Server) -> None:
+    people, admin = server.office.people, server.client("admin")
+    people.change("owner", people.join(server.invite("owner"), "Second", PASSWORD).id, "", state="active")
+    for change in ({"role": "viewer"}, {"state": "paused"}):
+        assert admin.post("/r/demo/people", data={"id": server.people["owner"].id, **change}).status_code == 403
+    me = {"id": server.people["admin"].id, "state": "active"}
+    assert admin.post("/r/demo/people", data=me).status_code == 403
+    token = server.client("admin", token=True)
+    people.change("owner", me["id"], "", state="paused")
+    for client in (admin, token):
+        assert client.post("/r/demo/people", data=me).status_code == 403
+        assert client.get("/r/demo/admin").status_code == client.get("/r/demo/progress").status_code == 403
+    assert people.get(me["id"]).state == "paused"
+
+
+def test_who_is_paused_makes_no_new_work_but_a_late_answer_counts(server: Server) -> None:
+    browser = server.client("labeller")
+    item = comparison_of(server)
+    server.office.people.change("owner", "Ann", "", state="paused")
+    better = {"query": item["query"], "item": item["items"][0]["id"]}
+    assert browser.post("/r/demo/api/correct", json=better).status_code == 403
+    talk = {"messages": [{"role": "user", "content": "Hello?"}]}
+    assert browser.post("/r/demo/api/chat", json=talk).status_code == 403
+    assert browser.post("/r/demo/api/feedback", json=given_to(item)).status_code == 200
+
+
+def test_who_is_erased_leaves_no_name_in_any_file(server: Server) -> None:
+    people, owner = server.office.people, server.people["owner"]
+    people.invite(owner, "labeller", ["platform-4711"])  # never used
+    people.join(people.invite(owner, "labeller", ["platform-4711"])[0], "Theophrastus", PASSWORD)
+    people.change(owner.id, "Theophrastus", "Theophrastus asked for a rest", state="paused")
+    known = people.get("Theophrastus").id
+    people.erase(owner.id, "Theophrastus")
+    for path in Path(people.store.name).parent.glob("*.db*"):
+        for words in (b"Theophrastus", b"platform-4711"):
+            assert words not in path.read_bytes(), path
+    assert known in str([act.about for act in people.acts()])
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mred", "b\u202ec", "d\u200b", "\x07", "person-1234567890", "erased x"])
+def test_a_name_is_no_disguise(server: Server, name: str) -> None:
+    reply = server.client().post(f"/join/{server.invite()}", data={"name": name, "password": PASSWORD})
+    assert reply.status_code == 422
+    assert name not in [person.name for person in server.office.people.all()]
+
+
+@pytest.mark.parametrize("origin", ["http://[", "null", "nonsense", "://", "http://testserver.evil.example"])
+def test_an_origin_that_is_none_is_refused(house: Server, origin: str) -> None:
+    reply = house.client("labeller").post("/logout", headers={"origin": origin})
+    assert reply.status_code == 403
+    check_headers(reply)
+
+
+def test_who_has_seen_an_item_is_not_given_it_as_gold(server: Server) -> None:
+    desk, ann, bob = server.demo.desk, server.people["labeller"].id, server.people["reviewer"].id
+    gold = Query("comparison", PROMPT.id, COMPARED.items[::-1], "gold", "Which of the two?")
+    desk.add_gold(gold, Comparison(gold.items[0]), "practice")
+    desk.lend(ann, COMPARED)
+    assert desk.take(ann, 20, [COMPARED.id], screened=False) == []
+    fresh = desk.take("somebody", 20, screened=False)
+    assert [one.query for one in fresh] == [gold] and bob != "somebody"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ChatGPT4", "GPT-35", "GPT\u20114", "Claude_3", "claude-3.5", "Llama_3", "Qwen_2", "Qwen2.5-7B", "DeepSeekR1",
+     "Phi-4", "QwQ-32B", "o3-mini", "Falcon-40b", "SmolLM2"],
+)  # fmt: skip
+def test_a_model_may_spell_its_name_as_it_likes(name: str) -> None:
+    text = f"I am {name}, of course."
+    cover = Cover(text)
+    assert cover.text == "I am ⟦model 1⟧, of course." and cover.off(cover.text) == text
+
+
+@pytest.mark.parametrize("text", ["A llamasoft game.", "Nonetheless, clauded skies.", "Use 3 or 4 of them."])
+def test_words_that_are_like_a_name_stay(text: str) -> None:
+    assert Cover(text, ("acme/none", "none")).text == text
+
+
+def test_what_nobody_sees_is_seen_where_a_text_stands_as_written_and_stored_as_it_was(server: Server) -> None:
+    item = correction_of(server, "Left \u202eright\u202c, and GPT-4\u200b.")
+    assert item["items"][0]["text"] == "Left ⟦U+202E⟧right⟦U+202C⟧, and ⟦model 1⟧⟦U+200B⟧."
+    server.client("labeller").post(
+        "/r/demo/api/feedback", json=given_to(item, answer={"text": item["items"][0]["text"]})
+    )
+    (event,) = server.demo.store.feedback(ids=["0192-first"])
+    assert body(event.answer) == {"text": "Left \u202eright\u202c, and GPT-4\u200b."}
+
+
+def test_a_line_on_which_no_request_comes_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+
+    from assent.web import connection
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1.0)  # an answer may take longer than a question
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(connection, "PATIENCE", 0.4)
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", http=connection.Connection)
+    served = uvicorn.Server(config)
+    taken = config.bind_socket()
+    work = threading.Thread(target=served.run, kwargs={"sockets": [taken]})
+    work.start()
+    while not served.started:
+        time.sleep(0.01)
+    lines: list[socket.socket] = []
+    try:
+        for begin in (
+            b"",
+            b"GET / HTTP/1.1\r\nhost: x\r\n",
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1234",
+        ):
+            lines.append(socket.create_connection(taken.getsockname(), timeout=10))
+            lines[-1].sendall(begin)
+        lines.append(whole := socket.create_connection(taken.getsockname(), timeout=10))
+        whole.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        begun = time.monotonic()
+        for line in lines[:3]:
+            while line.recv(1000):
+                pass
+        assert time.monotonic() - begun < 5
+        told = b""
+        while piece := whole.recv(1000):
+            told += piece
+        assert told.endswith(b"ok")
+    finally:
+        served.should_exit = True
+        work.join()
+        for line in (*lines, taken):
+            line.close()

@@ -187,6 +187,12 @@ class Store:
             partial.unlink(missing_ok=True)
         return length
 
+    def flush(self) -> None:
+        """Bring SQLite's log into its file, so that what was deleted stands nowhere any more."""
+        if self._engine.dialect.name == "sqlite":
+            with _told(self.name), closing(sqlite3.connect(self.name, timeout=self._timeout)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def restore(self, path: Path) -> int:
         """Go back to a copy, while others may have the store open, and return its length.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ THRICE, FIVE = 0.15, 0.02
 """Shares of the queries that three people answer, for agreement, and five, for the ceiling that noise sets."""
 PROBATION = 40
 """Answers after which gold items become rarer."""
+LOOKED_UP = 60.0
+"""Seconds for which the names that all queries have on somebody's page are kept, if they ask for unknown ones."""
 GOLD_AT_FIRST, GOLD_LATER = 1 / 8, 1 / 20
 PRACTICE, TEST, PASS = 10, 20, 15
 """Screening: items with an explanation after each, items without, and how many of those have to be right."""
@@ -95,6 +98,7 @@ class Desk:
     clock: Callable[[], float] = field(default=time.time)
     people: People | None = None
     """The accounts of those who may come; those of the store itself if not told."""
+    _before: tuple[str, float, Mapping[str, str]] = field(default=("", 0.0, MappingProxyType({})), init=False)
 
     @cached_property
     def salt(self) -> str:
@@ -160,16 +164,21 @@ class Desk:
             done = sa.select(sa.func.count()).select_from(schema.asks).where(a.given >= enough, *where)
             return Progress(asked, on.scalar(done) or 0)
 
-    def take(self, person: str, count: int, hold: Collection[str] = (), screened: bool = True) -> list[Lent]:
+    def take(
+        self, person: str, count: int, hold: Collection[str] = (), screened: bool = True, most: int = 10**6
+    ) -> list[Lent]:
         """Lend somebody the next queries: first what they have already and did not answer, then new ones.
 
         Args:
             hold: ids of queries that are on their screen now, which are not given again.
             screened: whether they may see real queries; if not, they get practice and test items.
+            most: queries that they may have at once, so that something is left for others.
         """
         now, _ = self.clock(), self.salt  # which may have to be written: this transaction would wait for that
         with self.store.writing() as on:
-            lent = [one for one in self._out(on, person, now) if one.query.id not in hold]
+            out = self._out(on, person, now)
+            lent = [one for one in out if one.query.id not in hold]
+            count = min(count, len(lent) + max(0, most - len(out)))
             le, screening = schema.leases.c, sa.select(schema.gold.c.query).where(schema.gold.c.use != "hidden")
             mine = (le.person == person, le.query.not_in(screening))
             seen = on.scalar(sa.select(sa.func.count()).where(*mine)) or 0
@@ -177,8 +186,7 @@ class Desk:
                 query = self._next(on, person, seen, now) if screened else self._screening(on, person)
                 if query is None:
                     break
-                shown = order_for(query, person)
-                lent.append(self._lend(on, person, query, shown, now))
+                lent.append(self._lend(on, person, query, self.order(query, person), now))
                 seen += 1
             lent = lent[:count]
             self._renew(on, person, [one.query.id for one in lent])
@@ -187,7 +195,7 @@ class Desk:
     def lend(self, person: str, query: Query, shown: tuple[str, ...] = ()) -> Lent:
         """Put one query on somebody's screen, and on nobody else's; `shown` says how its items stand there already."""
         self.store.add_queries([query])
-        shown, _ = shown or order_for(query, person), self.salt
+        shown, _ = shown or self.order(query, person), self.salt
         le = schema.leases.c
         with self.store.writing() as on:
             mine = sa.select(le.name, le.shown).where(le.person == person, le.query == query.id)
@@ -201,6 +209,15 @@ class Desk:
         row = {"query": query.id, "person": person, "shown": list(shown), "name": lent.name}
         on.execute(sa.insert(schema.leases), {**row, "state": "out", "until": now + LEASE})
         return lent
+
+    def order(self, query: Query, person: str) -> tuple[str, ...]:
+        """The order in which a query's items stand on this person's screen: by lot, the same each time.
+
+        The store's secret is in the lot: else the order would tell whether a query's purpose is `gold`.
+        """
+        items = list(query.items)
+        random.Random(f"{self.salt} {query.id} {person}").shuffle(items)
+        return tuple(items)
 
     def _name(self, query: str, person: str) -> str:
         return hashlib.sha256(f"{self.salt} {query} {person}".encode()).hexdigest()[:20]
@@ -288,10 +305,12 @@ class Desk:
 
     def lent_before(self, person: str, name: str) -> Lent | None:
         """A query that was lent after the backup from which this store was restored: it is lent once more."""
-        asked, bank = sa.select(schema.asks.c.query), sa.select(schema.gold.c.query)
-        with self.store.reading() as on:
-            known = on.scalars(asked.union(bank)).all()
-        query = next((one for one in known if self._name(one, person) == name), "")
+        if self._before[0] != person or self.clock() - self._before[1] > LOOKED_UP:
+            asked, bank = sa.select(schema.asks.c.query), sa.select(schema.gold.c.query)
+            with self.store.reading() as on:
+                known = on.scalars(asked.union(bank)).all()
+            self._before = (person, self.clock(), {self._name(one, person): one for one in known})
+        query = self._before[2].get(name, "")
         return next((self.lend(person, one) for one in self.store.queries(ids=[query])), None)
 
     def add_gold(self, query: Query, answer: Answer, use: str = "hidden", explanation: str = "") -> None:
@@ -332,15 +351,15 @@ class Desk:
             return on.scalar(sa.select(g.seq).where(g.use.in_(("practice", "test"))).limit(1)) is not None
 
     def screening(self, person: str) -> "Screening":
-        """How somebody did on the test items, of which one that is skipped counts as wrong."""
+        """How somebody did on the test items: their first answers count, and one that is skipped is wrong."""
         g, le = schema.gold.c, schema.leases.c
         with self.store.reading() as on:
             mine = sa.select(g.query, g.use, le.state).join(schema.leases, g.query == le.query)
             rows = on.execute(mine.where(le.person == person, g.use.in_(("practice", "test")))).all()
             sizes = on.execute(sa.select(g.use, sa.func.count().label("n")).group_by(g.use)).all()
         bank = {query.id: right for query, right, use in self.gold() if use == "test"}
-        last = {event.query: event.answer for event in self.store.feedback(annotator=person)}
-        correct = sum(query in last and agrees(right, last[query]) for query, right in bank.items())
+        first = {event.query: event.answer for event in reversed(list(self.store.feedback(annotator=person)))}
+        correct = sum(query in first and agrees(right, first[query]) for query, right in bank.items())
         over = [row for row in rows if row.state != "out"]
         tested = sum(row.use == "test" for row in over)
         most = {
@@ -353,6 +372,8 @@ class Desk:
     def gold_answers(self, person: str, since: str = "") -> list[bool]:
         """Whether somebody was right, for each hidden gold item, in the order of their first answers.
 
+        Only these count: else whoever finds out which item was gold could try what is right.
+
         Args:
             since: a time before which answers do not count, ISO 8601 in UTC.
         """
@@ -360,14 +381,19 @@ class Desk:
         mine = sa.select(f.query, f.kind, f.answer, g.answer.label("right")).join(schema.gold, g.query == f.query)
         with self.store.reading() as on:
             rows = on.execute(mine.where(f.annotator == person, g.use == "hidden", f.at >= since).order_by(f.seq)).all()
-        last = {row.query: agrees(parse(row.kind, row.right), parse(row.kind, row.answer)) for row in rows}
-        return list(last.values())
+        first: dict[str, bool] = {}
+        for row in rows:
+            if row.query not in first:
+                first[row.query] = agrees(parse(row.kind, row.right), parse(row.kind, row.answer))
+        return list(first.values())
 
     def said(self, person: str) -> int:
-        """How many queries somebody has answered."""
-        f = schema.feedback.c
+        """How many queries somebody has answered, of those that were laid before people: not practice, not chat."""
+        f, g = schema.feedback.c, schema.gold.c
+        asked, hidden = sa.select(schema.asks.c.query), sa.select(g.query).where(g.use == "hidden")
+        mine = (f.annotator == person, sa.or_(f.query.in_(asked), f.query.in_(hidden)))
         with self.store.reading() as on:
-            return on.scalar(sa.select(sa.func.count(f.query.distinct())).where(f.annotator == person)) or 0
+            return on.scalar(sa.select(sa.func.count(f.query.distinct())).where(*mine)) or 0
 
     def _out(self, on: sa.Connection, person: str, now: float) -> list[Lent]:
         """What lies with somebody unanswered, but for what expired and others have taken since."""
@@ -408,10 +434,13 @@ class Desk:
         return None
 
     def _from_bank(self, on: sa.Connection, person: str, use: str) -> Query | None:
-        """A gold item that this person has not seen, drawn by a lot of their own."""
+        """A gold item of which this person has not seen the like, drawn by a lot of their own."""
         g, q, le = schema.gold.c, schema.queries, schema.leases.c
-        mine = sa.exists().where(le.query == g.query, le.person == person)
-        rows = on.execute(sa.select(q).join(schema.gold, g.query == q.c.id).where(g.use == use, ~mine)).all()
+        bank = sa.select(q).join(schema.gold, g.query == q.c.id).where(g.use == use)
+        about = sa.select(q.c.prompt).join(schema.gold, g.query == q.c.id).where(g.use == use)
+        mine = sa.select(q).join(schema.leases, le.query == q.c.id).where(le.person == person, q.c.prompt.in_(about))
+        seen = {(row.prompt, frozenset(row.items)) for row in on.execute(mine)}
+        rows = [row for row in on.execute(bank) if (row.prompt, frozenset(row.items)) not in seen]
         return as_query(min(rows, key=lambda row: _lot(self.salt, use, person, row.id))) if rows else None
 
     def _renew(self, on: sa.Connection, person: str, queries: Collection[str]) -> None:
@@ -447,13 +476,6 @@ def overlap(query: Query) -> int:
     """How many people a query is for, decided by the query itself: five, three, or mostly one."""
     lot = _lot("overlap", query.id)
     return 5 if lot < FIVE else 3 if lot < FIVE + THRICE else 1
-
-
-def order_for(query: Query, person: str) -> tuple[str, ...]:
-    """The order in which a query's items stand on this person's screen: by lot, the same each time."""
-    items = list(query.items)
-    random.Random(f"{query.id} {person}").shuffle(items)
-    return tuple(items)
 
 
 def agrees(right: Answer, given: Answer) -> bool:

@@ -120,6 +120,10 @@ class People:
         name = " ".join(name.split())
         if not 1 <= len(name) <= NAME:
             raise AssentError(f"a name has 1 to {NAME} letters, not {len(name)}")
+        if odd := [c for c in name if unicodedata.category(c).startswith("C")]:
+            raise AssentError(f"a name has no characters that nobody sees, such as U+{ord(odd[0]):04X}")
+        if name.startswith(("person-", "erased ")):
+            raise AssentError("a name does not begin like a pseudonym: choose another")
         if len(password) < PASSWORD:
             raise AssentError(f"a password has at least {PASSWORD} letters, not {len(password)}")
         hashed = _hasher().hash(password)  # slow on purpose, and so before the transaction
@@ -264,8 +268,26 @@ class People:
             gone = {"name": f"erased {person.id}", "secret": "", "external": "", "state": "erased"}
             on.execute(sa.update(p).where(p.c.id == person.id).values(**gone))
             on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id))
+            self._forget_words(on, person)
             self._act(on, by, "erase", {"person": person.id})
+        self.store.flush()
         return self.get(person.id)
+
+    def _forget_words(self, on: sa.Connection, person: Person) -> None:
+        """Take name and external id out of notes, and out of invites that nobody used."""
+        words = [word for word in (person.name, person.external) if word]
+        k, a = schema.keys, schema.acts
+        for row in on.execute(sa.select(k.c.seq, k.c.note).where(k.c.kind == "invite")).all():
+            if person.external and json.loads(row.note)["external"] == person.external:
+                on.execute(sa.delete(k).where(k.c.seq == row.seq))
+        for row in on.execute(sa.select(a.c.seq, a.c.about)).all():
+            about = json.loads(row.about)
+            for name, value in about.items():
+                for word in words:
+                    about[name] = value = value.replace(word, person.id) if isinstance(value, str) else value
+            told = json.dumps(about, ensure_ascii=False)
+            if told != row.about:
+                on.execute(sa.update(a).where(a.c.seq == row.seq).values(about=told))
 
     def _named(self, on: sa.Connection, name: str) -> str:
         """The pseudonym of who has this name, in capitals or not; databases know capitals of English only."""
@@ -289,7 +311,7 @@ class People:
 
     def _forget_old(self, on: sa.Connection) -> None:
         k = schema.keys.c
-        on.execute(sa.delete(schema.keys).where(k.kind == "session", k.until < self._clock()))
+        on.execute(sa.delete(schema.keys).where(k.kind.in_(("session", "invite")), k.until < self._clock()))
 
     def _act(self, on: sa.Connection, by: str, what: str, about: dict[str, Any]) -> None:
         row = {"at": _now(), "by": by, "what": what, "about": json.dumps(about, ensure_ascii=False)}

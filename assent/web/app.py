@@ -32,6 +32,10 @@ STATUS: tuple[tuple[type[AssentError], int, str], ...] = (
 server keeps its files, others are told."""
 
 
+TOLD = 600
+"""Characters of what an error says."""
+
+
 def make_app(office: Office) -> FastAPI:
     """The server of an office."""
     told: dict[int | str, dict[str, Any]] = {status: {"model": Told} for status in (401, 403, 404, 409, 422, 429, 507)}
@@ -93,7 +97,8 @@ async def _told(request: Request, error: Exception) -> Response:
         return _answer(request, status, instead)
     if status == 422 and str(error).startswith("no run "):
         status = 404
-    said = str(error).encode("utf-8", "backslashreplace").decode()  # it may quote what cannot be encoded
+    # It may quote what is long, or cannot be encoded.
+    said = str(error)[:TOLD].encode("utf-8", "backslashreplace").decode()
     return _answer(request, status, said)
 
 

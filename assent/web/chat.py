@@ -20,7 +20,7 @@ from assent.web.guard import Needs
 from assent.web.labelling import Here
 from assent.web.office import Project
 from assent.web.pages import need, page
-from assent.web.text import render
+from assent.web.text import Cover, render
 
 router = APIRouter(tags=["chat"])
 Talking = Annotated[Person, Depends(Needs("chat"))]
@@ -134,6 +134,8 @@ async def talk(request: Request, here: Here, person: Talking, turn: Turn) -> Str
     """Answer, as lines of JSON: {row, text} while it grows, then {done}; one that fails is void, nothing is kept."""
     if turn.messages[-1].role != "user":
         raise HTTPException(422, "the last word must be the user's")
+    limits = request.app.state.limits
+    limits.chat.demand(person.id)
     known = policies(here)
     if turn.policy and not person.may("look"):
         raise HTTPException(403, f"a {person.role} may not choose the model")
@@ -150,7 +152,7 @@ async def _stream(here: Project, person: Person, turn: Turn, name: str) -> Async
     def told(row: int, text: str) -> None:
         if gone.is_set():
             raise AssentError("nobody listens any more")
-        loop.call_soon_threadsafe(lines.put_nowait, {"row": row, "text": text})
+        loop.call_soon_threadsafe(lines.put_nowait, {"row": row, "text": _shown(here, person, text)})
 
     def work() -> None:
         try:
@@ -170,6 +172,11 @@ async def _stream(here: Project, person: Person, turn: Turn, name: str) -> Async
         await working
     finally:
         gone.set()
+
+
+def _shown(here: Project, person: Person, text: str) -> str:
+    """What a model said, without names of models for those who are not told which it is."""
+    return text if person.may("look") else Cover(text, here.names).text
 
 
 def _keep(
@@ -194,7 +201,8 @@ def _keep(
         "query": lent.name,
         "kind": kind,
         "items": [
-            {"id": id, "text": texts[id].text, "html": render(texts[id].text), "finished": texts[id].finished}
+            {"id": id, "text": text, "html": render(text), "finished": texts[id].finished}
             for id in apart
+            for text in (_shown(here, person, texts[id].text),)
         ],
     }

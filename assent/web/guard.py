@@ -1,11 +1,11 @@
 """What stands before every page: headers that forbid, origins, sizes, rates; and who is asking, and may they."""
 
+import ipaddress
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 
@@ -19,6 +19,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 COOKIE = "assent_session"
 LARGEST = 2 * 2**20
 """Bytes of a request."""
+LARGEST_FORM = 2**19
+"""Bytes of a form, which takes longer to read."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; "
@@ -67,8 +69,8 @@ class Guard:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > LARGEST:
-                raise HTTPException(413, f"a request has at most {LARGEST} bytes")
+            if taken > (LARGEST_FORM if "form" in headers.get("content-type", "") else LARGEST):
+                raise HTTPException(413, "this is too large")
             return message
 
         try:
@@ -81,15 +83,16 @@ class Guard:
 
 
 def _refusal(method: str, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > LARGEST:
-        return 413, f"a request has at most {LARGEST} bytes"
+    length, form = headers.get("content-length", "0"), "form" in headers.get("content-type", "")
+    most = LARGEST_FORM if form else LARGEST
+    if not length.isdigit() or int(length) > most:
+        return 413, f"such a request has at most {most} bytes"
     if method in SAFE or headers.get("authorization", "").startswith("Bearer "):
         return None  # a token is never sent by a browser on its own
     site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "")
     if site not in ("", "same-origin", "none"):
         return 403, "this came from another site"
-    if origin and urlsplit(origin).netloc != headers.get("host", ""):
+    if origin and origin.partition("://")[2] != headers.get("host", ""):
         return 403, "this came from another site"
     return None
 
@@ -120,6 +123,19 @@ class Rate:
         if count >= self.count:
             wait = int(self.seconds - (now - begun)) + 1
             raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
+
+
+PAUSED = "you are paused: somebody who runs this project will talk to you"
+
+
+def address(request: Request) -> str:
+    """Where a request comes from; of an IPv6 address the network, in which one machine has as many as it likes."""
+    host = request.client.host if request.client else ""
+    try:
+        where = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return host if where.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
 
 
 class SignIn(Exception):
@@ -157,4 +173,6 @@ class Needs:
             raise HTTPException(401, "sign in first")
         if not person.may(self.right):
             raise HTTPException(403, f"a {person.role} may not do this")
+        if person.state == "paused" and self.right != "label":
+            raise HTTPException(403, PAUSED)
         return person

@@ -1,12 +1,13 @@
 """What the label page asks of the server: the next items, and to keep an answer."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from assent.errors import AssentError
 from assent.feedback import body, parse
@@ -16,7 +17,7 @@ from assent.records import Query as Ask
 from assent.registry import name_of, resolve
 from assent.store.desk import Answered, Lent
 from assent.store.people import Person
-from assent.web.guard import Needs, SignIn, asking, office_of
+from assent.web.guard import PAUSED, Needs, SignIn, asking, office_of
 from assent.web.office import Project
 from assent.web.text import Cover, render
 
@@ -25,6 +26,12 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\
 Labeller = Annotated[Person, Depends(Needs("label"))]
 MOST = 10
 """Items that one request may take."""
+MOST_OUT = 20
+"""Items that one person may have at once."""
+LONGEST = 200_000
+"""Characters of an answer as JSON."""
+DECIDED = "decided"
+"""The flag of an answer by which somebody who reviews has settled what others differ about."""
 
 
 CORRECT = "Make this answer as good as it should be."
@@ -79,6 +86,12 @@ class Next(BaseModel):
     """For the platform that somebody came from, when they have done what was asked."""
 
 
+def _demand_short(answer: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(answer)) > LONGEST:
+        raise ValueError(f"an answer has at most {LONGEST} characters")
+    return answer
+
+
 class Given(BaseModel):
     """An answer; `id` is made by the page at the first touch, and the same post again changes nothing."""
 
@@ -86,7 +99,7 @@ class Given(BaseModel):
 
     id: Id
     query: Id
-    answer: dict[str, Any]
+    answer: Annotated[dict[str, Any], AfterValidator(_demand_short)]
     shown: list[Id] = Field(max_length=100)
     seconds: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
     note: str = Field(default="", max_length=10_000)
@@ -139,18 +152,26 @@ Here = Annotated[Project, Depends(project_of)]
 @router.get("/next")
 def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=MOST)] = 3, hold: str = "") -> Next:
     """Lend this person the next items; `hold` names those that are on the page already, with commas."""
-    if person.state == "paused":
-        raise HTTPException(403, "you are paused: somebody who runs this project will talk to you")
+    _demand_active(person)
     screened = person.state != "new" or not here.desk.screens()
     held = here.desk.named(person.id, [name for name in hold.split(",") if name])
-    lent = here.desk.take(person.id, count, held, screened)
-    done = person.external and 0 < int(here.settings["completion"]) <= here.desk.said(person.id)
+    lent = here.desk.take(person.id, count, held, screened, MOST_OUT)
+    done = (
+        person.external
+        and person.state == "active"
+        and 0 < int(here.settings["completion"]) <= here.desk.said(person.id)
+    )
     return Next(
         items=items(here, lent),
         screening=not screened,
         quick=_is_sure(here.desk.gold_answers(person.id)),
         code=here.completion_code(person.id) if done else "",
     )
+
+
+def _demand_active(person: Person) -> None:
+    if person.state == "paused":
+        raise HTTPException(403, PAUSED)
 
 
 def _is_sure(gold: list[bool]) -> bool:
@@ -177,12 +198,16 @@ def _lent(here: Project, person: Person, name: str) -> Lent:
 @router.post("/feedback")
 def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     """Keep an answer: 200 means that it outlives a crash."""
+    request.app.state.limits.answers.demand(person.id)
     lent = here.desk.lent(person.id, given.query) or here.desk.lent_before(person.id, given.query)
     if lent is None:
         raise NEVER
     for name in HIDDEN:
         if name in given.answer:
             raise HTTPException(422, f"'{name}' is not for people to say")
+    if DECIDED in given.flags:
+        raise HTTPException(422, f"'{DECIDED}' is for those who review")
+    _demand_axes(here, lent, given.answer)
     event = Feedback(
         query=lent.query.id,
         annotator=person.id,
@@ -202,7 +227,9 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     except AssentError as error:
         error.args = (str(error).replace(event.query, given.query),)  # its id is not for labellers
         raise
-    judged = here.desk.judge(kept)
+    judged = (
+        here.desk.judge(kept) if kept == event or person.state == "new" else None
+    )  # a repeated post takes no longer
     if judged and judged.use == "hidden" and person.role == "labeller":
         _watch(request, here, person)
     judged = judged if person.state == "new" else None
@@ -212,6 +239,17 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     if judged:
         _screen(request, here, person)
     return told
+
+
+def _demand_axes(here: Project, lent: Lent, answer: dict[str, Any]) -> None:
+    """Refuse a rating on axes that nobody asked about."""
+    axes = answer.get("axes")
+    if lent.query.kind != "rating" or not isinstance(axes, list):
+        return
+    asked = list(here.settings["axes"])
+    for axis in axes:
+        if not (isinstance(axis, list) and axis and axis[0] in asked):
+            raise HTTPException(422, f"the axes are {', '.join(asked)}: reload the page")
 
 
 def _watch(request: Request, here: Project, person: Person) -> None:
@@ -255,6 +293,7 @@ class Better(BaseModel):
 @router.post("/correct")
 def correct(here: Here, person: Labeller, better: Better) -> Item:
     """Ask this person, and nobody else, to correct an item that is on their page."""
+    _demand_active(person)
     lent = _lent(here, person, better.query)
     if better.item not in lent.shown:
         raise HTTPException(404, "this is not on your page")

@@ -20,7 +20,7 @@ from assent.records import Query as Question
 from assent.store.desk import Ask, change_setting, history
 from assent.store.people import RIGHTS, Person
 from assent.web.guard import Needs, office_of
-from assent.web.labelling import Here, Id
+from assent.web.labelling import DECIDED, Here, Id
 from assent.web.office import Project
 from assent.web.pages import need, page
 from assent.web.progress import measured
@@ -78,8 +78,10 @@ def change_person(
 ) -> Response:
     """Another role or state for somebody."""
     people = office_of(request).people
-    if role == "owner" and person.role != "owner":
-        raise HTTPException(403, "only an owner makes an owner")
+    if "owner" in (role, people.get(id).role) and person.role != "owner":
+        raise HTTPException(403, "only an owner makes an owner, or changes one")
+    if people.get(id).id == person.id:
+        raise HTTPException(403, "somebody else has to change your own role and state")
     people.change(person.id, id, why, role=role, state=state)
     return RedirectResponse(f"/r/{here.name}/admin", 303)
 
@@ -101,10 +103,6 @@ def set_settings(
         if value != old.get(name):
             change_setting(here.store, name, value, person.id, _now())
     return RedirectResponse(f"/r/{here.name}/admin", 303)
-
-
-DECIDED = "decided"
-"""The flag of an answer by which somebody who reviews has settled what others differ about."""
 
 
 @router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.store.people import Person, folded
-from assent.web.guard import COOKIE, Needs, Rate, SignIn, asking, office_of
+from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of
 from assent.web.labelling import Here
 from assent.web.text import render as markdown
 
@@ -24,6 +24,10 @@ class Limits:
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 60))
     sign_ins: Rate = field(default_factory=lambda: Rate(60, 60))
+    name: Rate = field(default_factory=lambda: Rate(100, 3600))
+    """From all addresses together."""
+    answers: Rate = field(default_factory=lambda: Rate(300, 60))
+    chat: Rate = field(default_factory=lambda: Rate(20, 60))
     join: Rate = field(default_factory=lambda: Rate(20, 60))
 
 
@@ -62,7 +66,8 @@ def home(request: Request) -> Response:
     if person is None:
         raise SignIn
     office = office_of(request)
-    runs = [(name, office.project(name).desk.progress()) for name in office.runs()]
+    look = person.may("look")  # else it would tell which items count, and which are gold
+    runs = [(name, office.project(name).desk.progress() if look else None) for name in office.runs()]
     if len(runs) == 1 and person.role == "labeller":
         return RedirectResponse(f"/r/{runs[0][0]}/label", 303)
     return page(request, "home.html.jinja", runs=runs)
@@ -82,10 +87,10 @@ def login(
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Sign in."""
-    client = request.client.host if request.client else ""
-    limits = request.app.state.limits
+    client, limits = address(request), request.app.state.limits
     limits.sign_in.demand(f"{client} {folded(name)}")
     limits.sign_ins.demand(client)
+    limits.name.demand(folded(name))
     people = office_of(request).people
     try:
         person = people.sign_in(name, password)
@@ -106,7 +111,7 @@ def logout(request: Request) -> Response:
 @router.get("/join/{secret}")
 def join_page(request: Request, secret: str) -> Response:
     """The form behind an invite link, or behind the link of the first start."""
-    request.app.state.limits.join.demand(request.client.host if request.client else "")
+    request.app.state.limits.join.demand(address(request))
     role = office_of(request).people.invited(secret)
     return page(request, "join.html.jinja", secret=secret, role=role, words="", name="")
 
@@ -119,7 +124,7 @@ def join(
     password: Annotated[str, Form(max_length=1000)],
 ) -> Response:
     """Make an account, and sign in."""
-    request.app.state.limits.join.demand(request.client.host if request.client else "")
+    request.app.state.limits.join.demand(address(request))
     people = office_of(request).people
     role = people.invited(secret)
     try:

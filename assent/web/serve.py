@@ -48,6 +48,7 @@ class Serve:
         import uvicorn
 
         from assent.web.app import make_app
+        from assent.web.connection import Connection, lines
 
         office = self.office()
         taken = self._listen()
@@ -66,7 +67,7 @@ class Serve:
             make_app(office), log_level="warning", access_log=False, server_header=False, date_header=False,
             proxy_headers=self.behind_proxy, forwarded_allow_ips="127.0.0.1" if self.behind_proxy else "",
             ssl_certfile=self.certificate or None, ssl_keyfile=self.private_key or None,
-            timeout_graceful_shutdown=3, limit_concurrency=2000,
+            timeout_graceful_shutdown=3, limit_concurrency=lines(), http=Connection, ws="none",
         )  # fmt: skip
         try:
             uvicorn.Server(config).run(sockets=[taken])

@@ -17,8 +17,9 @@ INVISIBLE = re.compile(
 """Characters that show nothing, or turn the text around them; two of them join letters of some scripts."""
 JOINERS = "\u200c\u200d"
 MODELS = re.compile(
-    r"\b(?:chat\s?gpt|gpt-?[2-9](?:\.\d)?(?:o|-turbo|-mini)?|openai|claude|anthropic|gemini|google deepmind|"
-    r"llama(?:-?\d(?:\.\d)?)?|mi[sx]tral|qwen(?:\d(?:\.\d)?)?|deepseek|smollm\d?|hugging ?face|gemma|grok|copilot)\b",
+    r"(?<![a-z0-9])(?:chat[\s_-]?gpt|gpt[\s_\u2010\u2011-]?\d[\d.]*(?:o|-turbo|-mini)?|openai|claude|anthropic|gemini|"
+    r"google[\s_-]?deepmind|llama|mi[sx]tral|qwen|qwq|deepseek|smollm|hugging[\s_-]?face|gemma|grok|copilot|"
+    r"phi[\s_-]?\d|falcon[\s_-]?\d+b|o[134]-(?:mini|preview))(?:[\s_\u2010\u2011-]?[rv]?\d[\d.]*b?)*(?![a-z])",
     re.IGNORECASE,
 )
 """Names by which a model might tell which one it is."""
@@ -65,9 +66,10 @@ class Cover:
     def __init__(self, text: str, names: tuple[str, ...] = ()) -> None:
         free = (sign for n in count(1) if (sign := f"⟦model {n}⟧") not in text)
         found = dict.fromkeys(match[0] for match in _naming(names).finditer(text))
-        self._signs = dict(zip(found, free, strict=False))
+        unseen = {char: show_invisible(char) for char in INVISIBLE.findall(text) if char not in JOINERS}
+        self._signs = {**unseen, **dict(zip(found, free, strict=False))}
         self.text = self.over(text)
-        """The text with a sign for each name, of which no two are alike."""
+        """The text with a sign for each name and for each character that nobody sees; no two are alike."""
 
     def over(self, text: str) -> str:
         """A text, which may quote the first one, without the names that stand there."""
