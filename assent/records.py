@@ -26,6 +26,10 @@ class Message:
     content: str
 
 
+CHAT = "chat"
+"""The source of prompts that came up while somebody talked to a model: trained on, but nothing is measured on them."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued."""

@@ -15,7 +15,7 @@ import tiny
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.generation.local import Sampling
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import CHAT, Feedback, Prompt, Query, Response
 from assent.stages.arena import WAVE, Arena
 from assent.store.desk import Desk
 from assent.store.runs import Run, Setup, open_run
@@ -94,6 +94,15 @@ def test_among_equals_looking_for_the_best_prefers_nobody(run: Run) -> None:
     rows = arena(run, "arena")["policies"].values()
     low, high = max(row["low"] for row in rows), min(row["high"] for row in rows)
     assert low <= 1000 <= high  # where the first one stands: in every interval
+
+
+def test_what_came_up_in_a_talk_is_not_asked_about(run: Run) -> None:
+    arena = Arena(POLICIES, sampling=SHORT, annotator=Fans(dict.fromkeys(POLICIES, 0.0)))
+    done = arena(run, "arena")
+    said = run.store.counts()
+    run.store.add_prompts(Prompt.ask(f"And how are you, {n}?", source=CHAT) for n in range(20))
+    assert arena(run, "arena") == done
+    assert run.store.counts()._replace(prompts=said.prompts) == said
 
 
 def test_one_policy_has_nobody_to_meet(run: Run) -> None:

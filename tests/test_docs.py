@@ -15,7 +15,6 @@ import pytest
 from assent.cli import main
 from assent.functional.statistics import Interval, WinRate
 from assent.registry import ROOT, names
-from assent.stages.label import INSTRUCTIONS
 from assent.stages.report import Drift
 from assent.store.exchange import FORMATS, read
 from assent.training.comparisons import FEEDS
@@ -247,7 +246,7 @@ NOT_WORDS = {
     *("policy", "value"),  # who is trained
     *("Pairs", "Unpaired", "Actions"),  # which stage feeds a batch
     *("stages", "rounds", "carry"),  # settings of the loop
-    *INSTRUCTIONS,  # what people can be asked for
+    *names("feedback"),  # what people can be asked for
 }
 
 

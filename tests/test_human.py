@@ -88,13 +88,13 @@ def answers(store: Store, most: int = 10**6, people: tuple[str, ...] = CROWD, st
 
 
 def come(store: Store) -> None:
-    """Everybody looks in once: what wants several opinions waits for as many people as there are."""
+    """Everybody answers something: what wants several opinions waits for as many people as there are."""
     desk = Desk(store)
     query = Query("demonstration", next(store.prompts()).id, (), "train", "Look around.")
     desk.post([Ask(query, len(CROWD))], "hello")
     for person in CROWD:
         desk.lend(person, query)
-        desk.skip(person, query.id)
+        desk.answer(Feedback(query.id, person, Demonstration("Here I am."), AT))
 
 
 def asks(store: Store) -> dict[str, Any]:

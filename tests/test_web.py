@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from assent.errors import AssentError
 from assent.feedback import body
 from assent.feedback.comparison import Comparison
+from assent.feedback.demonstration import Demonstration
 from assent.records import Feedback, Prompt, Query, Response
 from assent.store import schema
 from assent.store.database import Store
@@ -1745,6 +1746,91 @@ def test_a_single_run_keeps_its_accounts_and_its_answers_in_one_file(server: Ser
     with sqlite3.connect(server.demo.store.name) as raw:
         assert raw.execute("SELECT count(*) FROM people").fetchone() == (5,)
         assert raw.execute("SELECT count(*) FROM feedback").fetchone() == (1,)
+
+
+# What a stranger stumbled over
+
+
+def test_looking_at_the_label_page_is_not_yet_work_that_others_wait_for(server: Server) -> None:
+    desk = server.demo.desk
+    desk.post([Ask(WRITTEN, 3)], "label")
+    desk.take(server.people["owner"].id, 10)  # who only wants to see it
+    for person in (server.people["reviewer"].id, server.people["labeller"].id):
+        for query, shown, _ in desk.take(person, 10):
+            if query == WRITTEN:
+                desk.answer(Feedback(query.id, person, Demonstration("It is Jupiter."), "2026-11-21", shown=shown))
+    with server.demo.store.reading() as on:
+        on.execute(sa.select(1))
+    wanted = [query for query in QUERIES if query != WRITTEN]
+    assert desk.wanting([query.id for query in QUERIES]) == {query.id for query in QUERIES}
+    assert desk.progress().answered == len(QUERIES) - len(wanted)
+
+
+def test_what_everybody_skips_holds_nothing_up(server: Server) -> None:
+    desk, people = server.demo.desk, (server.people["reviewer"].id, server.people["labeller"].id)
+    before = desk.progress().answered
+    for person in people:
+        desk.take(person, 10)
+        desk.skip(person, WRITTEN.id)
+    assert desk.progress().answered == before + 1
+
+
+def test_who_works_already_is_not_put_to_a_test_later(server: Server) -> None:
+    server.office.people.change("owner", "Ann", "", state="new")
+    browser = server.client("labeller")
+    assert browser.post("/r/demo/api/feedback", json=given_to(next_items(browser)[0])).status_code == 200
+    assert server.office.people.get("Ann").state == "active"
+    fill_bank(server, "test", 3)
+    assert not browser.get("/r/demo/api/next").json()["screening"]
+
+
+def test_answers_in_a_talk_are_not_asked_about_again(server: Server) -> None:
+    browser, ann = server.client("labeller"), server.people["labeller"].id
+    before = len(next_items(browser))
+    lent = server.demo.desk.lend(ann, Query("approval", PROMPT.id, (ITEMS[1].id,), "train", "Good?"), aside=True)
+    assert len(next_items(browser)) == before
+    post = {"id": "0192-talk", "query": lent.name, "answer": {"approved": True}, "shown": list(lent.shown)}
+    assert browser.post("/r/demo/api/feedback", json=post).status_code == 200
+
+
+def test_a_query_that_says_nothing_is_asked_in_usual_words(server: Server) -> None:
+    for item in next_items(server.client("labeller")):
+        assert len(item["instruction"]) > 10
+
+
+def test_who_joins_reads_the_guidelines_first(server: Server) -> None:
+    reply = server.client().post(f"/join/{server.invite()}", data={"name": "Nia", "password": PASSWORD})
+    assert reply.headers["location"] == "/r/demo/guidelines"
+
+
+def test_many_links_are_made_at_once(server: Server) -> None:
+    page = server.client("owner").post("/r/demo/invite", data={"role": "labeller", "count": "10"}).text
+    assert len(set(re.findall(r"/join/[\w-]+", page))) == 10
+
+
+def test_a_folder_is_served_once(tmp_path: Path) -> None:
+    first = Serve(tmp_path)._alone()
+    with pytest.raises(AssentError, match="served already"):
+        Serve(tmp_path)._alone()
+    first.close()
+    Serve(tmp_path)._alone().close()
+
+
+@pytest.mark.parametrize(
+    ("serve", "words"),
+    [
+        (dict(certificate="/nope.pem", private_key="/nope.key"), "no certificate /nope.pem with the key /nope.key"),
+        (dict(database="blah"), "no database URL: 'blah'"),
+    ],
+    ids=["certificate", "database"],
+)
+def test_what_cannot_be_served_is_told_before_anything_else(tmp_path: Path, serve: Any, words: str) -> None:
+    def begin(told: Serve) -> None:
+        told.check()
+        told()
+
+    with pytest.raises(AssentError, match=words):
+        begin(Serve(tmp_path, **serve))
 
 
 # What an attacker tried

@@ -1,5 +1,6 @@
 """People, on the pages of `assent serve`: queries are laid before them, and their answers come when they come."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class Human:
         desk.post((Ask(query, overlap(query)) for query in queries if _apart(query, responses)), batch)
         until = time.monotonic() + 60 * self.wait
         seen: set[str] = set()
+        there = settings(desk.store).get("address", "")
+        where = f"go on at {there}" if there else "'assent serve' with the run's folder shows them to people"
+        if self.wait:
+            told = desk.progress(batch)
+            print(f"{told.answered} of {told.asked} answered; {where}", file=sys.stderr)
         while True:
             progress = desk.progress(batch)
             for event in desk.said_of(batch):
@@ -54,8 +60,6 @@ class Human:
             if progress.answered >= progress.asked:
                 return
             if time.monotonic() >= until:
-                there = settings(desk.store).get("address", "")
-                where = f"go on at {there}" if there else "'assent serve' with the run's folder shows them to people"
                 raise Waiting(
                     f"{progress.answered} of {progress.asked} answered; {where}, then give this command again"
                 )

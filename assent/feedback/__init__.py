@@ -54,6 +54,11 @@ def check(answer: Answer, query: Query) -> Answer:
     return answer
 
 
+def asks(kind: str) -> str:
+    """What people are asked if nobody says it otherwise: the kind's own `asks`; empty if it has none."""
+    return str(getattr(resolve("feedback", kind), "asks", ""))
+
+
 def demand_number(name: str, value: object, low: float = 0.0, high: float = LARGE) -> None:
     """Refuse a field of an answer that is no finite number from `low` to `high`."""
     if type(value) not in (int, float) or not low <= cast(float, value) <= high:

@@ -14,6 +14,7 @@ class Approval:
     """Whether the item is good enough."""
 
     takes: ClassVar[range] = range(1, 2)
+    asks: ClassVar[str] = "Is this answer good enough?"
     approved: bool
     weight: float = 1.0
     """How much it counts, beside the reliability of who said it."""

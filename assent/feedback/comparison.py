@@ -16,6 +16,7 @@ class Comparison:
     """A judgement of two items; `cannot tell` is kept, and nobody trains on it."""
 
     takes: ClassVar[range] = range(2, 3)
+    asks: ClassVar[str] = "Which answer is the better one?"
     preferred: str = ""
     """Id of the better item; empty unless the verdict is `better`."""
     strength: int = 1

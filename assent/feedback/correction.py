@@ -13,6 +13,7 @@ class Correction:
     """The whole corrected text; the same text as the item's says that nothing had to be mended."""
 
     takes: ClassVar[range] = range(1, 2)
+    asks: ClassVar[str] = "Make this answer as good as it should be."
     text: str
 
     def __post_init__(self) -> None:

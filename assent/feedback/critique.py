@@ -13,6 +13,7 @@ class Critique:
     """Words for reviewers and judges; no number is invented from them."""
 
     takes: ClassVar[range] = range(1, 2)
+    asks: ClassVar[str] = "What is wrong with this answer, or right?"
     text: str
     quote: str = ""
     """The passage that is meant, word for word; empty if it is the whole."""

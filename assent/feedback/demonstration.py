@@ -14,6 +14,7 @@ class Demonstration:
     """Written from the prompt alone, or after seeing items that were all bad."""
 
     takes: ClassVar[range] = range(1000)
+    asks: ClassVar[str] = "Write the answer that should be given."
     text: str
     weight: float = 1.0
     """How much it counts, beside the reliability of who wrote it."""

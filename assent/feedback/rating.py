@@ -15,6 +15,7 @@ class Rating:
     """(axis, value) pairs, kept in the order of the axes' names; a mapping is taken as well."""
 
     takes: ClassVar[range] = range(1, 2)
+    asks: ClassVar[str] = "How good is this answer?"
     axes: tuple[tuple[str, float], ...]
     weight: float = 1.0
     """How much it counts, beside the reliability of who gave it."""

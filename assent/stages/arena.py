@@ -16,11 +16,10 @@ from assent.generation.local import Sampling
 from assent.limits import Count
 from assent.models.load import load_policy, weights_of
 from assent.preferences.arena import games, table, wins
-from assent.preferences.convert import split
 from assent.protocols import Annotator
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
-from assent.stages.evaluate import answers_to, base_of, trained
+from assent.stages.evaluate import answers_to, base_of, held_out, trained
 from assent.stages.generate import fitting
 from assent.stages.label import gather
 from assent.store.desk import Desk
@@ -52,11 +51,7 @@ class Arena:
         policies = list(dict.fromkeys(self.policies or (base_of(run), *trained(run))))
         if len(policies) < 2:
             raise AssentError(f"{run.folder} has {len(policies)} policy to compare: train one, or name some")
-        prompts = list(run.store.prompts())
-        held_ids = split(prompts, run.setup.held_out).held_out
-        held = [prompt for prompt in prompts if prompt.id in held_ids]
-        if not held:
-            raise AssentError(f"{run.folder} has no held-out prompts: take another --run with a higher --held-out")
+        held = held_out(run)
         answers: dict[str, list[Response]] = {}
         for name in policies:
             language = load_policy(run.policy(name), run.dtype, run.device)

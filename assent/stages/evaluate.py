@@ -20,7 +20,7 @@ from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy, weights_of
 from assent.preferences.convert import split
 from assent.protocols import Reward
-from assent.records import Feedback, Prompt, Query, Response, content_id
+from assent.records import CHAT, Feedback, Prompt, Query, Response, content_id
 from assent.stages.generate import answer, answers_of, fitting
 from assent.stages.reward import scorer
 from assent.store.runs import Run, improving
@@ -29,6 +29,19 @@ from assent.training.meter import Bar
 
 KL_PROMPTS = 64
 """Held-out prompts on which the distance from the start is measured."""
+
+
+def held_out(run: Run) -> list[Prompt]:
+    """Prompts that nothing was trained on; those that come up in talks would change what is measured on the way.
+
+    Raises:
+        AssentError: there are none.
+    """
+    prompts = [prompt for prompt in run.store.prompts() if prompt.source != CHAT]
+    ids = split(prompts, run.setup.held_out).held_out
+    if not ids:
+        raise AssentError(f"{run.folder} has no held-out prompts: take another --run with a higher --held-out")
+    return [prompt for prompt in prompts if prompt.id in ids]
 
 
 @dataclass(frozen=True)
@@ -48,11 +61,7 @@ class Evaluate:
         policies = list(self.policies) or trained(run)
         if not policies:
             raise AssentError(f"{run.folder} has no trained policy to measure: run 'assent ppo' or 'assent dpo' first")
-        prompts = list(run.store.prompts())
-        held_ids = split(prompts, run.setup.held_out).held_out
-        held = [p for p in prompts if p.id in held_ids]
-        if not held:
-            raise AssentError(f"{run.folder} has no held-out prompts: take another --run with a higher --held-out")
+        held = held_out(run)
         if against in policies:
             raise AssentError(f"'{against}' cannot be compared with itself: leave it out of policies")
         for name in policies:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError
+from assent.feedback import asks
 from assent.limits import Count, Natural, Share
 from assent.preferences.convert import split
 from assent.preferences.select import Candidate, Rule, distinct, select
@@ -81,7 +82,7 @@ class Label:
         about: dict[str, list[str]] = {} if responses else {prompt: [] for prompt in prompts}
         for response in responses.values():
             about.setdefault(response.prompt, []).append(response.id)
-        words = self.instruction or INSTRUCTIONS[self.kind]
+        words = self.instruction or asks(self.kind)
         for prompt, items in about.items():
             purpose: Purpose = "evaluate" if prompt in held_out else "train"
             luck = random.Random(f"{seed} {prompt}")
@@ -117,7 +118,7 @@ class Label:
             states = model.features(asked, answers).tolist()
             features = {r.id: s for r, s in zip(answers, states, strict=True)}
         chosen = select(apart.candidates, self.rule, self.count, scores, features, run.seed, self.audit)
-        words = self.instruction or INSTRUCTIONS["comparison"]
+        words = self.instruction or asks("comparison")
         made = [Query("comparison", one.candidate.prompt, one.candidate[1:], "train", words) for one in chosen]
         logged = zip(made, chosen, strict=True)
         Desk(run.store).post((Ask(query, 0, one.rule, one.propensity) for query, one in logged), key)
@@ -148,17 +149,6 @@ class Label:
             return [*pairs[: self.per_prompt]]
         luck.shuffle(items)
         return [(item,) for item in items[: self.per_prompt]]
-
-
-INSTRUCTIONS = {
-    "comparison": "Which answer is the better one?",
-    "ranking": "Which answer is the better one?",
-    "rating": "How good is this answer?",
-    "approval": "Is this answer good enough?",
-    "critique": "What is wrong with this answer, or right?",
-    "correction": "Make this answer as good as it should be.",
-    "demonstration": "Write the answer that should be given.",
-}
 
 
 def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk]) -> list[Feedback]:

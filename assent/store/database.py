@@ -325,7 +325,10 @@ def _engine(url: sa.URL, timeout: float) -> sa.Engine:
             url, json_serializer=writer, connect_args={"timeout": timeout} if lite else {}, pool_pre_ping=not lite
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise AssentError(f"no driver for {url.drivername}: {error}; install it, or use a SQLite file") from error
+        like = "; write postgresql+psycopg://..." if url.drivername in ("postgres", "postgresql") else ""
+        raise AssentError(
+            f"no driver for {url.drivername}: {error}{like or '; install it, or use a SQLite file'}"
+        ) from error
 
     if lite:
 

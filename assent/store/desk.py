@@ -145,22 +145,31 @@ class Desk:
                 ask = sa.update(schema.asks).where(a.query == query)
                 on.execute(ask.values(wanted=given + more, priority=-1.0))
 
+    def wanting(self, queries: Collection[str]) -> set[str]:
+        """Those of these queries that want more answers."""
+        a = schema.asks.c
+        with self.store.reading() as on:
+            return set(on.scalars(sa.select(a.query).where(a.query.in_(list(queries)), a.given < a.wanted)))
+
     def progress(self, batch: str = "") -> Progress:
         """Queries of a batch (or all), and how many of them have as many answers as they want.
 
-        None wants more answers than there are people: labellers with an account, and others who were asked something;
-        but for those who are paused or gone.
+        None wants more answers than there are people: labellers with an account, and others who have answered
+        something; but for those who are paused or gone, or who skipped it.
         """
-        a, le = schema.asks.c, schema.leases.c
+        a, le, f = schema.asks.c, schema.leases.c, schema.feedback.c
         where = [a.batch == batch] if batch else []
         accounts = list((self.people or People(self.store)).all())
         expected = {one.id for one in accounts if one.role == "labeller" and one.state == "active"}
         away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            came = on.scalars(sa.select(le.person).distinct().join(schema.asks, a.query == le.query))
-            people = max(1, len({*came, *expected} - away))
-            enough = sa.case((a.wanted > people, people), else_=a.wanted)
+            came = on.scalars(sa.select(f.annotator).distinct().join(schema.asks, a.query == f.query))
+            people = {*came, *expected} - away
+            skips = (le.query == a.query, le.state == "skipped", le.person.in_(people))
+            skipped = sa.select(sa.func.count(le.seq)).where(*skips).correlate(schema.asks).scalar_subquery()
+            left = max(1, len(people)) - skipped
+            enough = sa.case((a.wanted > left, left), else_=a.wanted)
             done = sa.select(sa.func.count()).select_from(schema.asks).where(a.given >= enough, *where)
             return Progress(asked, on.scalar(done) or 0)
 
@@ -192,8 +201,13 @@ class Desk:
             self._renew(on, person, [one.query.id for one in lent])
             return lent
 
-    def lend(self, person: str, query: Query, shown: tuple[str, ...] = ()) -> Lent:
-        """Put one query on somebody's screen, and on nobody else's; `shown` says how its items stand there already."""
+    def lend(self, person: str, query: Query, shown: tuple[str, ...] = (), aside: bool = False) -> Lent:
+        """Put one query on somebody's screen, and on nobody else's.
+
+        Args:
+            shown: how its items stand there already.
+            aside: they may answer it there, and are not asked again.
+        """
         self.store.add_queries([query])
         shown, _ = shown or self.order(query, person), self.salt
         le = schema.leases.c
@@ -202,12 +216,14 @@ class Desk:
             there = on.execute(mine).first()
             if there is not None:
                 return Lent(query, tuple(there.shown), there.name)
-            return self._lend(on, person, query, shown, self.clock())
+            return self._lend(on, person, query, shown, self.clock(), "aside" if aside else "out")
 
-    def _lend(self, on: sa.Connection, person: str, query: Query, shown: tuple[str, ...], now: float) -> Lent:
+    def _lend(
+        self, on: sa.Connection, person: str, query: Query, shown: tuple[str, ...], now: float, state: str = "out"
+    ) -> Lent:
         lent = Lent(query, shown, self._name(query.id, person))
         row = {"query": query.id, "person": person, "shown": list(shown), "name": lent.name}
-        on.execute(sa.insert(schema.leases), {**row, "state": "out", "until": now + LEASE})
+        on.execute(sa.insert(schema.leases), {**row, "state": state, "until": now + LEASE})
         return lent
 
     def order(self, query: Query, person: str) -> tuple[str, ...]:

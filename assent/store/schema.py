@@ -123,7 +123,7 @@ leases = Table(
     Column("shown", JSON, nullable=False),
     # What the query is called on this person's page: its id would tell what it is for.
     Column("name", Text, nullable=False, unique=True),
-    # out, done, skipped
+    # out, aside (not asked again), done, skipped
     _text("state"),
     Column("until", Float, nullable=False),
     UniqueConstraint("query", "person"),

@@ -13,8 +13,9 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from assent.errors import AssentError
+from assent.feedback import asks
 from assent.preferences.convert import split
-from assent.records import Message, Prompt, Query, Response
+from assent.records import CHAT, Message, Prompt, Query, Response
 from assent.store.people import Person
 from assent.web.guard import Needs
 from assent.web.labelling import Here
@@ -24,7 +25,8 @@ from assent.web.text import Cover, render
 
 router = APIRouter(tags=["chat"])
 Talking = Annotated[Person, Depends(Needs("chat"))]
-ASKED = {1: ("approval", "Is this answer good enough?"), 2: ("comparison", "Which answer is the better one?")}
+KINDS = {1: "approval", 2: "comparison"}
+"""What may be said of so many answers."""
 
 
 class Said(BaseModel):
@@ -59,8 +61,8 @@ class Answered(NamedTuple):
 def _prompt(turn: Turn, chat: bool) -> Prompt:
     """The conversation; for a model without a chat template, its text, which it goes on with."""
     if chat:
-        return Prompt(tuple(Message(said.role, said.content) for said in turn.messages), source="chat")
-    return Prompt.plain("\n".join(said.content for said in turn.messages), source="chat")
+        return Prompt(tuple(Message(said.role, said.content) for said in turn.messages), source=CHAT)
+    return Prompt.plain("\n".join(said.content for said in turn.messages), source=CHAT)
 
 
 @dataclass
@@ -192,10 +194,12 @@ def _keep(
     here.store.add_responses(responses)
     apart = list(dict.fromkeys(response.id for response in responses))
     texts = {response.id: response for response in responses}
-    kind, words = ASKED[len(apart)]
+    kind = KINDS[len(apart)]
     held_out = prompt.id in split([prompt], here.run.setup.held_out).held_out
-    query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", words)
-    lent = here.desk.lend(person.id, query, query.items)  # drawn alike, so that the order of drawing is a lot
+    query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", asks(kind))
+    lent = here.desk.lend(
+        person.id, query, query.items, aside=True
+    )  # drawn alike, so that the order of drawing is a lot
     return {
         "done": True,
         "query": lent.name,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from assent.errors import AssentError
-from assent.feedback import body, parse
+from assent.feedback import asks, body, parse
 from assent.functional.sequential import SequentialTest
 from assent.records import Feedback, Message, Prompt, Response
 from assent.records import Query as Ask
@@ -32,9 +32,6 @@ LONGEST = 200_000
 """Characters of an answer as JSON."""
 DECIDED = "decided"
 """The flag of an answer by which somebody who reviews has settled what others differ about."""
-
-
-CORRECT = "Make this answer as good as it should be."
 
 
 class Turn(BaseModel):
@@ -184,7 +181,7 @@ def again(here: Here, person: Labeller, query: Id) -> Item:
     return items(here, [_lent(here, person, query)])[0]
 
 
-NEVER = HTTPException(404, "this was never on your page")
+NEVER = HTTPException(404, "this was never on your page, or the server has gone back to an older copy")
 
 
 def _lent(here: Project, person: Person, name: str) -> Lent:
@@ -233,6 +230,9 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     if judged and judged.use == "hidden" and person.role == "labeller":
         _watch(request, here, person)
     judged = judged if person.state == "new" else None
+    if person.state == "new" and not here.desk.screens():  # whoever works already is not tested later
+        office_of(request).people.change("server", person.id, "no test before the work", state="active")
+        judged = None
     told = Kept(id=kept.id, query=given.query, at=kept.at)
     if judged and judged.use == "practice":
         told = told.model_copy(update={"right": judged.right, "explanation": judged.explanation})
@@ -297,7 +297,7 @@ def correct(here: Here, person: Labeller, better: Better) -> Item:
     lent = _lent(here, person, better.query)
     if better.item not in lent.shown:
         raise HTTPException(404, "this is not on your page")
-    asked = Ask("correction", lent.query.prompt, (better.item,), lent.query.purpose, CORRECT)
+    asked = Ask("correction", lent.query.prompt, (better.item,), lent.query.purpose, asks("correction"))
     return items(here, [here.desk.lend(person.id, asked)])[0]
 
 
@@ -359,7 +359,7 @@ def _item(
     return Item(
         query=lent.name,
         kind=kind,
-        instruction=lent.query.instruction,
+        instruction=lent.query.instruction or asks(kind),
         prompt=[Turn(role=told.role, html=render(_covered(told, names))) for told in prompt.messages],
         items=[Shown(id=item, html=render(text), text=text) for item, text in texts.items()],
         axes=axes if kind == "rating" else [],

@@ -57,10 +57,11 @@ def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
 
 @router.post("/r/{run}/invite", response_class=HTMLResponse, include_in_schema=False)
 def invite(
-    request: Request, here: Here, person: Managing, role: Short, externals: Long = "", note: Short = ""
-) -> HTMLResponse:
+    request: Request, here: Here, person: Managing, role: Short, externals: Long = "", note: Short = "",
+    count: Annotated[int, Form(ge=1, le=1000)] = 1,
+) -> HTMLResponse:  # fmt: skip
     """Links that each let one person in; one for each external id, if some are given."""
-    who = [line.strip() for line in externals.splitlines() if line.strip()] or [""]
+    who = [line.strip() for line in externals.splitlines() if line.strip()] or [""] * count
     made = office_of(request).people.invite(person, role, who, note)
     base = str(request.base_url).rstrip("/")
     return _admin(request, here, links=[(name, f"{base}/join/{key}") for name, key in zip(who, made, strict=True)])
@@ -121,11 +122,29 @@ def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in differ])}
     items = {item for query, _ in differ for item in query.items}
     texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
+    names = {one.id: one.name for one in office_of(request).people.all()} if person.may("manage") else {}
     rows = [
-        (query, render(about[query.prompt].text), [(event, _words(query, event)) for event in some])
+        (
+            query,
+            render(about[query.prompt].text),
+            [(event, _words(query, event)) for event in some],
+            _others(query, some),
+        )
         for query, some in differ
     ]
-    return page(request, "review.html.jinja", run=here.name, page="admin", rows=rows, texts=texts)
+    return page(request, "review.html.jinja", run=here.name, page="progress", rows=rows, texts=texts, names=names)
+
+
+def _others(query: Question, said: list[Feedback]) -> list[tuple[str, str]]:
+    """(value, words) of verdicts on a comparison that nobody gave."""
+    if query.kind != "comparison":
+        return []
+    given = {told.get("preferred") or told.get("verdict") for told in (body(event.answer) for event in said)}
+    every = [(item, f"answer {n}") for n, item in enumerate(query.items, 1)] + [
+        ("tie", "tie"),
+        ("both bad", "both bad"),
+    ]
+    return [(value, words) for value, words in every if value not in given]
 
 
 @router.post("/r/{run}/decide", include_in_schema=False)
@@ -135,7 +154,7 @@ def decide(
 ) -> Response:  # fmt: skip
     """Say what is right, as an answer of one's own, and make a gold item of it if `use` says so.
 
-    `right` is the id of the answer that is right, or that of an item, or `tie`.
+    `right` is the id of the answer that is right, or that of an item, or `tie`, or `both bad`.
     """
     asked = next(iter(here.store.queries(ids=[query])), None)
     if asked is None:
@@ -144,7 +163,7 @@ def decide(
     if told is not None and told.query == query:
         answer = told.answer
     elif asked.kind == "comparison":
-        answer = parse("comparison", {"verdict": "tie"} if right == "tie" else {"preferred": right})
+        answer = parse("comparison", {"verdict": right} if right in ("tie", "both bad") else {"preferred": right})
     else:
         raise HTTPException(422, f"no answer {right} to query {query}")
     mine = [event.id for event in here.store.feedback(person.id, query)]

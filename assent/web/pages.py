@@ -131,7 +131,9 @@ def join(
         person = people.join(secret, name, password, screened=False)
     except AssentError as error:
         return page(request, "join.html.jinja", 422, secret=secret, role=role, words=str(error), name=name)
-    return _with_cookie(request, RedirectResponse("/", 303), person)
+    runs = office_of(request).runs()
+    begin = f"/r/{runs[0]}/guidelines" if person.role == "labeller" and len(runs) == 1 else "/"
+    return _with_cookie(request, RedirectResponse(begin, 303), person)
 
 
 @router.get("/api/me", response_class=JSONResponse)

@@ -250,6 +250,7 @@ def disagree(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
     return page(
         request, "disagreements.html.jinja", run=here.name, page="progress", rows=rows, texts=texts, known=known,
+        asked=here.desk.wanting([row.query for row in rows]),
         more=MORE,
     )  # fmt: skip
 

@@ -1,17 +1,20 @@
 """`assent serve RUN`: a run, or a folder of runs, on pages in a browser."""
 
+import fcntl
 import ipaddress
 import logging
 import socket
+import ssl
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, ClassVar
+from typing import IO, Annotated, ClassVar
 
 from annotated_types import Interval
 
+from assent.config import read_recipe
 from assent.errors import AssentError
 from assent.web.office import Office
 
@@ -50,7 +53,9 @@ class Serve:
         from assent.web.app import make_app
         from assent.web.connection import Connection, lines
 
+        self._demand_certificate()
         office = self.office()
+        alone = self._alone()
         taken = self._listen()
         address = f"{'https' if self.certificate else 'http'}://{_shown(self.host)}:{taken.getsockname()[1]}"
         office.address = address
@@ -76,22 +81,51 @@ class Serve:
         finally:
             office.close()
             taken.close()
+            alone.close()
 
     def office(self) -> Office:
         """What is to be served."""
         if not self.folder.is_dir():
             raise AssentError(f"no run at {self.folder}: 'assent generate --run {self.folder}' makes one")
+        recipe = self.folder / "recipe.toml"
+        kept = str(read_recipe(recipe).get("database", "")) if recipe.exists() else self.database
+        if self.database and kept != self.database:
+            raise AssentError(f"{self.folder} is a run with database = '{kept}': leave --database out")
         return Office(self.folder, self.database)
 
     def check(self) -> None:
         """Refuse what would let others listen in."""
         if bool(self.certificate) != bool(self.private_key):
             raise AssentError("a certificate goes with its private_key: give both")
+        if self.database and "://" not in self.database:
+            raise AssentError(f"no database URL: '{self.database}'; write postgresql+psycopg://user@host/name")
         if not (_is_local(self.host) or self.certificate or self.behind_proxy or self.insecure):
             raise AssentError(
                 f"others can reach {self.host}, and nothing would be encrypted: give --certificate and --private-key, "
                 "--behind-proxy if a proxy speaks TLS, or --insecure if you know that nobody listens"
             )
+
+    def _demand_certificate(self) -> None:
+        try:
+            if self.certificate:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.private_key)
+        except (OSError, ssl.SSLError) as error:
+            files = f"{self.certificate} with the key {self.private_key}"
+            raise AssentError(f"no certificate {files}: {error.strerror or error}; name two PEM files") from None
+
+    def _alone(self) -> IO[str]:
+        """Hold the folder: a second server would take the set-up link and the address from the first.
+
+        Raises:
+            AssentError: another one holds it.
+        """
+        held = (self.folder / ".serving").open("a+")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held.close()
+            raise AssentError(f"{self.folder} is served already: stop that server, or use it") from None
+        return held
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

@@ -59,7 +59,7 @@ async function ask(words) {
   const row = el("div", { class: two ? "pair" : "single" });
   $("#talk").append(row);
   const nodes = Array.from({ length: two ? 2 : 1 }, (_, i) =>
-    el("article", { class: "bubble assistant", "aria-label": two ? `Answer ${letter(i)}` : "The model", "aria-busy": "true" }, el("div", { class: "text", lang: "" }, "…")));
+    el("article", { class: "bubble assistant", "aria-label": two ? `Answer ${letter(i)}` : "The model", "aria-busy": "true" }, two ? el("h2", {}, letter(i)) : null, el("div", { class: "text", lang: "" }, "…")));
   row.append(...nodes);
   stop = new AbortController();
   $("#send").hidden = true;

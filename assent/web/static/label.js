@@ -129,7 +129,7 @@ async function show(item) {
     const offline = !navigator.onLine;
     $("#empty").replaceChildren(
       el("h2", {}, trouble || (offline ? "You are offline" : "That is all for now")),
-      trouble ? null : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back." : "New items appear here by themselves."));
+      trouble ? "" : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back." : "New items appear here by themselves."));
     return;
   }
   const draft = (await keep.draft(item.query)) ?? { query: item.query, answer: {}, flags: [], note: "", seconds: 0, supersedes: "", returned: "" };
@@ -156,7 +156,7 @@ async function show(item) {
   showFlags();
   offer();
   main.scrollTop = 0;
-  $("#help-keys").replaceChildren(el("p", {}, kind.keys), el("p", {}, "Enter: submit. S: skip. U: change your last answer. W: say why. G: guidelines. F, then a digit: flags. Ctrl+Enter submits while you write."));
+  $("#help-keys").replaceChildren(el("p", {}, kind.keys), el("p", {}, "Enter: submit. S: skip. U: change your last answer. E: mend the better one. W: say why. G: guidelines. F, then 1, 2, …: the first flag, the second, … Ctrl+Enter submits while you write."));
   const text = $("#control textarea");
   if (text && !matchMedia("(pointer: coarse)").matches) text.focus();
   else main.focus({ preventScroll: true });
@@ -328,7 +328,7 @@ addEventListener("keydown", (event) => {
   if (now.control.key(key)) return event.preventDefault();
   const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
   const actions = { Enter: button ? null : submit, s: skip, u: undo, g: () => $("#guidelines").showModal(), w: () => $("#note").focus(),
-    e: edit, "?": () => $("#help").showModal(), f: () => { flagging = true; say("Flag: press its number."); } };
+    e: edit, "?": () => $("#help").showModal(), f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
   if (actions[key]) event.preventDefault(), actions[key]();
 });
 

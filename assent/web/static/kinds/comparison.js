@@ -7,7 +7,7 @@ const SCALE = [
   ["5", "B slightly", 1, 1], ["6", "B better", 1, 2], ["7", "B much", 1, 3],
 ];
 
-export const keys = "1 2 3: A is much, clearly, slightly better. 5 6 7: B slightly, clearly, much. 4: tie. 0: both bad.";
+export const keys = "1 2 3: A is much better, better, slightly better. 5 6 7: B slightly, better, much. 4: tie. 0: both bad.";
 
 export function make(item, answer, changed) {
   const says = ([, , side, strength]) =>
