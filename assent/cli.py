@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from assent.config import Setting, override, read_recipe, settings
+from assent.config import Setting, belongs, override, read_recipe, settings
 from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, Waiting, did_you_mean
 from assent.registry import describe, names
@@ -230,7 +230,10 @@ def _parse(
     for word in unknown:
         if word.startswith("-"):
             flags = [name.replace("_", "-") for name in (*known, *(["again"] if anew else []))]
-            hint = did_you_mean(word.lstrip("-").split("=")[0], flags).replace("'", "'--", 1)
+            name = word.lstrip("-").split("=")[0]
+            hint = did_you_mean(name, flags).replace("'", "'--", 1)
+            if choice := belongs(made, name.replace("-", "_")):
+                hint = f": it goes with --{choice.replace(' = ', ' ')}"
             raise AssentError(f"'assent {command}' has no flag '{word}'{hint} (see 'assent {command} --help')")
     values = {k: v for k, v in vars(spaces).items() if v is not None and k not in ("words", "again")}
     return values, [*spaces.words], anew and spaces.again

@@ -52,6 +52,15 @@ def settings(instance: Any) -> dict[str, Setting]:
     return found
 
 
+def belongs(instance: Any, name: str) -> str:
+    """The choice of a plug-in that would bring a setting of this name (`annotator = human`); empty if none does."""
+    for field in dataclasses.fields(instance):
+        for other in field.metadata["among"]() if field.metadata else ():
+            if name in {own.name for own in dataclasses.fields(resolve(field.metadata["folder"], other))}:
+                return f"{field.name} = {other}"
+    return ""
+
+
 def override(instance: T, table: Mapping[str, Any], where: str) -> T:
     """Return a copy with the fields named in `table` replaced; strings are read as the field's type.
 
@@ -62,7 +71,9 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
     known = settings(instance)
     for key in table:
         if key not in known:
-            raise AssentError(f"{where} has no setting '{key}'{did_you_mean(key, known)}")
+            choice = belongs(instance, key)
+            hint = f": it goes with {choice}" if choice else did_you_mean(key, known)
+            raise AssentError(f"{where} has no setting '{key}'{hint}")
     values = {key: _checked(known[key], value, where) for key, value in table.items()}
     try:
         return _replace(instance, values)

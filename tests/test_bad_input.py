@@ -69,6 +69,7 @@ def run(model: Path, prompts: Path) -> Path:
     [
         (("dppo",), "no command 'dppo'; did you mean 'ppo'?"),
         (("dpo", "--betta", "1"), "has no flag '--betta'; did you mean '--beta'?"),
+        (("label", "--wait", "1"), "it goes with --annotator human"),
         (("dpo", "--beta", "high"), "beta = 'high' will not do"),
         (("dpo", "--epochs", "0"), "epochs = '0' will not do: it should be greater than or equal to 1"),
         (("run", "missing.toml"), "no recipe at missing.toml"),
