@@ -1,5 +1,6 @@
 """Where `assent` begins: Ctrl-C counts from the first moment, while the command itself is still being imported."""
 
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -24,4 +25,9 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # at torch's own end a process of many aborts now and then (gloo's threads)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -38,6 +38,7 @@ def joined() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
     try:
         yield
+        dist.barrier()  # nobody hangs up while others still talk
     finally:
         dist.destroy_process_group()
 
