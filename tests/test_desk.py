@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from clock import Clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,22 +35,10 @@ from assent.store.database import Busy, Conflict, DiskFull, Store
 from assent.store.desk import Answered, Ask, Desk, Lent, NotShown, agrees, change_setting, overlap
 
 AT = "2026-11-20T10:00:00.000+00:00"
-MINUTE = 60.0
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize(
     "database", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True
 )
-
-
-@dataclass
-class Clock:
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def minutes(self, passed: float) -> None:
-        self.now += passed * MINUTE
 
 
 @pytest.fixture

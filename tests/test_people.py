@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import argon2
 import pytest
 import sqlalchemy as sa
+from clock import Clock
 
 from assent import cli
 from assent.errors import AssentError
@@ -27,19 +28,7 @@ from assent.store.runs import Setup, open_run
 from assent.web.office import Office
 
 PASSWORD = "correct horse battery"
-DAY = 86400.0
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")
-
-
-@dataclass
-class Clock:
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def days(self, passed: float) -> None:
-        self.now += passed * DAY
 
 
 @pytest.fixture

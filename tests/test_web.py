@@ -23,6 +23,7 @@ from urllib.parse import urljoin, urlsplit
 import argon2
 import pytest
 import sqlalchemy as sa
+from clock import Clock
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import example, given, settings
@@ -67,14 +68,6 @@ def quick_hashes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argon2, "PasswordHasher", lambda: made(time_cost=1, memory_cost=8, parallelism=1))
         yield
-
-
-@dataclass
-class Clock:
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -1759,11 +1752,8 @@ def test_looking_at_the_label_page_is_not_yet_work_that_others_wait_for(server: 
         for query, shown, _ in desk.take(person, 10):
             if query == WRITTEN:
                 desk.answer(Feedback(query.id, person, Demonstration("It is Jupiter."), "2026-11-21", shown=shown))
-    with server.demo.store.reading() as on:
-        on.execute(sa.select(1))
-    wanted = [query for query in QUERIES if query != WRITTEN]
     assert desk.wanting([query.id for query in QUERIES]) == {query.id for query in QUERIES}
-    assert desk.progress().answered == len(QUERIES) - len(wanted)
+    assert desk.progress().answered == 1
 
 
 def test_what_everybody_skips_holds_nothing_up(server: Server) -> None:
@@ -1981,13 +1971,12 @@ def test_an_origin_that_is_none_is_refused(house: Server, origin: str) -> None:
 
 
 def test_who_has_seen_an_item_is_not_given_it_as_gold(server: Server) -> None:
-    desk, ann, bob = server.demo.desk, server.people["labeller"].id, server.people["reviewer"].id
+    desk, ann = server.demo.desk, server.people["labeller"].id
     gold = Query("comparison", PROMPT.id, COMPARED.items[::-1], "gold", "Which of the two?")
     desk.add_gold(gold, Comparison(gold.items[0]), "practice")
     desk.lend(ann, COMPARED)
     assert desk.take(ann, 20, [COMPARED.id], screened=False) == []
-    fresh = desk.take("somebody", 20, screened=False)
-    assert [one.query for one in fresh] == [gold] and bob != "somebody"
+    assert [one.query for one in desk.take("somebody", 20, screened=False)] == [gold]
 
 
 @pytest.mark.parametrize(

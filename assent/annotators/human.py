@@ -48,11 +48,10 @@ class Human:
         seen: set[str] = set()
         there = settings(desk.store).get("address", "")
         where = f"go on at {there}" if there else "'assent serve' with the run's folder shows them to people"
+        progress = desk.progress(batch)
         if self.wait:
-            told = desk.progress(batch)
-            print(f"{told.answered} of {told.asked} answered; {where}", file=sys.stderr)
+            print(f"{progress.answered} of {progress.asked} answered; {where}", file=sys.stderr)
         while True:
-            progress = desk.progress(batch)
             for event in desk.said_of(batch):
                 if event.id not in seen:
                     seen.add(event.id)
@@ -64,6 +63,7 @@ class Human:
                     f"{progress.answered} of {progress.asked} answered; {where}, then give this command again"
                 )
             time.sleep(min(LOOK, max(0.0, until - time.monotonic())))
+            progress = desk.progress(batch)
 
 
 def _apart(query: Query, responses: Mapping[str, Response]) -> bool:

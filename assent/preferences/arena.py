@@ -73,8 +73,8 @@ def table(
     rows = []
     for name, i in number.items():
         met = [(w, o if a == name else 1 - o) for a, b, o, w, *_ in played if name in (a, b)]
-        wins, ties, losses = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
-        rows.append(Row(name, *fit.rating(i), wins, ties, losses))
+        won, tied, lost = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
+        rows.append(Row(name, *fit.rating(i), won, tied, lost))
     rows.sort(key=lambda row: -row.rating)
     heard = len({(game.prompt, game.annotator) for game in played})
     return Table(tuple(rows), heard, len(set(annotators)), fit.connected, fit.clusters)

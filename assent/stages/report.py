@@ -27,9 +27,9 @@ from assent.feedback.comparison import Comparison
 from assent.files import write_atomically
 from assent.functional.one_sentence import Marks, marks
 from assent.limits import Natural
-from assent.preferences.convert import split
 from assent.records import Prompt, Query, Response
 from assent.registry import names, resolve
+from assent.stages.evaluate import held_out
 from assent.store.runs import Run, read_result
 from assent.training.meter import read
 
@@ -255,14 +255,13 @@ class Answers(NamedTuple):
 
 
 def _gather(run: Run, r: Round) -> Answers:
-    held = split(all_prompts := list(run.store.prompts()), run.setup.held_out).held_out
     against, judge = r.evaluation["against"], r.evaluation["judge"]
     drawn: dict[str, dict[str, Response]] = {}
     for name in (against, *r.compared):
         first = drawn.setdefault(name, {})
         for response in run.store.responses(policy=r.evaluation["policies"][name]["answers"]):
             first.setdefault(response.prompt, response)
-    prompts = tuple(p for p in all_prompts if p.id in held and all(p.id in first for first in drawn.values()))
+    prompts = tuple(p for p in held_out(run) if all(p.id in first for first in drawn.values()))
     said = {event.query: event.answer for event in run.store.feedback(annotator=f"judge:{judge}")}
     shown: dict[str, dict[str, Shown]] = {}
     for name, first in drawn.items():

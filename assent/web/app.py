@@ -30,8 +30,6 @@ STATUS: tuple[tuple[type[AssentError], int, str], ...] = (
 )
 """What each of our errors is in HTTP; any other is a request that will not do, 422. Where the words say where the
 server keeps its files, others are told."""
-
-
 TOLD = 600
 """Characters of what an error says."""
 

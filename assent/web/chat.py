@@ -136,8 +136,7 @@ async def talk(request: Request, here: Here, person: Talking, turn: Turn) -> Str
     """Answer, as lines of JSON: {row, text} while it grows, then {done}; one that fails is void, nothing is kept."""
     if turn.messages[-1].role != "user":
         raise HTTPException(422, "the last word must be the user's")
-    limits = request.app.state.limits
-    limits.chat.demand(person.id)
+    request.app.state.limits.chat.demand(person.id)
     known = policies(here)
     if turn.policy and not person.may("look"):
         raise HTTPException(403, f"a {person.role} may not choose the model")
@@ -197,9 +196,8 @@ def _keep(
     kind = KINDS[len(apart)]
     held_out = prompt.id in split([prompt], here.run.setup.held_out).held_out
     query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", asks(kind))
-    lent = here.desk.lend(
-        person.id, query, query.items, aside=True
-    )  # drawn alike, so that the order of drawing is a lot
+    # drawn alike, so that the order of drawing is a lot
+    lent = here.desk.lend(person.id, query, query.items, aside=True)
     return {
         "done": True,
         "query": lent.name,

@@ -60,7 +60,8 @@ class Guard:
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
             await send(message)
 
-        if why := _refusal(scope["method"], headers):
+        most = LARGEST_FORM if "form" in headers.get("content-type", "") else LARGEST
+        if why := _refusal(scope["method"], headers, most):
             await _refuse(guarded, *why)
             return
         taken = 0
@@ -69,8 +70,8 @@ class Guard:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > (LARGEST_FORM if "form" in headers.get("content-type", "") else LARGEST):
-                raise HTTPException(413, "this is too large")
+            if taken > most:
+                raise HTTPException(413, f"such a request has at most {most} bytes")
             return message
 
         try:
@@ -82,9 +83,8 @@ class Guard:
             await _refuse(guarded, 500, "the server has made a mistake, which its log tells")
 
 
-def _refusal(method: str, headers: MutableMapping[str, str]) -> tuple[int, str] | None:
-    length, form = headers.get("content-length", "0"), "form" in headers.get("content-type", "")
-    most = LARGEST_FORM if form else LARGEST
+def _refusal(method: str, headers: MutableMapping[str, str], most: int) -> tuple[int, str] | None:
+    length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > most:
         return 413, f"such a request has at most {most} bytes"
     if method in SAFE or headers.get("authorization", "").startswith("Bearer "):

@@ -79,9 +79,10 @@ def change_person(
 ) -> Response:
     """Another role or state for somebody."""
     people = office_of(request).people
-    if "owner" in (role, people.get(id).role) and person.role != "owner":
+    target = people.get(id)
+    if "owner" in (role, target.role) and person.role != "owner":
         raise HTTPException(403, "only an owner makes an owner, or changes one")
-    if people.get(id).id == person.id:
+    if target.id == person.id:
         raise HTTPException(403, "somebody else has to change your own role and state")
     people.change(person.id, id, why, role=role, state=state)
     return RedirectResponse(f"/r/{here.name}/admin", 303)

@@ -31,8 +31,6 @@ SHOWN = 50
 """Rows of a long table on one page."""
 MORE = 2
 """People who are asked about a pair that the reward model sees otherwise."""
-
-
 ALARM = 0.1
 """The share of the answers that may come from people who are paused before it is rather the gold items that are bad."""
 

@@ -86,15 +86,17 @@ function restock() {
   return fetching;
 }
 
+const held = () => [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
+
 async function stock() {
-  const here = [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
+  const here = held();
   if (here.length >= AHEAD) return;
   const waiting = (await keep.waiting()).map((entry) => entry.query); // done with here, which is not known there yet
   const { status, ok, told } = await send(`${home}/next?count=${AHEAD - here.length}&hold=${[...here, ...waiting].join(",")}`);
   trouble = ok || !status || status >= 500 ? "" : told.detail;
   if (status === 401) $("#sign-in").open || $("#sign-in").showModal();
   if (!ok) return;
-  const known = new Set([...shelf.map((item) => item.query), now?.item.query, ...waiting, ...(await keep.waiting()).map((entry) => entry.query)]);
+  const known = new Set([...held(), ...waiting, ...(await keep.waiting()).map((entry) => entry.query)]);
   shelf.push(...told.items.filter((item) => !known.has(item.query)));
   document.body.classList.toggle("screening", told.screening);
   $("#quick-label").hidden = !told.quick;
@@ -150,7 +152,7 @@ async function show(item) {
   }));
   $("#instruction").textContent = item.instruction;
   const control = kind.make(item, draft.answer, (chosen) => change(chosen));
-  now = { item, draft, control, kind };
+  now = { item, draft, control };
   $("#control").replaceChildren(control.node);
   $("#note").value = draft.note;
   showFlags();
@@ -360,7 +362,7 @@ $("#sign-in-form").addEventListener("submit", async (event) => {
 // While the page is open: signs of life, new items when there were none, and comparing notes after a time offline.
 
 setInterval(async () => {
-  const queries = [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
+  const queries = held();
   if (!queries.length || document.hidden) return;
   const { status } = await send(`${home}/heartbeat`, { queries });
   if (status === 204 && keep.apart) keep.reconcile();
