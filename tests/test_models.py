@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -193,29 +194,94 @@ def test_the_value_before_a_token_does_not_know_the_token(folder: Path) -> None:
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gemma2", "mistral", "gpt2", "gpt_neox"])
-def test_other_families_of_transformers_take_the_same_path(family: str) -> None:
-    """Softcapping, sliding windows, learned positions: the same numbers as each model's own forward pass."""
+SMALL = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64,
+}  # fmt: skip
+GPT = {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": SMALL,
+    "qwen3": SMALL,
+    "mistral": SMALL | {"sliding_window": 4},
+    "gemma2": SMALL | {"sliding_window": 4, "attn_logit_softcapping": 2.0},
+    "gemma3_text": SMALL | {"sliding_window": 4},
+    "gpt_oss": SMALL | {"sliding_window": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_scaling": None},
+    "gpt2": GPT,
+    "gpt_neox": SMALL,
+}
+STRANGERS: dict[str, dict[str, Any]] = {
+    "bloom": {"vocab_size": 300, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "mamba": {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8},
+    "gptj": GPT | {"rotary_dim": 8},
+    "qwen3_next": SMALL
+    | {
+        "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+    },
+}  # fmt: skip
+"""Families that cannot read packs: ALiBi, a state space, attention of their own, layers that mix as they go."""
+
+
+def family(folder: Path, name: str, settings: dict[str, Any], like: Language) -> Path:
+    """A model of another family in a folder, with weights large enough to make a mistake plain."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from assent.models.attention import NAME, register
-
-    register()
-    small = {
-        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "max_position_embeddings": 64,
-    }  # fmt: skip
-    if family == "gpt2":
-        small = {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **small)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    trees = [Tree(t.prefix, tuple(tuple(i % 300 for i in b) for b in t.branches)) for t in forest(4, 2, seed=4)]
+    ends = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    config = AutoConfig.for_model(name, **settings | {"vocab_size": len(like.tokenizer)} | ends)
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        expected = torch.cat([plain(model, tree, i) for tree in trees for i in range(2)])
-        model.set_attn_implementation(NAME)
-        found = logprobs(model, pack(trees)).logprobs
-    assert torch.allclose(found, expected, atol=1e-4)
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(3)
+    save(Language(model, like.tokenizer), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *STRANGERS])
+def test_other_families_say_of_packs_what_they_say_of_rows(
+    name: str, language: Language, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Capped scores, sinks, windows, learned positions, and models that no pack can be shown to."""
+    from transformers import AutoModelForCausalLM
+
+    where = family(tmp_path / name, name, {**FAMILIES, **STRANGERS}[name], language)
+    model = load_policy(where).model
+    told = capfd.readouterr().err
+    assert ("cannot read packs" in told) == (name in STRANGERS)
+    rows = AutoModelForCausalLM.from_pretrained(where, attn_implementation="eager").eval()
+    trees = forest(4, 2, seed=4)
+    expected = torch.cat([plain(rows, tree, i) for tree in trees for i in range(2)])
+    found = logprobs(model, pack(trees)).logprobs
+    assert torch.allclose(found, expected, atol=2e-4)
+    found.sum().backward()
+    ours = gradients(model)
+    expected.sum().backward()
+    for a, b in zip(ours, gradients(rows), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", *STRANGERS])
+def test_what_other_families_draw_is_what_they_find_likely(name: str, language: Language, tmp_path: Path) -> None:
+    model = load_policy(family(tmp_path / name, name, {**FAMILIES, **STRANGERS}[name], language)).model
+    model.generation_config.repetition_penalty = 5.0  # what a model recommends is not what it says
+    prompts, ends = [t.prefix for t in forest(4, 1, seed=5)], frozenset(range(60))
+    heard: dict[int, list[int]] = {}
+
+    def told(rows: list[int], tokens: list[int]) -> None:
+        for row, token in zip(rows, tokens, strict=True):
+            heard.setdefault(row, []).append(token)
+
+    drawn = sample(model, prompts, 3, Sampling(0.7, 9), ends, torch.Generator().manual_seed(3), told)
+    assert [s.prompt for s in drawn] == [i for i in range(4) for _ in range(3)]
+    assert [list(s.ids) for s in drawn] == [heard[row] for row in range(12)]
+    assert all(s.finished == (s.ids[-1] in ends) for s in drawn)
+    assert not any(token in ends for s in drawn for token in s.ids[:-1])
+    assert len({len(s.ids) for s in drawn}) > 1
+    with torch.no_grad():
+        again = logprobs(model, pack([Tree(prompts[s.prompt], (s.ids,)) for s in drawn]), temperature=0.7).logprobs
+    assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=2e-4)
+    assert model.generation_config.repetition_penalty == 5.0
 
 
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:

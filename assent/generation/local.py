@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from assent.limits import Count, NonNegative
-from assent.models.attention import Cache, Pack, Tree, pack
-from assent.models.forward import head
+from assent.models.adapters import View
+from assent.models.attention import Cache, Tree, pack, shares
+from assent.models.forward import head, next_states, packed_states
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ def sample(
         told: hears of each step which completions (numbered in order of prompts) got which token; may raise to stop.
     """
     device = next(model.parameters()).device
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    if not shares(body):
+        return _generate(model, prompts, n, sampling, ends, generator, told)
     to_logits = head(model)
     trees = pack([Tree(ids, ((),)) for ids in prompts]).to(device)
     cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
-    hidden = _prefill(model, trees, cache)
+    hidden = packed_states(body, trees, cache)[trees.last]  # (prompts, H)
     logits = to_logits(hidden).float().repeat_interleave(n, 0)  # (R, V)
     rows = torch.arange(len(prompts) * n, device=device)  # which completion each live row is
     stop = torch.tensor(sorted(ends), device=device)
@@ -74,43 +79,11 @@ def sample(
             keep = alive.nonzero()[:, 0]
             cache.keep(keep)
             rows, token, alive = rows[keep], token[keep], alive[keep]
-        logits = to_logits(_step(model, token, cache)).float()
+        logits = to_logits(next_states(body, token, cache)).float()
     return [
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
     ]
-
-
-def _prefill(model: nn.Module, trees: Pack, cache: Cache) -> Tensor:
-    """Read the prompts and return the state of each one's last token, (prompts, H)."""
-    body = model.base_model
-    assert isinstance(body, nn.Module)
-    out = body(
-        input_ids=trees.tokens,
-        position_ids=trees.positions,
-        attention_mask=trees.mask,
-        shared=trees,
-        cache=cache,
-        use_cache=False,
-    )
-    state: Tensor = out.last_hidden_state[0][trees.last]
-    return state
-
-
-def _step(model: nn.Module, token: Tensor, cache: Cache) -> Tensor:
-    """Read one token a row, (R,), and return its state, (R, H)."""
-    body = model.base_model
-    assert isinstance(body, nn.Module)
-    out = body(
-        input_ids=token[:, None],
-        position_ids=cache.filled[:, None],
-        attention_mask=cache.mask(),
-        cache=cache,
-        use_cache=False,
-    )
-    cache.advance()
-    state: Tensor = out.last_hidden_state[:, 0]
-    return state
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -132,3 +105,75 @@ def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozense
     length = next((i for i, token in enumerate(row) if token < 0), len(row))
     ids = tuple(row[:length])
     return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)
+
+
+def _generate(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    n: int,
+    sampling: Sampling,
+    ends: frozenset[int],
+    generator: torch.Generator,
+    told: Callable[[list[int], list[int]], None] | None,
+) -> list[Sample]:
+    """The same by transformers' own `generate`, for models that cannot read packs; our draws, handed to it one by one.
+
+    Prompts of one length go together, so that no row is padded: not every such model knows what padding is.
+    """
+    from transformers import GenerationConfig
+
+    causal: Any = model.whole() if isinstance(model, View) else model
+    ours = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=causal.config.pad_token_id,
+    )
+    kept, causal.generation_config = causal.generation_config, ours  # what a model recommends would bend our draws
+    found: dict[int, list[Sample]] = {}
+    try:
+        for length in sorted({len(ids) for ids in prompts}):
+            asked = [i for i, ids in enumerate(prompts) if len(ids) == length]
+            rows = torch.tensor([prompts[i] for i in asked for _ in range(n)], device=causal.device)
+            drawing = _Drawing(
+                sampling.temperature, ends, generator, [i * n + k for i in asked for k in range(n)], told
+            )
+            causal.generate(input_ids=rows, attention_mask=torch.ones_like(rows), logits_processor=[drawing])
+            for i, start in zip(asked, range(0, len(rows), n), strict=True):
+                drawn = zip(drawing.ids[start : start + n], drawing.logprobs[start : start + n], strict=True)
+                found[i] = [Sample(i, tuple(ids), tuple(ps), bool(ids) and ids[-1] in ends) for ids, ps in drawn]
+    finally:
+        causal.generation_config = kept
+    return [one for i in range(len(prompts)) for one in found[i]]
+
+
+class _Drawing:
+    """Draws each row's next token and leaves `generate` no other choice; rows that have ended are let be."""
+
+    def __init__(
+        self,
+        temperature: float,
+        ends: frozenset[int],
+        generator: torch.Generator,
+        numbers: list[int],
+        told: Callable[[list[int], list[int]], None] | None,
+    ) -> None:
+        self.temperature, self.ends, self.generator, self.numbers, self.told = (
+            temperature,
+            ends,
+            generator,
+            numbers,
+            told,
+        )
+        self.ids: list[list[int]] = [[] for _ in numbers]
+        self.logprobs: list[list[float]] = [[] for _ in numbers]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores, (R, V), that say only what was drawn."""
+        token, logprob = _draw(scores.float(), self.temperature, self.generator)
+        live = [row for row, ids in enumerate(self.ids) if not ids or ids[-1] not in self.ends]
+        for row in live:
+            self.ids[row].append(int(token[row]))
+            self.logprobs[row].append(float(logprob[row]))
+        if self.told is not None:
+            self.told([self.numbers[row] for row in live], [self.ids[row][-1] for row in live])
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)

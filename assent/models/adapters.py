@@ -194,6 +194,12 @@ class View(nn.Module):
         found: nn.Module = self.body.model.get_output_embeddings()
         return found
 
+    def whole(self) -> "PreTrainedModel":
+        """The body with its own head, seen through this adapter until another is turned to."""
+        self.body.turn(self.name)
+        model: PreTrainedModel = self.body.model
+        return model
+
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.body.weights(self.name)
         yield from super().named_parameters(*args, **kwargs)
@@ -208,6 +214,7 @@ class _Turned(nn.Module):
     def __init__(self, body: Body, name: str) -> None:
         super().__init__()
         self.body, self.name = body, name
+        self.config = body.model.config
 
     def forward(self, **inputs: Any) -> Any:
         return self.body.turn(self.name)(**inputs)

@@ -6,8 +6,9 @@ each tree alone: a token sees the prefix and its own branch, up to itself, with 
 The function is registered with transformers' `AttentionInterface`, so it serves every model there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "assent"
+NONE = torch.empty(1, 1, 1, 1, dtype=torch.bool)
+"""Keeps transformers from making a mask of its own: it takes any with four dimensions as it is."""
 
 
 class Tree(NamedTuple):
@@ -31,13 +34,18 @@ class Tree(NamedTuple):
 
 @dataclass(frozen=True)
 class Pack:
-    """Trees laid end to end. N: all branch tokens; B: all branches; G: trees; L: tokens of the largest tree."""
+    """Trees laid end to end, and read as spans. N: all branch tokens; B: all branches.
+
+    The first span of a tree is its prefix with its first branch, each other branch is a span of its own: so the spans
+    lie end to end too, and each looks, up to itself, at a row of tokens that ends where it ends.
+    """
 
     tokens: Tensor  # (1, S)
     positions: Tensor  # (1, S)
-    rows: Tensor  # (G, L) where each tree's tokens stand in S; 0 beyond its end
-    back: Tensor  # (S,) where each token stands in G * L
-    mask: Tensor  # (G, 1, L, L) bool: may look at
+    spans: tuple[int, ...]  # lengths; they sum to S
+    seen: tuple[int, ...]  # how many tokens each span looks at: its prefix and itself
+    looks: Tensor  # (sum of `seen`,) which tokens those are
+    masks: tuple[Tensor, ...]  # for each span: (span, seen) bool, or empty where it sees nothing but itself
     sources: Tensor  # (N,) the token whose state predicts each branch token
     targets: Tensor  # (N,) the branch tokens
     branch: Tensor  # (N,) 0..B-1
@@ -46,7 +54,8 @@ class Pack:
     lengths: Tensor  # (B,)
 
     def to(self, device: torch.device | str) -> "Pack":
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved, masks=tuple(mask.to(device) for mask in self.masks))
 
     def padded(self, values: Tensor) -> Tensor:
         """Lay (N,) out as (B, T), padded with zeros on the right."""
@@ -63,51 +72,50 @@ def pack(trees: Sequence[Tree]) -> Pack:
     """Lay trees end to end."""
     tokens: list[int] = []
     positions: list[int] = []
+    spans: list[int] = []
+    seen: list[int] = []
+    looks: list[int] = []
+    masks: list[Tensor] = []
     sources: list[int] = []
     targets: list[int] = []
     branch: list[int] = []
     column: list[int] = []
     last: list[int] = []
     lengths: list[int] = []
-    starts: list[int] = []
-    kinds: list[Tensor] = []
-    longest = max(tree.size for tree in trees)
     for tree in trees:
-        start = len(tokens)
-        starts.append(start)
+        start, root = len(tokens), len(tree.prefix)
         tokens += tree.prefix
-        positions += range(len(tree.prefix))
-        kind = [0] * len(tree.prefix)
-        for number, ids in enumerate(tree.branches, 1):
-            here = len(tokens)
+        positions += range(root)
+        for number, ids in enumerate(tree.branches):
+            here, size = len(tokens), len(ids)
             tokens += ids
-            positions += range(len(tree.prefix), len(tree.prefix) + len(ids))
-            sources += [start + len(tree.prefix) - 1, *range(here, here + len(ids) - 1)][: len(ids)]
+            positions += range(root, root + size)
+            sources += [start + root - 1, *range(here, here + size - 1)][:size]
             targets += ids
-            branch += [len(lengths)] * len(ids)
-            column += range(len(ids))
-            last.append(here + len(ids) - 1 if ids else start + len(tree.prefix) - 1)
-            lengths.append(len(ids))
-            kind += [number] * len(ids)
-        kinds.append(torch.tensor(kind + [-1] * (longest - len(kind))))
-    kind_of = torch.stack(kinds)  # (G, L) 0 prefix, 1..K branch, -1 padding
-    sizes = torch.tensor([tree.size for tree in trees])
-    place = torch.arange(longest)
-    here_real = place < sizes[:, None]  # (G, L)
-    rows = torch.where(here_real, torch.tensor(starts)[:, None] + place, 0)
-    causal = place[:, None] >= place
-    related = (kind_of[:, None, :] == 0) | (kind_of[:, None, :] == kind_of[:, :, None])
-    mask = causal & related & here_real[:, None, :]
-    mask |= torch.eye(longest, dtype=torch.bool)  # padding looks at itself, so that no row is empty
-    back = (torch.arange(len(trees))[:, None] * longest + place)[here_real]
+            branch += [len(lengths)] * size
+            column += range(size)
+            last.append(here + size - 1 if size else start + root - 1)
+            lengths.append(size)
+            if number == 0 or size:
+                spans.append(size if number else root + size)
+                seen.append(root + size)
+                looks += [*range(start, start + root), *range(here, here + size)]
+                masks.append(torch.ones(size, root + size, dtype=torch.bool).tril(root) if number else torch.empty(0))
     return Pack(
         torch.tensor([tokens]),
         torch.tensor([positions]),
-        rows,
-        back,
-        mask[:, None],
+        tuple(spans),
+        tuple(seen),
+        torch.tensor(looks),
+        tuple(masks),
         *(torch.tensor(values, dtype=torch.long) for values in (sources, targets, branch, column, last, lengths)),
     )
+
+
+def shares(body: torch.nn.Module) -> bool:
+    """Whether a model's blocks read packs; otherwise each of their spans must be laid out as a row of its own."""
+    config: Any = body.config
+    return bool(config._attn_implementation == NAME)
 
 
 @dataclass
@@ -129,12 +137,13 @@ class Cache:
         filled = torch.tensor(prompts, device=device).repeat_interleave(repeat)
         return cls([], [], filled, max(prompts), max(prompts) + new_tokens, repeat)
 
-    def prefill(self, keys: Tensor, values: Tensor) -> None:
-        """Keep one layer of the prompts: (G, heads, L, D), from the left."""
-        for store, part in ((self.keys, keys), (self.values, values)):
-            rows = part.shape[0] * self.repeat
-            room = part.new_zeros(rows, part.shape[1], self.slots, part.shape[3])
-            room[:, :, : part.shape[2]] = part.repeat_interleave(self.repeat, 0)
+    def prefill(self, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> None:
+        """Keep one layer of the prompts, (S, heads, D), which have these lengths."""
+        for store, packed in ((self.keys, keys), (self.values, values)):
+            room = packed.new_zeros(len(self.filled), packed.shape[1], self.slots, packed.shape[2])
+            for prompt, part in enumerate(packed.split(list(lengths))):
+                rows = slice(prompt * self.repeat, (prompt + 1) * self.repeat)
+                room[rows, :, : len(part)] = part.transpose(0, 1)
             store.append(room)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,6 +169,10 @@ class Cache:
         self.filled = self.filled[rows]
 
 
+CHANGES = frozenset({"position_bias", "head_mask", "alibi"})
+"""What some families hand to attention besides: to leave it out would give other numbers."""
+
+
 def register() -> None:
     """Make `attn_implementation="assent"` known to transformers."""
     from transformers import AttentionInterface
@@ -179,25 +192,31 @@ def attend(
     shared: Pack | None = None,
     cache: Cache | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer: of a pack, of one new token a row, or (neither given) the plain one of transformers.
 
     Args:
         query: (1, heads, S, D) for a pack; (R, heads, 1, D) for new tokens.
-        attention_mask: the pack's or the cache's own mask.
+        softcap: bounds the scores (Gemma 2).
+        s_aux: (heads,) what a head may look at instead of any token (gpt-oss).
 
     Returns:
         (1, S, heads, D) or (R, 1, heads, D).
+
+    Raises:
+        NotImplementedError: the layer asks for something that changes attention and is unknown here, such as a bias.
     """
+    if (shared or cache) and (asked := sorted(CHANGES & {name for name, value in kwargs.items() if value is not None})):
+        raise NotImplementedError(f"attention with {asked[0]}")
+    look = partial(_look, scale=scaling, cap=softcap, sinks=s_aux)
     if shared is not None:
-        q, k, v = (_wide(part)[0].transpose(0, 1)[shared.rows].transpose(1, 2) for part in (query, key, value))
+        q, k, v = (_wide(part)[0].transpose(0, 1) for part in (query, key, value))  # (S, heads, D)
         if cache is not None:
-            cache.prefill(k, v)
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=_windowed(shared, sliding_window), scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )  # (G, heads, L, D)
-        return out.transpose(1, 2).flatten(0, 1)[shared.back][None].to(query.dtype), None
+            cache.prefill(k, v, shared.spans)
+        return _spans(q, k, v, shared, sliding_window, look)[None].to(query.dtype), None
     if cache is not None:
         k, v = cache.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
         mask = cache.mask()
@@ -205,10 +224,9 @@ def attend(
             mask &= (cache.filled[:, None] - torch.arange(cache.used + 1, device=k.device) < sliding_window)[
                 :, None, None
             ]
-        # the heads that share a key stand as queries of it, so that no key is repeated
-        grouped = query.reshape(len(query), k.shape[1], -1, query.shape[-1]).to(k.dtype)
-        out = scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scaling)
-        return out.reshape(len(query), 1, query.shape[1], -1).to(query.dtype), None
+        return look(query.to(k.dtype), k, v, mask).transpose(1, 2).to(query.dtype), None
+    if softcap is not None or s_aux is not None:
+        return look(query, key, value, attention_mask).transpose(1, 2), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(
@@ -216,13 +234,57 @@ def attend(
     )
 
 
+def _spans(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, look: Callable[..., Tensor]) -> Tensor:
+    """Attention span by span, so that no token is compared with one that it cannot see; all (S, heads, D)."""
+    found = []
+    rows = (part.index_select(0, shared.looks).split(shared.seen) for part in (k, v))
+    for one, keys, values, mask in zip(q.split(shared.spans), *rows, shared.masks, strict=True):
+        if window is not None and len(keys) > window:
+            mask = _near(len(one), len(keys), window, q.device)
+        parts = (part.transpose(0, 1)[None] for part in (one, keys, values))
+        found.append(look(*parts, mask if mask.numel() else None)[0].transpose(0, 1))
+    return torch.cat(found)
+
+
+def _look(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float | None = None,
+    cap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Attention of (R, heads, Q, D) to (R, fewer heads, K, D); without a mask, each to itself and what is before it."""
+    share = query.shape[1] // key.shape[1]
+    if cap is None and sinks is None:
+        if query.shape[2] == 1 and mask is not None and share > 1:
+            # of one token, the heads that share a key stand as queries of it, so that no key is repeated
+            grouped = query.reshape(len(query), key.shape[1], share, query.shape[-1])
+            out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+            return out.reshape(len(query), query.shape[1], 1, -1)
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=share > 1
+        )
+    key, value = (part.repeat_interleave(share, 1) for part in (key, value))
+    scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    scores = scores.float().masked_fill(~mask, -torch.inf)
+    if sinks is not None:
+        beside = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores, beside), -1)
+    return scores.softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
+
+
+def _near(span: int, seen: int, window: int, device: torch.device) -> Tensor:
+    """(span, seen) bool: itself and those before it that are nearer than the window."""
+    behind = torch.arange(seen - span, seen, device=device)[:, None] - torch.arange(seen, device=device)
+    return (behind >= 0) & (behind < window)
+
+
 def _wide(part: Tensor) -> Tensor:
     """In float32 on a CPU, where attention is twice as fast backward, and for one new token a row, as in bfloat16."""
     return part.float() if part.device.type == "cpu" else part
-
-
-def _windowed(shared: Pack, sliding_window: int | None) -> Tensor:
-    if sliding_window is None:
-        return shared.mask
-    positions = shared.positions[0][shared.rows]  # (G, L)
-    return shared.mask & (positions[:, None, :, None] - positions[:, None, None, :] < sliding_window)

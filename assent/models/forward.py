@@ -1,24 +1,91 @@
 """From a model and a pack of trees to numbers: log-probabilities of the branches, or scalar scores."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
-from assent.models.attention import Pack
+from assent.models.attention import NONE, Cache, Pack, Tree, pack, shares
 
 
 def states(model: nn.Module, pack: Pack) -> Tensor:
-    """Last hidden states of every token of a pack, (S, H)."""
+    """Last hidden states of every token of a pack, (S, H); the same whether or not the model can read packs."""
     body = model.base_model
     assert isinstance(body, nn.Module)
+    return packed_states(body, pack) if shares(body) else _states_in_rows(body, pack)
+
+
+def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Tensor:
+    """Last hidden states, (S, H), of a pack as it is; with a cache, its prompts are kept there."""
     out = body(
-        input_ids=pack.tokens, position_ids=pack.positions, attention_mask=pack.mask, shared=pack, use_cache=False
+        input_ids=pack.tokens,
+        position_ids=pack.positions,
+        attention_mask=NONE,
+        shared=pack,
+        cache=cache,
+        use_cache=False,
     )
-    hidden = out.last_hidden_state[0]
-    assert isinstance(hidden, Tensor)
+    hidden: Tensor = out.last_hidden_state[0]
     return hidden
+
+
+def _states_in_rows(body: nn.Module, pack: Pack) -> Tensor:
+    """The same of a model that cannot read packs: each span is the end of a row of its own, padded on the right."""
+    rows = pack.tokens[0][pack.looks].split(pack.seen)
+    lengths = torch.tensor(pack.seen, device=pack.tokens.device)
+    ids = pad_sequence(list(rows), batch_first=True)  # (R, L)
+    places = torch.arange(ids.shape[1], device=ids.device)
+    out = body(input_ids=ids, attention_mask=(places < lengths[:, None]).long(), use_cache=False)
+    ours = (places < lengths[:, None]) & (places >= (lengths - torch.tensor(pack.spans, device=ids.device))[:, None])
+    hidden: Tensor = out.last_hidden_state[ours]
+    return hidden
+
+
+@torch.no_grad()
+def reads_packs(body: nn.Module) -> bool:
+    """Whether a model says of a pack, and of what is drawn after it, what it says of rows: it is tried on a few tokens.
+
+    Some cannot be told which tokens may look at which: they mix tokens by other means than attention (Mamba), number
+    positions themselves, or add biases of their own (ALiBi, sinks, capped scores).
+    """
+    config: Any = body.config
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        return False
+    dice = torch.Generator().manual_seed(0)
+    a, b, c, d = (tuple(torch.randint(config.vocab_size, (k,), generator=dice).tolist()) for k in (7, 5, 3, 4))
+    device = next(body.parameters()).device
+    asked = pack([Tree(a, (b, c)), Tree(d, (a, b))]).to(device)
+    prompts = pack([Tree(a, ((),)), Tree(d, ((),))]).to(device)
+    cache = Cache.empty([len(a), len(d)], 1, 1, device)
+    drawn = pack([Tree(a, (c[:1],)), Tree(d, (c[:1],))]).to(device)
+    try:
+        packed = packed_states(body, asked)
+        packed_states(body, prompts, cache)
+        after = next_states(body, torch.tensor([c[0], c[0]], device=device), cache)
+    except Exception:  # noqa: BLE001 (a model is anybody's code, and may fail in any way on what it does not know)
+        return False
+    small = 1e-3 if packed.dtype == torch.float32 else 5e-2
+    return all(
+        bool((ours - rows).float().norm() <= small * rows.float().norm())
+        for ours, rows in ((packed, _states_in_rows(body, asked)), (after, _states_in_rows(body, drawn)[drawn.last]))
+    )
+
+
+def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
+    """Read one token a row, (R,), after what the cache holds, and return their states, (R, H)."""
+    out = body(
+        input_ids=tokens[:, None],
+        position_ids=cache.filled[:, None],
+        attention_mask=NONE,
+        cache=cache,
+        use_cache=False,
+    )
+    cache.advance()
+    found: Tensor = out.last_hidden_state[:, 0]
+    return found
 
 
 def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from assent.errors import AssentError
 from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
+from assent.models.forward import reads_packs
+from assent.models.memory import keep_freed
 from assent.models.tokenization import Codec, separate_pad
 from assent.records import content_id
 
@@ -205,6 +208,7 @@ def _load(
 ) -> Language:
     from transformers import AutoTokenizer
 
+    keep_freed()
     _quiet()
     register()
     place = locate(where)
@@ -212,9 +216,7 @@ def _load(
         tokenizer = AutoTokenizer.from_pretrained(place)
         separate_pad(tokenizer)
         Codec(tokenizer).require(str(where))
-        model, found = auto.from_pretrained(
-            place, dtype=dtype, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings(place)
-        )
+        model, found = _read(auto, where, place, device, dtype=dtype, **settings(place))
     except AssentError:
         raise
     except Exception as error:  # noqa: BLE001 (a broken file makes torch, safetensors and transformers raise any kind)
@@ -228,6 +230,26 @@ def _load(
     model.to(device)
     model.eval()
     return Language(model, tokenizer)
+
+
+def _read(auto: Any, where: str | Path, place: str, device: str | torch.device, **settings: Any) -> Any:
+    """The model and what was found of it; if it cannot read packs it attends in its own way, and that is said."""
+    try:
+        made = auto.from_pretrained(place, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings)
+        if reads_packs(made[0].to(device).eval().base_model):
+            return made
+    except (KeyError, ValueError) as error:  # some families look the name up in a table of their own
+        if SHARED_PREFIX not in str(error):
+            raise
+    made = auto.from_pretrained(place, output_loading_info=True, **settings)
+    if os.environ.get("RANK", "0") == "0":
+        kind = type(made[0]).__name__
+        print(
+            f"note: {where} is a {kind}, which cannot read packs with shared prefixes: each sequence goes through it "
+            "by itself, with equal results, more slowly",
+            file=sys.stderr,
+        )
+    return made
 
 
 def _quiet() -> None:

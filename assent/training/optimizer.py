@@ -86,8 +86,9 @@ class Trainee:
         for name, weight in self.model.named_parameters():
             if weight.requires_grad:
                 assert weight.dtype == torch.float32, f"{name} is {weight.dtype}: load what is trained in float32"
-                master = weight.detach() if dtype == torch.float32 else weight.detach().clone()
-                master.grad = torch.zeros_like(master)
+                master = weight.detach().clone()  # a checkpoint's file is mapped: the first step would copy its pages
+                if dtype == torch.float32:
+                    weight.data = master
                 self._names.append(name)
                 self._weights.append(weight)
                 self._masters.append(master)
@@ -118,8 +119,8 @@ class Trainee:
             group["lr"] = self.training.rate(step, self.steps)
         self._adam.step()
         with torch.no_grad():
-            for weight, master, gradient in zip(self._weights, self._masters, gradients, strict=True):
-                gradient.zero_()
+            for weight, master in zip(self._weights, self._masters, strict=True):
+                master.grad = None
                 if weight.dtype != torch.float32:
                     weight.copy_(master)
         return float(norm)
@@ -183,8 +184,11 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _into(master: Tensor) -> Any:
     def accumulate(weight: Tensor) -> None:
-        assert weight.grad is not None and master.grad is not None
-        master.grad.add_(weight.grad)
+        assert weight.grad is not None
+        if master.grad is None:
+            master.grad = weight.grad.to(master.dtype)
+        else:
+            master.grad.add_(weight.grad)
         weight.grad = None
 
     return accumulate
