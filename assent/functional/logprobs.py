@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+CHUNK = 512
+"""Positions whose logits are made at a time."""
+
 
 class TokenLogprobs(NamedTuple):
     """What the distribution at each position says of the token that stands there."""
@@ -21,7 +24,7 @@ def token_logprobs(
     head: Callable[[Tensor], Tensor],
     temperature: float = 1.0,
     entropy: bool = False,
-    chunk: int = 512,
+    chunk: int = CHUNK,
 ) -> TokenLogprobs:
     """Log-probability of `targets` under softmax(head(hidden) / temperature).
 

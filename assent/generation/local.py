@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,16 @@ def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozense
     length = next((i for i, token in enumerate(row) if token < 0), len(row))
     ids = tuple(row[:length])
     return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)
+
+
+def held(model: nn.Module, rows: int, slots: int) -> int:
+    """Bytes that so many completions take while they are drawn, each with its prompt so many tokens long."""
+    config, weight = cast(Any, model.config), next(model.parameters())
+    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    size = 4 if weight.device.type == "cpu" else weight.element_size()
+    cached = 2 * int(config.num_hidden_layers) * heads * width * size * slots
+    return rows * (cached + 4 * 4 * int(config.vocab_size))
 
 
 def _generate(

@@ -216,5 +216,8 @@ class _Turned(nn.Module):
         self.body, self.name = body, name
         self.config = body.model.config
 
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.body.model.named_parameters(*args, **kwargs)
+
     def forward(self, **inputs: Any) -> Any:
         return self.body.turn(self.name)(**inputs)

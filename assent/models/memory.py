@@ -1,12 +1,33 @@
-"""Memory: what is freed stays with the process and comes in large pages, for asking the kernel anew costs more."""
+"""How much memory there is, how much a model under training takes, and how a process keeps what it frees."""
 
 import ctypes
 import os
 import sys
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
 
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from assent.models.attention import Tree, pack
+from assent.models.forward import states
+
+CONTAINER = Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's `mallopt`."""
+
+
+class _Heap(ctypes.Structure):
+    """Of glibc's `mallinfo2`: ten sizes, of which the ninth is what was freed and kept."""
+
+    _fields_: ClassVar = [
+        *((f"unused{i}", ctypes.c_size_t) for i in range(8)),
+        ("free", ctypes.c_size_t),
+        ("", ctypes.c_size_t),
+    ]
 
 
 @cache
@@ -20,3 +41,64 @@ def keep_freed() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def taken(device: torch.device) -> int:
+    """Bytes that this process holds, without those that it keeps free for itself."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    spare = 0
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallinfo2"):
+        libc.mallinfo2.restype = _Heap
+        spare = libc.mallinfo2().free
+    return int(psutil.Process().memory_info().rss) - spare
+
+
+def free(device: torch.device) -> int:
+    """Bytes that this process may still take: what the machine has, or what its container allows."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    found = int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
+    limit, used = (CONTAINER / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        stat = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        found = min(found, int(most) - int(used.read_text()) + int(stat["inactive_file"]))
+    return found
+
+
+def kept(model: nn.Module) -> int:
+    """Bytes that a forward pass keeps for the backward pass, for each token of a pack; found by trying it on a few."""
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    device = next(model.parameters()).device
+    few = pack([Tree((0,), (tuple(0 for _ in range(31)),)) for _ in range(2)]).to(device)
+    own = {weight.untyped_storage().data_ptr() for weight in body.parameters()}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = states(model, few)  # alive until all is counted, so that no storage takes the place of another
+    return sum(storages.values()) // len(made)
+
+
+def recompute(model: nn.Module) -> int:
+    """Let each block keep only what it was given and be gone through again in the backward pass (activation
+    checkpointing, arXiv:1604.06174); how many blocks do.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    blocks = [block for block in body.modules() if isinstance(block, GradientCheckpointingLayer)]
+    for block in blocks:
+        block.gradient_checkpointing = True
+        again: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        block._gradient_checkpointing_func = again
+        block.training = True  # of the block alone: what it is made of still drops nothing out
+    return len(blocks)

@@ -15,11 +15,11 @@ from assent.batch import Actions, Advantages, Rollout
 from assent.errors import AssentError
 from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta
-from assent.generation.local import Sample, Sampling, sample
+from assent.generation.local import Sample, Sampling, held, sample
 from assent.generation.rollouts import Drawn
 from assent.limits import Count, Natural, NonNegative, Positive
 from assent.models.adapters import Body, fits
-from assent.models.attention import pack
+from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward, new_reward
 from assent.models.tokenization import Codec
@@ -33,7 +33,7 @@ from assent.stages.pretrain import read_texts
 from assent.stages.reward import Judge, is_rule, scorer
 from assent.store.runs import Run
 from assent.training import parallel
-from assent.training.batching import batch, chunks, generator, packs
+from assent.training.batching import batch, chunks, generator, largest, packs
 from assent.training.imitation import Shown, tokens
 from assent.training.loop import train
 from assent.training.meter import add
@@ -91,7 +91,7 @@ class Online:
         memory = {"beta": getattr(self.objective, "beta", 0.0)}
         texts = read_texts(self.ptx_data, codec, context(language.model)) if self.ptx else []
         worker = _Worker(self, run, codec, prompts, trainees, made.reference, made.judge, memory, texts)
-        train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory)
+        train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory, *worker.room())
         trainees["policy"].save(run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
 
@@ -195,6 +195,14 @@ class _Worker:
         self.reference, self.judge, self.memory, self.texts = reference, judge, memory, texts
         self.temperature = settings.sampling.temperature
         self.tokens = settings.training.tokens_per_pack
+
+    def room(self) -> tuple[int, int]:
+        """Tokens of the largest pack, and bytes that drawing takes, if every answer is as long as it may be."""
+        settings = self.settings
+        count, n, length = settings.training.batch_size, settings.n, settings.sampling.max_new_tokens
+        ids = sorted((self.codec.prompt(prompt) for prompt in self.prompts), key=len)[-count:]
+        drawing = held(self.policy.model, len(ids) * n, len(ids[-1]) + length)
+        return largest([Tree(one, ((0,) * length,) * n) for one in ids], self.tokens, count), drawing
 
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)

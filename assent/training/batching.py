@@ -24,6 +24,12 @@ def packs(trees: Sequence[Tree], tokens: int) -> list[list[int]]:
     return found
 
 
+def largest(trees: Sequence[Tree], tokens: int, batch_size: int) -> int:
+    """Tokens of the largest pack that a step of `batch_size` trees may come to."""
+    most = sorted(trees, key=lambda tree: -tree.size)[:batch_size]
+    return max(sum(most[i].size for i in part) for part in packs(most, tokens))
+
+
 def generator(*seeds: int) -> torch.Generator:
     """A generator of its own for (seed, purpose, step, ...): what happened before never matters."""
     mixed = 0x9E3779B97F4A7C15

@@ -14,6 +14,7 @@ import torch
 
 from assent.errors import AssentError
 from assent.files import no_room, replacing
+from assent.training.budget import settle
 from assent.training.meter import Bar, Meter
 from assent.training.optimizer import Trainee
 from assent.training.parallel import first, gather
@@ -36,6 +37,8 @@ def train(
     step: Callable[[int], dict[str, float]],
     save_every: int = 0,
     memory: dict[str, Any] | None = None,
+    tokens: int = 0,
+    drawing: int = 0,
 ) -> None:
     """Run `step(0) .. step(steps - 1)`, from where an earlier process stopped if one did.
 
@@ -45,14 +48,17 @@ def train(
         trainees: what `step` trains.
         step: does one whole optimiser step (or several) and returns its metrics; everything random in it must follow
             from its number.
+        tokens: of the largest pack of a step: what its memory is reckoned from.
+        drawing: bytes that a step takes before there are gradients.
         memory: JSON-like values beside the weights that the next step depends on; saved and restored in place.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM, after the running step.
-        AssentError: NaN, a full disk; the last good state is kept.
+        AssentError: too little memory, NaN, a full disk; the last good state is kept.
     """
     path = folder / "state" / name / "state.pt"
     memory = {} if memory is None else memory
+    settle(name, trainees, tokens, drawing)
     start = _restore(path, trainees, memory)
     gather(start)  # all have read before the first one writes
     meter = Meter(folder, name, start) if first() else None
@@ -63,6 +69,13 @@ def train(
             for number in range(start, steps):
                 try:
                     metrics = step(number)
+                except (MemoryError, RuntimeError) as error:
+                    if not _no_memory(error):
+                        raise
+                    raise AssentError(
+                        f"{name} ran out of memory at step {number + 1} of {steps}: lower tokens_per_pack; the same "
+                        f"command would go on after step {last_saved}, from the state that is kept"
+                    ) from None
                 except AssentError as error:
                     if first() and last_saved < number:
                         _save(path, number, trainees, memory)
@@ -92,8 +105,13 @@ def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]
     if not path.exists():
         return 0
     state = read_state(path)
-    for name, trainee in trainees.items():
-        trainee.restore(state["trainees"][name])
+    try:
+        for name, trainee in trainees.items():
+            trainee.restore(state["trainees"][name])
+    except (KeyError, RuntimeError, ValueError):
+        raise AssentError(
+            f"{path} does not fit, another version kept it: delete it to start this stage again"
+        ) from None
     memory.update(state["memory"])
     return int(state["step"])
 
@@ -123,6 +141,11 @@ def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mappin
         raise no_room(error, path) from None
     except RuntimeError as error:  # torch's writer turns a full disk into this
         raise no_room(OSError(errno.ENOSPC, str(error).splitlines()[0]), path) from None
+
+
+def _no_memory(error: Exception) -> bool:
+    """Torch has a kind of error of its own for a GPU, and none for a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

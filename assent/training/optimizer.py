@@ -1,6 +1,7 @@
 """A model under training: weights in the computing dtype, float32 masters and moments, one step at a time."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,10 @@ from assent.training.parallel import add_up, first
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+ALIGNED = 16
+"""Numbers between one weight's begin and the next: a multiple of 64 bytes, as the fast kernels like it."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +85,27 @@ class Trainee:
         if training.lora_rank and not isinstance(self.model, View):
             made = lora(training.lora_rank, training.lora_alpha, hasattr(self.model, "score"))
             self._peft = attach(self.model, made)
-        self._names: list[str] = []
-        self._weights: list[Tensor] = []
-        self._masters: list[Tensor] = []
-        for name, weight in self.model.named_parameters():
-            if weight.requires_grad:
-                assert weight.dtype == torch.float32, f"{name} is {weight.dtype}: load what is trained in float32"
-                master = weight.detach().clone()  # a checkpoint's file is mapped: the first step would copy its pages
-                if dtype == torch.float32:
-                    weight.data = master
-                self._names.append(name)
-                self._weights.append(weight)
-                self._masters.append(master)
-                weight.register_post_accumulate_grad_hook(_into(master))
-        _cast(self.model, dtype)
-        decayed = [m for m in self._masters if m.ndim >= 2]
-        plain = [m for m in self._masters if m.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=training.lr, eps=1e-5, betas=(0.9, 0.95), fused=True
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        if other := next((name for name, weight in trained.items() if weight.dtype != torch.float32), ""):
+            raise AssertionError(f"{other} is {trained[other].dtype}: load what is trained in float32")
+        groups = (
+            _Row([(name, weight) for name, weight in trained.items() if (weight.ndim >= 2) == matrices], decay)
+            for matrices, decay in ((True, training.weight_decay), (False, 0.0))
         )
+        self._rows = [row for row in groups if row.weights]
+        _cast(self.model, dtype)
+        for row in self._rows:
+            row.attach()
+        self._adam = torch.optim.AdamW(
+            [{"params": [row.master], "weight_decay": row.decay} for row in self._rows],
+            lr=training.lr,
+            eps=1e-5,
+            betas=(0.9, 0.95),
+            fused=True,
+        )
+        for row in self._rows:  # made now, below what comes and goes
+            moments = {name: torch.zeros_like(row.master) for name in ("exp_avg", "exp_avg_sq")}
+            self._adam.state[row.master] = {"step": torch.tensor(0.0), **moments}
 
     def step(self, step: int) -> float:
         """Take step number `step` with the gradients gathered, and clear them. Returns their norm before clipping.
@@ -107,7 +113,7 @@ class Trainee:
         Raises:
             AssentError: the gradients are not finite; nothing was moved.
         """
-        gradients = [m.grad for m in self._masters if m.grad is not None]
+        gradients = [row.gathered() for row in self._rows]
         add_up(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(norm.isfinite()):
@@ -118,23 +124,35 @@ class Trainee:
         for group in self._adam.param_groups:
             group["lr"] = self.training.rate(step, self.steps)
         self._adam.step()
-        with torch.no_grad():
-            for weight, master in zip(self._weights, self._masters, strict=True):
-                master.grad = None
-                if weight.dtype != torch.float32:
-                    weight.copy_(master)
+        for row in self._rows:
+            row.give()
         return float(norm)
+
+    @property
+    def gradients(self) -> int:
+        """Bytes that a step's gradients take."""
+        return sum(row.master.nbytes for row in self._rows)
+
+    @property
+    def moments(self) -> int:
+        """Bytes that AdamW's moments are still going to take."""
+        return 0 if self._adam.state else 2 * self.gradients
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        return {"masters": dict(zip(self._names, self._masters, strict=True)), "adam": self._adam.state_dict()}
+        masters = {name: view for row in self._rows for name, view in zip(row.names, row.views, strict=True)}
+        return {"masters": masters, "adam": self._adam.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
-        with torch.no_grad():
-            for name, weight, master in zip(self._names, self._weights, self._masters, strict=True):
-                master.copy_(state["masters"][name])
-                weight.copy_(master)
+        """Go back to a saved state.
+
+        Raises:
+            ValueError, KeyError: it is of other weights.
+        """
+        for row in self._rows:
+            for name, view in zip(row.names, row.views, strict=True):
+                view.copy_(state["masters"][name])
+            row.give()
         self._adam.load_state_dict(state["adam"])
 
     def save(self, folder: Path) -> None:
@@ -161,11 +179,11 @@ class Trainee:
     def _settle(self) -> None:
         """Give the weights all digits of their masters."""
         _cast(self.model, torch.float32)
-        with torch.no_grad():
-            for name, weight, master in zip(self._names, self._weights, self._masters, strict=True):
-                if not bool(master.isfinite().all()):
+        for row in self._rows:
+            for name, view in zip(row.names, row.views, strict=True):
+                if not bool(view.isfinite().all()):
                     raise AssentError(f"training ended in numbers that are not finite, in {name}: try a smaller lr")
-                weight.copy_(master)
+            row.give()
 
     def _merged(self) -> Language:
         """The model with LoRA in its weights."""
@@ -182,13 +200,56 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
         weight.data = weight.data.to(dtype)
 
 
-def _into(master: Tensor) -> Any:
-    def accumulate(weight: Tensor) -> None:
-        assert weight.grad is not None
-        if master.grad is None:
-            master.grad = weight.grad.to(master.dtype)
-        else:
-            master.grad.add_(weight.grad)
-        weight.grad = None
+class _Row:
+    """Weights that are moved alike, end to end in one float32 tensor, with their gradients in another.
 
-    return accumulate
+    What lives as long as the training lies in few large pieces then, and what comes and goes leaves no holes between.
+    """
+
+    def __init__(self, named: list[tuple[str, nn.Parameter]], decay: float) -> None:
+        self.names, self.weights, self.decay = [name for name, _ in named], [weight for _, weight in named], decay
+        self._room = [-(-weight.numel() // ALIGNED) * ALIGNED for weight in self.weights]
+        device = self.weights[0].device if self.weights else None
+        self.master, self.gradient = (torch.zeros(sum(self._room), device=device) for _ in range(2))
+        self.views, self._into = self._cut(self.master), self._cut(self.gradient)
+        for weight, view in zip(self.weights, self.views, strict=True):
+            view.copy_(weight.detach())
+        self._empty = set(range(len(self.weights)))
+
+    def attach(self) -> None:
+        """Let each weight's gradients be gathered as they are made; float32 weights are the masters themselves."""
+        for number, (weight, view) in enumerate(zip(self.weights, self.views, strict=True)):
+            if weight.dtype == torch.float32:
+                weight.data = view
+            weight.register_post_accumulate_grad_hook(self._gather(number))
+
+    def gathered(self) -> Tensor:
+        """All gradients since the last step; the next are gathered anew."""
+        for number in self._empty:
+            self._into[number].zero_()
+        self._empty = set(range(len(self._into)))
+        self.master.grad = self.gradient
+        return self.gradient
+
+    @torch.no_grad()
+    def give(self) -> None:
+        """Let the weights be what their masters are."""
+        for weight, view in zip(self.weights, self.views, strict=True):
+            if weight.data_ptr() != view.data_ptr():
+                weight.copy_(view)
+
+    def _cut(self, row: Tensor) -> list[Tensor]:
+        parts = zip(row.split(self._room), self.weights, strict=True)
+        return [part[: weight.numel()].view(weight.shape) for part, weight in parts]
+
+    def _gather(self, number: int) -> Callable[[Tensor], None]:
+        def gather(weight: Tensor) -> None:
+            assert weight.grad is not None
+            if number in self._empty:
+                self._empty.remove(number)
+                self._into[number].copy_(weight.grad)
+            else:
+                self._into[number].add_(weight.grad)
+            weight.grad = None
+
+        return gather
