@@ -14,6 +14,8 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 python := $(VENV)/bin/python
 install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
 
+peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
 
@@ -32,7 +34,7 @@ lint: $(VENV)/.development ## style, types, and which room may import which
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.package $(VENV)/.model ## every file of benchmarks/
+bench: $(VENV)/.package $(VENV)/.model $(peers) ## every file of benchmarks/, beside its peer
 	@set -e; none=1; for file in benchmarks/*.py; do \
 		if [ -e "$$file" ]; then none=; echo "$$file"; $(python) "$$file"; fi; \
 	done; if [ "$$none" ]; then echo "there is nothing to measure yet: no benchmarks/*.py"; fi
@@ -49,8 +51,8 @@ $(python):
 		echo "'$(PYTHON)' comes without venv: install it (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Before anything that depends on torch: else pip would choose the build.
-$(VENV)/.torch: constraints.txt | $(python)
+# Before anything that depends on torch: else pip would choose the build. $(1): what installs.
+define with_torch
 	@set -e; index='$(TORCH_INDEX)'; may_fall_back=; \
 	if [ "$$index" = auto ]; then \
 		index=usual; \
@@ -60,12 +62,23 @@ $(VENV)/.torch: constraints.txt | $(python)
 	fi; \
 	if [ "$$index" != usual ]; then \
 		echo "torch from $$index"; \
-		if $(install) --no-deps --retries 2 --timeout 20 --index-url "$$index" torch; then index=; \
+		if $(1) --no-deps --retries 2 --timeout 20 --index-url "$$index" torch; then index=; \
 		elif [ "$$may_fall_back" ]; then \
 			echo "$$index cannot be reached: torch from pip's usual index, on Linux perhaps with CUDA (gigabytes)"; \
 		else exit 1; fi; \
 	fi; \
-	if [ "$$index" ]; then $(install) torch; fi
+	if [ "$$index" ]; then $(1) torch; fi
+endef
+
+$(VENV)/.torch: constraints.txt | $(python)
+	$(call with_torch,$(install))
+	@touch $@
+
+# Those we are measured beside, each in an environment of its own with the same torch.
+$(VENV)/peers/%/.ready: benchmarks/peers/%.txt constraints.txt | $(python)
+	$(PYTHON) -m venv $(VENV)/peers/$*
+	$(call with_torch,$(VENV)/peers/$*/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt)
+	$(VENV)/peers/$*/bin/python -m pip install --disable-pip-version-check --requirement benchmarks/peers/$*.txt
 	@touch $@
 
 $(VENV)/.package: pyproject.toml constraints.txt $(VENV)/.torch

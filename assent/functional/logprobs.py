@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = 512
+CHUNK = 256
 """Positions whose logits are made at a time."""
 
 

@@ -26,11 +26,8 @@ def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twi
         twice: whether blocks keep only what they are given, and are gone through again.
     """
     some = list(trainees.values())
-    moments = sum(trainee.moments for trainee in some)
-    learning = sum(
-        trainee.gradients + tokens * _kept(trainee.model, twice) + _logits(trainee.model, tokens) for trainee in some
-    )
-    return memory.taken(_device(some)) + moments + max(drawing, learning)
+    learning = sum(tokens * _kept(trainee.model, twice) + _logits(trainee.model, tokens) for trainee in some)
+    return memory.taken(_device(some)) + max(drawing, learning)
 
 
 def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0) -> None:

@@ -115,7 +115,8 @@ class Trainee:
         """
         gradients = [row.gathered() for row in self._rows]
         add_up(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        # weight by weight: one sum over all of them, in float32, would be wrong in its second digit
+        norm = torch.nn.utils.get_total_norm([part for row in self._rows for part in row.gradients])
         if not bool(norm.isfinite()):
             raise AssentError("the gradient is not finite")
         scale = float(self.training.max_grad_norm / (norm + 1e-6))
@@ -129,14 +130,9 @@ class Trainee:
         return float(norm)
 
     @property
-    def gradients(self) -> int:
-        """Bytes that a step's gradients take."""
-        return sum(row.master.nbytes for row in self._rows)
-
-    @property
-    def moments(self) -> int:
-        """Bytes that AdamW's moments are still going to take."""
-        return 0 if self._adam.state else 2 * self.gradients
+    def bytes(self) -> int:
+        """Of masters, gradients and moments, which all are there from the beginning."""
+        return sum(4 * row.master.nbytes for row in self._rows)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -211,7 +207,7 @@ class _Row:
         self._room = [-(-weight.numel() // ALIGNED) * ALIGNED for weight in self.weights]
         device = self.weights[0].device if self.weights else None
         self.master, self.gradient = (torch.zeros(sum(self._room), device=device) for _ in range(2))
-        self.views, self._into = self._cut(self.master), self._cut(self.gradient)
+        self.views, self.gradients = self._cut(self.master), self._cut(self.gradient)
         for weight, view in zip(self.weights, self.views, strict=True):
             view.copy_(weight.detach())
         self._empty = set(range(len(self.weights)))
@@ -226,8 +222,8 @@ class _Row:
     def gathered(self) -> Tensor:
         """All gradients since the last step; the next are gathered anew."""
         for number in self._empty:
-            self._into[number].zero_()
-        self._empty = set(range(len(self._into)))
+            self.gradients[number].zero_()
+        self._empty = set(range(len(self.gradients)))
         self.master.grad = self.gradient
         return self.gradient
 
@@ -247,9 +243,9 @@ class _Row:
             assert weight.grad is not None
             if number in self._empty:
                 self._empty.remove(number)
-                self._into[number].copy_(weight.grad)
+                self.gradients[number].copy_(weight.grad)
             else:
-                self._into[number].add_(weight.grad)
+                self.gradients[number].add_(weight.grad)
             weight.grad = None
 
         return gather

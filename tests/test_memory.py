@@ -1,0 +1,188 @@
+"""Memory: reckoned before training, saved where it is scarce, refused where it cannot do, at no price in digits."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from test_models import forest, gradients
+
+from assent.cli import main
+from assent.errors import AssentError
+from assent.models import memory
+from assent.models.attention import pack
+from assent.models.forward import logprobs, states
+from assent.models.load import Language, load_policy
+from assent.training import budget
+from assent.training.batching import largest, packs
+from assent.training.loop import train
+from assent.training.optimizer import Trainee, Training
+
+GB = 2**30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def language(folder: Path) -> Language:
+    return load_policy(folder)
+
+
+def test_what_a_forward_pass_keeps_grows_with_its_tokens_and_with_nothing_else(language: Language) -> None:
+    each = memory.kept(language.model)
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {weight.untyped_storage().data_ptr() for weight in language.model.parameters()}
+    packed = pack(forest(12, 3, seed=2))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        made = states(language.model, packed)
+    truth = sum(size for place, size in kept.items() if place not in own)
+    assert each * len(made) == pytest.approx(truth, rel=0.2)
+
+
+def test_blocks_that_are_gone_through_twice_keep_less_and_come_to_the_same(language: Language) -> None:
+    packed, once = pack(forest(5, 3)), memory.kept(language.model)
+    first = logprobs(language.model, packed).logprobs
+    first.sum().backward()
+    expected = gradients(language.model)
+    assert memory.recompute(language.model) == 2
+    assert memory.kept(language.model) < 0.5 * once
+    again = logprobs(language.model, packed).logprobs
+    again.sum().backward()
+    assert torch.equal(first, again)
+    for ours, theirs in zip(gradients(language.model), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: Language) -> None:
+    before = memory.taken(torch.device("cpu"))
+    trainee = Trainee(language, Training(), 1)
+    numbers = sum(weight.numel() for weight in language.model.parameters())
+    assert trainee.bytes == pytest.approx(16 * numbers, rel=0.01)  # master, gradient and two moments, in float32
+    few, many = (budget.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
+    assert many - few == pytest.approx(20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
+    assert few >= before
+
+
+@pytest.mark.parametrize(("there", "told"), [(8 * GB, "needs about"), (0, "are to be had")])
+def test_what_cannot_fit_is_refused_before_it_begins(
+    there: int, told: str, language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(memory, "free", lambda device: there)
+    begun: list[int] = []
+
+    def step(number: int) -> dict[str, float]:
+        begun.append(number)
+        return {"loss": 0.0}
+
+    trainee = Trainee(language, Training(), 1)
+    if there:
+        train(tmp_path, "dpo", {"policy": trainee}, 1, step, tokens=1000)
+        assert told in capsys.readouterr().err and begun == [0]
+    else:
+        with pytest.raises(AssentError, match=told):
+            train(tmp_path, "dpo", {"policy": trainee}, 1, step, tokens=10_000_000)
+        assert not begun
+
+
+def test_scarce_memory_is_saved_by_going_through_blocks_twice(
+    language: Language, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainees = {"policy": Trainee(language, Training(), 1)}
+    tokens = 2_000_000
+    once, twice = (budget.forecast(trainees, tokens, twice=more) for more in (False, True))
+    assert twice < 0.6 * once
+    room = once - memory.taken(torch.device("cpu"))
+    monkeypatch.setattr(memory, "free", lambda device: room)
+    budget.settle("dpo", trainees, tokens)
+    assert "gone through twice" in capsys.readouterr().err
+    assert any(getattr(block, "gradient_checkpointing", False) for block in language.model.modules())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_runs_out_ends_in_one_line(error: Exception, language: Language, tmp_path: Path) -> None:
+    def step(number: int) -> dict[str, float]:
+        if number == 2:
+            raise error
+        return {"loss": 0.0}
+
+    with pytest.raises(AssentError, match="ran out of memory at step 3 of 4: lower tokens_per_pack") as told:
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 4)}, 4, step, save_every=1)
+    assert "after step 2" in str(told.value)
+
+
+def test_other_failures_are_not_taken_for_it(language: Language, tmp_path: Path) -> None:
+    def step(number: int) -> dict[str, float]:
+        raise RuntimeError("a shape is wrong")
+
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 1)}, 1, step)
+
+
+def test_a_state_that_another_version_kept_is_refused_in_one_line(language: Language, tmp_path: Path) -> None:
+    state = {"masters": {}, "adam": torch.optim.AdamW([torch.zeros(1)]).state_dict()}
+    (tmp_path / "state" / "dpo").mkdir(parents=True)
+    torch.save({"step": 1, "trainees": {"policy": state}, "memory": {}}, tmp_path / "state" / "dpo" / "state.pt")
+    with pytest.raises(AssentError, match="delete it to start this stage again"):
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 2)}, 2, lambda number: {})
+
+
+def test_the_norm_of_a_large_gradient_is_right_in_its_digits() -> None:
+    """One sum over a hundred million squares, in float32, is wrong in the second digit: it is made weight by weight."""
+    trainee = Trainee(_Wide.language(), Training(max_grad_norm=1e9), 1)
+    for weight in trainee.model.parameters():
+        (weight * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    exact = sum(float(part.double().square().sum()) for row in trainee._rows for part in row.gradients) ** 0.5
+    assert trainee.step(0) == pytest.approx(exact, rel=1e-4)
+
+
+class _Wide(torch.nn.Module):
+    """Many weights of a million numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some = torch.nn.ParameterList(torch.zeros(1000, 1000) for _ in range(24))
+
+    @classmethod
+    def language(cls) -> Language:
+        return Language(cls(), None)  # type: ignore[arg-type]
+
+
+def test_a_tree_larger_than_a_pack_is_reckoned_with() -> None:
+    trees = forest(9, 2, seed=3)
+    sizes = sorted((tree.size for tree in trees), reverse=True)
+    assert largest(trees, 1, 4) == sizes[0]
+    assert largest(trees, 10_000, 2) == sizes[0] + sizes[1]
+    assert (
+        largest(trees, 10_000, 100) == sum(sizes) == sum(trees[i].size for part in packs(trees, 10_000) for i in part)
+    )
+
+
+def test_a_command_that_cannot_fit_says_so_and_loses_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda device: -memory.taken(device) + 2**20)
+    data = tmp_path / "shown.jsonl"
+    rows = [{"prompt": f"What has {who}?", "completion": f"{who} has a ball."} for who in ("Tom", "Sue", "Ben", "Ann")]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    run = ["sft", "--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--data", str(data)]
+    assert main(run) == 2
+    assert "lower tokens_per_pack" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(run) == 0
