@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -16,6 +17,8 @@ from assent.registry import describe, names
 from assent.stages.iterate import HIDDEN, Iterate, better, policies
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
+SPOKEN = 20.0
+"""Seconds after which the first process has said what troubles it, if anything does."""
 PAGES = (("serve", "pages on which people answer, talk to a model and see how it goes"),)
 STORY = (
     ("demo", "the whole loop on a small language model, from answers to a report; start here"),
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except AssentError as error:
-        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one speaks for all
+        if os.environ.get("RANK", "0") == "0" or _alone_in_trouble():
             print(f"assent: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -39,6 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"assent: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 2
+
+
+def _alone_in_trouble() -> bool:
+    """Of the processes that torchrun started, the first speaks for all, unless it knows of no trouble.
+
+    torchrun ends all others as soon as one has ended: who waits longer than it takes the first one to speak is alone.
+    """
+    try:
+        time.sleep(SPOKEN)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 class _Parser(argparse.ArgumentParser):
