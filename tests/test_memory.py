@@ -66,7 +66,10 @@ def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: La
     before = memory.taken(torch.device("cpu"))
     trainee = Trainee(language, Training(), 1)
     numbers = sum(weight.numel() for weight in language.model.parameters())
-    assert trainee.bytes == pytest.approx(16 * numbers, rel=0.01)  # master, gradient and two moments, in float32
+    moments = [trainee._adam.state[row.master] for row in trainee._rows]
+    held = [part for row in trainee._rows for part in (row.master, row.gradient)]
+    held += [state[name] for state in moments for name in ("exp_avg", "exp_avg_sq")]
+    assert sum(part.nbytes for part in held) == pytest.approx(16 * numbers, rel=0.01)  # all of float32, all there
     few, many = (budget.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
     assert many - few == pytest.approx(20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
     assert few >= before

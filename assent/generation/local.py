@@ -156,26 +156,19 @@ def _generate(
     return [one for i in range(len(prompts)) for one in found[i]]
 
 
+@dataclass
 class _Drawing:
     """Draws each row's next token and leaves `generate` no other choice; rows that have ended are let be."""
 
-    def __init__(
-        self,
-        temperature: float,
-        ends: frozenset[int],
-        generator: torch.Generator,
-        numbers: list[int],
-        told: Callable[[list[int], list[int]], None] | None,
-    ) -> None:
-        self.temperature, self.ends, self.generator, self.numbers, self.told = (
-            temperature,
-            ends,
-            generator,
-            numbers,
-            told,
-        )
-        self.ids: list[list[int]] = [[] for _ in numbers]
-        self.logprobs: list[list[float]] = [[] for _ in numbers]
+    temperature: float
+    ends: frozenset[int]
+    generator: torch.Generator
+    numbers: list[int]  # of the completions, in order of prompts
+    told: Callable[[list[int], list[int]], None] | None
+
+    def __post_init__(self) -> None:
+        self.ids: list[list[int]] = [[] for _ in self.numbers]
+        self.logprobs: list[list[float]] = [[] for _ in self.numbers]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores, (R, V), that say only what was drawn."""

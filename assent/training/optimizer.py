@@ -88,11 +88,10 @@ class Trainee:
         trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         if other := next((name for name, weight in trained.items() if weight.dtype != torch.float32), ""):
             raise AssertionError(f"{other} is {trained[other].dtype}: load what is trained in float32")
-        groups = (
-            _Row([(name, weight) for name, weight in trained.items() if (weight.ndim >= 2) == matrices], decay)
-            for matrices, decay in ((True, training.weight_decay), (False, 0.0))
-        )
-        self._rows = [row for row in groups if row.weights]
+        matrices = {name: weight for name, weight in trained.items() if weight.ndim >= 2}
+        others = {name: weight for name, weight in trained.items() if name not in matrices}
+        groups = ((matrices, training.weight_decay), (others, 0.0))
+        self._rows = [_Row(named, decay) for named, decay in groups if named]
         _cast(self.model, dtype)
         for row in self._rows:
             row.attach()
@@ -128,11 +127,6 @@ class Trainee:
         for row in self._rows:
             row.give()
         return float(norm)
-
-    @property
-    def bytes(self) -> int:
-        """Of masters, gradients and moments, which all are there from the beginning."""
-        return sum(4 * row.master.nbytes for row in self._rows)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -202,10 +196,10 @@ class _Row:
     What lives as long as the training lies in few large pieces then, and what comes and goes leaves no holes between.
     """
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], decay: float) -> None:
-        self.names, self.weights, self.decay = [name for name, _ in named], [weight for _, weight in named], decay
+    def __init__(self, named: dict[str, nn.Parameter], decay: float) -> None:
+        self.names, self.weights, self.decay = list(named), list(named.values()), decay
         self._room = [-(-weight.numel() // ALIGNED) * ALIGNED for weight in self.weights]
-        device = self.weights[0].device if self.weights else None
+        device = self.weights[0].device
         self.master, self.gradient = (torch.zeros(sum(self._room), device=device) for _ in range(2))
         self.views, self.gradients = self._cut(self.master), self._cut(self.gradient)
         for weight, view in zip(self.weights, self.views, strict=True):

@@ -91,7 +91,7 @@ class Duel:
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
             "rounds": {"ours": _spread(mine), "peer": _spread(theirs)}, "peer": theirs[0]["peer"],
             "torch": mine[0]["torch"], "threads": mine[0]["threads"],
-        } | {name: value for name, value in mine[0].items() if name in ("tokens", "encoded", "peak_share")}  # fmt: skip
+        } | {name: value for name, value in mine[0].items() if name in ("tokens", "encoded")}  # fmt: skip
         _table(line, apart)
         print(json.dumps(line), flush=True)
         keep(line, flags.device)
