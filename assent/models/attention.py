@@ -9,6 +9,7 @@ The function is registered with transformers' `AttentionInterface`, so it serves
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "assent"
+SMALL = 64 * 64
+"""Pairs of tokens whose attention costs about as much as a call."""
 NONE = torch.empty(1, 1, 1, 1, dtype=torch.bool)
 """Keeps transformers from making a mask of its own: it takes any with four dimensions as it is."""
 
@@ -32,6 +35,18 @@ class Tree(NamedTuple):
         return len(self.prefix) + sum(map(len, self.branches))
 
 
+class Block(NamedTuple):
+    """Spans of about one size, padded on the right into one call of attention: R spans of Q tokens that look at K.
+
+    What stands in a padded place is read by nobody.
+    """
+
+    queries: Tensor  # (R, Q) which tokens
+    keys: Tensor  # (R, K)
+    before: Tensor  # (R,) how many of the keys stand before the first query
+    mask: Tensor | None  # (R, 1, Q, K) bool; None where nothing does: then each query sees the keys up to its own place
+
+
 @dataclass(frozen=True)
 class Pack:
     """Trees laid end to end, and read as spans. N: all branch tokens; B: all branches.
@@ -45,7 +60,8 @@ class Pack:
     spans: tuple[int, ...]  # lengths; they sum to S
     seen: tuple[int, ...]  # how many tokens each span looks at: its prefix and itself
     looks: Tensor  # (sum of `seen`,) which tokens those are
-    masks: tuple[Tensor, ...]  # for each span: (span, seen) bool, or empty where it sees nothing but itself
+    blocks: tuple[Block, ...]
+    places: Tensor  # (S,) where each token stands in the queries of all blocks, end to end
     sources: Tensor  # (N,) the token whose state predicts each branch token
     targets: Tensor  # (N,) the branch tokens
     branch: Tensor  # (N,) 0..B-1
@@ -55,7 +71,8 @@ class Pack:
 
     def to(self, device: torch.device | str) -> "Pack":
         moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved, masks=tuple(mask.to(device) for mask in self.masks))
+        blocks = (Block(*(part if part is None else part.to(device) for part in block)) for block in self.blocks)
+        return replace(self, **moved, blocks=tuple(blocks))
 
     def padded(self, values: Tensor) -> Tensor:
         """Lay (N,) out as (B, T), padded with zeros on the right."""
@@ -75,7 +92,6 @@ def pack(trees: Sequence[Tree]) -> Pack:
     spans: list[int] = []
     seen: list[int] = []
     looks: list[int] = []
-    masks: list[Tensor] = []
     sources: list[int] = []
     targets: list[int] = []
     branch: list[int] = []
@@ -100,16 +116,45 @@ def pack(trees: Sequence[Tree]) -> Pack:
                 spans.append(size if number else root + size)
                 seen.append(root + size)
                 looks += [*range(start, start + root), *range(here, here + size)]
-                masks.append(torch.ones(size, root + size, dtype=torch.bool).tril(root) if number else torch.empty(0))
     return Pack(
         torch.tensor([tokens]),
         torch.tensor([positions]),
         tuple(spans),
         tuple(seen),
         torch.tensor(looks),
-        tuple(masks),
+        *_blocks(spans, seen, torch.tensor(looks)),
         *(torch.tensor(values, dtype=torch.long) for values in (sources, targets, branch, column, last, lengths)),
     )
+
+
+def _blocks(spans: Sequence[int], seen: Sequence[int], looks: Tensor) -> tuple[tuple[Block, ...], Tensor]:
+    """Spans gathered into blocks, and where each token stands in them.
+
+    A span joins a block if that does not pad it to more than twice its own work, or if all of it is less than a call.
+    """
+    groups: list[list[int]] = []
+    area = 0
+    for i in sorted(range(len(spans)), key=lambda i: (spans[i] == seen[i], seen[i], spans[i]), reverse=True):
+        alike = groups and (spans[i] == seen[i]) == (spans[groups[-1][0]] == seen[groups[-1][0]])
+        if not alike or (2 * spans[i] * seen[i] < area and area > SMALL):
+            groups.append([])
+            area = spans[i] * seen[i]
+        groups[-1].append(i)
+    begins = torch.tensor([0, *accumulate(spans)])
+    views = torch.tensor([0, *accumulate(seen)])
+    blocks, places, done = [], torch.empty(sum(spans), dtype=torch.long), 0
+    for group in groups:
+        sizes, sights = (torch.tensor([some[i] for i in group])[:, None] for some in (spans, seen))  # (R, 1)
+        column, row = torch.arange(int(sizes.max())), torch.arange(int(sights.max()))
+        queries = begins[group][:, None] + column.minimum(sizes - 1)
+        keys = looks[views[group][:, None] + row.minimum(sights - 1)]
+        before = sights - sizes
+        mask = row <= (before[..., None] + column[:, None]) if bool(before.any()) else None  # (R, Q, K)
+        blocks.append(Block(queries, keys, before[:, 0], None if mask is None else mask[:, None]))
+        real = column < sizes
+        places[queries[real]] = done + torch.arange(queries.numel()).view(queries.shape)[real]
+        done += queries.numel()
+    return tuple(blocks), places
 
 
 def shares(body: torch.nn.Module) -> bool:
@@ -216,7 +261,7 @@ def attend(
         q, k, v = (_wide(part)[0].transpose(0, 1) for part in (query, key, value))  # (S, heads, D)
         if cache is not None:
             cache.prefill(k, v, shared.spans)
-        return _spans(q, k, v, shared, sliding_window, look)[None].to(query.dtype), None
+        return _packed(q, k, v, shared, sliding_window, look)[None].to(query.dtype), None
     if cache is not None:
         k, v = cache.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
         mask = cache.mask()
@@ -234,16 +279,18 @@ def attend(
     )
 
 
-def _spans(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, look: Callable[..., Tensor]) -> Tensor:
-    """Attention span by span, so that no token is compared with one that it cannot see; all (S, heads, D)."""
+def _packed(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, look: Callable[..., Tensor]) -> Tensor:
+    """Attention block by block, so that few tokens are compared with one that they cannot see; all (S, heads, D)."""
     found = []
-    rows = (part.index_select(0, shared.looks).split(shared.seen) for part in (k, v))
-    for one, keys, values, mask in zip(q.split(shared.spans), *rows, shared.masks, strict=True):
-        if window is not None and len(keys) > window:
-            mask = _near(len(one), len(keys), window, q.device)
-        parts = (part.transpose(0, 1)[None] for part in (one, keys, values))
-        found.append(look(*parts, mask if mask.numel() else None)[0].transpose(0, 1))
-    return torch.cat(found)
+    for block in shared.blocks:
+        mask = block.mask
+        if window is not None and block.keys.shape[1] > window:
+            mask = _near(block, window)
+        parts = ((q, block.queries), (k, block.keys), (v, block.keys))
+        rows = (part.index_select(0, which.flatten()).unflatten(0, which.shape) for part, which in parts)
+        out = look(*(part.transpose(1, 2) for part in rows), mask)  # (R, heads, Q, D)
+        found.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(found).index_select(0, shared.places)
 
 
 def _look(
@@ -279,10 +326,12 @@ def _look(
     return scores.softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
 
 
-def _near(span: int, seen: int, window: int, device: torch.device) -> Tensor:
-    """(span, seen) bool: itself and those before it that are nearer than the window."""
-    behind = torch.arange(seen - span, seen, device=device)[:, None] - torch.arange(seen, device=device)
-    return (behind >= 0) & (behind < window)
+def _near(block: Block, window: int) -> Tensor:
+    """(R, 1, Q, K) bool: a token itself and those before it that are nearer than the window."""
+    places = (torch.arange(part.shape[1], device=part.device) for part in (block.queries, block.keys))
+    query, key = places
+    behind = (block.before[:, None] + query)[..., None] - key  # (R, Q, K)
+    return ((behind >= 0) & (behind < window))[:, None]
 
 
 def _wide(part: Tensor) -> Tensor:
