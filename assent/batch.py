@@ -121,7 +121,7 @@ class Rollout:
     """Completions that the policy drew, padded on the right; everything an advantage is made of."""
 
     mask: Tensor  # (B, T) bool: completion tokens
-    logprobs: Tensor  # (B, T) of the policy that drew them, recomputed by the trainer
+    logprobs: Tensor  # (B, T) of the policy that drew them, recomputed by the trainer; zeros until that has been done
     reference_logprobs: Tensor  # (B, T)
     scores: Tensor  # (B,) of whole completions
     groups: Tensor  # (B,) long: which prompt

@@ -23,6 +23,9 @@ class Reinforcement(Protocol):
     """An objective that is fed by the policy's own completions."""
 
     needs_values: ClassVar[bool]
+    """Whether its advantages are made of a value model's estimates."""
+    needs_logprobs: ClassVar[bool]
+    """Whether its advantages are made of log-probabilities; if not, a rollout need not be read before it is used."""
     least_n: ClassVar[int]
     """Completions of a prompt that it cannot do without."""
 

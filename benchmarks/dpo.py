@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from duel import Duel
 from duel.clock import Clock
-from duel.material import folder, pairs
+from duel.limit import Cost
+from duel.material import common, pairs
 
 from assent.batch import Loss
 from assent.models.attention import Tree
@@ -22,8 +23,7 @@ BATCH, LR = 4, 1e-5
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """The first pairs, as ids."""
-    some = pairs(flags.data, flags.model, flags.count)
-    return {"model": folder(flags.model), "pairs": some, "batch_size": BATCH, "lr": LR}
+    return common(flags) | {"pairs": pairs(flags.data, flags.model, flags.count), "batch_size": BATCH, "lr": LR}
 
 
 def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
@@ -70,8 +70,12 @@ def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
         )
         clock.found_in_step(loss=metrics["loss"], grad_norm=metrics["grad_norm"], chosen=chosen, rejected=rejected)
     clock.seconds = [asked[0] + clock.seconds[0], asked[1] + clock.seconds[1], *clock.seconds[2:]]
-    apart = sum(2 * len(e.tree.prefix) + sum(map(len, e.tree.branches)) for e in examples)
-    return {"tokens": apart, "encoded": sum(e.tree.size for e in examples)}
+    timed = [example.tree for some in batches[1:] for example in some]
+    apart = sum(2 * len(tree.prefix) + sum(map(len, tree.branches)) for tree in timed)
+    encoded, predicted = sum(tree.size for tree in timed), sum(len(ids) for tree in timed for ids in tree.branches)
+    cost = Cost.of(trainee.model)
+    flops = cost.forward(encoded, predicted) + cost.training(encoded, predicted)
+    return {"tokens": apart, "encoded": encoded, "flops": flops}
 
 
 if __name__ == "__main__":

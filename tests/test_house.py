@@ -36,7 +36,9 @@ THROUGH = {
     "psycopg": "SQLAlchemy reaches PostgreSQL with it",
     "python-multipart": "fastapi reads forms with it",
     "import-linter": "make lint runs it",
+    "matplotlib": "benchmarks/scaling.py draws with it",
     "mypy": "make lint runs it",
+    "pytest-xdist": "make test runs several tests at a time with it",
     "ruff": "make lint runs it",
 }
 """What we depend on without importing it, and why."""

@@ -7,18 +7,23 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from assent.batch import Actions, Pairs, Rankings, Scores
+from assent.cli import main
 from assent.functional.logprobs import token_logprobs
 from assent.models.attention import Tree, pack
 from assent.models.forward import head, logprobs, scores, states, values
 from assent.models.load import load_policy, new_reward
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.objectives.dpo import DPO
+from assent.objectives.grpo import GRPO
 from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
+from assent.stages import online
+from assent.training.meter import read as metrics_of
 
 TREES = [
     Tree((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
@@ -191,3 +196,27 @@ def test_values_stand_where_tokens_are_chosen_in_every_layout(folder: Path) -> N
             by_hand = torch.cat([model.score(h[len(p) - 1 : -1])[:, 0] for (p, _), h in rows])  # type: ignore[operator]
             assert torch.allclose(by_hand, shared, atol=1e-5)
     assert torch.allclose(alone, shared, atol=1e-5)
+
+
+def test_a_policy_that_learns_once_from_a_rollout_is_read_once_and_comes_out_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Where is the {w}?"}}\n' for w in ("duck", "hat")))
+    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--n-held-out", "1"]
+    short = ["--n", "4", "--max-new-tokens", "8", "--temperature", "1", "--dtype", "float32", "--device", "cpu"]
+    flags = ["--steps", "3", "--batch-size", "2", "--lr", "1e-3", "--reward", "one_sentence", "--missing-eos", "off"]
+    reads: dict[str, int] = {}
+    for name in ("once", "twice"):
+        monkeypatch.setattr(GRPO, "needs_logprobs", name == "twice")
+        passes: list[bool] = []
+        monkeypatch.setattr(online, "logprobs", lambda *a, seen=passes, **k: (seen.append(True), logprobs(*a, **k))[1])
+        run = ["--run", str(tmp_path / name), "--model", str(folder), *short]
+        assert main(["generate", *run, *asked]) == 0
+        assert main(["grpo", *run, *flags]) == 0
+        reads[name] = len(passes)
+    one, two = (load_file(tmp_path / name / "grpo" / "model.safetensors") for name in reads)
+    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+    assert reads["twice"] * 2 == reads["once"] * 3  # reference and policy, beside policy, reference and policy
+    lines = [[x for x in metrics_of(tmp_path / n) if x["stage"] == "grpo"] for n in reads]
+    assert all(a | {"seconds": 0} == b | {"seconds": 0} for a, b in zip(*lines, strict=True))
+    assert lines[0][-1]["kl"] != 0 and lines[0][-1]["entropy"] > 0

@@ -11,7 +11,7 @@ from test_models import forest, gradients
 from assent.cli import main
 from assent.errors import AssentError
 from assent.models import memory
-from assent.models.attention import pack
+from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, states
 from assent.models.load import Language, load_policy
 from assent.training import budget
@@ -89,11 +89,11 @@ def test_what_cannot_fit_is_refused_before_it_begins(
 
     trainee = Trainee(language, Training(), 1)
     if there:
-        train(tmp_path, "dpo", {"policy": trainee}, 1, step, tokens=1000)
+        train(tmp_path, "dpo", {"policy": trainee}, 1, step, forest(3, 2))
         assert told in capsys.readouterr().err and begun == [0]
     else:
         with pytest.raises(AssentError, match=told):
-            train(tmp_path, "dpo", {"policy": trainee}, 1, step, tokens=10_000_000)
+            train(tmp_path, "dpo", {"policy": trainee}, 1, step, [Tree((1,), ((1,) * 10_000_000,))])
         assert not begun
 
 
@@ -126,7 +126,7 @@ def test_memory_that_runs_out_ends_in_one_line(error: Exception, language: Langu
         return {"loss": 0.0}
 
     with pytest.raises(AssentError, match="ran out of memory at step 3 of 4: lower tokens_per_pack") as told:
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 4)}, 4, step, save_every=1)
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(save_every=1), 4)}, 4, step, forest(3, 2))
     assert "after step 2" in str(told.value)
 
 
@@ -135,7 +135,7 @@ def test_other_failures_are_not_taken_for_it(language: Language, tmp_path: Path)
         raise RuntimeError("a shape is wrong")
 
     with pytest.raises(RuntimeError, match="a shape is wrong"):
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 1)}, 1, step)
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 1)}, 1, step, forest(3, 2))
 
 
 def test_a_state_that_another_version_kept_is_refused_in_one_line(language: Language, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_state_that_another_version_kept_is_refused_in_one_line(language: Lang
     (tmp_path / "state" / "dpo").mkdir(parents=True)
     torch.save({"step": 1, "trainees": {"policy": state}, "memory": {}}, tmp_path / "state" / "dpo" / "state.pt")
     with pytest.raises(AssentError, match="delete it to start this stage again"):
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 2)}, 2, lambda number: {})
+        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 2)}, 2, lambda number: {}, forest(3, 2))
 
 
 def test_the_norm_of_a_large_gradient_is_right_in_its_digits() -> None:

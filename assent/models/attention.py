@@ -44,7 +44,13 @@ class Block(NamedTuple):
     queries: Tensor  # (R, Q) which tokens
     keys: Tensor  # (R, K)
     before: Tensor  # (R,) how many of the keys stand before the first query
-    mask: Tensor | None  # (R, 1, Q, K) bool; None where nothing does: then each query sees the keys up to its own place
+    mask: (
+        Tensor | None
+    )  # (R, 1, Q, K) bool; None where `before` is 0: then each query sees the keys up to its own place
+
+    def to(self, device: torch.device | str) -> "Block":
+        mask = None if self.mask is None else self.mask.to(device)
+        return Block(self.queries.to(device), self.keys.to(device), self.before.to(device), mask)
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,7 @@ class Pack:
 
     def to(self, device: torch.device | str) -> "Pack":
         moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
-        blocks = (Block(*(part if part is None else part.to(device) for part in block)) for block in self.blocks)
-        return replace(self, **moved, blocks=tuple(blocks))
+        return replace(self, **moved, blocks=tuple(block.to(device) for block in self.blocks))
 
     def padded(self, values: Tensor) -> Tensor:
         """Lay (N,) out as (B, T), padded with zeros on the right."""

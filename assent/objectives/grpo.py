@@ -16,7 +16,7 @@ from torch import Tensor
 
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
-from assent.functional.kl import k3, sequence_kl
+from assent.functional.kl import k3
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
 
@@ -26,6 +26,7 @@ class GRPO:
     """Clipped policy gradient with advantages relative to a prompt's group."""
 
     needs_values: ClassVar[bool] = False
+    needs_logprobs: ClassVar[bool] = False
     least_n: ClassVar[int] = 2
 
     beta: NonNegative = 0.04
@@ -44,8 +45,7 @@ class GRPO:
     def advantages(self, rollout: Rollout) -> Advantages:
         """Group-relative scores on every token; the KL is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups, self.scale == "std")
-        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics
+        metrics = group_metrics(rollout.scores, relative, rollout.groups)
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:

@@ -12,7 +12,7 @@ import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
-from assent.functional.kl import k3, sequence_kl
+from assent.functional.kl import k3
 from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
 
@@ -22,6 +22,7 @@ class GSPO:
     """Clipped policy gradient on length-normalised ratios of completions."""
 
     needs_values: ClassVar[bool] = False
+    needs_logprobs: ClassVar[bool] = False
     least_n: ClassVar[int] = 2
 
     beta: NonNegative = 0.0
@@ -34,8 +35,7 @@ class GSPO:
     def advantages(self, rollout: Rollout) -> Advantages:
         """Group-relative scores on every token; the KL is paid in the loss."""
         relative = group_relative(rollout.scores, rollout.groups)
-        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        metrics = group_metrics(rollout.scores, relative, rollout.groups) | kl.metrics
+        metrics = group_metrics(rollout.scores, relative, rollout.groups)
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:

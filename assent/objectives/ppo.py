@@ -14,7 +14,7 @@ import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import gae, token_rewards
-from assent.functional.kl import k1, k3, sequence_kl
+from assent.functional.kl import k1, k3
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten
 from assent.limits import NonNegative, Positive, Share
@@ -25,6 +25,7 @@ class PPO:
     """Clipped policy gradient with a value model."""
 
     needs_values: ClassVar[bool] = True
+    needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 1
 
     beta: NonNegative = 0.05
@@ -50,11 +51,9 @@ class PPO:
         mask = rollout.mask
         rewards = token_rewards(rollout.scores, k1(rollout.logprobs, rollout.reference_logprobs), mask, self.beta)
         estimate = gae(rewards, rollout.values, mask, self.gamma, self.gae_lambda)
-        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, mask)
         metrics = {
             "score": rollout.scores.mean(),
             "reward": rewards.sum(1).mean(),
-            **kl.metrics,
             "advantage": moments(estimate.advantages.abs(), mask).mean,
             "explained_variance": explained_variance(rollout.values, estimate.returns, mask),
         }

@@ -22,6 +22,7 @@ class Reinforce:
     """The plain policy gradient with the mean of the batch as baseline."""
 
     needs_values: ClassVar[bool] = False
+    needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 1
 
     beta: NonNegative = 0.05
@@ -35,7 +36,6 @@ class Reinforce:
         metrics = {
             "score": rollout.scores.mean(),
             "reward": rewards.mean(),
-            **kl.metrics,
             "advantage": relative.abs().mean(),
         }
         return Advantages(spread(relative, rollout.mask), None, metrics)

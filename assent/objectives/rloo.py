@@ -24,6 +24,7 @@ class RLOO:
     """REINFORCE on whole completions with a leave-one-out baseline; wants two or more completions a prompt."""
 
     needs_values: ClassVar[bool] = False
+    needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 2
 
     beta: NonNegative = 0.05
@@ -38,7 +39,7 @@ class RLOO:
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         rewards = rollout.scores - self.beta * kl.k1
         relative = leave_one_out(rewards, rollout.groups)
-        metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()} | kl.metrics
+        metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()}
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: Actions) -> Loss:

@@ -19,7 +19,7 @@ from assent.objectives.dpo import DPO
 from assent.protocols import Objective
 from assent.stages.reward import judged
 from assent.store.runs import Run
-from assent.training.batching import batch, largest, steps_of
+from assent.training.batching import batch, steps_of
 from assent.training.comparisons import FEEDS, Compared, columns, decided
 from assent.training.loop import read_state, train
 from assent.training.meter import Bar
@@ -63,8 +63,7 @@ class Offline:
             trees = [c.tree for c in chosen]
             return descend(trainee, number, trees, lambda part: loss(trainee.model, chosen, part))
 
-        room = largest([c.tree for c in kept], tokens, self.training.batch_size)
-        train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every, tokens=room)
+        train(run.folder, key, {"policy": trainee}, steps, step, [c.tree for c in kept])
         measured = held_out(key, [c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
         trainee.save(run.folder / key)
         counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}

@@ -14,7 +14,7 @@ from torch import Tensor
 from assent.batch import Actions, Advantages, Rollout
 from assent.errors import AssentError
 from assent.functional.ensemble import disagreement
-from assent.functional.kl import adapt_beta
+from assent.functional.kl import adapt_beta, sequence_kl
 from assent.generation.local import Sample, Sampling, held, sample
 from assent.generation.rollouts import Drawn
 from assent.limits import Count, Natural, NonNegative, Positive
@@ -33,7 +33,7 @@ from assent.stages.pretrain import read_texts
 from assent.stages.reward import Judge, is_rule, scorer
 from assent.store.runs import Run
 from assent.training import parallel
-from assent.training.batching import batch, chunks, generator, largest, packs
+from assent.training.batching import batch, chunks, generator, packs
 from assent.training.imitation import Shown, tokens
 from assent.training.loop import train
 from assent.training.meter import add
@@ -90,8 +90,8 @@ class Online:
             trainees["value"] = Trainee(made.value, training, updates, run.dtype)
         memory = {"beta": getattr(self.objective, "beta", 0.0)}
         texts = read_texts(self.ptx_data, codec, context(language.model)) if self.ptx else []
-        worker = _Worker(self, run, codec, prompts, trainees, made.reference, made.judge, memory, texts)
-        train(run.folder, key, trainees, self.steps, worker.step, self.training.save_every, memory, *worker.room())
+        worker = Worker(self, run, codec, prompts, trainees, made.reference, made.judge, memory, texts)
+        train(run.folder, key, trainees, self.steps, worker.step, *worker.room(), memory)
         trainees["policy"].save(run.folder / key)
         return {"prompts": len(prompts), "steps": self.steps, "beta": memory["beta"]}
 
@@ -175,8 +175,8 @@ def _begin_at_zero(value: Language) -> None:
     torch.nn.init.zeros_(head)
 
 
-class _Worker:
-    """One step of online training."""
+class Worker:
+    """One step of online training: draws, scores, looks, learns."""
 
     def __init__(
         self,
@@ -195,19 +195,21 @@ class _Worker:
         self.reference, self.judge, self.memory, self.texts = reference, judge, memory, texts
         self.temperature = settings.sampling.temperature
         self.tokens = settings.training.tokens_per_pack
+        self.updates = settings.training.epochs * settings.minibatches
+        self.ids = {prompt.id: codec.prompt(prompt) for prompt in prompts}
 
-    def room(self) -> tuple[int, int]:
-        """Tokens of the largest pack, and bytes that drawing takes, if every answer is as long as it may be."""
+    def room(self) -> tuple[list[Tree], int]:
+        """What a step may come to if every answer is as long as it may be: its trees, and bytes that drawing takes."""
         settings = self.settings
         count, n, length = settings.training.batch_size, settings.n, settings.sampling.max_new_tokens
-        ids = sorted((self.codec.prompt(prompt) for prompt in self.prompts), key=len)[-count:]
-        drawing = held(self.policy.model, len(ids) * n, len(ids[-1]) + length)
-        return largest([Tree(one, ((0,) * length,) * n) for one in ids], self.tokens, count), drawing
+        longest = sorted(self.ids.values(), key=len)[-count:]
+        drawing = held(self.policy.model, len(longest) * n, len(longest[-1]) + length)
+        return [*(Tree(ids, ((0,) * length,) * n) for ids in longest), *(text.tree for text in self.texts)], drawing
 
     def step(self, number: int) -> dict[str, float]:
         asked = batch(self.prompts, self.settings.training.batch_size, number, self.run.seed)
         groups, known, redrawn = self._draw(asked, number), {prompt.id for prompt in asked}, 0
-        drawn = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+        drawn = Drawn([self.ids[prompt.id] for prompt in asked], groups)
         scores, metrics = self._score(asked, drawn)
         for again in range(1, self.settings.redraw + 1):
             alike = _alike(scores, len(asked))
@@ -218,12 +220,16 @@ class _Worker:
                 asked[i], groups[i] = prompt, group
             known |= {prompt.id for prompt in fresh}
             redrawn += len(fresh)
-            drawn = Drawn([self.codec.prompt(prompt) for prompt in asked], groups)
+            drawn = Drawn([self.ids[prompt.id] for prompt in asked], groups)
             scores, metrics = self._score(asked, drawn)
-        rollout, entropy = self._look(drawn, self._charge(scores, drawn))
         objective = self._objective()
+        known_later = self.updates == 1 and not objective.needs_logprobs
+        rollout, entropy = self._look(drawn, self._charge(scores, drawn), known_later)
         estimate = objective.advantages(rollout)
         metrics |= {name: float(value) for name, value in estimate.metrics.items()}
+        learned = self._update(number, objective, drawn, rollout, estimate, entropy if known_later else None)
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        metrics |= {name: float(value) for name, value in kl.metrics.items()}
         if number == 0 and abs(metrics["kl"]) > 1e-3:
             raise AssentError(
                 f"the KL to the reference is {metrics['kl']:.4f} before the first step, not 0: they differ"
@@ -235,7 +241,7 @@ class _Worker:
         engine = torch.tensor([x for s in drawn.samples for x in s.logprobs])
         metrics["rollout_gap"] = float((rollout.logprobs[rollout.mask] - engine).abs().mean())
         metrics["entropy"] = float(entropy[rollout.mask].mean())
-        metrics |= self._update(number, objective, drawn, rollout, estimate)
+        metrics |= learned
         self._adapt(metrics["kl"], len(drawn.samples))
         return metrics | {"beta": self.memory["beta"]}
 
@@ -247,7 +253,7 @@ class _Worker:
 
     def _draw(self, asked: list[Prompt], number: int, again: int = 0) -> list[list[Sample]]:
         """Answers to each prompt; each process draws for its share of them."""
-        ids = [self.codec.prompt(prompt) for prompt in asked]
+        ids = [self.ids[prompt.id] for prompt in asked]
         share = parallel.mine(range(len(ids)))
         # one process that draws once takes the plain number of the step
         dice = generator(self.run.seed, 2, number, *([again, parallel.rank()] if again or parallel.rank() else []))
@@ -264,16 +270,21 @@ class _Worker:
         return [rest[i] for i in order[:count]]
 
     @torch.no_grad()
-    def _look(self, drawn: Drawn, scores: Tensor) -> tuple[Rollout, Tensor]:
-        """Log-probabilities under policy and reference, and values, before anything moves; the policy's entropy."""
+    def _look(self, drawn: Drawn, scores: Tensor, later: bool) -> tuple[Rollout, Tensor]:
+        """Log-probabilities under policy and reference, and values, before anything moves; the policy's entropy.
+
+        Args:
+            later: the policy is asked when it learns from the rollout, which it does once only.
+        """
         old, reference, entropy = drawn.blank(), drawn.blank(), drawn.blank()
         seen = drawn.blank() if self.value else None
         for part in parallel.mine(packs(drawn.trees, self.tokens)):
             packed = pack([drawn.trees[i] for i in part]).to(self.run.device)
-            mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
-            assert mine.entropy is not None
-            drawn.place(old, part, packed, mine.logprobs)
-            drawn.place(entropy, part, packed, mine.entropy)
+            if not later:
+                mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
+                assert mine.entropy is not None
+                drawn.place(old, part, packed, mine.logprobs)
+                drawn.place(entropy, part, packed, mine.entropy)
             drawn.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
                 drawn.place(seen, part, packed, values(self.value.model, packed))
@@ -303,11 +314,20 @@ class _Worker:
         return torch.where(cut, scores.min() - 1 if missing == "lowest" else float(missing), scores)
 
     def _update(
-        self, number: int, objective: Reinforcement, drawn: Drawn, rollout: Rollout, estimate: Advantages
+        self,
+        number: int,
+        objective: Reinforcement,
+        drawn: Drawn,
+        rollout: Rollout,
+        estimate: Advantages,
+        entropy: Tensor | None,
     ) -> dict[str, float]:
-        """Epochs of optimiser steps on one rollout; metrics are means over them."""
+        """Epochs of optimiser steps on one rollout; metrics are means over them.
+
+        Args:
+            entropy: (B, T), where it is to be written, and with it the rollout's log-probabilities.
+        """
         training, gathered = self.settings.training, list[dict[str, float]]()
-        count = training.epochs * self.settings.minibatches
         for epoch in range(training.epochs):
             order = torch.randperm(len(drawn.trees), generator=generator(self.run.seed, 3, number, epoch)).tolist()
             for some in chunks(order, -(-len(order) // self.settings.minibatches)):
@@ -316,7 +336,7 @@ class _Worker:
                 metrics: dict[str, float] = {}
                 for local in parallel.mine(packs([drawn.trees[i] for i in some], self.tokens)):
                     part = [some[i] for i in local]
-                    seen = self._actions(drawn, part, rollout, estimate)
+                    seen = self._actions(drawn, part, rollout, estimate, entropy)
                     loss = objective(replace(seen, tokens=tokens, sequences=sequences))
                     loss.value.backward()
                     add(metrics, loss.metrics)
@@ -327,13 +347,15 @@ class _Worker:
                     raise AssentError(
                         f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
                     )
-                update = number * count + len(gathered)
+                update = number * self.updates + len(gathered)
                 metrics |= self._remember(update)
                 metrics["grad_norm"] = self.policy.step(update)
                 metrics["lr"] = training.rate(update, self.policy.steps)
                 if self.value:
                     metrics["value_grad_norm"] = self.value.step(update)
                 gathered.append(metrics)
+        if entropy is not None:
+            parallel.add_up([rollout.logprobs, entropy])
         return {name: sum(m[name] for m in gathered) / len(gathered) for name in gathered[0]}
 
     def _remember(self, update: int) -> dict[str, float]:
@@ -348,7 +370,9 @@ class _Worker:
             add(metrics, {"ptx_loss": loss.value.detach()})
         return parallel.sums(metrics)
 
-    def _actions(self, drawn: Drawn, part: list[int], rollout: Rollout, estimate: Advantages) -> Actions:
+    def _actions(
+        self, drawn: Drawn, part: list[int], rollout: Rollout, estimate: Advantages, entropy: Tensor | None
+    ) -> Actions:
         """What some trees' answers are under the models now, with gradient, beside what they were."""
         device = self.run.device
         packed = pack([drawn.trees[i] for i in part]).to(device)
@@ -358,7 +382,10 @@ class _Worker:
         def cut(full: Tensor) -> Tensor:
             return full[rows, :longest].to(device)
 
-        now = logprobs(self.policy.model, packed, self.temperature)
+        now = logprobs(self.policy.model, packed, self.temperature, entropy=entropy is not None)
+        if entropy is not None and now.entropy is not None:
+            drawn.place(rollout.logprobs, part, packed, now.logprobs.detach())
+            drawn.place(entropy, part, packed, now.entropy)
         critic = packed.padded(values(self.value.model, packed)) if self.value else None
         return Actions(
             mask=cut(rollout.mask),

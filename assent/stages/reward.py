@@ -31,7 +31,7 @@ from assent.records import Label, Preference, Prompt, Purpose, Ranked, Response
 from assent.registry import name_of, names, resolve, resolve_file, takes
 from assent.rewards.model import Model
 from assent.store.runs import Run
-from assent.training.batching import batch, largest, steps_of
+from assent.training.batching import batch, steps_of
 from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
 from assent.training.loop import train
 from assent.training.meter import Bar, warn
@@ -108,8 +108,7 @@ class Reward:
 
             return descend(trainee, number, [views[0].tree for views in chosen], loss)
 
-        room = largest([c.tree for c in material.kept], self.training.tokens_per_pack, self.training.batch_size)
-        train(run.folder, name, {"reward": trainee}, steps, step, self.training.save_every, tokens=room)
+        train(run.folder, name, {"reward": trainee}, steps, step, [c.tree for c in material.kept])
         some = material.kept[:64]
         seen = torch.cat(
             score_all(trainee.language, some, self.training.tokens_per_pack, f"{name}: scale")

@@ -21,7 +21,7 @@ from assent.protocols import Objective
 from assent.records import Label, Preference, Prompt, Ranked
 from assent.stages.offline import branch_sums, reference_sums
 from assent.store.runs import Run
-from assent.training.batching import batch, largest, steps_of
+from assent.training.batching import batch, steps_of
 from assent.training.loop import train
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
@@ -80,8 +80,7 @@ class Unpaired:
             loss = self._loss(run, trainee.model, chosen, known)
             return descend(trainee, number, [e.tree for e in chosen], loss)
 
-        room = largest([e.tree for e in kept], tokens, self.training.batch_size)
-        train(run.folder, key, {"policy": trainee}, steps, step, self.training.save_every, tokens=room)
+        train(run.folder, key, {"policy": trainee}, steps, step, [e.tree for e in kept])
         measured = {}
         if held:
             measured = held_out(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))

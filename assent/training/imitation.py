@@ -11,7 +11,7 @@ from assent.batch import Tokens
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.training.batching import batch, largest
+from assent.training.batching import batch
 from assent.training.loop import train
 from assent.training.optimizer import Trainee
 from assent.training.parts import descend, held_out
@@ -46,8 +46,7 @@ def imitate(
         made = descend(trainee, number, trees, lambda part: objective(tokens(trainee.model, chosen, part)))
         return made | {"tokens": float(sum(len(branch) for tree in trees for branch in tree.branches))}
 
-    room = largest([text.tree for text in texts], training.tokens_per_pack, training.batch_size)
-    train(folder, key, {"policy": trainee}, trainee.steps, step, training.save_every, tokens=room)
+    train(folder, key, {"policy": trainee}, trainee.steps, step, [text.tree for text in texts])
 
 
 def measure(

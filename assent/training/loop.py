@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import torch
 
 from assent.errors import AssentError
 from assent.files import no_room, replacing
+from assent.models.attention import Tree
+from assent.training.batching import largest
 from assent.training.budget import settle
 from assent.training.meter import Bar, Meter
 from assent.training.optimizer import Trainee
@@ -35,20 +37,19 @@ def train(
     trainees: Mapping[str, Trainee],
     steps: int,
     step: Callable[[int], dict[str, float]],
-    save_every: int = 0,
-    memory: dict[str, Any] | None = None,
-    tokens: int = 0,
+    trees: Sequence[Tree],
     drawing: int = 0,
+    memory: dict[str, Any] | None = None,
 ) -> None:
     """Run `step(0) .. step(steps - 1)`, from where an earlier process stopped if one did.
 
     Args:
         folder: the run's.
         name: the stage's name in this round; state lies in `state/name`, metrics carry it.
-        trainees: what `step` trains.
+        trainees: what `step` trains, all by the same settings but the learning rate.
         step: does one whole optimiser step (or several) and returns its metrics; everything random in it must follow
             from its number.
-        tokens: of the largest pack of a step: what its memory is reckoned from.
+        trees: of all that is trained on, or the largest that may come: what memory is reckoned from.
         drawing: bytes that a step takes before there are gradients.
         memory: JSON-like values beside the weights that the next step depends on; saved and restored in place.
 
@@ -58,7 +59,8 @@ def train(
     """
     path = folder / "state" / name / "state.pt"
     memory = {} if memory is None else memory
-    settle(name, trainees, tokens, drawing)
+    training = next(iter(trainees.values())).training
+    settle(name, trainees, largest(trees, training.tokens_per_pack, training.batch_size), drawing)
     start = _restore(path, trainees, memory)
     gather(start)  # all have read before the first one writes
     meter = Meter(folder, name, start) if first() else None
@@ -86,7 +88,7 @@ def train(
                 bar.advance(note=_note(metrics))
                 now = time.monotonic()
                 due = now - saved_at >= max(SAVE_SECONDS, cost / SAVE_SHARE)
-                if first() and ((number + 1) % save_every == 0 if save_every else due):
+                if first() and ((number + 1) % training.save_every == 0 if training.save_every else due):
                     _save(path, number + 1, trainees, memory)
                     last_saved = number + 1
                     saved_at, cost = time.monotonic(), time.monotonic() - now

@@ -21,7 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from duel.clock import Clock
+from duel.limit import peak
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(sys.prefix) / "peers"
@@ -53,7 +56,8 @@ class Duel:
         if sys.argv[1:2] == ["--ours"]:
             work = json.loads(Path(sys.argv[2]).read_text())
             clock = Clock(work["device"])
-            clock.tell(**self.ours(work, clock))
+            told = self.ours(work, clock)
+            clock.tell(**told, matrix_peak=peak(work["device"], getattr(torch, work["dtype"])))
             return
         flags = self._flags()
         for dtype in flags.dtypes:
@@ -85,12 +89,15 @@ class Duel:
         ours, peer = (median(sum(one["seconds"]) for one in side) for side in (mine, theirs))
         our_peak, peer_peak = (max(one["peak_gb"] for one in side) for side in (mine, theirs))
         line = {
-            "what": self.what, "device": _device(flags.device), "dtype": dtype,
+            "what": self.what, "device": device_name(flags.device), "dtype": dtype,
             "ours_seconds": round(ours, 2), "peer_seconds": round(peer, 2), "ratio": round(peer / ours, 2),
             "ours_peak_gb": round(our_peak, 2), "peer_peak_gb": round(peer_peak, 2), "losses_agree": agree,
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
             "rounds": {"ours": _spread(mine), "peer": _spread(theirs)}, "peer": theirs[0]["peer"],
             "torch": mine[0]["torch"], "threads": mine[0]["threads"],
+            "matrix_share": round(median(one["flops"] / sum(one["seconds"]) / one["matrix_peak"] for one in mine), 3),
+            "matrix_peak_gflops": round(median(one["matrix_peak"] for one in mine) / 1e9),
+            "drawn": {"ours": mine[0]["drawn"], "peer": theirs[0]["drawn"]} if "drawn" in mine[0] else None,
         } | {name: value for name, value in mine[0].items() if name in ("tokens", "encoded")}  # fmt: skip
         _table(line, apart)
         print(json.dumps(line), flush=True)
@@ -143,10 +150,9 @@ def _spread(side: list[dict[str, Any]]) -> list[float]:
     return [round(sum(one["seconds"]), 2) for one in side]
 
 
-def _device(name: str) -> str:
+def device_name(name: str) -> str:
+    """A GPU's own name, or how many cores of what."""
     if name.startswith("cuda"):
-        import torch
-
         return torch.cuda.get_device_name(name)
     found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     kind = found[0].partition(": ")[2] if found else platform.processor()
@@ -159,5 +165,6 @@ def _table(line: Mapping[str, Any], apart: list[tuple[str, float, float]]) -> No
     print(f"  {'ours':10}{line['ours_seconds']:>10}{line['ours_peak_gb']:>8}")
     print(f"  {line['peer']:10}{line['peer_seconds']:>10}{line['peer_peak_gb']:>8}")
     print(f"  {line['ratio']} times as fast, {line['ours_peak_gb'] / line['peer_peak_gb']:.2f} of the memory")
+    print(f"  {line['matrix_share']:.0%} of {line['matrix_peak_gflops']} GFLOP/s, one large product's")
     for name, gap, allowed in apart:
         print(f"  {name}: at most {gap:.1e} apart (allowed {allowed:.0e})")

@@ -1,0 +1,39 @@
+"""How far from the machine's limit: multiplications that the work cannot do without, beside one large product's."""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Cost(NamedTuple):
+    """Of a model; attention's products are left out, they are small at these lengths."""
+
+    body: int  # numbers in the matrices of the blocks
+    head: int  # in the map to the vocabulary
+
+    @classmethod
+    def of(cls, model: Any) -> "Cost":
+        matrices = [(n, w.numel()) for n, w in model.base_model.named_parameters() if w.ndim > 1 and "embed" not in n]
+        head = None if hasattr(model, "score") else model.get_output_embeddings().weight.numel()
+        return cls(sum(size for _, size in matrices), head or 0)
+
+    def forward(self, tokens: float, logits: float = 0) -> float:
+        """Floating-point operations to read so many tokens and predict so many."""
+        return 2 * (self.body * tokens + self.head * logits)
+
+    def training(self, tokens: float, logits: float = 0) -> float:
+        """The same, and the gradients of what came in and of the weights."""
+        return 3 * self.forward(tokens, logits)
+
+
+def peak(device: str, dtype: torch.dtype, size: int = 4096) -> float:
+    """Floating-point operations a second of one large product, the best of five."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        product = a @ b
+        float(product[0, 0])  # wait for it
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

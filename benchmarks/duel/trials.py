@@ -1,0 +1,94 @@
+"""Our side of the benchmarks in which a policy learns from its own answers."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from assent.generation.local import Sample, Sampling
+from assent.models.load import Language, load_policy
+from assent.protocols import Reinforcement, Reward
+from assent.records import Prompt, Response
+from assent.stages.online import Online, Worker
+from assent.store.runs import Run
+from assent.training.optimizer import Trainee, Training
+from duel.clock import Clock
+from duel.limit import Cost
+from duel.material import from_json
+
+
+class Length:
+    """A rule that costs nothing: hundreds of letters."""
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([len(response.text) / 100 for response in responses])
+
+
+class _Given(Worker):
+    """The stage's own worker, but the first step is given its answers."""
+
+    given: Mapping[str, list[list[int]]]  # of each prompt
+    drawn = 0
+
+    def _draw(self, asked: list[Prompt], number: int, again: int = 0) -> list[list[Sample]]:
+        if number:
+            groups = super()._draw(asked, number, again)
+            self.drawn += sum(len(s.ids) for group in groups for s in group)
+            return groups
+        return [
+            [Sample(i, tuple(ids), (0.0,) * len(ids), False) for ids in self.given[prompt.id]]
+            for i, prompt in enumerate(asked)
+        ]
+
+
+def trials(
+    work: dict[str, Any],
+    clock: Clock,
+    objective: Reinforcement,
+    judge: Reward,
+    found: Sequence[str],
+    value: Language | None = None,
+) -> Mapping[str, Any]:
+    """Step by step as the stage takes them: each draws answers to all prompts of the work and learns from them.
+
+    Args:
+        found: metrics of the first step that are compared.
+        value: where the objective wants one.
+    """
+    device, dtype = torch.device(work["device"]), getattr(torch, work["dtype"])
+    prompts = from_json(work["asked"])
+    settings = Online(
+        n=work["n"],
+        steps=work["steps"],
+        missing_eos="off",
+        sampling=Sampling(work["temperature"], work["max_new_tokens"]),
+        objective=objective,
+        training=Training(
+            lr=work["lr"], epochs=work["epochs"], batch_size=len(prompts), schedule="constant", warmup=0.0,
+            max_grad_norm=work["max_grad_norm"], tokens_per_pack=512,
+        ),
+    )  # fmt: skip
+    updates = work["steps"] * work["epochs"]
+    language = load_policy(work["model"], device=device)
+    trainees = {"policy": Trainee(language, settings.training, updates, dtype)}
+    if value is not None:
+        trainees["value"] = Trainee(value, settings.training, updates, dtype)
+    reference = load_policy(work["model"], dtype, device).model.requires_grad_(False)
+    run = cast(Run, SimpleNamespace(seed=0, device=device, dtype=dtype))
+    worker = _Given(settings, run, language.codec, prompts, trainees, reference, judge, {"beta": work["beta"]}, [])
+    worker.given = {prompt.id: group for prompt, group in zip(prompts, work["given"], strict=True)}
+    for number in range(work["steps"]):
+        clock.begin()
+        metrics = worker.step(number)
+        clock.end()
+        if number == 0:
+            clock.found_in_step(**{name: metrics[name] for name in found})
+    # what cannot be done without: to draw, to ask the reference, to learn in each epoch; judge and value model likewise
+    prompt, new = sum(map(len, work["prompts"])), worker.drawn
+    cost, other = Cost.of(language.model), Cost(Cost.of(language.model).body, 0)
+    flops = cost.forward(prompt + new, new) * 2 + work["epochs"] * cost.training(prompt + new, new)
+    if value is not None:
+        flops += 2 * other.forward(prompt + new) + work["epochs"] * other.training(prompt + new)
+    return {"drawn": worker.drawn, "flops": flops}

@@ -1,0 +1,53 @@
+"""Drawing answers beside transformers' `generate`, as TRL calls it; that both read the model alike is seen greedily."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from duel import Duel
+from duel.clock import Clock
+from duel.limit import Cost
+from duel.material import common, encoded, ends, questions
+
+from assent.generation.local import Sampling, sample
+from assent.models.load import load_policy
+
+N, LENGTH, COMPARED = 4, 64, 8
+
+
+def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    """The same prompts twice: greedily, to compare, and drawn, to be timed."""
+    prompts = encoded(flags.model, questions(flags.data, flags.model, flags.count))
+    return common(flags) | {
+        "steps": [prompts, prompts],
+        "n": N,
+        "max_new_tokens": LENGTH,
+        "compared": COMPARED,
+        "temperature": 1.0,
+        "ends": ends(flags.model),
+    }
+
+
+def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
+    """By the sampler that every stage draws with."""
+    language = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
+    stop, dice, drawn = frozenset(work["ends"]), torch.Generator().manual_seed(0), 0
+    for step, prompts in enumerate(work["steps"]):
+        how = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"])
+        clock.begin()
+        made = sample(language.model, [tuple(ids) for ids in prompts], work["n"] if step else 1, how, stop, dice)
+        clock.end()
+        if step:
+            drawn += sum(len(one.ids) for one in made)
+        else:
+            for one in made:
+                said = one.logprobs[: work["compared"]]
+                clock.found_in_step(greedy=sum(said) / len(said))
+    encoded = sum(map(len, work["steps"][1]))
+    return {"drawn": drawn, "flops": Cost.of(language.model).forward(encoded + drawn, drawn)}
+
+
+if __name__ == "__main__":
+    close = {"greedy": (1e-3, 0.3)}
+    Duel("generation", prepare, ours, "transformers_generate.py", "trl", close, count=8).run()
