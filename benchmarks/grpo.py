@@ -17,10 +17,12 @@ N, LENGTH, STEPS = 4, 64, 2
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """Prompts, and answers for the first step."""
     asked = questions(flags.data, flags.model, flags.count)
+    given = answers(flags.model, asked, N, LENGTH)
     return common(flags) | {
         "asked": as_json(asked),
         "prompts": encoded(flags.model, asked),
-        "given": answers(flags.model, asked, N, LENGTH),
+        # of several lengths: the loss of answers that are equally long is zero before the first step
+        "given": [[ids[: LENGTH - 12 * i] for i, ids in enumerate(group)] for group in given],
         "n": N,
         "max_new_tokens": LENGTH,
         "steps": STEPS,

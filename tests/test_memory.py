@@ -1,5 +1,6 @@
 """Memory: reckoned before training, saved where it is scarce, refused where it cannot do, at no price in digits."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -189,3 +190,31 @@ def test_a_command_that_cannot_fit_says_so_and_loses_nothing(
     assert "lower tokens_per_pack" in capsys.readouterr().err
     monkeypatch.undo()
     assert main(run) == 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_that_go_straight_to_their_sum_are_those_of_autograd(
+    tied: bool, dtype: torch.dtype, language: Language
+) -> None:
+    """Of the words' table and of the head; a padding token is asked about too, of whose row torch learns nothing."""
+    model = language.model
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    table = model.get_input_embeddings()
+    table.padding_idx = 7
+    trees = [Tree((5, 7, 9), ((7, 2), (11, 12, 2))), *forest(4, 3)]
+    plain = copy.deepcopy(model).to(dtype)
+    logprobs(plain, pack(trees)).logprobs.square().sum().backward()
+    trainee = Trainee(language, Training(), 1, dtype)
+    for part in (trees[:2], trees[2:]):  # two packs, added up
+        logprobs(model, pack(part)).logprobs.square().sum().backward()
+    ours = dict(zip(trainee._rows[0].names, trainee._rows[0].gradients, strict=True))
+    names = ["model.embed_tokens.weight"] + ([] if tied else ["lm_head.weight"])
+    for name in names:
+        expected = plain.get_parameter(name).grad.float()
+        gap = (ours[name] - expected).norm() / expected.norm()
+        assert gap < (1e-5 if dtype == torch.float32 else 2e-2), name
+        assert all(weight.grad is None for weight in model.parameters())
+    if not tied:
+        assert not ours[names[0]][7].any() and ours[names[0]][9].any()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import fields, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 import torch
@@ -21,6 +21,8 @@ from assent.objectives.rloo import RLOO
 
 
 class Objective(Protocol):
+    needs_logprobs: ClassVar[bool]
+
     def advantages(self, rollout: Rollout) -> Advantages: ...
 
     def __call__(self, batch: Actions) -> Loss: ...

@@ -219,5 +219,9 @@ class _Turned(nn.Module):
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.body.model.named_parameters(*args, **kwargs)
 
+    def get_input_embeddings(self) -> nn.Module:
+        found: nn.Module = self.body.model.get_input_embeddings()
+        return found
+
     def forward(self, **inputs: Any) -> Any:
         return self.body.turn(self.name)(**inputs)

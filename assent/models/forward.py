@@ -21,7 +21,7 @@ def states(model: nn.Module, pack: Pack) -> Tensor:
 def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Tensor:
     """Last hidden states, (S, H), of a pack as it is; with a cache, its prompts are kept there."""
     out = body(
-        input_ids=pack.tokens,
+        **_read(body, pack.tokens),
         position_ids=pack.positions,
         attention_mask=NONE,
         shared=pack,
@@ -30,6 +30,37 @@ def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Te
     )
     hidden: Tensor = out.last_hidden_state[0]
     return hidden
+
+
+def _read(body: Any, tokens: Tensor) -> dict[str, Tensor]:
+    """Tokens, or where the gradients of a plain embedding are gathered elsewhere, what it says of them."""
+    table = body.get_input_embeddings()
+    if type(table) is not nn.Embedding or not torch.is_grad_enabled() or not hasattr(table.weight, "main_grad"):
+        return {"input_ids": tokens}
+    looked_up: Tensor = _LookUp.apply(tokens, table.weight, table.padding_idx)  # type: ignore[no-untyped-call]
+    return {"inputs_embeds": looked_up}
+
+
+class _LookUp(torch.autograd.Function):
+    """Rows of a table, whose gradients are added to it row by row: autograd would make a whole table of them."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, table: Tensor, padding: int | None) -> Tensor:
+        """(1, S), (V, H) -> (1, S, H). Nothing is learned of the token that torch takes for padding."""
+        ctx.save_for_backward(tokens)
+        ctx.table, ctx.padding = table, padding
+        return nn.functional.embedding(tokens, table)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
+        """What came in is added to the rows of `main_grad`."""
+        (tokens,) = ctx.saved_tensors
+        total: Tensor = ctx.table.main_grad()
+        made = grad[0].to(total.dtype)
+        if ctx.padding is not None:
+            made = made * (tokens[0] != ctx.padding)[:, None]
+        total.index_add_(0, tokens[0], made)
+        return None, None, None
 
 
 def _states_in_rows(body: nn.Module, pack: Pack) -> Tensor:
@@ -121,6 +152,9 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     cap = getattr(config, "final_logit_softcapping", None)
     divide = getattr(config, "logits_scaling", None)
     multiply = getattr(config, "logit_scale", None)
+
+    if not (cap or divide or multiply):
+        return linear  # type: ignore[no-any-return]
 
     def logits(hidden: Tensor) -> Tensor:
         out: Tensor = linear(hidden)

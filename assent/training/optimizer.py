@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -207,11 +208,15 @@ class _Row:
         self._empty = set(range(len(self.weights)))
 
     def attach(self) -> None:
-        """Let each weight's gradients be gathered as they are made; float32 weights are the masters themselves."""
+        """Let each weight's gradients be gathered as they are made; float32 weights are the masters themselves.
+
+        Who makes a gradient piece by piece may add it to what the weight's `main_grad` gives, and leave autograd out.
+        """
         for number, (weight, view) in enumerate(zip(self.weights, self.views, strict=True)):
             if weight.dtype == torch.float32:
                 weight.data = view
             weight.register_post_accumulate_grad_hook(self._gather(number))
+            weight.main_grad = partial(self._begun, number)  # type: ignore[attr-defined]
 
     def gathered(self) -> Tensor:
         """All gradients since the last step; the next are gathered anew."""
@@ -232,9 +237,17 @@ class _Row:
         parts = zip(row.split(self._room), self.weights, strict=True)
         return [part[: weight.numel()].view(weight.shape) for part, weight in parts]
 
+    def _begun(self, number: int) -> Tensor:
+        """The gradient of a weight so far, to be added to."""
+        if number in self._empty:
+            self._empty.remove(number)
+            self.gradients[number].zero_()
+        return self.gradients[number]
+
     def _gather(self, number: int) -> Callable[[Tensor], None]:
         def gather(weight: Tensor) -> None:
-            assert weight.grad is not None
+            if weight.grad is None:  # all of it went to `main_grad`
+                return
             if number in self._empty:
                 self._empty.remove(number)
                 self.gradients[number].copy_(weight.grad)
