@@ -1,4 +1,4 @@
-"""PPO beside TRL 1.12, the last that has it: policy, reference, reward and value model, four epochs on each rollout."""
+"""PPO beside TRL 1.12, the last that has it: policy, reference, reward and value model, two epochs on each rollout."""
 
 import argparse
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from assent.models.load import load_reward
 from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
 
-LENGTH, STEPS, EPOCHS = 64, 2, 4
+N, LENGTH, STEPS, EPOCHS = 4, 64, 2, 2
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """Prompts with one answer each, and answers for the first step."""
+    """Prompts, and answers for the first step; the peer, which draws one answer, is asked each prompt N times."""
     asked = questions(flags.data, flags.model, flags.count)
     return common(flags) | {
         "reward": reward(flags.model),
         "asked": as_json(asked),
         "prompts": encoded(flags.model, asked),
-        "given": answers(flags.model, asked, 1, LENGTH),
-        "n": 1,
+        "given": answers(flags.model, asked, N, LENGTH),
+        "n": N,
         "max_new_tokens": LENGTH,
         "steps": STEPS,
         "epochs": EPOCHS,
@@ -54,4 +54,4 @@ CLOSE = {
 }
 
 if __name__ == "__main__":
-    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, count=16).run()
+    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, count=2).run()

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -202,9 +203,11 @@ def test_gradients_that_go_straight_to_their_sum_are_those_of_autograd(
     if not tied:
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     table = model.get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
     table.padding_idx = 7
     trees = [Tree((5, 7, 9), ((7, 2), (11, 12, 2))), *forest(4, 3)]
-    plain = copy.deepcopy(model).to(dtype)
+    plain: Any = copy.deepcopy(model)
+    plain.to(dtype)
     logprobs(plain, pack(trees)).logprobs.square().sum().backward()
     trainee = Trainee(language, Training(), 1, dtype)
     for part in (trees[:2], trees[2:]):  # two packs, added up

@@ -49,7 +49,7 @@ class Duel:
     peer: str
     needs: str
     close: Mapping[str, tuple[float, float]]
-    count: int = 12
+    count: int = 16
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
     def run(self) -> None:
@@ -131,7 +131,8 @@ def _side(name: str, command: list[str], turn: int) -> dict[str, Any]:
     Raises:
         SystemExit: it failed; its own words stand above.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | quiet | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT.parent)))}
     with tempfile.TemporaryFile("w+") as said:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment, check=False)
         if done.returncode:

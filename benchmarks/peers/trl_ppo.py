@@ -17,7 +17,7 @@ NAMES = {
 }
 drawn = []
 draw = ppo_trainer.batch_generation
-known = {tuple(prompt): group[0] for prompt, group in zip(work["prompts"], work["given"], strict=True)}
+known = {tuple(prompt): list(group) for prompt, group in zip(work["prompts"], work["given"], strict=True)}
 
 
 class Watch(TrainerCallback):
@@ -42,7 +42,7 @@ def given(
     if drawn:
         whole, logits = draw(model, queries, size, pad, *rest)
     else:
-        answers = torch.tensor([known[tuple(row[row != pad].tolist())] for row in queries], device=queries.device)
+        answers = torch.tensor([known[tuple(row[row != pad].tolist())].pop() for row in queries], device=queries.device)
         whole = torch.cat((queries, answers), 1)
         made = ppo_trainer.forward(model, whole, pad).logits[:, queries.shape[1] - 1 : -1]
         logits = made / (work["temperature"] + 1e-7)
@@ -55,7 +55,7 @@ dtype = getattr(torch, work["dtype"])
 policy, reference = (AutoModelForCausalLM.from_pretrained(work["model"], dtype=dtype) for _ in range(2))
 reward, value = (AutoModelForSequenceClassification.from_pretrained(work["reward"], dtype=dtype) for _ in range(2))
 torch.nn.init.zeros_(value.score.weight)
-rows = Dataset.from_list([{"input_ids": prompt} for prompt in work["prompts"]])
+rows = Dataset.from_list([{"input_ids": prompt} for prompt in work["prompts"] for _ in range(work["n"])])
 count = len(rows)
 args = PPOConfig(
     total_episodes=work["steps"] * count,
