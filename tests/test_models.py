@@ -4,16 +4,21 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+import torch.nn.attention.varlen
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from assent.batch import Loss
 from assent.errors import AssentError
 from assent.generation.local import Sampling, sample
+from assent.models import attention
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, scores, values
 from assent.models.load import Language, load_policy, load_reward, new_reward, save
@@ -300,3 +305,60 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_told_in_one_line() -> No
     *before, last = done.stderr.splitlines()
     assert last.startswith("assent.errors.AssentError: cannot get the model") and "hub cannot be reached" in last
     assert not any("Retrying" in line for line in before)
+
+
+def by_the_letter(
+    query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int, *,
+    scale: float | None = None, window_size: tuple[int, int] = (-1, -1), enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """torch's `varlen_attn` as it is documented, row by row: causal from the lower right, the last `window` keys."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32 and window_size[1] == 0
+    assert enable_gqa is (query.shape[1] != key.shape[1])
+    found = []
+    for i in range(len(cu_seq_q) - 1):
+        q, k, v = (
+            part[int(ends[i]) : int(ends[i + 1])].transpose(0, 1)
+            for part, ends in ((query, cu_seq_q), (key, cu_seq_k), (value, cu_seq_k))
+        )
+        assert q.shape[1] <= max_q and k.shape[1] <= max_k
+        k, v = (part.repeat_interleave(len(q) // len(part), 0) for part in (k, v))
+        behind = torch.arange(k.shape[1])[-q.shape[1] :, None] - torch.arange(k.shape[1])
+        sees = (behind >= 0) & ((behind <= window_size[0]) if window_size[0] >= 0 else True)
+        scores = (q @ k.transpose(1, 2) * (scale or q.shape[-1] ** -0.5)).masked_fill(~sees, -torch.inf)
+        found.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_kernel_of_a_gpu_is_asked_for_what_the_blocks_compute(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    packed = pack(forest(5, 3))
+    size = packed.tokens.shape[1]
+    shapes = (6, 2, 2)
+    ours, theirs = ([torch.randn(1, h, size, 8, generator=torch.Generator().manual_seed(h + i)).requires_grad_()
+                     for i, h in enumerate(shapes)] for _ in range(2))  # fmt: skip
+    layer = torch.nn.Module()
+    blocks, _ = attention.attend(layer, *ours, None, 0.3, packed, sliding_window=window)
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", by_the_letter)
+    monkeypatch.setattr(attention, "_has_kernel", lambda q: True)
+    kernel, _ = attention.attend(layer, *theirs, None, 0.3, packed, sliding_window=window)
+    assert torch.allclose(blocks, kernel, atol=1e-5)
+    for made, parts in ((blocks, ours), (kernel, theirs)):
+        made.square().sum().backward()
+        assert all(part.grad is not None for part in parts)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None and other.grad is not None and torch.allclose(one.grad, other.grad, atol=1e-4)
+
+
+def test_the_kernel_of_a_gpu_takes_what_it_is_given() -> None:
+    """Shapes and types only, as torch itself checks them where there is no GPU."""
+    packed = pack(forest(5, 3))
+    kinds = {name: (getattr(packed, name).shape, getattr(packed, name).dtype) for name in ("looks", "begins", "views")}
+    with FakeTensorMode():
+        there = {name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in kinds.items()}
+        q, k, v = (torch.empty(packed.tokens.shape[1], h, 64, dtype=torch.bfloat16, device="cuda") for h in (6, 2, 2))
+        assert attention._has_kernel(q) and not attention._has_kernel(q.float())
+        made = attention._in_one_call(q, k, v, replace(packed, **there), 16, None)
+    assert made.shape == q.shape and made.dtype == q.dtype

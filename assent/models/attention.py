@@ -66,6 +66,8 @@ class Pack:
     spans: tuple[int, ...]  # lengths; they sum to S
     seen: tuple[int, ...]  # how many tokens each span looks at: its prefix and itself
     looks: Tensor  # (sum of `seen`,) which tokens those are
+    begins: Tensor  # (spans + 1,) int32: where each span begins, and the last one ends
+    views: Tensor  # (spans + 1,) int32: the same in `looks`
     blocks: tuple[Block, ...]
     places: Tensor  # (S,) where each token stands in the queries of all blocks, end to end
     sources: Tensor  # (N,) the token whose state predicts each branch token
@@ -127,6 +129,7 @@ def pack(trees: Sequence[Tree]) -> Pack:
         tuple(spans),
         tuple(seen),
         torch.tensor(looks),
+        *(torch.tensor([0, *accumulate(sizes)], dtype=torch.int32) for sizes in (spans, seen)),
         *_blocks(spans, seen, torch.tensor(looks)),
         *(torch.tensor(values, dtype=torch.long) for values in (sources, targets, branch, column, last, lengths)),
     )
@@ -266,6 +269,8 @@ def attend(
         q, k, v = (_wide(part)[0].transpose(0, 1) for part in (query, key, value))  # (S, heads, D)
         if cache is not None:
             cache.prefill(k, v, shared.spans)
+        if softcap is None and s_aux is None and _has_kernel(q):
+            return _in_one_call(q, k, v, shared, sliding_window, scaling)[None], None
         return _packed(q, k, v, shared, sliding_window, look)[None].to(query.dtype), None
     if cache is not None:
         k, v = cache.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
@@ -282,6 +287,32 @@ def attend(
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **kwargs
     )
+
+
+def _has_kernel(q: Tensor) -> bool:
+    """Whether torch attends to spans of any length in one call: on a GPU, in half precision, heads of up to 256."""
+    return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= 256
+
+
+def _in_one_call(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, scale: float | None) -> Tensor:
+    """Attention of all spans by the variable-length kernel, each to a row that ends where it ends; (S, heads, D)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    keys, values = (part.index_select(0, shared.looks) for part in (k, v))
+    found = varlen_attn(
+        q,
+        keys,
+        values,
+        shared.begins,
+        shared.views,
+        max(shared.spans),
+        max(shared.seen),
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(found, Tensor)
+    return found
 
 
 def _packed(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, look: Callable[..., Tensor]) -> Tensor:
