@@ -29,7 +29,7 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
 def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
     """The reference asked once, then step by step as `assent dpo` takes them."""
     device = torch.device(work["device"])
-    training = Training(lr=work["lr"], batch_size=work["batch_size"], warmup=0.0, tokens_per_pack=512)
+    training = Training(lr=work["lr"], batch_size=work["batch_size"], warmup=0.0).on(device)
     examples = [
         Compared("", Tree(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))), (Pair(0, 1),))
         for p in work["pairs"]

@@ -41,7 +41,7 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     device = torch.device(work["device"])
     value = load_reward(work["reward"], device=device)
     torch.nn.init.zeros_(value.model.get_submodule("score").get_parameter("weight"))
-    judge = Model((load_reward(work["reward"], getattr(torch, work["dtype"]), device),), 512)
+    judge = Model((load_reward(work["reward"], getattr(torch, work["dtype"]), device),), 1024)
     return trials(work, clock, PPO(beta=work["beta"]), judge, list(CLOSE), value)
 
 

@@ -122,7 +122,7 @@ def _measure(axis: Axis, size: Size, asked: argparse.Namespace) -> tuple[float, 
     trees = [Tree(ids(PROMPT), tuple(ids(size.length) for _ in range(size.answers))) for _ in range(size.prompts)]
     said = tuple(Pair(i, i + 1) for i in range(size.answers - 1))
     examples = [Compared("", tree, said) for tree in trees]
-    training = Training(batch_size=size.prompts, tokens_per_pack=512)
+    training = Training(batch_size=size.prompts).on(device)
     trainee = Trainee(Language(model, None), training, 1 + TIMES, getattr(torch, asked.dtype))  # type: ignore[arg-type]
     known = [torch.zeros(size.answers) for _ in trees]
 

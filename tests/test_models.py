@@ -340,10 +340,10 @@ def test_the_kernel_of_a_gpu_is_asked_for_what_the_blocks_compute(
     ours, theirs = ([torch.randn(1, h, size, 8, generator=torch.Generator().manual_seed(h + i)).requires_grad_()
                      for i, h in enumerate(shapes)] for _ in range(2))  # fmt: skip
     layer = torch.nn.Module()
-    blocks, _ = attention.attend(layer, *ours, None, 0.3, packed, sliding_window=window)
+    blocks, _ = attention.attend(layer, ours[0], ours[1], ours[2], None, 0.3, packed, sliding_window=window)
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", by_the_letter)
     monkeypatch.setattr(attention, "_has_kernel", lambda q: True)
-    kernel, _ = attention.attend(layer, *theirs, None, 0.3, packed, sliding_window=window)
+    kernel, _ = attention.attend(layer, theirs[0], theirs[1], theirs[2], None, 0.3, packed, sliding_window=window)
     assert torch.allclose(blocks, kernel, atol=1e-5)
     for made, parts in ((blocks, ours), (kernel, theirs)):
         made.square().sum().backward()
@@ -357,7 +357,9 @@ def test_the_kernel_of_a_gpu_takes_what_it_is_given() -> None:
     packed = pack(forest(5, 3))
     kinds = {name: (getattr(packed, name).shape, getattr(packed, name).dtype) for name in ("looks", "begins", "views")}
     with FakeTensorMode():
-        there = {name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in kinds.items()}
+        there: dict[str, Any] = {
+            name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in kinds.items()
+        }
         q, k, v = (torch.empty(packed.tokens.shape[1], h, 64, dtype=torch.bfloat16, device="cuda") for h in (6, 2, 2))
         assert attention._has_kernel(q) and not attention._has_kernel(q.float())
         made = attention._in_one_call(q, k, v, replace(packed, **there), 16, None)

@@ -129,7 +129,8 @@ def pack(trees: Sequence[Tree]) -> Pack:
         tuple(spans),
         tuple(seen),
         torch.tensor(looks),
-        *(torch.tensor([0, *accumulate(sizes)], dtype=torch.int32) for sizes in (spans, seen)),
+        torch.tensor([0, *accumulate(spans)], dtype=torch.int32),
+        torch.tensor([0, *accumulate(seen)], dtype=torch.int32),
         *_blocks(spans, seen, torch.tensor(looks)),
         *(torch.tensor(values, dtype=torch.long) for values in (sources, targets, branch, column, last, lengths)),
     )

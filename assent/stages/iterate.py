@@ -102,6 +102,8 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     run.recipe = begun.recipe
     if begun.done is not None:
         return begun.done
+    if (training := getattr(settings, "training", None)) is not None:
+        settings = replace(settings, training=training.on(run.device))
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     start = time.monotonic() - begun.seconds  # with the steps of processes that were stopped
     try:

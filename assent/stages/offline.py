@@ -42,7 +42,7 @@ class Offline:
     max_tokens: Count = 1024
     """Pairs with a longer side (prompt and completion) are left out and counted."""
     objective: Objective[Pairs] = DPO()
-    training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
+    training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), device=run.device)

@@ -75,7 +75,7 @@ class Online:
     """What is not to be forgotten: a file of texts or demonstrations, of which each step takes `batch_size`."""
     sampling: Sampling = Sampling(temperature=0.7)
     objective: Reinforcement = PPO()
-    training: Training = Training(lr=3e-6, epochs=1, batch_size=16, tokens_per_pack=1024)
+    training: Training = Training(lr=3e-6, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         where = run.policy(self.policy or run.base)

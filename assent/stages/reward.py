@@ -69,7 +69,7 @@ class Reward:
         "objectives", BradleyTerry(), lambda: [name for name in names("objectives") if takes(name) in FEEDS]
     )
     """What it learns from: choices (bradley_terry), whole rankings (kway, plackett_luce), or ratings (regression)."""
-    training: Training = Training(lr=9e-6, tokens_per_pack=1024)
+    training: Training = Training(lr=9e-6)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         if self.members == 1:

@@ -55,7 +55,7 @@ class Unpaired:
     max_tokens: Count = 1024
     """Answers with more tokens (prompt and completion) are left out and counted."""
     objective: Objective[Judgements] = KTO()
-    training: Training = Training(lr=2e-5, epochs=1, batch_size=16, tokens_per_pack=1024)
+    training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), device=run.device)

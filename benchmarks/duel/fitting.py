@@ -28,7 +28,7 @@ def fit(
     """
     device, feed, size = torch.device(work["device"]), FEEDS[takes], work["trees"]
     batches = [examples[i : i + size] for i in range(0, len(examples), size)]
-    training = Training(lr=work["lr"], batch_size=size, warmup=0.0, tokens_per_pack=512)
+    training = Training(lr=work["lr"], batch_size=size, warmup=0.0).on(device)
     trainee = Trainee(load_reward(work["reward"], device=device), training, len(batches), getattr(torch, work["dtype"]))
     for number, some in enumerate(batches):
         total = feed.weight(some)

@@ -67,8 +67,8 @@ def trials(
         objective=objective,
         training=Training(
             lr=work["lr"], epochs=work["epochs"], batch_size=len(prompts), schedule="constant", warmup=0.0,
-            max_grad_norm=work["max_grad_norm"], tokens_per_pack=512,
-        ),
+            max_grad_norm=work["max_grad_norm"],
+        ).on(device),
     )  # fmt: skip
     updates = work["steps"] * work["epochs"]
     language = load_policy(work["model"], device=device)

@@ -1,0 +1,75 @@
+"""The benchmarks do the work that they time, and sides that come to different numbers are told apart."""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tiny
+
+TOP = Path(__file__).parent.parent / "benchmarks"
+DUELS = {"dpo": 8, "reward": 8, "kway": 4, "grpo": 2, "ppo": 2, "generation": 2}
+"""And how many examples are enough for two steps."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make(tmp_path_factory.mktemp("bench") / "model")
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOP))
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", TOP / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DUELS)
+def test_our_side_does_its_work_and_tells_of_it(name: str, model: Path, found: None, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"Where is the {word}?", "chosen": f"In the {word}.", "rejected": f"No {word}"})
+            + "\n"
+            for word in ("duck", "cat", "dog", "king", "ball", "hat", "cake", "tree")
+        )
+    )
+    flags = argparse.Namespace(model=str(model), data=str(tmp_path / "pairs.jsonl"), count=DUELS[name])
+    work = load(name).prepare(flags, "float32") | {"dtype": "float32", "device": "cpu"}
+    (tmp_path / "work.json").write_text(json.dumps(work))
+    command = [sys.executable, str(TOP / f"{name}.py"), "--ours", str(tmp_path / "work.json")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(TOP), str(TOP.parent))), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["found"] and told["seconds"] and all(seconds > 0 for seconds in told["seconds"])
+    assert told["flops"] > 0 and told["matrix_peak"] > 0 and told["peak_gb"] > 0
+    for step in told["found"]:
+        assert all(value == value for value in step.values())
+    if "loss" in told["found"][0] and name != "grpo":
+        assert told["found"][0]["loss"] > 0
+
+
+def test_sides_that_came_to_different_numbers_are_told_apart(found: None) -> None:
+    duel = importlib.import_module("duel")
+    close = {"loss": (1e-3, 0.1), "grad_norm": (5e-3, 0.1)}
+    one = duel.Duel("x", lambda flags, dtype: {}, lambda work, clock: {}, "x.py", "x", close)
+    ours = [{"loss": 0.6931, "grad_norm": 20.0}, {"loss": 0.6801, "grad_norm": 21.0}]
+    theirs = [{"loss": 0.6932, "grad_norm": 20.01}, {"loss": 0.6900, "grad_norm": 21.0}]
+    apart = {name: (gap, allowed) for name, gap, allowed in one._apart(ours, theirs, "float32")}
+    assert apart["loss"][0] > apart["loss"][1] == 1e-3
+    assert apart["grad_norm"][0] < apart["grad_norm"][1]
+    assert all(gap <= allowed for _, gap, allowed in one._apart(ours, theirs, "bfloat16"))
+    with pytest.raises(AssertionError, match="1 steps beside 2"):
+        one._apart(ours[:1], theirs, "float32")
