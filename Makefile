@@ -26,7 +26,7 @@ demo: $(VENV)/.package $(VENV)/.model ## the whole loop on a small language mode
 	$(VENV)/bin/assent demo
 
 test: $(VENV)/.development $(VENV)/.model ## every test
-	$(python) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.development ## style, types, and which room may import which
 	$(VENV)/bin/ruff check .

@@ -14,13 +14,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are as many as the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are at least as many as the cores
 
 settings.register_profile("assent", deadline=None)
 settings.load_profile("assent")
 
 DUTIES = ("browser", "postgresql", "model")
 """Markers of tests that need more than Python: without it they are skipped, except where ASSENT_CI is set."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: where several workers share the files, none is left alone with them in the end."""
+    slow = [item.path for item in items if item.get_closest_marker("slow")]
+    items.sort(key=lambda item: -slow.count(item.path))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+pytestmark = pytest.mark.slow
 SHARED = ["--lr", "1e-3", "--save-every", "1", "--tokens-per-pack", "200"]
 SHORT = ["--max-new-tokens", "8", "--temperature", "1"]
 STAGES = {

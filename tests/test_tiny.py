@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from assent.functional.statistics import wilson
+
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
 
 
 def assent(*words: str) -> None:
@@ -61,4 +64,7 @@ def test_nothing_is_learned_when_a_coin_decides(learned: Path, tmp_path: Path) -
     (tmp_path / "shuffled.toml").write_text(recipe)
     assent("run", str(tmp_path / "shuffled.toml"), "--run", str(run))
     for name, win in wins(run).items():
-        assert win["low"] <= 0.5, f"{name} wins {win} although there was nothing to learn"
+        # A coin points in some direction at random, and the judge may like it a little (docs/log.md): runs differ by
+        # more than an interval for one policy says, so this one is of 99.9 %.
+        low = wilson(win["rate"] * win["n"], int(win["n"]), 0.999).low
+        assert low <= 0.5, f"{name} wins {win} although there was nothing to learn"
