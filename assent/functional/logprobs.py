@@ -76,7 +76,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(states, tokens)
         ctx.weight, ctx.temperature = weight, temperature
         logits = _logits(states, weight, temperature)
-        chosen = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        chosen = _chosen(logits, tokens)
         uncertain = _entropy(logits) if entropy else chosen.new_zeros(0)
         ctx.mark_non_differentiable(uncertain)
         return chosen, uncertain
@@ -87,9 +87,7 @@ class _Linear(torch.autograd.Function):
         states, tokens = ctx.saved_tensors
         weight = ctx.weight
         logits = _logits(states, weight, ctx.temperature)
-        made = logits.softmax(-1).mul_(-grad[:, None] / ctx.temperature)
-        made.scatter_add_(-1, tokens[:, None], grad[:, None] / ctx.temperature)
-        made = made.to(states.dtype)  # (n, V)
+        made = _downwards(logits, tokens, grad / ctx.temperature).to(states.dtype)
         dense = None
         if ctx.needs_input_grad[1]:
             if hasattr(weight, "main_grad"):
@@ -121,14 +119,23 @@ class _Chosen(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
         """(n, V), (n,) -> (n,)."""
         ctx.save_for_backward(logits, tokens)
-        return logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        return _chosen(logits, tokens)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """(one-hot - softmax) * grad, (n, V)."""
+        """To the logits, (n, V)."""
         logits, tokens = ctx.saved_tensors
-        made = logits.softmax(-1).mul_(-grad[:, None])
-        return made.scatter_add_(-1, tokens[:, None], grad[:, None]), None
+        return _downwards(logits, tokens, grad), None
+
+
+def _chosen(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax(logits)[token], (n,)."""
+    return logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+
+def _downwards(logits: Tensor, tokens: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of `_chosen` with respect to the logits: (one-hot - softmax) * grad, (n, V)."""
+    return logits.softmax(-1).mul_(-grad[:, None]).scatter_add_(-1, tokens[:, None], grad[:, None])
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -44,9 +44,7 @@ class Block(NamedTuple):
     queries: Tensor  # (R, Q) which tokens
     keys: Tensor  # (R, K)
     before: Tensor  # (R,) how many of the keys stand before the first query
-    mask: (
-        Tensor | None
-    )  # (R, 1, Q, K) bool; None where `before` is 0: then each query sees the keys up to its own place
+    mask: Tensor | None  # (R, 1, Q, K) bool; None where `before` is 0: each query sees the keys up to its place
 
     def to(self, device: torch.device | str) -> "Block":
         mask = None if self.mask is None else self.mask.to(device)
@@ -123,20 +121,24 @@ def pack(trees: Sequence[Tree]) -> Pack:
                 spans.append(size if number else root + size)
                 seen.append(root + size)
                 looks += [*range(start, start + root), *range(here, here + size)]
+    begins, views = (torch.tensor([0, *accumulate(sizes)], dtype=torch.int32) for sizes in (spans, seen))
+    looked = torch.tensor(looks)
     return Pack(
         torch.tensor([tokens]),
         torch.tensor([positions]),
         tuple(spans),
         tuple(seen),
-        torch.tensor(looks),
-        torch.tensor([0, *accumulate(spans)], dtype=torch.int32),
-        torch.tensor([0, *accumulate(seen)], dtype=torch.int32),
-        *_blocks(spans, seen, torch.tensor(looks)),
+        looked,
+        begins,
+        views,
+        *_blocks(spans, seen, begins, views, looked),
         *(torch.tensor(values, dtype=torch.long) for values in (sources, targets, branch, column, last, lengths)),
     )
 
 
-def _blocks(spans: Sequence[int], seen: Sequence[int], looks: Tensor) -> tuple[tuple[Block, ...], Tensor]:
+def _blocks(
+    spans: Sequence[int], seen: Sequence[int], begins: Tensor, views: Tensor, looks: Tensor
+) -> tuple[tuple[Block, ...], Tensor]:
     """Spans gathered into blocks, and where each token stands in them.
 
     A span joins a block if that does not pad it to more than twice its own work, or if all of it is less than a call.
@@ -149,8 +151,6 @@ def _blocks(spans: Sequence[int], seen: Sequence[int], looks: Tensor) -> tuple[t
             groups.append([])
             area = spans[i] * seen[i]
         groups[-1].append(i)
-    begins = torch.tensor([0, *accumulate(spans)])
-    views = torch.tensor([0, *accumulate(seen)])
     blocks, places, done = [], torch.empty(sum(spans), dtype=torch.long), 0
     for group in groups:
         sizes, sights = (torch.tensor([some[i] for i in group])[:, None] for some in (spans, seen))  # (R, 1)
