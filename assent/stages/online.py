@@ -15,11 +15,12 @@ from assent.batch import Actions, Advantages, Rollout
 from assent.errors import AssentError
 from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta, sequence_kl
+from assent.functional.logprobs import TokenLogprobs
 from assent.generation.local import Sample, Sampling, held, sample
 from assent.generation.rollouts import Drawn
 from assent.limits import Count, Natural, NonNegative, Positive
 from assent.models.adapters import Body, fits
-from assent.models.attention import Tree, pack
+from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward, new_reward
 from assent.models.tokenization import Codec
@@ -281,10 +282,8 @@ class Worker:
         for part in parallel.mine(packs(drawn.trees, self.tokens)):
             packed = pack([drawn.trees[i] for i in part]).to(self.run.device)
             if not later:
-                mine = logprobs(self.policy.model, packed, self.temperature, entropy=True)
-                assert mine.entropy is not None
-                drawn.place(old, part, packed, mine.logprobs)
-                drawn.place(entropy, part, packed, mine.entropy)
+                now = logprobs(self.policy.model, packed, self.temperature, entropy=True)
+                _write(now, drawn, part, packed, old, entropy)
             drawn.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
                 drawn.place(seen, part, packed, values(self.value.model, packed))
@@ -383,9 +382,8 @@ class Worker:
             return full[rows, :longest].to(device)
 
         now = logprobs(self.policy.model, packed, self.temperature, entropy=entropy is not None)
-        if entropy is not None and now.entropy is not None:
-            drawn.place(rollout.logprobs, part, packed, now.logprobs.detach())
-            drawn.place(entropy, part, packed, now.entropy)
+        if entropy is not None:
+            _write(now, drawn, part, packed, rollout.logprobs, entropy)
         critic = packed.padded(values(self.value.model, packed)) if self.value else None
         return Actions(
             mask=cut(rollout.mask),
@@ -401,6 +399,13 @@ class Worker:
     def _adapt(self, kl: float, n: int) -> None:
         if target := self.settings.target_kl:
             self.memory["beta"] = adapt_beta(self.memory["beta"], kl, target, n, self.settings.horizon)
+
+
+def _write(now: TokenLogprobs, drawn: Drawn, part: list[int], packed: Pack, old: Tensor, entropy: Tensor) -> None:
+    """Keep what the policy says of a pack's answers in their rows, both (B, T)."""
+    assert now.entropy is not None
+    drawn.place(old, part, packed, now.logprobs.detach())
+    drawn.place(entropy, part, packed, now.entropy)
 
 
 def _same_words(one: Language, other: Language) -> bool:
