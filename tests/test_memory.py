@@ -140,6 +140,28 @@ def test_other_failures_are_not_taken_for_it(language: Language, tmp_path: Path)
         train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 1)}, 1, step, forest(3, 2))
 
 
+@pytest.mark.parametrize("half_way", [False, True])
+def test_a_state_in_the_middle_of_a_step_is_not_kept(half_way: bool, language: Language, tmp_path: Path) -> None:
+    trainee, packed = Trainee(language, Training(), 8), pack(forest(3, 2))
+
+    def move(number: int, factor: float) -> None:
+        (logprobs(language.model, packed).logprobs.sum() * factor).backward()
+        trainee.step(number)
+
+    def step(number: int) -> dict[str, float]:
+        if number < 2 or half_way:
+            move(number, 1.0)
+        if number == 2:
+            move(number, float("nan"))
+        return {"loss": 0.0}
+
+    state = tmp_path / "state" / "dpo" / "state.pt"
+    with pytest.raises(AssentError, match="dpo stopped at step 3 of 4: the gradient is not finite") as told:
+        train(tmp_path, "dpo", {"policy": trainee}, 4, step, forest(3, 2))
+    assert ("after step 2 is kept" in str(told.value)) != half_way
+    assert state.exists() != half_way
+
+
 def test_a_state_that_another_version_kept_is_refused_in_one_line(language: Language, tmp_path: Path) -> None:
     state = {"masters": {}, "adam": torch.optim.AdamW([torch.zeros(1)]).state_dict()}
     (tmp_path / "state" / "dpo").mkdir(parents=True)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from assent.generation.graph import Decoder
 from assent.limits import Count, NonNegative
 from assent.models.adapters import View
 from assent.models.attention import Cache, Tree, pack, shares
-from assent.models.forward import head, next_states, packed_states
+from assent.models.forward import head, packed_states
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def sample(
     Args:
         prompts: token ids, at least one each.
         ends: ids that end a completion.
-        generator: decides every draw; it lives on the CPU or on the model's device.
+        generator: decides every draw, each completion's by itself, whoever has left; it lives on the CPU or on the
+            model's device.
         told: hears of each step which completions (numbered in order of prompts) got which token; may raise to stop.
     """
     device = next(model.parameters()).device
@@ -58,6 +60,7 @@ def sample(
     to_logits = head(model)
     trees = pack([Tree(ids, ((),)) for ids in prompts]).to(device)
     cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
+    decode = Decoder(body, to_logits, cache)
     hidden = packed_states(body, trees, cache)[trees.last]  # (prompts, H)
     logits = to_logits(hidden).float().repeat_interleave(n, 0)  # (R, V)
     rows = torch.arange(len(prompts) * n, device=device)  # which completion each live row is
@@ -66,7 +69,8 @@ def sample(
     drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     for step in range(sampling.max_new_tokens):
-        token, logprob = _draw(logits, sampling.temperature, generator)
+        dice = torch.rand(len(ids), 1, generator=generator, device=generator.device).to(device)[rows]
+        token, logprob = _draw(logits, sampling.temperature, dice)
         ids[rows[alive], step] = token[alive]
         drawn[rows[alive], step] = logprob[alive]
         if told is not None:
@@ -75,26 +79,25 @@ def sample(
         left = int(alive.sum())
         if left == 0 or step + 1 == sampling.max_new_tokens:
             break
-        if left <= 0.75 * len(rows):
+        if left <= (0.5 if cache.fixed else 0.75) * len(rows):  # where it is recorded, the next step is recorded anew
             keep = alive.nonzero()[:, 0]
             cache.keep(keep)
             rows, token, alive = rows[keep], token[keep], alive[keep]
-        logits = to_logits(next_states(body, token, cache)).float()
+        logits = decode(token)
     return [
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
     ]
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, each (R,)."""
+def _draw(logits: Tensor, temperature: float, dice: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, each (R,); what is drawn is decided by (R, 1) numbers in [0, 1)."""
     if temperature == 0:
         token = logits.argmax(-1)
         logprobs = logits.log_softmax(-1)
     else:
         logprobs = (logits / temperature).log_softmax(-1)
         cumulative = logprobs.exp().cumsum(-1)  # (R, V); the point that a uniform draw falls on, scaled to its end
-        dice = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits.device)
         token = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True)[:, 0].clamp(
             max=logits.shape[-1] - 1
         )
@@ -172,7 +175,8 @@ class _Drawing:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores, (R, V), that say only what was drawn."""
-        token, logprob = _draw(scores.float(), self.temperature, self.generator)
+        dice = torch.rand(len(scores), 1, generator=self.generator, device=self.generator.device).to(scores.device)
+        token, logprob = _draw(scores.float(), self.temperature, dice)
         live = [row for row, ids in enumerate(self.ids) if not ids or ids[-1] not in self.ends]
         for row in live:
             self.ids[row].append(int(token[row]))

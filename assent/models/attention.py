@@ -184,12 +184,19 @@ class Cache:
     slots: int
     repeat: int = 1
     """Rows that share each prefilled prompt."""
+    fixed: bool = False
+    """Whether a step reads all slots, so that it is the same step each time; else those that are used."""
 
     @classmethod
     def empty(cls, prompts: Sequence[int], repeat: int, new_tokens: int, device: torch.device) -> "Cache":
         """For prompts of these lengths, each continued `repeat` times by at most `new_tokens` tokens."""
         filled = torch.tensor(prompts, device=device).repeat_interleave(repeat)
-        return cls([], [], filled, max(prompts), max(prompts) + new_tokens, repeat)
+        return cls([], [], filled, max(prompts), max(prompts) + new_tokens, repeat, device.type == "cuda")
+
+    @property
+    def reach(self) -> int:
+        """How many slots a step reads."""
+        return self.slots if self.fixed else self.used + 1
 
     def prefill(self, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> None:
         """Keep one layer of the prompts, (S, heads, D), which have these lengths."""
@@ -205,15 +212,15 @@ class Cache:
         rows = torch.arange(len(self.filled), device=self.filled.device)
         self.keys[layer][rows, :, self.filled] = keys[:, :, 0].to(self.keys[layer].dtype)
         self.values[layer][rows, :, self.filled] = values[:, :, 0].to(self.values[layer].dtype)
-        return self.keys[layer][:, :, : self.used + 1], self.values[layer][:, :, : self.used + 1]
+        return self.keys[layer][:, :, : self.reach], self.values[layer][:, :, : self.reach]
 
     def mask(self) -> Tensor:
-        """(R, 1, 1, used + 1) bool: what the new token may look at."""
-        return (torch.arange(self.used + 1, device=self.filled.device) <= self.filled[:, None])[:, None, None]
+        """(R, 1, 1, reach) bool: what the new token may look at."""
+        return (torch.arange(self.reach, device=self.filled.device) <= self.filled[:, None])[:, None, None]
 
     def advance(self) -> None:
         """The new token stands in every layer."""
-        self.filled = self.filled + 1
+        self.filled += 1
         self.used += 1
 
     def keep(self, rows: Tensor) -> None:
@@ -277,9 +284,7 @@ def attend(
         k, v = cache.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
         mask = cache.mask()
         if sliding_window is not None:
-            mask &= (cache.filled[:, None] - torch.arange(cache.used + 1, device=k.device) < sliding_window)[
-                :, None, None
-            ]
+            mask &= (cache.filled[:, None] - torch.arange(cache.reach, device=k.device) < sliding_window)[:, None, None]
         return look(query.to(k.dtype), k, v, mask).transpose(1, 2).to(query.dtype), None
     if softcap is not None or s_aux is not None:
         return look(query, key, value, attention_mask).transpose(1, 2), None

@@ -106,7 +106,10 @@ def reads_packs(body: nn.Module) -> bool:
 
 
 def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
-    """Read one token a row, (R,), after what the cache holds, and return their states, (R, H)."""
+    """Read one token a row, (R,), after what the cache holds, and return their states, (R, H).
+
+    The cache counts the tokens in when it is told to `advance`.
+    """
     out = body(
         input_ids=tokens[:, None],
         position_ids=cache.filled[:, None],
@@ -114,7 +117,6 @@ def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
         cache=cache,
         use_cache=False,
     )
-    cache.advance()
     found: Tensor = out.last_hidden_state[:, 0]
     return found
 

@@ -160,7 +160,7 @@ def _fail(run: Run, command: str, begun: _Begun, error: Exception) -> None:
     if isinstance(error, Stopped | Waiting):
         return
     if run.bring_back(command) and isinstance(error, AssentError):
-        said = str(error).partition("; the state before it is kept")[0]
+        said = str(error).partition("; the state after step ")[0]
         raise AssentError(f"{said}; what '{run.key(command)}' was before is back in its place") from None
     if begun.new and run.store.counts() == begun.held:
         run.unclaim(command)

@@ -69,6 +69,7 @@ def train(
     try:
         with Bar(name, steps, start) as bar, _polite() as asked:
             for number in range(start, steps):
+                before = [trainee.taken for trainee in trainees.values()]
                 try:
                     metrics = step(number)
                 except (MemoryError, RuntimeError) as error:
@@ -79,9 +80,11 @@ def train(
                         f"command would go on after step {last_saved}, from the state that is kept"
                     ) from None
                 except AssentError as error:
-                    if first() and last_saved < number:
-                        _save(path, number, trainees, memory)
-                    kept = f"; the state before it is kept in {path.parent}" if number else ""
+                    if last_saved < number and before == [trainee.taken for trainee in trainees.values()]:
+                        if first():
+                            _save(path, number, trainees, memory)
+                        last_saved = number
+                    kept = f"; the state after step {last_saved} is kept in {path.parent}" if last_saved else ""
                     raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{kept}") from None
                 if meter:
                     meter.log(number + 1, metrics)

@@ -133,6 +133,11 @@ class Trainee:
             row.give()
         return float(norm)
 
+    @property
+    def taken(self) -> int:
+        """Steps that have moved the weights."""
+        return int(self._adam.state[self._rows[0].master]["step"])
+
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         masters = {name: view for row in self._rows for name, view in zip(row.names, row.views, strict=True)}
