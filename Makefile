@@ -35,9 +35,9 @@ lint: $(VENV)/.development ## style, types, and which room may import which
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.bench $(VENV)/.model $(peers) ## every file of benchmarks/, beside its peer
-	@set -e; none=1; for file in benchmarks/*.py; do \
-		if [ -e "$$file" ]; then none=; echo "$$file"; $(python) "$$file"; fi; \
-	done; if [ "$$none" ]; then echo "there is nothing to measure yet: no benchmarks/*.py"; fi
+	@failed=; for file in benchmarks/*.py; do \
+		echo "$$file"; $(python) "$$file" || failed="$$failed $$file"; \
+	done; if [ "$$failed" ]; then echo "these failed:$$failed" >&2; exit 1; fi
 
 clean: ## remove the environment, caches and builds; never runs/, where people's work lies
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

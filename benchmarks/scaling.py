@@ -34,7 +34,7 @@ PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 VOCABULARY = 49_152
 PROMPT = 64
 """Tokens of a prompt."""
-TIMES = 3
+TIMES = 2
 
 
 class Size(NamedTuple):

@@ -1,6 +1,6 @@
 """Two sides do the same work, each in a process of its own, in turn, in one run; only then is a ratio worth its name.
 
-    python benchmarks/dpo.py                    float32 and bfloat16, three rounds each, results to benchmarks/results
+    python benchmarks/dpo.py                    its kinds of numbers, three rounds each, results to benchmarks/results
     python benchmarks/dpo.py --device cuda      the same on a GPU
     python benchmarks/dpo.py --rounds 1 --count 8 --dtypes bfloat16
 
