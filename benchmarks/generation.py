@@ -8,12 +8,14 @@ import torch
 from duel import Duel
 from duel.clock import Clock
 from duel.limit import Cost
-from duel.material import common, encoded, ends, questions
+from duel.material import common, encoded, questions
 
 from assent.generation.local import Sampling, sample
 from assent.models.load import load_policy
 
 N, LENGTH, COMPARED = 4, 64, 8
+ENDS = frozenset[int]()
+"""Nothing ends an answer on either side, so that both draw as many tokens."""
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
@@ -25,18 +27,17 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
         "max_new_tokens": LENGTH,
         "compared": COMPARED,
         "temperature": 1.0,
-        "ends": ends(flags.model),
     }
 
 
 def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     """By the sampler that every stage draws with."""
     language = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
-    stop, dice, drawn = frozenset(work["ends"]), torch.Generator().manual_seed(0), 0
+    dice, drawn = torch.Generator().manual_seed(0), 0
     for step, prompts in enumerate(work["steps"]):
         how = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"])
         clock.begin()
-        made = sample(language.model, [tuple(ids) for ids in prompts], work["n"] if step else 1, how, stop, dice)
+        made = sample(language.model, [tuple(ids) for ids in prompts], work["n"] if step else 1, how, ENDS, dice)
         clock.end()
         if step:
             drawn += sum(len(one.ids) for one in made)

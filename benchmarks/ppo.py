@@ -13,6 +13,7 @@ from duel.trials import trials
 from assent.models.load import load_reward
 from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
+from assent.training.optimizer import Training
 
 N, LENGTH, STEPS, EPOCHS = 4, 64, 2, 2
 
@@ -41,7 +42,9 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     device = torch.device(work["device"])
     value = load_reward(work["reward"], device=device)
     torch.nn.init.zeros_(value.model.get_submodule("score").get_parameter("weight"))
-    judge = Model((load_reward(work["reward"], getattr(torch, work["dtype"]), device),), 1024)
+    judge = Model(
+        (load_reward(work["reward"], getattr(torch, work["dtype"]), device),), Training().on(device).tokens_per_pack
+    )
     return trials(work, clock, PPO(beta=work["beta"]), judge, list(CLOSE), value)
 
 

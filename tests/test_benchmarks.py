@@ -71,5 +71,7 @@ def test_sides_that_came_to_different_numbers_are_told_apart(found: None) -> Non
     assert apart["loss"][0] > apart["loss"][1] == 1e-3
     assert apart["grad_norm"][0] < apart["grad_norm"][1]
     assert all(gap <= allowed for _, gap, allowed in one._apart(ours, theirs, "bfloat16"))
+    nowhere = [*theirs[:1], {"loss": float("nan"), "grad_norm": 21.0}]
+    assert not all(gap <= allowed for _, gap, allowed in one._apart(ours, nowhere, "bfloat16"))
     with pytest.raises(AssertionError, match="1 steps beside 2"):
         one._apart(ours[:1], theirs, "float32")

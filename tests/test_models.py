@@ -352,15 +352,21 @@ def test_the_kernel_of_a_gpu_is_asked_for_what_the_blocks_compute(
         assert one.grad is not None and other.grad is not None and torch.allclose(one.grad, other.grad, atol=1e-4)
 
 
-def test_the_kernel_of_a_gpu_takes_what_it_is_given() -> None:
+def test_the_kernel_of_a_gpu_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shapes and types only, as torch itself checks them where there is no GPU."""
     packed = pack(forest(5, 3))
+    assert packed.begins.dtype == packed.views.dtype == torch.int32
+    assert len(packed.begins) == len(packed.views) == len(packed.spans) + 1
+    assert packed.begins[-1] == packed.tokens.shape[1] and packed.views[-1] == len(packed.looks)
     kinds = {name: (getattr(packed, name).shape, getattr(packed, name).dtype) for name in ("looks", "begins", "views")}
     with FakeTensorMode():
         there: dict[str, Any] = {
             name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in kinds.items()
         }
         q, k, v = (torch.empty(packed.tokens.shape[1], h, 64, dtype=torch.bfloat16, device="cuda") for h in (6, 2, 2))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        assert not attention._has_kernel(q)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
         assert attention._has_kernel(q) and not attention._has_kernel(q.float())
         made = attention._in_one_call(q, k, v, replace(packed, **there), 16, None)
     assert made.shape == q.shape and made.dtype == q.dtype

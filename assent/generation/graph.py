@@ -7,6 +7,7 @@ not run on a GPU yet: a recorded step is compared with a plain one before it is 
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,15 @@ from assent.models.attention import Cache
 from assent.models.forward import next_states
 
 CLOSE = 5e-2
-"""How far a recorded step may be from a plain one, as a share: the same kernels may be chosen otherwise."""
+"""How far a row's logits may be from those of a plain step, as a share: other kernels may be chosen."""
+WORTH = 8
+"""Steps to come for which a recording pays."""
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all recordings: libraries keep room for each that they have seen."""
+    return torch.cuda.Stream(device)
 
 
 def record(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
@@ -25,14 +34,22 @@ def record(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Ten
         RuntimeError: something in it cannot be recorded, such as a choice that depends on a number on the GPU.
     """
     with torch.cuda.device(device):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            step()  # libraries choose their kernels and take their room before anything is recorded
-        torch.cuda.current_stream().wait_stream(aside)
+        here, aside = torch.cuda.current_stream(), _aside(device)
+        aside.wait_stream(here)
+        usual = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")  # what waits for a number fails here, in its own words
+        try:
+            with torch.cuda.stream(aside):
+                step()  # libraries choose their kernels and take their room before anything is recorded
+        finally:
+            torch.cuda.set_sync_debug_mode(usual)
+        here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = step()
+        try:
+            with torch.cuda.graph(graph, stream=aside):
+                out = step()
+        finally:
+            torch.cuda.set_stream(here)
 
     def launch() -> Tensor:
         graph.replay()
@@ -44,36 +61,54 @@ def record(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Ten
 class Decoder:
     """Reads one token a row and says what may come next; where the cache is static, by a recording."""
 
+    works = True
+    """Until a step could not be recorded in this process: a failed recording is not tried again."""
+
     def __init__(self, body: nn.Module, to_logits: Callable[[Tensor], Tensor], cache: Cache) -> None:
+        cache.fixed = cache.fixed and Decoder.works
         self._body, self._to_logits, self._cache = body, to_logits, cache
         self._tokens = torch.empty(0, dtype=torch.long, device=cache.filled.device)
-        self._launch = self._plain
+        self._recorded: Callable[[], Tensor] | None = None
+        self._trusted = False
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(R,) -> logits (R, V), which the next call may overwrite."""
         if len(tokens) == len(self._tokens):
             self._tokens.copy_(tokens)
+            logits = self._launch()
         else:  # the first step, or some rows have left
-            self._tokens = tokens.clone()
-            self._launch = self._recorded() if self._cache.fixed else self._plain
-        logits = self._launch()
+            self._tokens, self._trusted = tokens.clone(), False
+            logits = self._plain()
+            worth = self._cache.fixed and self._cache.slots - self._cache.used >= WORTH
+            self._recorded = self._record() if worth else None
         self._cache.advance()
         return logits
 
     def _plain(self) -> Tensor:
         return self._to_logits(next_states(self._body, self._tokens, self._cache)).float()
 
-    def _recorded(self) -> Callable[[], Tensor]:
-        plain = self._plain()
+    def _record(self) -> Callable[[], Tensor] | None:
         try:
-            launch = record(self._plain, plain.device)
-            apart = float((launch() - plain).norm() / plain.norm())
-            if apart <= CLOSE:
-                return launch
-            why = f"it comes out {apart:.1g} apart"
+            return record(self._plain, self._tokens.device)
         except RuntimeError as error:
-            why = str(error).partition("\n")[0]
-        self._cache.fixed = False
+            self._give_up(str(error.__context__ or error).partition("\n")[0])
+            return None
+
+    def _launch(self) -> Tensor:
+        """By the recording, if there is one; the first time beside a plain step."""
+        if self._recorded is None:
+            return self._plain()
+        if self._trusted:
+            return self._recorded()
+        plain, made = self._plain(), self._recorded()
+        apart = float(((made - plain).norm(dim=-1) / plain.norm(dim=-1)).max())
+        self._trusted = apart <= CLOSE
+        if not self._trusted:
+            self._give_up(f"it comes out {apart:.1g} apart")
+        return plain
+
+    def _give_up(self, why: str) -> None:
+        Decoder.works = self._cache.fixed = False
+        self._recorded = None
         if os.environ.get("RANK", "0") == "0":
             print(f"note: decoding goes step by step, since its step cannot be recorded: {why}", file=sys.stderr)
-        return self._plain

@@ -296,8 +296,9 @@ def attend(
 
 
 def _has_kernel(q: Tensor) -> bool:
-    """Whether torch attends to spans of any length in one call: on a GPU, in half precision, heads of up to 256."""
-    return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= 256
+    """Whether torch attends to spans of any length in one call: half precision, heads of up to 256, Ampere or newer."""
+    suits = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= 256 and q.shape[-1] % 8 == 0
+    return suits and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _in_one_call(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, scale: float | None) -> Tensor:

@@ -241,6 +241,12 @@ class Worker:
         metrics["finished"] = sum(s.finished for s in drawn.samples) / len(drawn.samples)
         engine = torch.tensor([x for s in drawn.samples for x in s.logprobs])
         metrics["rollout_gap"] = float((rollout.logprobs[rollout.mask] - engine).abs().mean())
+        # nothing else tells that sampling and training disagree, if the policy is asked once only
+        if known_later and metrics["rollout_gap"] > (1e-2 if self.run.dtype == torch.float32 else 0.1):
+            raise AssentError(
+                f"answers were drawn with log-probabilities {metrics['rollout_gap']:.3f} from those that are trained: "
+                "sampling and training disagree"
+            )
         metrics["entropy"] = float(entropy[rollout.mask].mean())
         metrics |= learned
         self._adapt(metrics["kl"], len(drawn.samples))
@@ -329,8 +335,9 @@ class Worker:
         training, gathered = self.settings.training, list[dict[str, float]]()
         for epoch in range(training.epochs):
             order = torch.randperm(len(drawn.trees), generator=generator(self.run.seed, 3, number, epoch)).tolist()
-            for some in chunks(order, -(-len(order) // self.settings.minibatches)):
-                rows = drawn.rows(list(some))
+            for chosen in chunks(order, -(-len(order) // self.settings.minibatches)):
+                some = sorted(chosen)  # all of them make the packs in which they were looked at, which round alike
+                rows = drawn.rows(some)
                 tokens, sequences = float(drawn.mask[rows].sum()), float(len(rows))
                 metrics: dict[str, float] = {}
                 for local in parallel.mine(packs([drawn.trees[i] for i in some], self.tokens)):

@@ -122,7 +122,7 @@ class Run:
                 raise AssentError(f"dtype is '{self.setup.dtype}'; it can be auto, float32 or bfloat16")
             return torch.float32 if self.setup.dtype == "float32" else torch.bfloat16
         if self.device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
         fast = self.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
 

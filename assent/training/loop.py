@@ -75,9 +75,10 @@ def train(
                 except (MemoryError, RuntimeError) as error:
                     if not _no_memory(error):
                         raise
+                    there = f"after step {last_saved}, from the state that is kept" if last_saved else "from the start"
                     raise AssentError(
                         f"{name} ran out of memory at step {number + 1} of {steps}: lower tokens_per_pack; the same "
-                        f"command would go on after step {last_saved}, from the state that is kept"
+                        f"command would go on {there}"
                     ) from None
                 except AssentError as error:
                     if last_saved < number and before == [trainee.taken for trainee in trainees.values()]:

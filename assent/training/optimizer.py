@@ -109,7 +109,7 @@ class Trainee:
         )
         for row in self._rows:  # made now, below what comes and goes
             moments = {name: torch.zeros_like(row.master) for name in ("exp_avg", "exp_avg_sq")}
-            self._adam.state[row.master] = {"step": torch.tensor(0.0), **moments}
+            self._adam.state[row.master] = {"step": torch.zeros((), device=row.master.device), **moments}
 
     def step(self, step: int) -> float:
         """Take step number `step` with the gradients gathered, and clear them. Returns their norm before clipping.

@@ -10,6 +10,7 @@ environment that holds what its list names (`make bench` makes it). The first st
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -40,7 +41,8 @@ class Duel:
         prepare: (flags, dtype) -> the work, as JSON, that both sides read; `model`, `dtype`, `device` are in it.
         ours: does the work step by step, and may tell more about it.
         peer: a script of `peers/`; its environment is named after the list of `needs`.
-        close: name of what a step came to -> how far the sides may be apart, as a share, in float32 and in bfloat16.
+        close: name of what a step came to -> how far the sides may be apart, in float32 and in bfloat16: as a share
+            of numbers above 1, else as they are.
     """
 
     what: str
@@ -84,7 +86,8 @@ class Duel:
         for turn in range(flags.rounds):
             mine.append(_side("ours", [sys.executable, sys.argv[0], "--ours", work], turn))
             theirs.append(_side("peer", [str(python), str(ROOT / "peers" / self.peer), work], turn))
-        apart = self._apart(mine[0]["found"], theirs[0]["found"], dtype)
+        rounds = [self._apart(a["found"], b["found"], dtype) for a, b in zip(mine, theirs, strict=True)]
+        apart = [max(each, key=lambda one: one[1]) for each in zip(*rounds, strict=True)]
         agree = all(gap <= allowed for _, gap, allowed in apart)
         ours, peer = (median(sum(one["seconds"]) for one in side) for side in (mine, theirs))
         our_peak, peer_peak = (max(one["peak_gb"] for one in side) for side in (mine, theirs))
@@ -92,6 +95,7 @@ class Duel:
             "what": self.what, "device": device_name(flags.device), "dtype": dtype,
             "ours_seconds": round(ours, 2), "peer_seconds": round(peer, 2), "ratio": round(peer / ours, 2),
             "ours_peak_gb": round(our_peak, 2), "peer_peak_gb": round(peer_peak, 2), "losses_agree": agree,
+            "apart": {name: float(f"{gap:.1e}") for name, gap, _ in apart},
             "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
             "rounds": {"ours": _spread(mine), "peer": _spread(theirs)}, "peer": theirs[0]["peer"],
             "torch": mine[0]["torch"], "threads": mine[0]["threads"],
@@ -113,7 +117,8 @@ class Duel:
         found = []
         for name, allowed in self.close.items():
             gaps = [abs(a[name] - b[name]) / max(1.0, abs(b[name])) for a, b in zip(ours, theirs, strict=True)]
-            found.append((name, max(gaps), allowed[0 if dtype == "float32" else 1]))
+            gap = max(gaps) if all(map(math.isfinite, gaps)) else math.inf
+            found.append((name, gap, allowed[0 if dtype == "float32" else 1]))
         return found
 
 

@@ -69,11 +69,6 @@ def encoded(model: str, prompts: list[Prompt]) -> list[list[int]]:
     return [list(_language(model).codec.prompt(prompt)) for prompt in prompts]
 
 
-def ends(model: str) -> list[int]:
-    """Ids that end an answer."""
-    return sorted(_language(model).codec.ends)
-
-
 def answers(model: str, prompts: list[Prompt], n: int, length: int) -> list[list[list[int]]]:
     """n answers of the model's own to each prompt, all of one length: an end token counts as any other word."""
     language = _language(model)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from assent.generation.local import Sample, Sampling
+from assent.models.attention import Tree, pack
+from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy
 from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
@@ -37,10 +39,14 @@ class _Given(Worker):
             groups = super()._draw(asked, number, again)
             self.drawn += sum(len(s.ids) for group in groups for s in group)
             return groups
-        return [
-            [Sample(i, tuple(ids), (0.0,) * len(ids), False) for ids in self.given[prompt.id]]
-            for i, prompt in enumerate(asked)
-        ]
+        groups = []
+        for i, prompt in enumerate(asked):
+            tree = Tree(self.ids[prompt.id], tuple(map(tuple, self.given[prompt.id])))
+            with torch.no_grad():
+                said = logprobs(self.policy.model, pack([tree]).to(self.run.device), self.temperature).logprobs
+            parts = said.cpu().split([len(ids) for ids in tree.branches])
+            groups.append([Sample(i, a, tuple(b.tolist()), False) for a, b in zip(tree.branches, parts, strict=True)])
+        return groups
 
 
 def trials(
@@ -77,7 +83,9 @@ def trials(
         trainees["value"] = Trainee(value, settings.training, updates, dtype)
     reference = load_policy(work["model"], dtype, device).model.requires_grad_(False)
     run = cast(Run, SimpleNamespace(seed=0, device=device, dtype=dtype))
-    worker = _Given(settings, run, language.codec, prompts, trainees, reference, judge, {"beta": work["beta"]}, [])
+    codec = language.codec
+    vars(codec)["ends"] = frozenset()  # nothing ends an answer on either side, so that both draw as many tokens
+    worker = _Given(settings, run, codec, prompts, trainees, reference, judge, {"beta": work["beta"]}, [])
     worker.given = {prompt.id: group for prompt, group in zip(prompts, work["given"], strict=True)}
     for number in range(work["steps"]):
         clock.begin()

@@ -7,6 +7,7 @@ from trl_settings import clock, tokenizer, work
 
 model = AutoModelForCausalLM.from_pretrained(work["model"], dtype=getattr(torch, work["dtype"]))
 model = model.to(work["device"]).eval()
+model.generation_config.eos_token_id = None  # so that all answers are equally long
 pads = tokenizer()
 drawn = 0
 
@@ -19,7 +20,6 @@ def draw(prompts: list[list[int]], n: int, **how: object) -> tuple[torch.Tensor,
         **rows.to(work["device"]),
         max_new_tokens=work["max_new_tokens"],
         pad_token_id=work["pad"],
-        eos_token_id=work["ends"],
         return_dict_in_generate=True,
         **how,
     )

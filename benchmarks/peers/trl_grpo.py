@@ -23,6 +23,7 @@ args = GRPOConfig(
     max_steps=work["steps"],
     beta=work["beta"],
     temperature=work["temperature"],
+    generation_kwargs={"min_new_tokens": work["max_new_tokens"]},
     loss_type="dapo",
     shuffle_dataset=False,
     **settings(len(work["prompts"]) * work["n"], "constant"),
