@@ -51,4 +51,4 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     close = {"greedy": (1e-3, 0.3)}
-    Duel("generation", prepare, ours, "transformers_generate.py", "trl", close, count=8).run()
+    Duel("generation", prepare, ours, "transformers_generate.py", "trl", close, count=8, dtypes=("float32",)).run()

@@ -40,7 +40,7 @@ TIMES = 2
 class Size(NamedTuple):
     """One step's work."""
 
-    prompts: int = 4
+    prompts: int = 2
     length: int = 64
     answers: int = 2
     width: int = 576
@@ -56,7 +56,7 @@ class Axis(NamedTuple):
 
 
 AXES = [
-    Axis("prompts a step", [Size(prompts=n) for n in (1, 2, 4, 8, 16)], lambda size, model: size.prompts),
+    Axis("prompts a step", [Size(prompts=n) for n in (1, 2, 4, 8)], lambda size, model: size.prompts),
     Axis("tokens an answer", [Size(length=n) for n in (32, 64, 128, 256, 512)], lambda size, model: size.length),
     Axis("answers a prompt", [Size(answers=n) for n in (2, 4, 8, 16)], lambda size, model: size.answers),
     Axis(

@@ -48,7 +48,7 @@ class Training:
     lora_alpha: Natural = 0
     """LoRA's scale; 0: twice the rank."""
     tokens_per_pack: Natural = 0
-    """Tokens in one forward pass: bounds memory, never changes the result; 0: 1024 on a CPU, 8192 on a GPU."""
+    """Tokens in one forward pass: bounds memory, changes results by rounding only; 0: 1024 on a CPU, 8192 on a GPU."""
     save_every: Natural = 0
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
 
