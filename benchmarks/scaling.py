@@ -75,30 +75,44 @@ def main() -> None:
     asked = flags.parse_args()
     keep_freed()
     register()
-    figure, places = plt.subplots(1, len(AXES), figsize=(3.2 * len(AXES), 3.2), sharey=True, layout="constrained")
-    for axis, place in zip(AXES, places, strict=True):
-        found = [_measure(axis, size, asked) for size in axis.sizes]
-        xs, ys = (np.array(column) for column in zip(*found, strict=True))
-        slope = float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
-        place.loglog(xs, ys, "o-")
-        place.loglog(xs, ys[-1] * xs / xs[-1], "--", color="grey")
-        place.set(title=f"slope {slope:.2f}", xlabel=axis.label)
-        place.grid(visible=True, which="both", alpha=0.2)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for axis in AXES:
+        found = lines[axis.label] = [_measure(axis, size, asked) for size in axis.sizes]
+        slope = _slope(found)
         print(f"{axis.label}: slope {slope:.2f}")
         for x, y in found:
             print(f"  {x:>8.4g}  {y:7.2f} s")
         line = {
             "what": f"cost against {axis.label}", "device": device_name(asked.device), "dtype": asked.dtype,
             "slope": round(slope, 2), "points": [[round(x, 1), round(y, 3)] for x, y in found],
-            "ours_seconds": round(float(ys[-1]), 2), "peer_seconds": None, "ratio": None, "ours_peak_gb": None,
+            "ours_seconds": round(found[-1][1], 2), "peer_seconds": None, "ratio": None, "ours_peak_gb": None,
             "peer_peak_gb": None, "losses_agree": None,
             "command": " ".join(["python", "benchmarks/scaling.py", *sys.argv[1:]]),
         }  # fmt: skip
         print(json.dumps(line), flush=True)
         keep(line, asked.device)
+    draw(lines, f"{device_name(asked.device)}, {asked.dtype}", PICTURES / f"scaling-{asked.device.split(':')[0]}.svg")
+
+
+def draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -> None:
+    """One plot a line, each with what would be in proportion."""
+    figure, places = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3.2), sharey=True, layout="constrained")
+    for (label, found), place in zip(lines.items(), places, strict=True):
+        xs, ys = (np.array(column) for column in zip(*found, strict=True))
+        place.loglog(xs, ys, "o-")
+        place.loglog(xs, ys[-1] * xs / xs[-1], "--", color="grey")
+        place.set_xticks(xs, [f"{x:.3g}" for x in xs])
+        place.minorticks_off()
+        place.set(title=f"slope {_slope(found):.2f}", xlabel=label)
+        place.grid(visible=True, alpha=0.2)
     places[0].set_ylabel("seconds a DPO step")
-    figure.suptitle(f"{device_name(asked.device)}, {asked.dtype}; grey: in proportion")
-    figure.savefig(PICTURES / f"scaling-{asked.device.split(':')[0]}.svg")
+    figure.suptitle(f"{title}; grey: in proportion")
+    figure.savefig(path)
+
+
+def _slope(found: list[tuple[float, float]]) -> float:
+    xs, ys = (np.log(column) for column in zip(*found, strict=True))
+    return float(np.polyfit(xs, ys, 1)[0])
 
 
 def _measure(axis: Axis, size: Size, asked: argparse.Namespace) -> tuple[float, float]:
