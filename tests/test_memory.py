@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tiny
 import torch
@@ -75,6 +76,18 @@ def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: La
     few, many = (budget.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
     assert many - few == pytest.approx(20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
     assert few >= before
+
+
+def test_what_a_stage_has_left_is_given_back_before_the_next() -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.me, self.room = self, [torch.ones(2**18) for _ in range(200)]  # 200 MB in a cycle, a megabyte each
+
+    memory.keep_freed()
+    before = psutil.Process().memory_info().rss
+    Holder()
+    memory.give_back()
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
 
 @pytest.mark.parametrize(("there", "told"), [(8 * GB, "needs about"), (0, "are to be had")])

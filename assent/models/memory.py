@@ -1,6 +1,7 @@
 """How much memory there is, how much a model under training takes, and how a process keeps what it frees."""
 
 import ctypes
+import gc
 import os
 import sys
 from functools import cache, partial
@@ -41,6 +42,15 @@ def keep_freed() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back() -> None:
+    """Give the system what is no longer used: models hang in cycles of references, and the heap keeps what is freed."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def taken(device: torch.device) -> int:

@@ -93,6 +93,7 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
     """
     import torch
 
+    from assent.models import memory
     from assent.training import parallel
 
     key = run.key(command)
@@ -104,6 +105,7 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
         return begun.done
     if (training := getattr(settings, "training", None)) is not None:
         settings = replace(settings, training=training.on(run.device))
+    memory.give_back()  # of the stage before
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     start = time.monotonic() - begun.seconds  # with the steps of processes that were stopped
     try:
