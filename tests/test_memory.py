@@ -2,10 +2,10 @@
 
 import copy
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import tiny
 import torch
@@ -83,11 +83,25 @@ def test_what_a_stage_has_left_is_given_back_before_the_next() -> None:
         def __init__(self) -> None:
             self.me, self.room = self, [torch.ones(2**18) for _ in range(200)]  # 200 MB in a cycle, a megabyte each
 
-    memory.keep_freed()
-    before = psutil.Process().memory_info().rss
+    before = memory.taken(torch.device("cpu"))
     Holder()
     memory.give_back()
-    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+    assert memory.taken(torch.device("cpu")) - before < 50 * 2**20
+
+
+def test_a_trainee_that_is_done_is_freed(language: Language, tmp_path: Path) -> None:
+    trainee, packed = Trainee(language, Training(), 1), pack(forest(3, 2))
+    rows = [weakref.ref(row) for row in trainee._rows]
+
+    def step(number: int) -> dict[str, float]:
+        logprobs(language.model, packed).logprobs.sum().backward()
+        trainee.step(number)
+        return {"loss": 0.0}
+
+    train(tmp_path, "dpo", {"policy": trainee}, 1, step, forest(3, 2))
+    trainee = step = None  # type: ignore[assignment]
+    memory.give_back()
+    assert all(row() is None for row in rows)  # though the model lives on
 
 
 @pytest.mark.parametrize(("there", "told"), [(8 * GB, "needs about"), (0, "are to be had")])

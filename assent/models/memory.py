@@ -45,12 +45,10 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Give the system what is no longer used: models hang in cycles of references, and the heap keeps what is freed."""
+    """Free what is no longer used: models hang in cycles of references."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def taken(device: torch.device) -> int:

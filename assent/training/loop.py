@@ -103,6 +103,8 @@ def train(
                         f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there"
                     )
     finally:
+        for trainee in trainees.values():
+            trainee.release()
         if meter:
             meter.close()
 

@@ -138,6 +138,11 @@ class Trainee:
         """Steps that have moved the weights."""
         return int(self._adam.state[self._rows[0].master]["step"])
 
+    def release(self) -> None:
+        """Training is over: what is dropped from now on is freed. No step can be taken after this."""
+        for row in self._rows:
+            row.release()
+
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         masters = {name: view for row in self._rows for name, view in zip(row.names, row.views, strict=True)}
@@ -215,6 +220,7 @@ class _Row:
         for weight, view in zip(self.weights, self.views, strict=True):
             view.copy_(weight.detach())
         self._empty = set(range(len(self.weights)))
+        self._hooks: list[Any] = []
 
     def attach(self) -> None:
         """Let each weight's gradients be gathered as they are made; float32 weights are the masters themselves.
@@ -224,8 +230,15 @@ class _Row:
         for number, (weight, view) in enumerate(zip(self.weights, self.views, strict=True)):
             if weight.dtype == torch.float32:
                 weight.data = view
-            weight.register_post_accumulate_grad_hook(self._gather(number))
+            self._hooks.append(weight.register_post_accumulate_grad_hook(self._gather(number)))
             weight.main_grad = partial(self._begun, number)  # type: ignore[attr-defined]
+
+    def release(self) -> None:
+        """Let the weights know nothing of this any more: no collector finds a cycle that goes through their hooks."""
+        for hook in self._hooks:
+            hook.remove()
+        for weight in self.weights:
+            vars(weight).pop("main_grad", None)
 
     def gathered(self) -> Tensor:
         """All gradients since the last step; the next are gathered anew."""
