@@ -69,8 +69,7 @@ def sample(
     drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     for step in range(sampling.max_new_tokens):
-        dice = torch.rand(len(ids), 1, generator=generator, device=generator.device).to(device)[rows]
-        token, logprob = _draw(logits, sampling.temperature, dice)
+        token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
         ids[rows[alive], step] = token[alive]
         drawn[rows[alive], step] = logprob[alive]
         if told is not None:
@@ -88,6 +87,11 @@ def sample(
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
     ]
+
+
+def _dice(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """A number in [0, 1) for each completion, (count, 1)."""
+    return torch.rand(count, 1, generator=generator, device=generator.device).to(device)
 
 
 def _draw(logits: Tensor, temperature: float, dice: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,7 +179,7 @@ class _Drawing:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores, (R, V), that say only what was drawn."""
-        dice = torch.rand(len(scores), 1, generator=self.generator, device=self.generator.device).to(scores.device)
+        dice = _dice(len(scores), self.generator, scores.device)
         token, logprob = _draw(scores.float(), self.temperature, dice)
         live = [row for row, ids in enumerate(self.ids) if not ids or ids[-1] not in self.ends]
         for row in live:
