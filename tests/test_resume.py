@@ -149,3 +149,42 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
         found.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
     assert found[0] == found[1]
     assert len(found[0]) > 40
+
+
+def test_what_the_reference_has_said_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    import torch
+    from test_models import forest
+
+    from assent.models.load import load_policy
+    from assent.stages import offline
+
+    model = load_policy(tiny.make(tmp_path / "model")).model
+    trees = forest(10, 3)
+    asked: list[int] = []
+    ask = offline.branch_sums
+
+    def count(model: Any, some: Any, device: torch.device) -> torch.Tensor:
+        if sum(asked) >= 6 and not begun_again:
+            raise KeyboardInterrupt
+        asked.append(len(some))
+        return ask(model, some, device)
+
+    def sums(folder: str) -> list[torch.Tensor]:
+        run = SimpleNamespace(folder=tmp_path / folder, device=torch.device("cpu"))
+        return offline.reference_sums(cast(Any, run), "dpo", model, trees, 200)
+
+    monkeypatch.setattr(offline, "PORTION", 3)
+    whole = sums("whole")
+    assert [len(one) for one in whole] == [len(tree.branches) for tree in trees]
+    monkeypatch.setattr(offline, "branch_sums", count)
+    begun_again = False
+    with pytest.raises(KeyboardInterrupt):
+        sums("broken")
+    assert sum(asked) == 6
+    begun_again = True
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(sums("broken"), whole, strict=True))
+        assert sum(asked) == 10

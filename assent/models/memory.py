@@ -6,7 +6,7 @@ import os
 import sys
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import torch
@@ -19,16 +19,8 @@ from assent.models.forward import states
 CONTAINER = Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's `mallopt`."""
-
-
-class _Heap(ctypes.Structure):
-    """Of glibc's `mallinfo2`: ten sizes, of which the ninth is what was freed and kept."""
-
-    _fields_: ClassVar = [
-        *((f"unused{i}", ctypes.c_size_t) for i in range(8)),
-        ("free", ctypes.c_size_t),
-        ("", ctypes.c_size_t),
-    ]
+SHAPES = "128"
+"""Of products in half precision that are kept ready; a pack has about 24."""
 
 
 @cache
@@ -36,30 +28,35 @@ def keep_freed() -> None:
     """Let this process keep the memory that it frees; it matters where tensors of megabytes come and go all the time.
 
     glibc gives each back to the kernel, which must clear the pages of the next one: a quarter of a training step on a
-    CPU (docs/log.md). Elsewhere than on Linux with glibc nothing is changed.
+    CPU (docs/log.md). Elsewhere than on Linux with glibc nothing is changed. And let oneDNN remember few shapes of
+    products: those of one pack are seldom met again, and a thousand of them are half a gigabyte, strewn over the heap.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first makes a tensor
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, SHAPES)
+    if _glibc():
+        ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
+        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def give_back() -> None:
-    """Free what is no longer used: models hang in cycles of references."""
+    """Free what is no longer used, models that hang in cycles of references too, and keep nothing that was freed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if _glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def taken(device: torch.device) -> int:
-    """Bytes that this process holds, without those that it keeps free for itself."""
+    """Bytes that this process holds, now that it keeps none that were freed."""
+    give_back()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    spare = 0
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallinfo2"):
-        libc.mallinfo2.restype = _Heap
-        spare = libc.mallinfo2().free
-    return int(psutil.Process().memory_info().rss) - spare
+    return int(psutil.Process().memory_info().rss)
+
+
+def _glibc() -> bool:
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def free(device: torch.device) -> int:

@@ -1,7 +1,9 @@
 """Optimise the policy on comparisons alone: DPO and its family, each by the name of its objective."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +21,16 @@ from assent.objectives.dpo import DPO
 from assent.protocols import Objective
 from assent.stages.reward import judged
 from assent.store.runs import Run
-from assent.training.batching import batch, steps_of
+from assent.training.batching import batch, chunks, steps_of
 from assent.training.comparisons import FEEDS, Compared, columns, decided
 from assent.training.loop import read_state, train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
-from assent.training.parallel import first
+from assent.training.parallel import first, gather
 from assent.training.parts import by_tree, descend, held_out
 
+PORTION = 512
+"""Trees that the reference is asked about before what it says is kept."""
 CHOICES = FEEDS["Scores"]._replace(reads=decided)
 """Ties say nothing of what the policy should do."""
 
@@ -73,14 +77,19 @@ class Offline:
 def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], tokens: int) -> list[Tensor]:
     """Summed log-probabilities of every branch under the start, (K,) a tree: made once, kept for a resumed run."""
     path = run.folder / "state" / key / "reference.pt"
-    if path.exists():
-        kept: list[Tensor] = read_state(path)
-        return kept
-    with Bar(f"{key}: reference", len(trees)) as bar:
-        made = by_tree(trees, tokens, lambda some: branch_sums(model, some, run.device), bar.advance)
-    if first():
-        _keep(made, path)
-    return made
+    sizes = [len(tree.branches) for tree in trees]
+    made: Tensor = read_state(path) if path.exists() else torch.empty(0)  # (branches of the trees that are done,)
+    done = bisect([*accumulate(sizes)], len(made))
+    gather(done)  # all have read before the first one writes
+    if done == len(trees):
+        return list(made.split(sizes))
+    with Bar(f"{key}: reference", len(trees), done) as bar:
+        for some in chunks(trees[done:], PORTION):
+            sums = by_tree(some, tokens, lambda part: branch_sums(model, part, run.device), bar.advance)
+            made = torch.cat((made, *sums))
+            if first():
+                _keep(made, path)
+    return list(made.split(sizes))
 
 
 def branch_sums(model: nn.Module, trees: Sequence[Tree], device: torch.device) -> Tensor:
@@ -118,10 +127,10 @@ def _sure(measured: dict[str, float], n: int) -> dict[str, float]:
     return {"held_out_low": found.low, "held_out_high": found.high, "held_out_n": n}
 
 
-def _keep(tensors: list[Tensor], path: Path) -> None:
+def _keep(tensor: Tensor, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise no_room(error, path) from None
     with replacing(path) as file:
-        torch.save(tensors, file)
+        torch.save(tensor, file)

@@ -14,6 +14,8 @@ from assent.training.parallel import first
 
 MARGIN = 0.8
 """Of the free memory, what an estimate may take before blocks are gone through twice to save some."""
+HOLES = 1.8
+"""On a CPU, what the heap comes to beside what comes and goes: packs of many sizes leave holes (docs/log.md)."""
 
 
 def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twice: bool = False) -> int:
@@ -27,7 +29,8 @@ def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twi
     """
     some = list(trainees.values())
     learning = sum(tokens * _kept(trainee.model, twice) + _logits(trainee.model, tokens) for trainee in some)
-    return memory.taken(_device(some)) + max(drawing, learning)
+    device = _device(some)
+    return memory.taken(device) + int(max(drawing, learning) * (HOLES if device.type == "cpu" else 1))
 
 
 def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0) -> None:
