@@ -48,4 +48,4 @@ CLOSE = {
 }
 
 if __name__ == "__main__":
-    Duel("GRPO", prepare, ours, "trl_grpo.py", "trl", CLOSE, count=8, dtypes=("bfloat16",)).run()
+    Duel("GRPO", prepare, ours, "trl_grpo.py", "trl", CLOSE, count=6, dtypes=("bfloat16",)).run()
