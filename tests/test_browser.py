@@ -269,6 +269,7 @@ def test_a_passage_can_be_quoted_without_a_mouse(opens: Opens) -> None:
             break
     assert screen.page.evaluate(inside), "no key leads into the answer"
     screen.press("Control+Home", "Shift+ArrowRight", "Shift+ArrowRight")
+    screen.wait("() => document.querySelector('.quote').textContent === 'Pl'")  # the browser tells of it a little later
     screen.page.locator("#control textarea").focus()
     screen.page.keyboard.type("Do they?")
     screen.submit(by="Control+Enter")
