@@ -15,7 +15,7 @@ from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
 from assent.training.optimizer import Training
 
-N, LENGTH, STEPS, EPOCHS = 4, 64, 2, 2
+N, LENGTH, STEPS, EPOCHS = 4, 48, 2, 2
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
@@ -57,4 +57,4 @@ CLOSE = {
 }
 
 if __name__ == "__main__":
-    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, count=2, dtypes=("float32",)).run()
+    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, count=4, dtypes=("float32",)).run()
