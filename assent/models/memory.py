@@ -48,8 +48,7 @@ def give_back() -> None:
 
 
 def taken(device: torch.device) -> int:
-    """Bytes that this process holds, now that it keeps none that were freed."""
-    give_back()
+    """Bytes that this process holds; on a CPU with those that it freed and keeps, until it gives them back."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

@@ -41,6 +41,7 @@ def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int
     """
     some = list(trainees.values())
     device = _device(some)
+    memory.give_back()  # what loading has left
     there = memory.taken(device) + memory.free(device)
     needed, how = forecast(trainees, tokens, drawing), ""
     if needed > MARGIN * there:
