@@ -1,6 +1,5 @@
 """The loop: a recipe's stages one after another, round after round; each reads what the last one wrote."""
 
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -119,7 +118,7 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
             _fail(run, command, begun, error)
         raise
     result["seconds"] = round(time.monotonic() - start, 1)
-    result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    result["peak_gb"] = round(memory.most() / 1e9, 2)
     parallel.alone(lambda: run.finish(command, result))
     return result
 

@@ -5,7 +5,6 @@ import math
 import os
 import platform
 import re
-import resource
 import shlex
 import sys
 from collections import Counter
@@ -27,6 +26,7 @@ from assent.feedback.comparison import Comparison
 from assent.files import write_atomically
 from assent.functional.one_sentence import Marks, marks
 from assent.limits import Natural
+from assent.models import memory
 from assent.records import Prompt, Query, Response
 from assent.registry import names, resolve
 from assent.stages.evaluate import held_out
@@ -138,13 +138,12 @@ def _summary(folder: Path) -> dict[str, Any]:
     rounds, done = find_rounds(folder), _results(folder)
     agreement: dict[str, Any] = next((r.agreement for r in reversed(rounds) if r.agreement), {})
     compared = {name: found for r in rounds for name, found in r.compared.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (2**-30 if sys.platform == "darwin" else 2**-20)
     return {
         "win_rate": {n: {k: f["win"][k] for k in ("rate", "low", "high", "n")} for n, f in compared.items()},
         "reward_model": {k: agreement[k] for k in ("accuracy", "n", "low", "high")} if agreement else {},
         "kl": {name: found["kl"] for name, found in compared.items() if found["kl"] is not None},
         "seconds": round(sum(result.get("seconds", 0.0) for result in done.values()), 1),
-        "peak_gb": round(max([peak, *(result.get("peak_gb", 0.0) for result in done.values())]), 2),
+        "peak_gb": round(max([memory.most() / 1e9, *(result.get("peak_gb", 0.0) for result in done.values())]), 2),
     }
 
 

@@ -79,4 +79,4 @@ def _device(trainees: list[Trainee]) -> torch.device:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 2**30:.1f} GB"
+    return f"{size / 1e9:.1f} GB"

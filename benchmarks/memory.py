@@ -1,0 +1,106 @@
+"""What each stage says that it needs, beside what its process came to hold: commands, one after the other, on one run.
+
+    python benchmarks/memory.py                             every stage that trains, in float32
+    python benchmarks/memory.py --dtype bfloat16 --stages reward ppo --device cuda
+
+A GB is 10^9 bytes. Fails if what a stage said is more than a fifth from what was held.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from duel import ROOT, device_name, keep
+from duel.clock import Clock
+
+SLACK = 0.2
+"""How far the estimate may be off, as a share of what was held."""
+STORIES = ROOT.parent / "examples" / "stories.txt"
+BEFORE = (["generate", "--count", "{prompts}", "--n-held-out", "1"], ["label", "--per-prompt", "6"])
+"""Answers and judgements, which most stages learn from."""
+STAGES = {
+    "pretrain": ["pretrain", "--data", str(STORIES), "--width", "576", "--layers", "20", "--epochs", "1"],
+    "sft": ["sft", "--data", "{shown}"],
+    "reward": ["reward"],
+    "dpo": ["dpo"],
+    "kto": ["kto"],
+    "grpo": ["grpo", "--steps", "2"],
+    "ppo": ["ppo", "--steps", "2", "--batch-size", "12"],
+    "reward, LoRA": ["reward", "--lora-rank", "16", "--again"],
+    "ppo, LoRA": ["ppo", "--lora-rank", "16", "--again", "--steps", "2", "--batch-size", "12"],
+}
+"""The second time round with adapters: PPO's on the body that the reward model's hangs on."""
+
+
+def main() -> None:
+    """Do every stage in a process of its own, print the table, keep its line; fail if an estimate is too far off."""
+    if sys.argv[1:2] == ["--ours"]:
+        stage(sys.argv[2], sys.argv[3:])
+        return
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
+    flags.add_argument("--device", default="cpu")
+    flags.add_argument("--dtype", default="float32")
+    flags.add_argument("--prompts", type=int, default=40, help="prompts that are learned from")
+    flags.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
+    asked = flags.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(asked, Path(folder))
+    print(f"\n{'stage':14}{'told':>8}{'held':>8}")
+    for name, (told, held) in found.items():
+        print(f"{name:14}{told:>7.1f} {held:>7.1f}  {told / held - 1:+.0%}")
+    far = [name for name, (told, held) in found.items() if abs(told - held) > SLACK * held]
+    line = {
+        "what": "memory told before training", "device": device_name(asked.device), "dtype": asked.dtype,
+        "gb_told_and_held": found, "within": SLACK, "too_far": far, "ours_seconds": None, "peer_seconds": None,
+        "ratio": None, "ours_peak_gb": max(held for _, held in found.values()), "peer_peak_gb": None,
+        "losses_agree": None, "command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    print(json.dumps(line), flush=True)
+    keep(line, asked.device)
+    if far:
+        sys.exit(f"what {', '.join(far)} said is more than {SLACK:.0%} from what was held")
+
+
+def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, float]]:
+    """GB that each stage told of, and that its process came to."""
+    (folder / "shown.jsonl").write_text("\n".join(demonstrations()))
+    words = {"prompts": str(asked.prompts), "shown": str(folder / "shown.jsonl")}
+    found = {}
+    for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in asked.stages)]:
+        run = ["--run", str(folder / "run"), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]
+        command = [word.format(**words) for word in words_of_it] + run
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT.parent)}
+        does = [sys.executable, __file__, "--ours", asked.device, *command]
+        done = subprocess.run(does, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            sys.exit(f"{done.stderr[-4000:]}\nfailed: assent {' '.join(command)}")
+        if told := re.search(r"needs about ([\d.]+) GB", done.stderr):
+            held = json.loads(done.stdout.splitlines()[-1])["peak_gb"]
+            found[name] = (float(told[1]), round(held, 2))
+            print(f"  {name}: told {told[1]} GB, held {held:.2f}", file=sys.stderr, flush=True)
+    return found
+
+
+def demonstrations() -> list[str]:
+    """Stories, of which the first sentence asks for the rest."""
+    stories = (story.partition(". ") for story in STORIES.read_text().split("\n\n"))
+    return [json.dumps({"prompt": f"{begin}.", "completion": rest}) for begin, _, rest in stories if rest][:60]
+
+
+def stage(device: str, command: list[str]) -> None:
+    """One command, and then how much memory it came to."""
+    from assent.cli import main as assent
+
+    if status := assent(command):
+        sys.exit(status)
+    print(json.dumps({"peak_gb": Clock(device).peak()}))
+
+
+if __name__ == "__main__":
+    main()
