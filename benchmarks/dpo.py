@@ -80,4 +80,4 @@ def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
 
 if __name__ == "__main__":
     close = {"loss": (2e-3, 0.1), "grad_norm": (5e-3, 0.1), "chosen": (1e-3, 0.02), "rejected": (1e-3, 0.02)}
-    Duel("DPO", prepare, ours, "trl_dpo.py", "trl", close, count=12).run()
+    Duel("DPO", prepare, ours, "trl_dpo.py", "trl", close, minutes=11, count=12).run()

@@ -24,8 +24,7 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     return common(flags) | {
         "steps": [prompts, prompts],
         "n": N,
-        "max_new_tokens": LENGTH,
-        "compared": COMPARED,
+        "max_new_tokens": [COMPARED, LENGTH],
         "temperature": 1.0,
     }
 
@@ -35,7 +34,7 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     language = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
     dice, drawn = torch.Generator().manual_seed(0), 0
     for step, prompts in enumerate(work["steps"]):
-        how = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"])
+        how = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"][step])
         clock.begin()
         made = sample(language.model, [tuple(ids) for ids in prompts], work["n"] if step else 1, how, ENDS, dice)
         clock.end()
@@ -43,12 +42,13 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
             drawn += sum(len(one.ids) for one in made)
         else:
             for one in made:
-                said = one.logprobs[: work["compared"]]
-                clock.found_in_step(greedy=sum(said) / len(said))
+                clock.found_in_step(greedy=sum(one.logprobs) / len(one.logprobs))
     encoded = sum(map(len, work["steps"][1]))
     return {"drawn": drawn, "flops": Cost.of(language.model).forward(encoded + drawn, drawn)}
 
 
 if __name__ == "__main__":
     close = {"greedy": (1e-3, 0.3)}
-    Duel("generation", prepare, ours, "transformers_generate.py", "trl", close, count=8, dtypes=("float32",)).run()
+    Duel(
+        "generation", prepare, ours, "transformers_generate.py", "trl", close, minutes=5, count=8, dtypes=("float32",)
+    ).run()

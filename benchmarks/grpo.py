@@ -48,4 +48,4 @@ CLOSE = {
 }
 
 if __name__ == "__main__":
-    Duel("GRPO", prepare, ours, "trl_grpo.py", "trl", CLOSE, count=6, dtypes=("bfloat16",)).run()
+    Duel("GRPO", prepare, ours, "trl_grpo.py", "trl", CLOSE, minutes=9, count=4, dtypes=("bfloat16",)).run()

@@ -46,4 +46,4 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     close = {"loss": (1e-3, 0.05), "accuracy": (1e-6, 0.5), "grad_norm": (5e-3, 0.1)}
-    Duel("K-way, K = 4", prepare, ours, "trl_reward.py", "trl", close, count=6, dtypes=("float32",)).run()
+    Duel("K-way, K = 4", prepare, ours, "trl_reward.py", "trl", close, minutes=7, count=4, dtypes=("float32",)).run()

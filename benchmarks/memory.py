@@ -17,11 +17,12 @@ from pathlib import Path
 
 from duel import ROOT, device_name, keep
 from duel.clock import Clock
+from duel.material import PROMPTS
 
 SLACK = 0.2
 """How far the estimate may be off, as a share of what was held."""
 STORIES = ROOT.parent / "examples" / "stories.txt"
-BEFORE = (["generate", "--count", "{prompts}", "--n-held-out", "1"], ["label", "--per-prompt", "6"])
+BEFORE = (["generate", "--prompts", "{asked}", "--n-held-out", "1"], ["label"])
 """Answers and judgements, which most stages learn from."""
 STAGES = {
     "pretrain": ["pretrain", "--data", str(STORIES), "--width", "576", "--layers", "20", "--epochs", "1"],
@@ -46,7 +47,7 @@ def main() -> None:
     flags.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     flags.add_argument("--device", default="cpu")
     flags.add_argument("--dtype", default="float32")
-    flags.add_argument("--prompts", type=int, default=40, help="prompts that are learned from")
+    flags.add_argument("--prompts", type=int, default=40, help="how many, of which three in ten are held out")
     flags.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
     asked = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +71,8 @@ def main() -> None:
 def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, float]]:
     """GB that each stage told of, and that its process came to."""
     (folder / "shown.jsonl").write_text("\n".join(demonstrations()))
-    words = {"prompts": str(asked.prompts), "shown": str(folder / "shown.jsonl")}
+    (folder / "asked.jsonl").write_text("\n".join(PROMPTS.read_text().splitlines()[: asked.prompts]))
+    words = {"asked": str(folder / "asked.jsonl"), "shown": str(folder / "shown.jsonl")}
     found = {}
     for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in asked.stages)]:
         run = ["--run", str(folder / "run"), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]
@@ -90,7 +92,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
 def demonstrations() -> list[str]:
     """Stories, of which the first sentence asks for the rest."""
     stories = (story.partition(". ") for story in STORIES.read_text().split("\n\n"))
-    return [json.dumps({"prompt": f"{begin}.", "completion": rest}) for begin, _, rest in stories if rest][:60]
+    return [json.dumps({"prompt": f"{begin}.", "completion": rest}) for begin, _, rest in stories if rest][:50]
 
 
 def stage(device: str, command: list[str]) -> None:

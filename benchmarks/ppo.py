@@ -57,4 +57,4 @@ CLOSE = {
 }
 
 if __name__ == "__main__":
-    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, count=4, dtypes=("float32",)).run()
+    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, minutes=13, count=4, dtypes=("float32",)).run()

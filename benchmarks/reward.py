@@ -30,4 +30,4 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     close = {"loss": (1e-3, 0.05), "accuracy": (1e-6, 0.5), "grad_norm": (5e-3, 0.1)}
-    Duel("reward model", prepare, ours, "trl_reward.py", "trl", close, count=12).run()
+    Duel("reward model", prepare, ours, "trl_reward.py", "trl", close, minutes=8, count=12).run()

@@ -57,11 +57,11 @@ class Axis(NamedTuple):
 
 AXES = [
     Axis("prompts a step", [Size(prompts=n) for n in (1, 2, 4, 8)], lambda size, model: size.prompts),
-    Axis("tokens an answer", [Size(length=n) for n in (32, 64, 128, 256, 512)], lambda size, model: size.length),
-    Axis("answers a prompt", [Size(answers=n) for n in (2, 4, 8, 16)], lambda size, model: size.answers),
+    Axis("tokens an answer", [Size(length=n) for n in (32, 64, 128, 256)], lambda size, model: size.length),
+    Axis("answers a prompt", [Size(answers=n) for n in (2, 4, 8)], lambda size, model: size.answers),
     Axis(
         "weights of the model, millions",
-        [Size(width=w, layers=n) for w, n in ((192, 6), (384, 12), (576, 30), (768, 32))],
+        [Size(width=w, layers=n) for w, n in ((192, 6), (384, 12), (576, 30), (768, 30))],
         lambda size, model: sum(weight.numel() for weight in model.parameters()) / 1e6,
     ),
 ]

@@ -64,7 +64,7 @@ def test_our_side_does_its_work_and_tells_of_it(name: str, model: Path, found: N
 def test_sides_that_came_to_different_numbers_are_told_apart(found: None) -> None:
     duel = importlib.import_module("duel")
     close = {"loss": (1e-3, 0.1), "grad_norm": (5e-3, 0.1)}
-    one = duel.Duel("x", lambda flags, dtype: {}, lambda work, clock: {}, "x.py", "x", close)
+    one = duel.Duel("x", lambda flags, dtype: {}, lambda work, clock: {}, "x.py", "x", close, 1.0)
     ours = [{"loss": 0.6931, "grad_norm": 20.0}, {"loss": 0.6801, "grad_norm": 21.0}]
     theirs = [{"loss": 0.6932, "grad_norm": 20.01}, {"loss": 0.6900, "grad_norm": 21.0}]
     apart = {name: (gap, allowed) for name, gap, allowed in one._apart(ours, theirs, "float32")}
@@ -75,3 +75,10 @@ def test_sides_that_came_to_different_numbers_are_told_apart(found: None) -> Non
     assert not all(gap <= allowed for _, gap, allowed in one._apart(ours, nowhere, "bfloat16"))
     with pytest.raises(AssertionError, match="1 steps beside 2"):
         one._apart(ours[:1], theirs, "float32")
+
+
+def test_a_round_begins_only_if_it_ends_in_time_but_the_first_always(found: None) -> None:
+    another = importlib.import_module("duel").time_for_another
+    assert another(0, 0.0, 60.0) and another(0, 0.0, 0.0)
+    assert another(1, 30.0, 60.0) and another(2, 40.0, 60.0)
+    assert not another(1, 31.0, 60.0) and not another(2, 41.0, 60.0)

@@ -1,8 +1,9 @@
 """Two sides do the same work, each in a process of its own, in turn, in one run; only then is a ratio worth its name.
 
-    python benchmarks/dpo.py                    its kinds of numbers, three rounds each, results to benchmarks/results
-    python benchmarks/dpo.py --device cuda      the same on a GPU
+    python benchmarks/dpo.py                    three rounds in each kind of numbers that the device multiplies itself
+    python benchmarks/dpo.py --device cuda      the same on a GPU; results go to benchmarks/results
     python benchmarks/dpo.py --rounds 1 --count 8 --dtypes bfloat16
+    python benchmarks/dpo.py --minutes 60       three rounds however slow the machine is
 
 A benchmark says what the work is and how our side does it; the peer's side is a script in `benchmarks/peers`, run by an
 environment that holds what its list names (`make bench` makes it). The first step of each side is not timed.
@@ -16,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 
 import torch
 
+from assent.store.runs import Run, Setup
 from duel.clock import Clock
 from duel.limit import peak
 
@@ -43,6 +46,8 @@ class Duel:
         peer: a script of `peers/`; its environment is named after the list of `needs`.
         close: name of what a step came to -> how far the sides may be apart, in float32 and in bfloat16: as a share
             of numbers above 1, else as they are.
+        minutes: for all rounds. On a slow machine fewer are done than asked for: another one begins only if there is
+            time for it.
     """
 
     what: str
@@ -51,6 +56,7 @@ class Duel:
     peer: str
     needs: str
     close: Mapping[str, tuple[float, float]]
+    minutes: float
     count: int = 16
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
@@ -62,7 +68,9 @@ class Duel:
             clock.tell(**told, matrix_peak=peak(work["device"], getattr(torch, work["dtype"])))
             return
         flags = self._flags()
-        for dtype in flags.dtypes:
+        usual = str(Run(Setup(device=flags.device)).dtype).partition(".")[2]  # bfloat16 where it is multiplied
+        suited = [name for name in self.dtypes if name in ("float32", usual)]
+        for dtype in flags.dtypes or suited or ["float32"]:
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
                 json.dump(self.prepare(flags, dtype) | {"dtype": dtype, "device": flags.device}, file)
                 file.flush()
@@ -73,8 +81,9 @@ class Duel:
         about.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
         about.add_argument("--data", default="", help="comparisons in any format that `assent import` reads")
         about.add_argument("--count", type=int, default=self.count, help="examples")
-        about.add_argument("--rounds", type=int, default=3)
-        about.add_argument("--dtypes", nargs="+", default=list(self.dtypes))
+        about.add_argument("--rounds", type=int, default=3, help="at most, as far as there is time")
+        about.add_argument("--minutes", type=float, default=self.minutes, help="for all rounds")
+        about.add_argument("--dtypes", nargs="+")
         about.add_argument("--device", default="cpu")
         return about.parse_args()
 
@@ -83,7 +92,11 @@ class Duel:
         if not python.exists():
             sys.exit(f"no environment for the peer at {python.parent.parent}: `make bench` makes it")
         mine, theirs = [], []
+        start = time.monotonic()
         for turn in range(flags.rounds):
+            if not time_for_another(turn, time.monotonic() - start, 60 * flags.minutes):
+                print(f"  no time for more than {turn} of {flags.rounds} rounds: --minutes gives more", file=sys.stderr)
+                break
             mine.append(_side("ours", [sys.executable, sys.argv[0], "--ours", work], turn))
             theirs.append(_side("peer", [str(python), str(ROOT / "peers" / self.peer), work], turn))
         rounds = [self._apart(a["found"], b["found"], dtype) for a, b in zip(mine, theirs, strict=True)]
@@ -120,6 +133,11 @@ class Duel:
             gap = max(gaps) if all(map(math.isfinite, gaps)) else math.inf
             found.append((name, gap, allowed[0 if dtype == "float32" else 1]))
         return found
+
+
+def time_for_another(rounds: int, spent: float, seconds: float) -> bool:
+    """Whether one round more, as long as those that are done, ends in time; the first is done in any case."""
+    return not rounds or spent * (rounds + 1) / rounds <= seconds
 
 
 def keep(line: Mapping[str, Any], device: str) -> None:

@@ -29,7 +29,7 @@ class Cost(NamedTuple):
 
 def peak(device: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second of one large product, the best of five."""
-    size = 16_384 if device.startswith("cuda") else 4096
+    size = 16_384 if device.startswith("cuda") else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(5):

@@ -13,12 +13,12 @@ drawn = 0
 
 
 @torch.no_grad()
-def draw(prompts: list[list[int]], n: int, **how: object) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(prompts: list[list[int]], n: int, length: int, **how: object) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens, (R, T), and the logits that they were drawn from, (R, T, V), or nothing."""
     rows = pads.pad({"input_ids": [prompt for prompt in prompts for _ in range(n)]}, return_tensors="pt")
     made = model.generate(
         **rows.to(work["device"]),
-        max_new_tokens=work["max_new_tokens"],
+        max_new_tokens=length,
         pad_token_id=work["pad"],
         return_dict_in_generate=True,
         **how,
@@ -26,16 +26,16 @@ def draw(prompts: list[list[int]], n: int, **how: object) -> tuple[torch.Tensor,
     return made.sequences[:, rows["input_ids"].shape[1] :], made.logits and torch.stack(made.logits, 1)
 
 
-for step, prompts in enumerate(work["steps"]):
+for step, (prompts, length) in enumerate(zip(work["steps"], work["max_new_tokens"], strict=True)):
     clock.begin()
     if step:
-        ids, _ = draw(prompts, work["n"], do_sample=True, temperature=work["temperature"], top_k=0, top_p=1.0)
+        ids, _ = draw(prompts, work["n"], length, do_sample=True, temperature=work["temperature"], top_k=0, top_p=1.0)
         drawn += int((ids != work["pad"]).sum())
     else:
-        ids, logits = draw(prompts, 1, do_sample=False, output_logits=True)
+        ids, logits = draw(prompts, 1, length, do_sample=False, output_logits=True)
     clock.end()
     if not step:
         chosen = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        for row in chosen[:, : work["compared"]].mean(1).tolist():
+        for row in chosen.mean(1).tolist():
             clock.found_in_step(greedy=row)
 clock.tell(peer=f"transformers {transformers.__version__}", drawn=drawn)
