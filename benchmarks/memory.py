@@ -1,6 +1,7 @@
 """What each stage says that it needs, beside what its process came to hold: commands, one after the other, on one run.
 
-    python benchmarks/memory.py                             every stage that trains, in float32
+    python benchmarks/memory.py                             three stages, in float32
+    python benchmarks/memory.py --stages pretrain kto grpo "reward, LoRA"
     python benchmarks/memory.py --dtype bfloat16 --stages reward ppo --device cuda
 
 A GB is 10^9 bytes. Fails if what a stage said is more than a fifth from what was held.
@@ -25,17 +26,17 @@ STORIES = ROOT.parent / "examples" / "stories.txt"
 BEFORE = (["generate", "--prompts", "{asked}", "--n-held-out", "1"], ["label"])
 """Answers and judgements, which most stages learn from."""
 STAGES = {
-    "pretrain": ["pretrain", "--data", str(STORIES), "--width", "576", "--layers", "20", "--epochs", "1"],
+    "pretrain": ["pretrain", "--data", "{stories}", "--width", "576", "--layers", "20", "--epochs", "1"],
     "sft": ["sft", "--data", "{shown}"],
     "reward": ["reward"],
     "dpo": ["dpo"],
     "kto": ["kto"],
-    "grpo": ["grpo", "--steps", "2"],
+    "grpo": ["grpo", "--steps", "2", "--batch-size", "12"],
     "ppo": ["ppo", "--steps", "2", "--batch-size", "12"],
     "reward, LoRA": ["reward", "--lora-rank", "16", "--again"],
     "ppo, LoRA": ["ppo", "--lora-rank", "16", "--again", "--steps", "2", "--batch-size", "12"],
 }
-"""The second time round with adapters: PPO's on the body that the reward model's hangs on."""
+"""Those that learn from scores want a reward model first; with adapters they train on the body that its own hangs on."""
 
 
 def main() -> None:
@@ -47,8 +48,8 @@ def main() -> None:
     flags.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     flags.add_argument("--device", default="cpu")
     flags.add_argument("--dtype", default="float32")
-    flags.add_argument("--prompts", type=int, default=40, help="how many, of which three in ten are held out")
-    flags.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE")
+    flags.add_argument("--prompts", type=int, default=36, help="how many, of which three in ten are held out")
+    flags.add_argument("--stages", nargs="+", choices=STAGES, default=["sft", "reward", "dpo"], metavar="STAGE")
     asked = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(asked, Path(folder))
@@ -72,10 +73,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
     """GB that each stage told of, and that its process came to."""
     (folder / "shown.jsonl").write_text("\n".join(demonstrations()))
     (folder / "asked.jsonl").write_text("\n".join(PROMPTS.read_text().splitlines()[: asked.prompts]))
-    words = {"asked": str(folder / "asked.jsonl"), "shown": str(folder / "shown.jsonl")}
+    (folder / "stories.txt").write_text("\n\n".join(stories()))
+    words = {path.stem: str(path) for path in folder.iterdir()}
     found = {}
     for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in asked.stages)]:
-        run = ["--run", str(folder / "run"), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]
+        where = folder / ("text" if name == "pretrain" else "run")  # what is pretrained would be the others' start
+        run = ["--run", str(where), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]
         command = [word.format(**words) for word in words_of_it] + run
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT.parent)}
         does = [sys.executable, __file__, "--ours", asked.device, *command]
@@ -89,10 +92,15 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
     return found
 
 
+def stories() -> list[str]:
+    """Some of the texts of the smallest example."""
+    return STORIES.read_text().split("\n\n")[:64]
+
+
 def demonstrations() -> list[str]:
-    """Stories, of which the first sentence asks for the rest."""
-    stories = (story.partition(". ") for story in STORIES.read_text().split("\n\n"))
-    return [json.dumps({"prompt": f"{begin}.", "completion": rest}) for begin, _, rest in stories if rest][:50]
+    """The same, the first sentence of each asking for the rest."""
+    parts = (story.partition(". ") for story in stories())
+    return [json.dumps({"prompt": f"{begin}.", "completion": rest}) for begin, _, rest in parts if rest]
 
 
 def stage(device: str, command: list[str]) -> None:

@@ -15,7 +15,7 @@ from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
 from assent.training.optimizer import Training
 
-N, LENGTH, STEPS, EPOCHS = 4, 48, 2, 2
+N, LENGTH, STEPS, EPOCHS = 4, 32, 2, 2
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
