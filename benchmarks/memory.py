@@ -36,7 +36,7 @@ STAGES = {
     "reward, LoRA": ["reward", "--lora-rank", "16", "--again"],
     "ppo, LoRA": ["ppo", "--lora-rank", "16", "--again", "--steps", "2", "--batch-size", "12"],
 }
-"""Those that learn from scores want a reward model first; with adapters they train on the body that its own hangs on."""
+"""Who learns from scores wants a reward model first; with adapters it trains on the body that its own hangs on."""
 
 
 def main() -> None:

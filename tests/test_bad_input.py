@@ -1,5 +1,6 @@
 """Whoever mistypes gets one line that says what was found and what to do, exit status 2, and loses nothing."""
 
+import io
 import json
 import os
 import shutil
@@ -7,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,24 @@ from assent.store.runs import Setup, open_run
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 
 
-def assent(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which takes its time to begin."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "assent", *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def refused(*words: str, cwd: Path) -> str:
+def assent(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same command, here."""
+    out, error = io.StringIO(), io.StringIO()
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(error):
+        status = main(words)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), error.getvalue())
+
+
+def refused(*words: str, cwd: Path, how: Callable[..., subprocess.CompletedProcess[str]] = assent) -> str:
     """Run a command that must be refused, and return the one line that it says."""
-    done = assent(*words, cwd=cwd)
+    done = how(*words, cwd=cwd)
     said = [line for line in done.stderr.splitlines() if line.startswith("assent: ")]
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(said) == 1, done.stderr
@@ -87,6 +98,11 @@ def run(model: Path, prompts: Path) -> Path:
 )
 def test_a_mistake_on_the_command_line_gets_one_line(words: tuple[str, ...], line: str, tmp_path: Path) -> None:
     assert line in refused(*words, cwd=tmp_path)
+
+
+def test_a_process_says_it_too_and_ends_with_2(tmp_path: Path) -> None:
+    assert "no command 'dppo'" in refused("dppo", cwd=tmp_path, how=process)
+    assert "no model folder at nowhere" in refused("generate", "--model", "nowhere/at/all", cwd=tmp_path, how=process)
 
 
 @pytest.mark.parametrize(
@@ -167,10 +183,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
     try:
         fill = small / "fill"
         fill.write_bytes(b"x" * 330_000)
-        line = refused(*words, cwd=tmp_path)
+        line = refused(*words, cwd=tmp_path, how=process)  # which leaves nothing open on the disk
         assert "disk" in line.lower()
         fill.unlink()
-        assert assent(*words, cwd=tmp_path).returncode == 0
+        assert process(*words, cwd=tmp_path).returncode == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

@@ -82,3 +82,11 @@ def test_a_round_begins_only_if_it_ends_in_time_but_the_first_always(found: None
     assert another(0, 0.0, 60.0) and another(0, 0.0, 0.0)
     assert another(1, 30.0, 60.0) and another(2, 40.0, 60.0)
     assert not another(1, 31.0, 60.0) and not another(2, 41.0, 60.0)
+
+
+def test_what_both_sides_import_knows_nothing_of_ours(found: None) -> None:
+    """The peers' environments do not hold us."""
+    alone = "import sys; sys.modules['assent'] = None; import duel.clock"
+    environment = os.environ | {"PYTHONPATH": str(TOP)}
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 
-from assent.store.runs import Run, Setup
 from duel.clock import Clock
 from duel.limit import peak
 
@@ -67,6 +66,8 @@ class Duel:
             told = self.ours(work, clock)
             clock.tell(**told, matrix_peak=peak(work["device"], getattr(torch, work["dtype"])))
             return
+        from assent.store.runs import Run, Setup  # the peers, who import this package too, do not have it
+
         flags = self._flags()
         usual = str(Run(Setup(device=flags.device)).dtype).partition(".")[2]  # bfloat16 where it is multiplied
         suited = [name for name in self.dtypes if name in ("float32", usual)]
