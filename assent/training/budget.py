@@ -14,7 +14,7 @@ from assent.training.parallel import first
 
 MARGIN = 0.8
 """Of the free memory, what an estimate may take before blocks are gone through twice to save some."""
-HOLES = 1.8
+HOLES = 1.6
 """On a CPU, what the heap comes to beside what comes and goes: packs of many sizes leave holes (docs/log.md)."""
 
 
