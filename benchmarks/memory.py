@@ -1,7 +1,7 @@
 """What each stage says that it needs, beside what its process came to hold: commands, one after the other, on one run.
 
     python benchmarks/memory.py                             three stages, in float32
-    python benchmarks/memory.py --stages pretrain kto grpo "reward, LoRA"
+    python benchmarks/memory.py --stages pretrain kto reward grpo
     python benchmarks/memory.py --dtype bfloat16 --stages reward ppo --device cuda
 
 A GB is 10^9 bytes. Fails if what a stage said is more than a fifth from what was held.
@@ -33,10 +33,8 @@ STAGES = {
     "kto": ["kto"],
     "grpo": ["grpo", "--steps", "2", "--batch-size", "12"],
     "ppo": ["ppo", "--steps", "2", "--batch-size", "12"],
-    "reward, LoRA": ["reward", "--lora-rank", "16", "--again"],
-    "ppo, LoRA": ["ppo", "--lora-rank", "16", "--again", "--steps", "2", "--batch-size", "12"],
 }
-"""Who learns from scores wants a reward model first; with adapters it trains on the body that its own hangs on."""
+"""GRPO and PPO want the reward model first."""
 
 
 def main() -> None:

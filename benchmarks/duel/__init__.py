@@ -45,7 +45,7 @@ class Duel:
         peer: a script of `peers/`; its environment is named after the list of `needs`.
         close: name of what a step came to -> how far the sides may be apart, in float32 and in bfloat16: as a share
             of numbers above 1, else as they are.
-        minutes: for all rounds. On a slow machine fewer are done than asked for: another one begins only if there is
+        minutes: for all rounds in one kind of numbers. On a slow machine fewer are done than asked for: another one begins only if there is
             time for it.
     """
 
@@ -83,7 +83,7 @@ class Duel:
         about.add_argument("--data", default="", help="comparisons in any format that `assent import` reads")
         about.add_argument("--count", type=int, default=self.count, help="examples")
         about.add_argument("--rounds", type=int, default=3, help="at most, as far as there is time")
-        about.add_argument("--minutes", type=float, default=self.minutes, help="for all rounds")
+        about.add_argument("--minutes", type=float, default=self.minutes, help="for all rounds in one kind of numbers")
         about.add_argument("--dtypes", nargs="+")
         about.add_argument("--device", default="cpu")
         return about.parse_args()
