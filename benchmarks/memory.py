@@ -83,7 +83,9 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
         done = subprocess.run(does, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             sys.exit(f"{done.stderr[-4000:]}\nfailed: assent {' '.join(command)}")
-        if told := re.search(r"needs about ([\d.]+) GB", done.stderr):
+        if name in asked.stages:
+            told = re.search(r"needs about ([\d.]+) GB", done.stderr)
+            assert told, f"{name} did not say what it needs: {done.stderr[-4000:]}"
             held = json.loads(done.stdout.splitlines()[-1])["peak_gb"]
             found[name] = (float(told[1]), round(held, 2))
             print(f"  {name}: told {told[1]} GB, held {held:.2f}", file=sys.stderr, flush=True)

@@ -45,8 +45,8 @@ class Duel:
         peer: a script of `peers/`; its environment is named after the list of `needs`.
         close: name of what a step came to -> how far the sides may be apart, in float32 and in bfloat16: as a share
             of numbers above 1, else as they are.
-        minutes: for all rounds in one kind of numbers. On a slow machine fewer are done than asked for: another one begins only if there is
-            time for it.
+        minutes: for all rounds in one kind of numbers. On a slow machine fewer are done than asked for: another one
+            begins only if there is time for it.
     """
 
     what: str
