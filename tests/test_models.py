@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import tiny
@@ -17,10 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from assent.batch import Loss
 from assent.errors import AssentError
-from assent.generation.local import Sampling, sample
+from assent.functional import products
+from assent.generation.local import Sample, Sampling, sample
 from assent.models import attention
-from assent.models.attention import Tree, pack
-from assent.models.forward import logprobs, scores, values
+from assent.models.attention import Cache, Tree, pack
+from assent.models.forward import logprobs, next_states, packed_states, scores, values
 from assent.models.load import Language, load_policy, load_reward, new_reward, save
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
@@ -142,6 +144,71 @@ def test_finished_rows_leave_without_disturbing_the_others(language: Language) -
     assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=1e-4)
     assert all(s.finished == (s.ids[-1] in many_ends) for s in drawn)
     assert not any(token in many_ends for s in drawn for token in s.ids[:-1])
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt_oss"])
+def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
+    name: str, language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With biases and without, through both other ways, on whatever processor this is."""
+    model: Any = load_policy(family(tmp_path / name, name, FAMILIES[name], language)).model
+    prompts = [tree.prefix for tree in forest(4, 1, seed=5)]
+
+    def draw() -> list[Sample]:
+        return sample(model, prompts, 3, Sampling(0.7, 9), frozenset(range(60)), torch.Generator().manual_seed(3))
+
+    monkeypatch.setattr(products, "slow", lambda: False)
+    expected = draw()
+    wide, turned = Mock(wraps=products.wide), Mock(wraps=products.turned)  # they only count
+    monkeypatch.setattr(products, "wide", wide)
+    monkeypatch.setattr(products, "turned", turned)
+    monkeypatch.setattr(products, "slow", lambda: True)
+    monkeypatch.setattr(products, "WIDE", len(language.tokenizer))
+    found = draw()
+    assert [one.ids for one in found] == [one.ids for one in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+    assert 0 < wide.call_count < 9
+    assert turned.call_count >= 16 * wide.call_count
+
+    def stop(rows: list[int], tokens: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(model, prompts, 3, Sampling(0.7, 9), frozenset(), torch.Generator(), stop)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_heads_other_way_trains_alike(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, expected = pack(forest(4, 2)), None
+    for slow in (False, True):
+        monkeypatch.setattr(products, "slow", lambda slow=slow: slow)
+        found = logprobs(language.model, asked).logprobs
+        found.sum().backward()
+        made = [found.detach(), *gradients(language.model)]
+        expected = expected or made
+        for a, b in zip(made, expected, strict=True):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+@torch.no_grad()
+def test_a_prompt_is_held_once_for_its_rows_and_goes_with_the_last(language: Language) -> None:
+    body: Any = language.model.base_model
+    prompts = [(5, 6, 7, 8), (9, 10), (11, 12, 13)]
+    cache = Cache.empty([4, 2, 3], 2, 5, torch.device("cpu"))
+    packed_states(body, pack([Tree(ids, ((),)) for ids in prompts]), cache)
+    said = [(20, 30), (21, 31), (22, 32), (23, 33), (24, 34), (25, 35)]
+    next_states(body, torch.tensor([one[0] for one in said]), cache)
+    cache.advance()
+    heads = cache.prompts[0][0].shape[1]
+    assert [part.shape[:3] for part in cache.prompts[0]] == [(3, heads, 4)] * 2
+    assert [part.shape[:3] for part in cache.rows[0]] == [(6, heads, 5)] * 2
+    left = [1, 4, 5]
+    cache.keep(torch.tensor(left))
+    assert [part.shape[:3] for part in cache.prompts[-1]] == [(2, heads, 4)] * 2
+    found = next_states(body, torch.tensor([said[row][1] for row in left]), cache)
+    whole = pack([Tree(prompts[row // 2], (said[row],)) for row in left])
+    assert torch.allclose(found, packed_states(body, whole)[whole.last], atol=1e-5)
 
 
 def test_draws_follow_the_models_own_distribution(language: Language) -> None:
@@ -266,7 +333,7 @@ def test_other_families_say_of_packs_what_they_say_of_rows(
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", *STRANGERS])
+@pytest.mark.parametrize("name", ["qwen2", "mistral", "gemma2", "gpt_oss", *STRANGERS])
 def test_what_other_families_draw_is_what_they_find_likely(name: str, language: Language, tmp_path: Path) -> None:
     model = load_policy(family(tmp_path / name, name, {**FAMILIES, **STRANGERS}[name], language)).model
     model.generation_config.repetition_penalty = 5.0  # what a model recommends is not what it says

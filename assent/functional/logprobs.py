@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from assent.functional.products import wide
+
 CHUNK = 256
 """Positions whose logits are made at a time."""
 ROWS = 4096
@@ -99,7 +101,7 @@ class _Linear(torch.autograd.Function):
 
 def _logits(states: Tensor, weight: Tensor, temperature: float) -> Tensor:
     """(n, V) float32."""
-    logits = (states @ weight.t()).float()
+    logits = wide(states, weight).float()
     return logits if temperature == 1 else logits / temperature
 
 

@@ -67,7 +67,7 @@ class Decoder:
     def __init__(self, body: nn.Module, to_logits: Callable[[Tensor], Tensor], cache: Cache) -> None:
         cache.fixed = cache.fixed and Decoder.works
         self._body, self._to_logits, self._cache = body, to_logits, cache
-        self._tokens = torch.empty(0, dtype=torch.long, device=cache.filled.device)
+        self._tokens = torch.empty(0, dtype=torch.long, device=cache.drawn.device)
         self._recorded: Callable[[], Tensor] | None = None
         self._trusted = False
 
@@ -79,7 +79,7 @@ class Decoder:
         else:  # the first step, or some rows have left
             self._tokens, self._trusted = tokens.clone(), False
             logits = self._plain()
-            worth = self._cache.fixed and self._cache.slots - self._cache.used >= WORTH
+            worth = self._cache.fixed and self._cache.room - self._cache.used >= WORTH
             self._recorded = self._record() if worth else None
         self._cache.advance()
         return logits

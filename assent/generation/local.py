@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from assent.functional.products import few_rows
 from assent.generation.graph import Decoder
 from assent.limits import Count, NonNegative
 from assent.models.adapters import View
@@ -68,21 +69,22 @@ def sample(
     ids = torch.full((len(rows), sampling.max_new_tokens), -1, device=device)
     drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    for step in range(sampling.max_new_tokens):
-        token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
-        ids[rows[alive], step] = token[alive]
-        drawn[rows[alive], step] = logprob[alive]
-        if told is not None:
-            told(rows[alive].tolist(), token[alive].tolist())
-        alive = alive & ~torch.isin(token, stop)
-        left = int(alive.sum())
-        if left == 0 or step + 1 == sampling.max_new_tokens:
-            break
-        if left <= (0.5 if cache.fixed else 0.75) * len(rows):  # where it is recorded, the next step is recorded anew
-            keep = alive.nonzero()[:, 0]
-            cache.keep(keep)
-            rows, token, alive = rows[keep], token[keep], alive[keep]
-        logits = decode(token)
+    with few_rows(model):
+        for step in range(sampling.max_new_tokens):
+            token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
+            ids[rows[alive], step] = token[alive]
+            drawn[rows[alive], step] = logprob[alive]
+            if told is not None:
+                told(rows[alive].tolist(), token[alive].tolist())
+            alive = alive & ~torch.isin(token, stop)
+            left = int(alive.sum())
+            if left == 0 or step + 1 == sampling.max_new_tokens:
+                break
+            if left <= (0.5 if cache.fixed else 0.75) * len(rows):  # a recording is made anew
+                keep = alive.nonzero()[:, 0]
+                cache.keep(keep)
+                rows, token, alive = rows[keep], token[keep], alive[keep]
+            logits = decode(token)
     return [
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
@@ -114,14 +116,14 @@ def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozense
     return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)
 
 
-def held(model: nn.Module, rows: int, slots: int) -> int:
-    """Bytes that so many completions take while they are drawn, each with its prompt so many tokens long."""
+def held(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> int:
+    """Bytes that n completions of so many tokens take while they are drawn, for each prompt of these lengths."""
     config, weight = cast(Any, model.config), next(model.parameters())
     heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
     size = 4 if weight.device.type == "cpu" else weight.element_size()
-    cached = 2 * int(config.num_hidden_layers) * heads * width * size * slots
-    return rows * (cached + 4 * 4 * int(config.vocab_size))
+    cached = 2 * int(config.num_hidden_layers) * heads * width * size * (max(prompts) + n * new_tokens)
+    return len(prompts) * (cached + n * 4 * 4 * int(config.vocab_size))
 
 
 def _generate(

@@ -7,7 +7,7 @@ The function is registered with transformers' `AttentionInterface`, so it serves
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
 NAME = "assent"
 SMALL = 64 * 64
@@ -174,60 +175,92 @@ def shares(body: torch.nn.Module) -> bool:
 
 @dataclass
 class Cache:
-    """Keys and values of rows that are being continued: row r holds `filled[r]` tokens, from the left."""
+    """Keys and values of prompts, each held once, and of the tokens that their rows have drawn since, as many in each.
 
-    keys: list[Tensor]  # a layer: (R, heads, slots, D)
-    values: list[Tensor]
-    filled: Tensor  # (R,)
-    used: int
-    """The largest of `filled`, known without asking the device."""
-    slots: int
-    repeat: int = 1
-    """Rows that share each prefilled prompt."""
-    fixed: bool = False
-    """Whether a step reads all slots, so that it is the same step each time; else those that are used."""
+    Attention to a prompt reads it once for all of its rows, which stand in a grid of prompts and places for that.
+    """
+
+    lengths: Tensor  # (P,) of the prompts
+    owner: Tensor  # (R,) the prompt of each row, in order of prompts
+    place: Tensor  # (R,) where it stands in the grid, row by row
+    width: int
+    """Places that each prompt has in the grid."""
+    room: int
+    """Tokens that a row may draw."""
+    fixed: bool
+    """Whether a step reads all of the room, so that it is the same step each time; else what is used of it."""
+    drawn: Tensor  # () tokens that each row has drawn
+    used: int = 0
+    """The same, known without asking the device."""
+    prompts: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # a layer: keys and values, (P, heads, L, D)
+    rows: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # a layer: (R, heads, room, D)
 
     @classmethod
-    def empty(cls, prompts: Sequence[int], repeat: int, new_tokens: int, device: torch.device) -> "Cache":
-        """For prompts of these lengths, each continued `repeat` times by at most `new_tokens` tokens."""
-        filled = torch.tensor(prompts, device=device).repeat_interleave(repeat)
-        return cls([], [], filled, max(prompts), max(prompts) + new_tokens, repeat, device.type == "cuda")
+    def empty(cls, prompts: Sequence[int], width: int, room: int, device: torch.device) -> "Cache":
+        """For prompts of these lengths, each continued by `width` rows of at most `room` tokens."""
+        place = torch.arange(len(prompts) * width, device=device)
+        lengths, drawn = torch.tensor(prompts, device=device), torch.zeros((), dtype=torch.long, device=device)
+        return cls(lengths, place // width, place, width, room, device.type == "cuda", drawn)
 
     @property
-    def reach(self) -> int:
-        """How many slots a step reads."""
-        return self.slots if self.fixed else self.used + 1
+    def positions(self) -> Tensor:
+        """(R,) of the new tokens."""
+        return self.lengths[self.owner] + self.drawn
 
     def prefill(self, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> None:
         """Keep one layer of the prompts, (S, heads, D), which have these lengths."""
-        for store, packed in ((self.keys, keys), (self.values, values)):
-            room = packed.new_zeros(len(self.filled), packed.shape[1], self.slots, packed.shape[2])
-            for prompt, part in enumerate(packed.split(list(lengths))):
-                rows = slice(prompt * self.repeat, (prompt + 1) * self.repeat)
-                room[rows, :, : len(part)] = part.transpose(0, 1)
-            store.append(room)
+        whole = [
+            pad_sequence(list(packed.split(list(lengths))), batch_first=True).transpose(1, 2).contiguous()
+            for packed in (keys, values)
+        ]
+        self.prompts.append((whole[0], whole[1]))
+        size = (len(self.place), keys.shape[1], self.room, keys.shape[2])
+        self.rows.append((keys.new_zeros(size), values.new_zeros(size)))
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one new token a row, (R, heads, 1, D), and return all keys and values so far."""
-        rows = torch.arange(len(self.filled), device=self.filled.device)
-        self.keys[layer][rows, :, self.filled] = keys[:, :, 0].to(self.keys[layer].dtype)
-        self.values[layer][rows, :, self.filled] = values[:, :, 0].to(self.values[layer].dtype)
-        return self.keys[layer][:, :, : self.reach], self.values[layer][:, :, : self.reach]
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one new token a row, (R, heads, 1, D), and return what the rows have drawn so far."""
+        reach = self.room if self.fixed else self.used + 1
+        for kept, new in zip(self.rows[layer], (key, value), strict=True):
+            kept.index_copy_(2, self.drawn[None], new.to(kept.dtype))
+        keys, values = self.rows[layer]
+        return keys[:, :, :reach], values[:, :, :reach]
 
-    def mask(self) -> Tensor:
-        """(R, 1, 1, reach) bool: what the new token may look at."""
-        return (torch.arange(self.reach, device=self.filled.device) <= self.filled[:, None])[:, None, None]
+    def seen(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """What a new token may look at of its prompt, (P, 1, 1, L) bool, and of its row, (reach,)."""
+        places = torch.arange(self.prompts[0][0].shape[2], device=self.drawn.device)
+        own = torch.arange(self.room if self.fixed else self.used + 1, device=self.drawn.device)
+        before, since = places < self.lengths[:, None], own <= self.drawn
+        if window is not None:
+            before = before & ((self.lengths + self.drawn)[:, None] - places < window)
+            since = since & (self.drawn - own < window)
+        return before[:, None, None], since
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """(R, heads, share, X) -> (P, heads, width x share, X), with zeros where a row has left."""
+        grid, size = rows, len(self.lengths) * self.width
+        if len(rows) < size:
+            grid = rows.new_zeros(size, *rows.shape[1:]).index_copy(0, self.place, rows)
+        return grid.view(-1, self.width, *rows.shape[1:]).transpose(1, 2).flatten(2, 3)
+
+    def gathered(self, grid: Tensor) -> Tensor:
+        """The way back."""
+        prompts, heads, _, size = grid.shape
+        rows = grid.view(prompts, heads, self.width, -1, size).transpose(1, 2).flatten(0, 1)
+        return rows if len(rows) == len(self.place) else rows.index_select(0, self.place)
 
     def advance(self) -> None:
         """The new token stands in every layer."""
-        self.filled += 1
+        self.drawn += 1
         self.used += 1
 
     def keep(self, rows: Tensor) -> None:
-        """Let the other rows leave."""
-        self.keys = [part[rows] for part in self.keys]
-        self.values = [part[rows] for part in self.values]
-        self.filled = self.filled[rows]
+        """Let the other rows leave, given in order, and the prompts that have none left."""
+        prompts, owner, count = self.owner[rows].unique_consecutive(return_inverse=True, return_counts=True)
+        first = count.cumsum(0) - count
+        self.lengths, self.owner, self.width = self.lengths[prompts], owner, int(count.max())
+        self.place = owner * self.width + torch.arange(len(rows), device=rows.device) - first[owner]
+        self.prompts = [(keys[prompts], values[prompts]) for keys, values in self.prompts]
+        self.rows = [(keys[rows], values[rows]) for keys, values in self.rows]
 
 
 CHANGES = frozenset({"position_bias", "head_mask", "alibi"})
@@ -281,11 +314,9 @@ def attend(
             return _in_one_call(q, k, v, shared, sliding_window, scaling)[None], None
         return _packed(q, k, v, shared, sliding_window, look)[None].to(query.dtype), None
     if cache is not None:
-        k, v = cache.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-        mask = cache.mask()
-        if sliding_window is not None:
-            mask &= (cache.filled[:, None] - torch.arange(cache.reach, device=k.device) < sliding_window)[:, None, None]
-        return look(query.to(k.dtype), k, v, mask).transpose(1, 2).to(query.dtype), None
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return _continued(query, key, value, cache, layer, sliding_window, scale, softcap, s_aux), None
     if softcap is not None or s_aux is not None:
         return look(query, key, value, attention_mask).transpose(1, 2), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -336,6 +367,40 @@ def _packed(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, l
     return torch.cat(found).index_select(0, shared.places)
 
 
+def _continued(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: Cache,
+    layer: int,
+    window: int | None,
+    scale: float,
+    cap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attention of one new token a row, (R, heads, 1, D), to its prompt and to its row up to itself; (R, 1, heads, D).
+
+    The heads that share a key, and the rows that share a prompt, stand as queries of it, so that no key is repeated.
+    """
+    keys, values = cache.prompts[layer]
+    own_keys, own_values = cache.extend(layer, key, value)
+    rows = query.to(keys.dtype).reshape(len(query), keys.shape[1], -1, query.shape[-1]) * scale  # (R, fewer, share, D)
+    before, since = cache.spread(rows) @ keys.mT, rows @ own_keys.mT
+    if cap is not None:
+        before, since = (cap * torch.tanh(scores / cap) for scores in (before, since))
+    seen = cache.seen(window)
+    scores = [
+        cache.gathered(before.float().masked_fill(~seen[0], -torch.inf)),  # (R, fewer, share, L)
+        since.float().masked_fill(~seen[1], -torch.inf),  # (R, fewer, share, reach)
+    ]
+    if sinks is not None:
+        scores.append(sinks.float().reshape(1, keys.shape[1], -1, 1).expand(*rows.shape[:3], 1))
+    sizes = [part.shape[-1] for part in scores]
+    to_prompt, to_row, *_ = torch.cat(scores, -1).softmax(-1).to(values.dtype).split(sizes, -1)
+    found: Tensor = cache.gathered(cache.spread(to_prompt) @ values) + to_row @ own_values
+    return found.reshape(len(query), 1, query.shape[1], -1).to(query.dtype)
+
+
 def _look(
     query: Tensor,
     key: Tensor,
@@ -348,11 +413,6 @@ def _look(
     """Attention of (R, heads, Q, D) to (R, fewer heads, K, D); without a mask, each to itself and what is before it."""
     share = query.shape[1] // key.shape[1]
     if cap is None and sinks is None:
-        if query.shape[2] == 1 and mask is not None and share > 1:
-            # of one token, the heads that share a key stand as queries of it, so that no key is repeated
-            grouped = query.reshape(len(query), key.shape[1], share, query.shape[-1])
-            out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
-            return out.reshape(len(query), query.shape[1], 1, -1)
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=share > 1
         )

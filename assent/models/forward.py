@@ -112,7 +112,7 @@ def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
     """
     out = body(
         input_ids=tokens[:, None],
-        position_ids=cache.filled[:, None],
+        position_ids=cache.positions[:, None],
         attention_mask=NONE,
         cache=cache,
         use_cache=False,

@@ -204,7 +204,7 @@ class Worker:
         settings = self.settings
         count, n, length = settings.training.batch_size, settings.n, settings.sampling.max_new_tokens
         longest = sorted(self.ids.values(), key=len)[-count:]
-        drawing = held(self.policy.model, len(longest) * n, len(longest[-1]) + length)
+        drawing = held(self.policy.model, [len(ids) for ids in longest], n, length)
         return [*(Tree(ids, ((0,) * length,) * n) for ids in longest), *(text.tree for text in self.texts)], drawing
 
     def step(self, number: int) -> dict[str, float]:
