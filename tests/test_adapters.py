@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tiny
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from assent.cli import main
+from assent.functional import products
+from assent.generation.local import Sampling, sample
 from assent.models.adapters import Body, fits
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, scores, values
@@ -90,6 +93,24 @@ def test_each_adapter_learns_by_itself_and_the_reference_stays(top: Path) -> Non
     names = [name for trainee in trainees for name in trainee.state()["masters"]]
     assert any(".policy." in name for name in names) and "score.weight" in names
     assert not any("lora_" not in name and name != "score.weight" for name in names)
+
+
+def test_an_adapter_draws_what_it_finds_likely_by_the_ways_of_few_rows(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    trainee = Trainee(Body(load_policy(top / "model")).adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
+    (-logprobs(trainee.model, pack(TREES)).logprobs.mean()).backward()
+    trainee.step(0)
+    turned = Mock(wraps=products.turned)  # it only counts
+    monkeypatch.setattr(products, "turned", turned)
+    monkeypatch.setattr(products, "slow", lambda: True)
+    prompts = [tree.prefix for tree in TREES]
+    drawn = sample(trainee.model, prompts, 3, Sampling(1.0, 6), frozenset(), torch.Generator().manual_seed(0))
+    assert turned.call_count > 5 * 7  # in each step after the first, the maps of every block and their adapters'
+    with torch.no_grad():
+        again = logprobs(trainee.model, pack([Tree(prompts[one.prompt], (one.ids,)) for one in drawn])).logprobs
+    assert torch.allclose(torch.tensor([x for one in drawn for x in one.logprobs]), again, atol=1e-4)
 
 
 def test_a_policy_and_its_adapter_come_back_as_they_were_saved(top: Path, tmp_path: Path) -> None:

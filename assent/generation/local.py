@@ -69,7 +69,7 @@ def sample(
     ids = torch.full((len(rows), sampling.max_new_tokens), -1, device=device)
     drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    with few_rows(model):
+    with few_rows(_whole(model)):
         for step in range(sampling.max_new_tokens):
             token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
             ids[rows[alive], step] = token[alive]
@@ -89,6 +89,10 @@ def sample(
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
     ]
+
+
+def _whole(model: Any) -> Any:
+    return model.whole() if isinstance(model, View) else model
 
 
 def _dice(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -141,7 +145,7 @@ def _generate(
     """
     from transformers import GenerationConfig
 
-    causal: Any = model.whole() if isinstance(model, View) else model
+    causal = _whole(model)
     ours = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=sorted(ends) or None,
