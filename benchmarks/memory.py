@@ -34,7 +34,7 @@ STAGES = {
     "grpo": ["grpo", "--steps", "2", "--batch-size", "12"],
     "ppo": ["ppo", "--steps", "2", "--batch-size", "12"],
 }
-"""GRPO and PPO want the reward model first."""
+"""In the order in which they are done: GRPO and PPO want the reward model first."""
 
 
 def main() -> None:
@@ -74,7 +74,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
     (folder / "stories.txt").write_text("\n\n".join(stories()))
     words = {path.stem: str(path) for path in folder.iterdir()}
     found = {}
-    for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in asked.stages)]:
+    wanted = {*asked.stages, *(["reward"] if {"grpo", "ppo"} & {*asked.stages} else [])}
+    for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in STAGES if n in wanted)]:
         where = folder / ("text" if name == "pretrain" else "run")  # what is pretrained would be the others' start
         run = ["--run", str(where), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]
         command = [word.format(**words) for word in words_of_it] + run
