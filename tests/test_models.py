@@ -181,10 +181,14 @@ def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
 
 def test_a_heads_other_way_trains_alike(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, expected = pack(forest(4, 2)), None
+    suits = Mock(wraps=products.suits)  # it only counts
+    monkeypatch.setattr(products, "suits", suits)
     for slow in (False, True):
         monkeypatch.setattr(products, "slow", lambda slow=slow: slow)
         found = logprobs(language.model, asked).logprobs
         found.sum().backward()
+        assert suits.called
+        suits.reset_mock()
         made = [found.detach(), *gradients(language.model)]
         expected = expected or made
         for a, b in zip(made, expected, strict=True):

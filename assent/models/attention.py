@@ -203,6 +203,11 @@ class Cache:
         return cls(lengths, place // width, place, width, room, device.type == "cuda", drawn)
 
     @property
+    def reach(self) -> int:
+        """How much of the room a step reads."""
+        return self.room if self.fixed else self.used + 1
+
+    @property
     def positions(self) -> Tensor:
         """(R,) of the new tokens."""
         return self.lengths[self.owner] + self.drawn
@@ -219,16 +224,15 @@ class Cache:
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write one new token a row, (R, heads, 1, D), and return what the rows have drawn so far."""
-        reach = self.room if self.fixed else self.used + 1
         for kept, new in zip(self.rows[layer], (key, value), strict=True):
             kept.index_copy_(2, self.drawn[None], new.to(kept.dtype))
         keys, values = self.rows[layer]
-        return keys[:, :, :reach], values[:, :, :reach]
+        return keys[:, :, : self.reach], values[:, :, : self.reach]
 
     def seen(self, window: int | None) -> tuple[Tensor, Tensor]:
         """What a new token may look at of its prompt, (P, 1, 1, L) bool, and of its row, (reach,)."""
         places = torch.arange(self.prompts[0][0].shape[2], device=self.drawn.device)
-        own = torch.arange(self.room if self.fixed else self.used + 1, device=self.drawn.device)
+        own = torch.arange(self.reach, device=self.drawn.device)
         before, since = places < self.lengths[:, None], own <= self.drawn
         if window is not None:
             before = before & ((self.lengths + self.drawn)[:, None] - places < window)
