@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +17,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+
+import mortal
+from processes import Process
 
 from assent.feedback import body
 from assent.records import Feedback, Message, Prompt, Query, Response
@@ -197,9 +198,8 @@ class Mortals(Server):
 
     full: bool = False
     """Whether the disk can be made full."""
-    pid: int = 0
     lives: int = 0
-    nursery: subprocess.Popen[str] | None = None
+    process: Process | None = None
 
     @cached_property
     def port(self) -> int:
@@ -213,48 +213,29 @@ class Mortals(Server):
 
     def start(self, die: str = "") -> None:
         """Let the next one live, until `kill`, or until it dies by itself at the first answer: see `mortal.py`."""
-        assert self.nursery and self.nursery.stdin and self.nursery.stdout
-        self.log.unlink(missing_ok=True)
-        told = {"root": str(self.root), "port": self.port, "log": str(self.log), "die": die}
-        self.nursery.stdin.write(json.dumps(told | ({"full": str(self.flag)} if self.full else {})) + "\n")
-        self.nursery.stdin.flush()
-        self.pid = int(self.nursery.stdout.readline())
+        full = str(self.flag) if self.full else ""
+        self.process = Process(mortal.live, str(self.root), self.port, die, full, log=self.log)
         self.lives += 1
         self.url = _address(self.log, self.alive)
 
     def alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return self.process is not None and self.process.status is None
 
     def kill(self) -> None:
         """kill -9, and wait until it is dead."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        while self.alive():
-            time.sleep(0.002)
+        if self.process:
+            self.process.kill()
 
 
 @contextmanager
 def mortals(root: Path, full: bool = False) -> Iterator[Mortals]:
     """A place where servers are born in a moment."""
     root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(Path(__file__).with_name("mortal.py"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    server = Mortals(root, full=full, nursery=nursery)
+    server = Mortals(root, full=full)
     try:
-        assert nursery.stdout and nursery.stdout.readline() == "ready\n"
         yield server
     finally:
-        if server.pid:
-            server.kill()
-        nursery.kill()
-        nursery.wait()
+        server.kill()
 
 
 def browser_path() -> str | None:

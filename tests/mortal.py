@@ -1,21 +1,12 @@
-"""`assent serve` that is born in a moment, dies where a test says, and finds the disk full while a file lies there.
+"""`assent serve` that dies where a test says, and finds the disk full while a file lies there."""
 
-Each line of standard input is JSON and starts a server, whose process id is printed:
-{"root": "runs", "port": 8123, "log": "log", "die": "stored", "full": "flag"}
-"""
-
-import json
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import uvicorn.lifespan.on
-import uvicorn.loops.auto
-import uvicorn.protocols.http.auto  # noqa: F401 (imported before the fork, so that a birth is quick)
 
 import assent.web.app
 import assent.web.serve
@@ -50,10 +41,8 @@ class Mortal:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def live(root: str, port: int, log: str, die: str = "", full: str = "") -> int:
+def live(root: str, port: int, die: str = "", full: str = "") -> int:
     """Serve until killed."""
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(errors, 2)
     if die:
         vars(assent.web.app)["make_app"] = _mortally(assent.web.app.make_app, die)
     if full:
@@ -68,14 +57,3 @@ def live(root: str, port: int, log: str, die: str = "", full: str = "") -> int:
 
 def _mortally(make: Callable[[Any], Any], moment: str) -> Callable[[Any], Mortal]:
     return lambda office: Mortal(make(office), moment)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave no zombies
-    print("ready", flush=True)
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os._exit(live(**json.loads(line)))
-        print(child, flush=True)

@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import tiny
+from processes import Process
 
 TOP = Path(__file__).parent.parent / "benchmarks"
 DUELS = {"dpo": 8, "reward": 8, "kway": 4, "grpo": 2, "ppo": 2, "generation": 2}
@@ -35,6 +37,13 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def side(name: str, work: str) -> None:
+    """What `python benchmarks/NAME.py --ours WORK` does."""
+    sys.argv = [str(TOP / f"{name}.py"), "--ours", work]
+    sys.path.insert(0, str(TOP))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DUELS)
 def test_our_side_does_its_work_and_tells_of_it(name: str, model: Path, found: None, tmp_path: Path) -> None:
@@ -48,11 +57,9 @@ def test_our_side_does_its_work_and_tells_of_it(name: str, model: Path, found: N
     flags = argparse.Namespace(model=str(model), data=str(tmp_path / "pairs.jsonl"), count=DUELS[name])
     work = load(name).prepare(flags, "float32") | {"dtype": "float32", "device": "cpu"}
     (tmp_path / "work.json").write_text(json.dumps(work))
-    command = [sys.executable, str(TOP / f"{name}.py"), "--ours", str(tmp_path / "work.json")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(TOP), str(TOP.parent))), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    process = Process(side, name, str(tmp_path / "work.json"), log=tmp_path / "log")
+    assert process.wait() == 0, process.said
+    told = json.loads(process.said.splitlines()[-1])
     assert told["found"] and told["seconds"] and all(seconds > 0 for seconds in told["seconds"])
     assert told["flops"] > 0 and told["matrix_peak"] > 0 and told["peak_gb"] > 0
     for step in told["found"]:

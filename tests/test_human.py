@@ -1,8 +1,5 @@
 """A stage that waits for people: it asks, ends, and goes on where it was when the same command is given again."""
 
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import sqlalchemy as sa
+from processes import assent
 
 from assent.annotators.human import Human
 from assent.errors import AssentError, Waiting
@@ -359,13 +357,9 @@ def test_without_answers_there_is_nothing_to_ask_about(run: Run) -> None:
 # The command
 
 
-def command(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    words = ["label", "--annotator", "human", "--wait", "0", "--policy", POLICY, "--run", str(folder), *more]
-    return subprocess.run(
-        [sys.executable, "-m", "assent", *words],
-        check=False, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def command(folder: Path, status: int) -> str:
+    words = ["label", "--annotator", "human", "--wait", "0", "--policy", POLICY, "--run", str(folder)]
+    return assent(*words, status=status)
 
 
 def test_the_command_ends_with_3_and_goes_on_when_it_is_given_again(tmp_path: Path) -> None:
@@ -373,17 +367,15 @@ def test_the_command_ends_with_3_and_goes_on_when_it_is_given_again(tmp_path: Pa
     with open_run(Setup(run=folder)) as run:
         fill(run.store)
         run.store.close()
-    asked = command(folder)
-    assert asked.returncode == 3, asked.stderr
-    (line,) = [line for line in asked.stderr.splitlines() if line.startswith("assent: ")]
+    asked = command(folder, 3)
+    (line,) = [line for line in asked.splitlines() if line.startswith("assent: ")]
     assert line.startswith("assent: 0 of 4 answered; ")
-    assert "Traceback" not in asked.stderr
+    assert "Traceback" not in asked
     assert not (folder / "done" / "label.json").exists()
     with Store.open(folder / "feedback.db") as store:
         said = answers(store)
         assert len(said) == sum(asks(store).values())
-    done = command(folder)
-    assert done.returncode == 0, done.stderr
+    command(folder, 0)
     assert (folder / "done" / "label.json").exists()
     with Store.open(folder / "feedback.db") as store:
         assert list(store.feedback()) == said

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processes
 import pytest
 import tiny
+from browsing import PATIENCE, browser_path
 
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
@@ -27,15 +26,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WORDS = ["duck", "cat", "dog", "king", "queen", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird", "fish"]
 SHORT = ["--max-new-tokens", "6", "--temperature", "1"]
 ENOUGH = ["--annotator", "human", "--wait", "0"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def assent(run: Path, *words: str, code: int = 0) -> str:
-    """A command as people give it, and what it says."""
-    command = [sys.executable, "-m", "assent", *words, "--run", str(run)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def assent(run: Path, *words: str, status: int = 0) -> str:
+    return processes.assent(*words, "--run", str(run), status=status)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +49,15 @@ def page(run: Path) -> Iterator[Page]:
     """The owner's page, signed in by the link of the first start."""
     from playwright.sync_api import sync_playwright
 
-    serve = [sys.executable, "-u", "-m", "assent", "serve", str(run), "--port", "0"]
-    server = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    assert server.stderr is not None
-    link = re.search(r"http\S+/join/\S+", server.stderr.readline())
-    assert link, "no set-up link"
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    server = processes.command("serve", str(run), "--port", "0", log=run.with_name("log"))
     try:
+        until = time.monotonic() + PATIENCE
+        while not (link := re.search(r"http\S+/join/\S+(?=\s)", server.said)):
+            assert time.monotonic() < until and server.status is None, f"no set-up link: {server.said}"
+            time.sleep(0.02)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
+            flags = ["--no-sandbox", "--disable-quic"]
+            browser = playwright.chromium.launch(executable_path=browser_path(), args=flags)
             page = browser.new_page(base_url=link[0].partition("/join/")[0])
             page.goto(link[0])
             page.fill("[name=name]", "Ada")
@@ -73,9 +67,7 @@ def page(run: Path) -> Iterator[Page]:
             yield page
             browser.close()
     finally:
-        server.terminate()
-        server.wait()
-        server.stderr.close()
+        server.kill()
 
 
 def answer(page: Page, run: Path, count: int) -> int:
@@ -116,18 +108,18 @@ def kinds(run: Path) -> list[Any]:
 
 
 def test_people_close_the_loop(run: Path, page: Page) -> None:
-    said = assent(run, "label", "--per-prompt", "2", *ENOUGH, code=3)
+    said = assent(run, "label", "--per-prompt", "2", *ENOUGH, status=3)
     found = re.search(r"0 of (\d+) answered; go on at (http://\S+), then give this command again", said)
     assert found and page.url.startswith(found[2])
     asked = int(found[1])
     assert answer(page, run, 30) == 30
     saved(page)
-    assert re.search(rf"30 of {asked} answered", assent(run, "label", *ENOUGH, code=3))
+    assert re.search(rf"30 of {asked} answered", assent(run, "label", *ENOUGH, status=3))
     answer(page, run, 200)
     saved(page)
     assert "done in" in assent(run, "label", *ENOUGH)
 
-    assent(run, "label", "--again", "--kind", "ranking", "--per-prompt", "1", *ENOUGH, code=3)
+    assent(run, "label", "--again", "--kind", "ranking", "--per-prompt", "1", *ENOUGH, status=3)
     assert answer(page, run, 200) >= 5
     saved(page)
     assent(run, "label", *ENOUGH)
@@ -137,7 +129,7 @@ def test_people_close_the_loop(run: Path, page: Page) -> None:
 
     assent(run, "reward", "--lr", "1e-3")
     assent(run, "ppo", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
-    assent(run, "arena", *SHORT, *ENOUGH, code=3)
+    assent(run, "arena", *SHORT, *ENOUGH, status=3)
     assert answer(page, run, 200) >= 1
     saved(page)
     assert "done in" in assent(run, "arena", *SHORT, *ENOUGH)

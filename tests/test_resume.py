@@ -1,17 +1,14 @@
 """A process that is killed loses nothing: every training stage, killed for real, ends bit-equal to one that was not."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
+from processes import Process, assent, command
 
 pytestmark = pytest.mark.slow
 SHARED = ["--lr", "1e-3", "--save-every", "1", "--tokens-per-pack", "200"]
@@ -27,19 +24,6 @@ STAGES = {
 }
 
 
-def start(*words: str, run: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "assent.cli", *words, "--run", str(run)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def assent(*words: str, run: Path) -> str:
-    process = start(*words, run=run)
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, out + error
-    return out + error
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with answers, comparisons, demonstrations and a reward model."""
@@ -52,10 +36,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [row | {"completion": [{"role": "assistant", "content": row["completion"]}]} for row in rows]
     shown.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = folder / "run"
-    assent("generate", "--model", str(model), "--prompts", str(prompts), "--dtype", "float32", *SHORT, run=run)
-    assent("label", run=run)
-    assent("import", str(shown), run=run)
-    assent("reward", "--lr", "1e-3", run=run)
+    drawn = ["--model", str(model), "--prompts", str(prompts), "--dtype", "float32", *SHORT]
+    for words in (["generate", *drawn], ["label"], ["import", str(shown)], ["reward", "--lr", "1e-3"]):
+        assent(*words, "--run", str(run))
     return run
 
 
@@ -76,20 +59,24 @@ def steps_in(run: Path, stage: str) -> list[int]:
     return [line["step"] for line in map(json.loads, (x for x in lines if x.endswith("}"))) if line["stage"] == stage]
 
 
-def interrupted(stage: str, run: Path, how: Callable[[subprocess.Popen[str]], None]) -> int:
-    """Start a stage, interrupt it after its second step or the first that is new, and return its exit status."""
+def interrupted(stage: str, run: Path, number: int) -> int:
+    """Start a stage, send it a signal after its second step or the first that is new, and return its exit status."""
     enough = max(2, len(steps_in(run, stage)) + 1)
-    process = start(stage, *SHARED, *STAGES[stage], run=run)
+    process = begin(stage, *SHARED, *STAGES[stage], run=run)
     until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
+    while time.monotonic() < until and process.status is None:
         if len(steps_in(run, stage)) >= enough:
             break
         time.sleep(0.01)
-    assert process.poll() is None, f"{stage} ended before it could be interrupted: {process.communicate()}"
-    how(process)
-    process.communicate(timeout=120)
+    assert process.status is None, f"{stage} ended before it could be interrupted: {process.said}"
+    process.send(number)
+    status = process.wait(120)
     assert not (run / "done" / f"{stage}.json").exists(), f"{stage} finished before it could be interrupted"
-    return process.returncode
+    return status
+
+
+def begin(*words: str, run: Path) -> Process:
+    return command(*words, "--run", str(run), log=run.with_name("log"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -99,10 +86,10 @@ def test_a_killed_stage_ends_bit_equal_to_one_that_was_not(stage: str, prepared:
         shutil.copytree(prepared, run)
         if stage == "reward":
             assent_forget(run, stage)
-    assent(stage, *SHARED, *STAGES[stage], run=whole)
-    assert interrupted(stage, broken, lambda process: process.send_signal(signal.SIGKILL)) == -signal.SIGKILL
-    assert interrupted(stage, broken, lambda process: process.send_signal(signal.SIGINT)) == 130
-    assent(stage, *SHARED, *STAGES[stage], run=broken)
+    assent(stage, *SHARED, *STAGES[stage], "--run", str(whole))
+    assert interrupted(stage, broken, signal.SIGKILL) == -signal.SIGKILL
+    assert interrupted(stage, broken, signal.SIGINT) == 130
+    assent(stage, *SHARED, *STAGES[stage], "--run", str(broken))
     assert weights(whole, stage) == weights(broken, stage)
     steps = steps_in(broken, stage)
     assert steps == list(range(1, len(steps) + 1))
@@ -137,15 +124,14 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
         prompts = str(prepared.parent / "prompts.jsonl")
         words = ["generate", "--prompts", prompts, *settings]
         if name == "broken":
-            process = start(*words, run=run)
+            process = begin(*words, run=run)
             until = time.monotonic() + 60
-            while time.monotonic() < until and process.poll() is None:
+            while time.monotonic() < until and process.status is None:
                 if (run / "feedback.db").exists() and Store.open(run / "feedback.db").counts().responses >= 8:
                     break
             process.kill()
-            process.communicate()
             words.remove("--again")
-        assent(*words, run=run)
+        assent(*words, "--run", str(run))
         found.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
     assert found[0] == found[1]
     assert len(found[0]) > 40

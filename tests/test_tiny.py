@@ -1,25 +1,16 @@
 """The smallest example learns what its annotators prefer, and learns nothing when a coin decides for them."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import assent
 
 from assent.functional.statistics import wilson
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
-
-
-def assent(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "assent", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def wins(run: Path) -> dict[str, dict[str, float]]:
@@ -30,7 +21,7 @@ def wins(run: Path) -> dict[str, dict[str, float]]:
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("tiny") / "run"
-    assent("run", "examples/tiny.toml", "--run", str(run))
+    assent("run", "examples/tiny.toml", "--run", str(run), cwd=ROOT)
     return run
 
 
@@ -62,7 +53,7 @@ def test_nothing_is_learned_when_a_coin_decides(learned: Path, tmp_path: Path) -
     recipe = (learned / "recipe.toml").read_text().replace("shuffled = false", "shuffled = true")
     assert "shuffled = true" in recipe
     (tmp_path / "shuffled.toml").write_text(recipe)
-    assent("run", str(tmp_path / "shuffled.toml"), "--run", str(run))
+    assent("run", str(tmp_path / "shuffled.toml"), "--run", str(run), cwd=ROOT)
     for name, win in wins(run).items():
         # A coin points in some direction at random, and the judge may like it a little (docs/log.md): runs differ by
         # more than an interval for one policy says, so this one is of 99.9 %.
