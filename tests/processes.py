@@ -106,12 +106,12 @@ def _command(words: tuple[str, ...]) -> int:
     return main()
 
 
-def assent(*words: str, status: int = 0, cwd: Path | None = None) -> str:
-    """What `assent WORDS` says until it ends, which must be with this exit status."""
+def assent(*words: str, status: int = 0, cwd: Path | None = None, seconds: float = 300) -> str:
+    """What `assent WORDS` says until it ends, which must be in time and with this exit status."""
     with tempfile.TemporaryDirectory() as folder:
         process = command(*words, log=Path(folder) / "log", cwd=cwd)
         try:
-            assert process.wait() == status, process.said
+            assert process.wait(seconds) == status, process.said
             return process.said
         finally:
             process.kill()

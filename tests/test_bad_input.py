@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
+from processes import command
 
 from assent.cli import main
 from assent.errors import STOPPED, AssentError
@@ -26,10 +26,9 @@ SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-ou
 
 
 def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, which takes its time to begin."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "assent", *words]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    """A command in a process of its own."""
+    done = command(*words, log=cwd / "log", cwd=cwd)
+    return subprocess.CompletedProcess(words, done.wait(), "", done.said)
 
 
 def assent(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,7 @@ def test_trials_solve_the_task_and_a_turned_sign_unlearns_it(name: str, seed: in
     for sign, rule in (("kept", RULE), ("turned", turned)):
         run = begin(top, tmp_path / sign, seed)
         assert main(["import", str(top / "prompts.jsonl"), "--run", str(tmp_path / sign), "--no-chat"]) == 0
-        assert main([name, *run, "--reward", str(rule), "--steps", "80", *TRIALS[name], *drawn]) == 0
+        assert main([name, *run, "--reward", str(rule), "--steps", "50", *TRIALS[name], *drawn]) == 0
         flags = ["--judge", str(RULE), "--temperature", "1", "--max-new-tokens", "12"]
         assert main(["evaluate", *run, *flags]) == 0
         scores = [abs(line["score"]) for line in metrics_of(tmp_path / sign) if line["stage"] == name]
