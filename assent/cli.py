@@ -14,7 +14,7 @@ from assent.config import Setting, belongs, override, read_recipe, settings
 from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, Waiting, did_you_mean
 from assent.registry import describe, names
-from assent.stages.iterate import HIDDEN, Iterate, better, policies
+from assent.stages.iterate import HIDDEN, Iterate, better, commands, policies, stage
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 SPOKEN = 20.0
@@ -71,7 +71,7 @@ def _main(arguments: list[str]) -> int:
         print(f"assent {version('assent')}")
         return 0
     command, rest = arguments[0], arguments[1:]
-    known = [name for _, group in _groups() for name, _ in group]
+    known = [*dict(STORY), *commands(), *dict(PAGES)]
     if command not in known:
         raise AssentError(f"no command '{command}'{did_you_mean(command, known)} (see 'assent --help')")
     return _serve(rest) if command == "serve" else _run(command, rest)
@@ -92,7 +92,6 @@ def _serve(rest: list[str]) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    from assent.stages.iterate import stage
     from assent.store.runs import Run, Setup
 
     looping = command in ("run", "demo")
@@ -197,7 +196,6 @@ def _recipe_path(command: str, words: list[str], given: Mapping[str, Any]) -> st
 
 def _check_recipe(recipe: dict[str, Any], path: str) -> None:
     """Refuse keys and tables that nothing reads, before anything is started."""
-    from assent.stages.iterate import commands, stage
     from assent.store.runs import Setup
 
     top = {**settings(Setup()), **settings(Iterate())}

@@ -1,9 +1,12 @@
 """What every test finds: no network, no deadline that a busy machine would miss; in CI no test may skip its duty."""
 
+import gc
+import importlib
 import importlib.util
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: where several workers share the files, none is left alone with them in the end."""
     slow = [item.path for item in items if item.get_closest_marker("slow")]
     items.sort(key=lambda item: -slow.count(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported is no garbage: whoever asks for a collection, as every stage does, need not wait for it."""
+    if "tiny" in sys.modules:
+        importlib.import_module("transformers.models.llama.modeling_llama")
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,9 +1,10 @@
 """Processes of their own that are born in a moment: forked from one that has imported everything and done nothing."""
 
+import gc
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -24,6 +25,8 @@ LATE = (
     "uvicorn.protocols.http.auto",
 )
 """What is imported only when it is needed."""
+COLOURS = "FORCE_COLOR", "NO_COLOR"
+"""What whoever runs the tests may have said about colours."""
 
 
 @cache
@@ -36,7 +39,12 @@ def nursery() -> ForkServerContext:
 
 
 class Process:
-    """A function in a process of its own; what it says, on standard output and error, is written to a file."""
+    """A function in a process of its own.
+
+    Args:
+        log: where its standard error is written to; its standard output lies beside it.
+        environment: set besides what we have.
+    """
 
     def __init__(
         self,
@@ -44,11 +52,12 @@ class Process:
         *arguments: Any,
         log: Path,
         cwd: Path | None = None,
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.log = log
-        log.write_text("")
-        where = log.absolute(), cwd or Path.cwd(), {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}
+        self._files = log.with_name(f"{log.name}.out").absolute(), log.absolute()
+        for file in self._files:
+            file.write_text("")
+        where = self._files, cwd or Path.cwd(), {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}
         made = nursery().Process(target=_live, args=(where, function, arguments), daemon=True)
         made.start()
         self._process: ForkServerProcess = made
@@ -61,7 +70,16 @@ class Process:
 
     @property
     def said(self) -> str:
-        return self.log.read_text()
+        """All that it has said so far."""
+        return self.out + self.error
+
+    @property
+    def out(self) -> str:
+        return self._files[0].read_text()
+
+    @property
+    def error(self) -> str:
+        return self._files[1].read_text()
 
     def send(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
@@ -80,14 +98,18 @@ class Process:
         self._process.join()
 
 
-def _live(where: tuple[Path, Path, dict[str, str]], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _live(
+    where: tuple[tuple[Path, Path], Path, dict[str, str]], function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     import torch
 
-    log, cwd, environment = where
-    out = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+    gc.freeze()  # what was imported is no garbage
+    files, cwd, environment = where
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
     sys.stdin.close()
+    for name in COLOURS:
+        os.environ.pop(name, None)
     os.environ.update(environment)
     os.chdir(cwd)
     torch.set_num_threads(1)

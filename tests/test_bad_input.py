@@ -28,7 +28,7 @@ SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-ou
 def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
     done = command(*words, log=cwd / "log", cwd=cwd)
-    return subprocess.CompletedProcess(words, done.wait(), "", done.said)
+    return subprocess.CompletedProcess(words, done.wait(), done.out, done.error)
 
 
 def assent(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -59,7 +59,7 @@ def test_our_side_does_its_work_and_tells_of_it(name: str, model: Path, found: N
     (tmp_path / "work.json").write_text(json.dumps(work))
     process = Process(side, name, str(tmp_path / "work.json"), log=tmp_path / "log")
     assert process.wait() == 0, process.said
-    told = json.loads(process.said.splitlines()[-1])
+    told = json.loads(process.out.splitlines()[-1])
     assert told["found"] and told["seconds"] and all(seconds > 0 for seconds in told["seconds"])
     assert told["flops"] > 0 and told["matrix_peak"] > 0 and told["peak_gb"] > 0
     for step in told["found"]:

@@ -3,16 +3,15 @@
 import gzip
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
+from processes import command
 from test_tokenization import CHATML, tokenizer
 
 from assent.cli import main
@@ -37,22 +36,15 @@ class Said(NamedTuple):
     err: str
 
 
-def assent(*words: object, env: Mapping[str, str] | None = None) -> Said:
-    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    plain = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "NO_COLOR")}
-    done = subprocess.run(
-        [sys.executable, "-m", "assent.cli", *map(str, words)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=plain | quiet | dict(env or {}),
-        timeout=120,
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
+def assent(*words: object, environment: Mapping[str, str] | None = None) -> Said:
+    """A command in a process of its own."""
+    with TemporaryDirectory() as folder:
+        done = command(*map(str, words), log=Path(folder) / "log", environment=environment)
+        return Said(done.wait(), done.out, done.error)
 
 
 def here(*words: object) -> Said:
-    """The same without a new process, which costs three seconds."""
+    """The same without a new process."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         status = main([str(word) for word in words])
     return Said(status, out.getvalue(), err.getvalue())
@@ -309,8 +301,8 @@ def test_inspect_shows_ids_when_asked(tmp_path: Path) -> None:
 def test_inspect_speaks_in_colour_only_where_that_is_wanted(tmp_path: Path) -> None:
     words = ("inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r")
     plain = here(*words)
-    coloured = assent(*words, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"})
-    refused = assent(*words, env={"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"})
+    coloured = assent(*words, environment={"FORCE_COLOR": "1", "TERM": "xterm-256color"})
+    refused = assent(*words, environment={"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"})
     assert "\x1b[" not in plain.out and "[A][n]" in plain.out
     assert "\x1b[" in coloured.out and "[A]" not in re.sub(r"\x1b\[[0-9;]*m", "", coloured.out)
     assert "[A][n]" in re.sub(r"\x1b\[[0-9;]*m", "", refused.out)

@@ -16,6 +16,8 @@ MARGIN = 0.8
 """Of the free memory, what an estimate may take before blocks are gone through twice to save some."""
 HOLES = 1.6
 """On a CPU, what the heap comes to beside what comes and goes: packs of many sizes leave holes (docs/log.md)."""
+HOLES_OF_ADAPTERS = 2.0
+"""The same for adapters: beside what a map made lies what is added to it, and the sum; only the sum is kept."""
 
 
 def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twice: bool = False) -> int:
@@ -30,7 +32,8 @@ def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twi
     some = list(trainees.values())
     learning = sum(tokens * _kept(trainee.model, twice) + _logits(trainee.model, tokens) for trainee in some)
     device = _device(some)
-    return memory.taken(device) + int(max(drawing, learning) * (HOLES if device.type == "cpu" else 1))
+    holes = 1.0 if device.type != "cpu" else HOLES_OF_ADAPTERS if some[0].training.lora_rank else HOLES
+    return memory.taken(device) + int(max(drawing, learning) * holes)
 
 
 def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0) -> None:
