@@ -12,7 +12,8 @@ TORCH_INDEX ?= auto
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 python := $(VENV)/bin/python
-install := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
+# Bytecode is made of what is imported, when it is: of all that is installed it would take a minute.
+install := $(python) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 
 peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
 

@@ -240,7 +240,10 @@ def mortals(root: Path, full: bool = False) -> Iterator[Mortals]:
 
 def browser_path() -> str | None:
     """The machine's own Chromium."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return next(
+        filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))),
+        None,
+    )
 
 
 # Pages

@@ -46,8 +46,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         if importlib.util.find_spec("playwright") is None:
             pytest.skip("needs playwright: pip install 'assent[test]'")
-        if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
-            pytest.skip("needs a browser: apt-get install chromium")
+        if not any(map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))):
+            pytest.skip("needs a browser: apt-get install chromium-headless-shell")
     if item.get_closest_marker("postgresql") and not os.environ.get("ASSENT_TEST_POSTGRESQL"):
         pytest.skip("needs a PostgreSQL server: ASSENT_TEST_POSTGRESQL=postgresql+psycopg://user@host/postgres")
 

@@ -76,10 +76,10 @@ def test_trials_solve_the_task_and_a_turned_sign_unlearns_it(name: str, seed: in
     drawn = ["--n", "8", "--batch-size", "16", "--max-new-tokens", "12", "--temperature", "1", "--schedule", "constant"]
     right: dict[str, dict[str, float]] = {}
     seen: dict[str, list[float]] = {}
-    for sign, rule in (("kept", RULE), ("turned", turned)):
+    for sign, rule, steps in (("kept", RULE, "50"), ("turned", turned, "30")):  # to unlearn is quicker
         run = begin(top, tmp_path / sign, seed)
         assert main(["import", str(top / "prompts.jsonl"), "--run", str(tmp_path / sign), "--no-chat"]) == 0
-        assert main([name, *run, "--reward", str(rule), "--steps", "50", *TRIALS[name], *drawn]) == 0
+        assert main([name, *run, "--reward", str(rule), "--steps", steps, *TRIALS[name], *drawn]) == 0
         flags = ["--judge", str(RULE), "--temperature", "1", "--max-new-tokens", "12"]
         assert main(["evaluate", *run, *flags]) == 0
         scores = [abs(line["score"]) for line in metrics_of(tmp_path / sign) if line["stage"] == name]

@@ -4,12 +4,12 @@ import io
 import json
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsing import browser_path
 from rich.console import Console
 
 from assent.cli import main
@@ -357,9 +357,8 @@ def browser() -> Iterator["Browser"]:
     """Chromium; without it the marker `browser` skips the tests that ask for it (conftest.py)."""
     from playwright.sync_api import sync_playwright
 
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = play.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 
