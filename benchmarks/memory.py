@@ -37,7 +37,6 @@ STAGES = {
     "ppo-lora": ["ppo", "--lora-rank", "16", "--steps", "2", "--batch-size", "12", "--again"],
 }
 """In the order in which they are done: GRPO and PPO want the reward model first."""
-REWARDED = {"grpo", "ppo", "ppo-lora"}
 
 
 def main() -> None:
@@ -77,7 +76,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[float, f
     (folder / "stories.txt").write_text("\n\n".join(stories()))
     words = {path.stem: str(path) for path in folder.iterdir()}
     found = {}
-    wanted = {*asked.stages, *(["reward"] if REWARDED & {*asked.stages} else [])}
+    rewarded = any(STAGES[name][0] in ("grpo", "ppo") for name in asked.stages)
+    wanted = {*asked.stages, *(["reward"] if rewarded else [])}
     for name, words_of_it in [*((one[0], one) for one in BEFORE), *((n, STAGES[n]) for n in STAGES if n in wanted)]:
         where = folder / ("text" if name == "pretrain" else "run")  # what is pretrained would be the others' start
         run = ["--run", str(where), "--model", asked.model, "--device", asked.device, "--dtype", asked.dtype]

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import mortal
-from processes import Process
+from conftest import BROWSERS
+from processes import Process, free_port
 
 from assent.feedback import body
 from assent.records import Feedback, Message, Prompt, Query, Response
@@ -203,9 +204,7 @@ class Mortals(Server):
 
     @cached_property
     def port(self) -> int:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            return int(taken.getsockname()[1])
+        return free_port()
 
     @property
     def flag(self) -> Path:
@@ -240,10 +239,7 @@ def mortals(root: Path, full: bool = False) -> Iterator[Mortals]:
 
 def browser_path() -> str | None:
     """The machine's own Chromium."""
-    return next(
-        filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))),
-        None,
-    )
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 # Pages

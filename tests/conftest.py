@@ -22,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("assent", deadline=None)
 settings.load_profile("assent")
 
+BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
+"""Any of them will do; the first is the others without their window, and quicker."""
 DUTIES = ("browser", "postgresql", "model")
 """Markers of tests that need more than Python: without it they are skipped, except where ASSENT_CI is set."""
 
@@ -46,7 +48,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         if importlib.util.find_spec("playwright") is None:
             pytest.skip("needs playwright: pip install 'assent[test]'")
-        if not any(map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))):
+        if not any(map(shutil.which, BROWSERS)):
             pytest.skip("needs a browser: apt-get install chromium-headless-shell")
     if item.get_closest_marker("postgresql") and not os.environ.get("ASSENT_TEST_POSTGRESQL"):
         pytest.skip("needs a PostgreSQL server: ASSENT_TEST_POSTGRESQL=postgresql+psycopg://user@host/postgres")

@@ -2,14 +2,16 @@
 
 import gc
 import os
+import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from pkgutil import walk_packages
+from subprocess import CompletedProcess
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import assent as package
@@ -57,11 +59,9 @@ class Process:
         self._files = log.with_name(f"{log.name}.out").absolute(), log.absolute()
         for file in self._files:
             file.write_text("")
-        where = self._files, cwd or Path.cwd(), {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}
-        made = nursery().Process(target=_live, args=(where, function, arguments), daemon=True)
-        made.start()
-        self._process: ForkServerProcess = made
-        self.pid: int = made.pid or 0
+        told = self._files, cwd or Path.cwd(), {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}, function, arguments
+        self._process: ForkServerProcess = nursery().Process(target=_live, args=told, daemon=True)
+        self._process.start()
 
     @property
     def status(self) -> int | None:
@@ -84,7 +84,8 @@ class Process:
     def send(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.status is None:
-            os.kill(self.pid, number)
+            assert self._process.pid
+            os.kill(self._process.pid, number)
 
     def wait(self, seconds: float = 300) -> int:
         """Its exit status."""
@@ -99,12 +100,15 @@ class Process:
 
 
 def _live(
-    where: tuple[tuple[Path, Path], Path, dict[str, str]], function: Callable[..., Any], arguments: tuple[Any, ...]
+    files: tuple[Path, Path],
+    cwd: Path,
+    environment: Mapping[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> None:
     import torch
 
     gc.freeze()  # what was imported is no garbage
-    files, cwd, environment = where
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
     sys.stdin.close()
@@ -128,12 +132,26 @@ def _command(words: tuple[str, ...]) -> int:
     return main()
 
 
-def assent(*words: str, status: int = 0, cwd: Path | None = None, seconds: float = 300) -> str:
-    """What `assent WORDS` says until it ends, which must be in time and with this exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = command(*words, log=Path(folder) / "log", cwd=cwd)
+def completed(*words: str, seconds: float = 300, **where: Any) -> CompletedProcess[str]:
+    """The same when it has ended, which must be in time."""
+    with TemporaryDirectory() as folder:
+        process = command(*words, log=Path(folder) / "log", **where)
         try:
-            assert process.wait(seconds) == status, process.said
-            return process.said
+            return CompletedProcess(words, process.wait(seconds), process.out, process.error)
         finally:
             process.kill()
+
+
+def assent(*words: str, status: int = 0, **where: Any) -> str:
+    """What `assent WORDS` says until it ends, which must be with this exit status."""
+    done = completed(*words, **where)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, said
+    return said
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

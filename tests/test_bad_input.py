@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
-from processes import command
+from processes import completed
 
 from assent.cli import main
 from assent.errors import STOPPED, AssentError
@@ -25,14 +25,8 @@ from assent.store.runs import Setup, open_run
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 
 
-def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    done = command(*words, log=cwd / "log", cwd=cwd)
-    return subprocess.CompletedProcess(words, done.wait(), done.out, done.error)
-
-
 def assent(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same command, here."""
+    """A command, without a process of its own."""
     out, error = io.StringIO(), io.StringIO()
     with chdir(cwd), redirect_stdout(out), redirect_stderr(error):
         status = main(words)
@@ -100,8 +94,8 @@ def test_a_mistake_on_the_command_line_gets_one_line(words: tuple[str, ...], lin
 
 
 def test_a_process_says_it_too_and_ends_with_2(tmp_path: Path) -> None:
-    assert "no command 'dppo'" in refused("dppo", cwd=tmp_path, how=process)
-    assert "no model folder at nowhere" in refused("generate", "--model", "nowhere/at/all", cwd=tmp_path, how=process)
+    assert "no command 'dppo'" in refused("dppo", cwd=tmp_path, how=completed)
+    assert "no model folder at nowhere" in refused("generate", "--model", "nowhere/at/all", cwd=tmp_path, how=completed)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +176,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
     try:
         fill = small / "fill"
         fill.write_bytes(b"x" * 330_000)
-        line = refused(*words, cwd=tmp_path, how=process)  # which leaves nothing open on the disk
+        line = refused(*words, cwd=tmp_path, how=completed)  # which leaves nothing open on the disk
         assert "disk" in line.lower()
         fill.unlink()
-        assert process(*words, cwd=tmp_path).returncode == 0
+        assert completed(*words, cwd=tmp_path).returncode == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

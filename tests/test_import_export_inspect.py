@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from processes import command
+from processes import completed
 from test_tokenization import CHATML, tokenizer
 
 from assent.cli import main
@@ -38,9 +37,8 @@ class Said(NamedTuple):
 
 def assent(*words: object, environment: Mapping[str, str] | None = None) -> Said:
     """A command in a process of its own."""
-    with TemporaryDirectory() as folder:
-        done = command(*map(str, words), log=Path(folder) / "log", environment=environment)
-        return Said(done.wait(), done.out, done.error)
+    done = completed(*map(str, words), environment=environment)
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 def here(*words: object) -> Said:

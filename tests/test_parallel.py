@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from processes import command
+from processes import command, free_port
 from safetensors.torch import load_file
 
 from assent.cli import main
@@ -69,10 +68,8 @@ def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 def side_by_side(words: list[str], folder: Path) -> str:
     """What torchrun does where nothing goes wrong, without its waiting for two processes to import everything."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = str(taken.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **where}
     both = [
         command(*words, log=folder / f"log-{rank}", environment=shared | {"RANK": rank, "LOCAL_RANK": rank})
         for rank in ("0", "1")
