@@ -10,8 +10,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.attention.varlen
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub import constants, get_session
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
