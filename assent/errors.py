@@ -1,6 +1,8 @@
 """What went wrong and what to do about it, in one line."""
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 
@@ -14,6 +16,12 @@ class Waiting(Exception):
 
 STOPPED = "assent: stopped; the same command goes on from what is saved"
 """What is said after Ctrl-C."""
+
+
+def warn(line: str) -> None:
+    """Tell the person something that does not stop the work; of several processes that share it the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

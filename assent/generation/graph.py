@@ -4,14 +4,13 @@ What is recorded reads and writes the same memory each time, so the cache of a G
 not run on a GPU yet: a recorded step is compared with a plain one before it is relied on.
 """
 
-import os
-import sys
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from assent.errors import warn
 from assent.models.attention import Cache
 from assent.models.forward import next_states
 
@@ -110,5 +109,4 @@ class Decoder:
     def _give_up(self, why: str) -> None:
         Decoder.works = self._cache.fixed = False
         self._recorded = None
-        if os.environ.get("RANK", "0") == "0":
-            print(f"note: decoding goes step by step, since its step cannot be recorded: {why}", file=sys.stderr)
+        warn(f"decoding goes step by step, since its step cannot be recorded: {why}")

@@ -389,18 +389,10 @@ def _continued(
     keys, values = cache.prompts[layer]
     own_keys, own_values = cache.extend(layer, key, value)
     rows = query.to(keys.dtype).reshape(len(query), keys.shape[1], -1, query.shape[-1]) * scale  # (R, fewer, share, D)
-    before, since = cache.spread(rows) @ keys.mT, rows @ own_keys.mT
-    if cap is not None:
-        before, since = (cap * torch.tanh(scores / cap) for scores in (before, since))
-    seen = cache.seen(window)
-    scores = [
-        cache.gathered(before.float().masked_fill(~seen[0], -torch.inf)),  # (R, fewer, share, L)
-        since.float().masked_fill(~seen[1], -torch.inf),  # (R, fewer, share, reach)
-    ]
-    if sinks is not None:
-        scores.append(sinks.float().reshape(1, keys.shape[1], -1, 1).expand(*rows.shape[:3], 1))
-    sizes = [part.shape[-1] for part in scores]
-    to_prompt, to_row, *_ = torch.cat(scores, -1).softmax(-1).to(values.dtype).split(sizes, -1)
+    seen_before, seen_since = cache.seen(window)
+    before = cache.gathered(cache.spread(rows) @ keys.mT), seen_before[cache.owner]  # (R, fewer, share, L)
+    since = rows @ own_keys.mT, seen_since  # (R, fewer, share, reach)
+    to_prompt, to_row = (part.to(values.dtype) for part in _weights(cap, sinks, before, since))
     found: Tensor = cache.gathered(cache.spread(to_prompt) @ values) + to_row @ own_values
     return found.reshape(len(query), 1, query.shape[1], -1).to(query.dtype)
 
@@ -422,15 +414,26 @@ def _look(
         )
     key, value = (part.repeat_interleave(share, 1) for part in (key, value))
     scores = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    scores = scores.float().masked_fill(~mask, -torch.inf)
+    (weights,) = _weights(cap, sinks, (scores, mask))
+    return weights.to(value.dtype) @ value
+
+
+def _weights(cap: float | None, sinks: Tensor | None, *parts: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Softmax of scores that stand in parts, (R, heads, Q, any), each with what is seen of it; float32.
+
+    A sink takes its share of what is given to the tokens and is none of them; (heads x Q) or one for all Q.
+    """
+    scores = [
+        (part if cap is None else cap * torch.tanh(part / cap)).float().masked_fill(~seen, -torch.inf)
+        for part, seen in parts
+    ]
     if sinks is not None:
-        beside = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat((scores, beside), -1)
-    return scores.softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
+        some = scores[0]
+        scores.append(sinks.float().reshape(1, some.shape[1], -1, 1).expand(*some.shape[:3], 1))
+    sizes = [part.shape[-1] for part in scores]
+    return list(torch.cat(scores, -1).softmax(-1).split(sizes, -1))[: len(parts)]
 
 
 def _near(block: Block, window: int) -> Tensor:

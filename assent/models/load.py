@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
 from assent.models.forward import reads_packs
@@ -242,13 +241,10 @@ def _read(auto: Any, where: str | Path, place: str, device: str | torch.device, 
         if SHARED_PREFIX not in str(error):
             raise
     made = auto.from_pretrained(place, output_loading_info=True, **settings)
-    if os.environ.get("RANK", "0") == "0":
-        kind = type(made[0]).__name__
-        print(
-            f"note: {where} is a {kind}, which cannot read packs with shared prefixes: each sequence goes through it "
-            "by itself, with equal results, more slowly",
-            file=sys.stderr,
-        )
+    warn(
+        f"{where} is a {type(made[0]).__name__}, which cannot read packs with shared prefixes: each sequence goes "
+        "through it by itself, with equal results, more slowly"
+    )
     return made
 
 

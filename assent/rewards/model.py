@@ -12,6 +12,7 @@ from assent.models.attention import Tree, pack
 from assent.models.forward import scores, standard, states
 from assent.models.load import Language, load_reward
 from assent.records import Prompt, Response
+from assent.training.batching import READING
 from assent.training.parts import by_tree
 
 
@@ -23,7 +24,7 @@ class Model:
     """
 
     members: tuple[Language, ...]
-    tokens_per_pack: int = 2048
+    tokens_per_pack: int = READING
 
     @classmethod
     def load(
@@ -31,7 +32,7 @@ class Model:
         where: str,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
-        tokens_per_pack: int = 2048,
+        tokens_per_pack: int = READING,
     ) -> "Model":
         """Load a sequence classifier from a folder or the hub, and the members that lie in folders inside it."""
         others = sorted(Path(where).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))

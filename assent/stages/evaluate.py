@@ -24,7 +24,7 @@ from assent.records import CHAT, Feedback, Prompt, Query, Response, content_id
 from assent.stages.generate import answer, answers_of, fitting
 from assent.stages.reward import scorer
 from assent.store.runs import Run, improving
-from assent.training.batching import packs
+from assent.training.batching import READING, packs
 from assent.training.meter import Bar
 
 KL_PROMPTS = 64
@@ -158,7 +158,7 @@ class Evaluate:
         trees = [Tree(codec.prompt(p), (codec.completion(p, r.text, r.finished),)) for p, r in some]
         total = 0.0
         with Bar(name, len(trees)) as bar:
-            for part in packs(trees, 2048):
+            for part in packs(trees, READING):
                 packed = pack([trees[i] for i in part]).to(run.device)
                 temperature = self.sampling.temperature or 1.0
                 one, other = (packed.padded(logprobs(lang.model, packed, temperature).logprobs) for lang in languages)

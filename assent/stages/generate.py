@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.generation.local import Sampling, sample
 from assent.limits import Count, Natural
 from assent.models.load import Language, context, load_policy, weights_of
@@ -14,7 +14,7 @@ from assent.records import Prompt, Response, content_id
 from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import chunks, generator
-from assent.training.meter import Bar, warn
+from assent.training.meter import Bar
 from assent.training.parallel import alone
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"

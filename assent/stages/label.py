@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.feedback import asks
 from assent.limits import Count, Natural, Share
 from assent.preferences.convert import split
@@ -22,7 +22,7 @@ from assent.store.desk import Ask, Desk
 from assent.store.people import people_of
 from assent.store.runs import Run
 from assent.training.batching import chunks
-from assent.training.meter import Bar, warn
+from assent.training.meter import Bar
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from assent.batch import Loss
 from assent.config import plugin
-from assent.errors import AssentError, did_you_mean
+from assent.errors import AssentError, did_you_mean, warn
 from assent.functional.ensemble import Reduction, combine, disagreement
 from assent.functional.statistics import accuracy
 from assent.limits import Count, NonNegative
@@ -31,10 +31,10 @@ from assent.records import Label, Preference, Prompt, Purpose, Ranked, Response
 from assent.registry import name_of, names, resolve, resolve_file, takes
 from assent.rewards.model import Model
 from assent.store.runs import Run
-from assent.training.batching import batch, steps_of
+from assent.training.batching import READING, batch, steps_of
 from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
 from assent.training.loop import train
-from assent.training.meter import Bar, warn
+from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
 from assent.training.parallel import alone, gather
 from assent.training.parts import by_tree, descend
@@ -254,7 +254,7 @@ class Rule:
         return found
 
 
-def scorer(run: Run, name: str, tokens_per_pack: int = 2048) -> Scorer:
+def scorer(run: Run, name: str, tokens_per_pack: int = READING) -> Scorer:
     """What scores answers: a rule (a file of rewards/ or one's own) or a reward model (checkpoint, folder, hub id).
 
     Raises:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
@@ -15,7 +15,6 @@ from assent.store.exchange import load
 from assent.store.runs import Run
 from assent.training.batching import steps_of
 from assent.training.imitation import Shown, imitate, measure
-from assent.training.meter import warn
 from assent.training.optimizer import Trainee, Training
 from assent.training.parallel import alone
 

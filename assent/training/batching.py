@@ -8,6 +8,8 @@ import torch
 from assent.models.attention import Tree
 
 T = TypeVar("T")
+READING = 2048
+"""Tokens a pack where nothing is learned, unless told."""
 
 
 def packs(trees: Sequence[Tree], tokens: int) -> list[list[int]]:

@@ -95,12 +95,6 @@ class Meter:
         self._board.close()
 
 
-def warn(line: str) -> None:
-    """Tell the person something that does not stop the work."""
-    if first():
-        print(f"note: {line}", file=sys.stderr, flush=True)
-
-
 def add(total: dict[str, float], part: Mapping[str, Tensor]) -> None:
     """Add the metrics of a part of a step to those of the step."""
     for name, value in part.items():
