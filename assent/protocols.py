@@ -47,6 +47,8 @@ class Annotator(Protocol[Place]):
 
     at_once: ClassVar[int]
     """Queries whose answers are stored in one transaction."""
+    human: ClassVar[bool]
+    """Whether it is people who answer: answers of programs to the same queries do not count for it."""
 
     def answer(
         self,

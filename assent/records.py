@@ -110,6 +110,10 @@ class Answer(Protocol):
         ...
 
 
+MACHINES = ("ai:", "judge:", "simulated:")
+"""Prefixes of annotators that are programs: an AI judge, a rule, a simulated person."""
+
+
 @dataclass(frozen=True)
 class Feedback:
     """One answer of one annotator: an event that is never edited, only superseded by a later one."""
@@ -137,6 +141,10 @@ class Feedback:
                 del body["flags"]  # an event without any keeps the name it had before there were flags
             body["answer"] = [type(self.answer).__name__, body["answer"]]
             object.__setattr__(self, "id", content_id("feedback", body))
+
+    @property
+    def by_person(self) -> bool:
+        return not self.annotator.startswith(MACHINES)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from processes import assent
 
 from assent.annotators.human import Human
+from assent.annotators.simulated import Simulated
 from assent.errors import AssentError, Waiting
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
@@ -22,7 +23,7 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.preferences.convert import split
+from assent.preferences.convert import examples, split
 from assent.records import Answer, Feedback, Prompt, Query, Response
 from assent.registry import names
 from assent.stages.label import Label
@@ -220,10 +221,11 @@ def test_questions_of_another_stage_are_not_waited_for(run: Run) -> None:
     assert later(run, "label-2")["prompts"] == 1
 
 
-def test_what_was_answered_before_it_was_asked_is_not_asked_again(run: Run) -> None:
+def test_what_people_answered_before_it_was_asked_is_not_asked_again(run: Run) -> None:
     fill(run.store)
     done = Label(POLICY)(run, "label")  # simulated annotators
-    assert run.store.counts().feedback == 4
+    run.store.add_feedback([replace(event, annotator="ann", id="") for event in run.store.feedback()])
+    assert run.store.counts().feedback == 8
     assert ASKS(run, "label") == done
     assert asks(run.store) == {}
 
@@ -379,3 +381,31 @@ def test_the_command_ends_with_3_and_goes_on_when_it_is_given_again(tmp_path: Pa
     assert (folder / "done" / "label.json").exists()
     with Store.open(folder / "feedback.db") as store:
         assert list(store.feedback()) == said
+
+
+# After a rehearsal
+
+
+def test_people_are_asked_again_after_a_rehearsal_with_simulated_annotators(run: Run) -> None:
+    fill(run.store, prompts=6)
+    rehearsal = replace(ASKS, annotator=Simulated())(run, "label")
+    assert run.store.counts().feedback == rehearsal["queries"] + rehearsal["held_out"] == 6
+    assert waits(run).startswith("0 of 6 answered; ")
+    answers(run.store)
+    assert ASKS(run, "label") == rehearsal
+
+
+def test_a_simulated_answer_is_no_example_where_a_person_answered(run: Run) -> None:
+    fill(run.store, prompts=6)
+    replace(ASKS, annotator=Simulated())(run, "label")
+    waits(run)
+    (by_person,) = answers(run.store, most=1, people=CROWD[:1])
+    queries, events = list(run.store.queries()), list(run.store.feedback())
+    purpose = next(query.purpose for query in queries if query.id == by_person.query)
+    made = examples(events, queries, run.store.prompts(), run.store.responses(), purpose=purpose)
+    same_query = {event.id for event in events if event.query == by_person.query}
+    assert [name for example in made for name in example.sources if name in same_query] == [by_person.id]
+    simulated = [event.id for event in events if not event.by_person and event.query != by_person.query]
+    asked = {query.id for query in queries if query.purpose == purpose}
+    kept = {event.id for event in events if event.query in asked and event.id in simulated}
+    assert kept <= {name for example in made for name in example.sources}

@@ -22,6 +22,7 @@ class Human:
     """People in browsers; 15 % of the queries go to three of them and 2 % to five, so that agreement can be told."""
 
     at_once: ClassVar[int] = 1
+    human: ClassVar[bool] = True
 
     wait: NonNegative = 1440.0
     """Minutes that the stage waits for answers; then it ends, and the same command goes on later. 0: it only asks."""
@@ -53,7 +54,7 @@ class Human:
             print(f"{progress.answered} of {progress.asked} answered; {where}", file=sys.stderr)
         while True:
             for event in desk.said_of(batch):
-                if event.id not in seen:
+                if event.by_person and event.id not in seen:
                     seen.add(event.id)
                     yield event
             if progress.answered >= progress.asked:

@@ -47,6 +47,7 @@ class Simulated:
     """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them or by several."""
 
     at_once: ClassVar[int] = 500
+    human: ClassVar[bool] = False
 
     people: tuple[str, ...] = tuple(PEOPLE)
     """Names from careful, usual, hasty; each query goes to one of them by lot."""

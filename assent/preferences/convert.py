@@ -35,7 +35,8 @@ def examples(
     """Turn stored answers into training examples, in the order of the answers.
 
     Answers that a later one supersedes are left out, and so are those to queries of another purpose: who trained on
-    the gold items could not be measured by them.
+    the gold items could not be measured by them. A simulated annotator stands in for people: where a person answered
+    the query, its answer is left out.
 
     Args:
         weights: reliability of each annotator; who is not named counts 1, who has 0 is left out.
@@ -50,6 +51,7 @@ def examples(
             raise AssentError(f"the weight of annotator '{annotator}' is {weight}: it must be 0 or more")
     events = list(feedback)
     superseded = {event.supersedes for event in events}
+    by_people = {event.query for event in events if event.by_person}
     asked = {query.id: query for query in queries}
     about = {prompt.id: prompt for prompt in prompts}
     # A store may hold a million answers: keep those that somebody was asked about.
@@ -59,7 +61,8 @@ def examples(
     for event in events:
         query = _known(asked, event.query, f"feedback {event.id}", "query")
         weight = trust.get(event.annotator, 1.0)
-        if event.id in superseded or query.purpose != purpose or weight == 0:
+        rehearsal = event.query in by_people and event.annotator.startswith("simulated:")
+        if event.id in superseded or rehearsal or query.purpose != purpose or weight == 0:
             continue
         answer = check(event.answer, query)
         prompt = _known(about, query.prompt, f"query {query.id}", "prompt")

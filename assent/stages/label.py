@@ -152,11 +152,19 @@ class Label:
 
 
 def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk]) -> list[Feedback]:
-    """Put queries to an annotator, store what is said as it comes, and return all that was ever said of them."""
+    """Put queries to an annotator, store the answers as they come, and return every answer to them that counts.
+
+    For a stage of people only what people answered counts, not a rehearsal with simulated annotators.
+    """
     store = run.store
     store.add_queries(queries)
     about = {query.id: query for query in queries}
-    answered = {event.query for event in store.feedback()} & about.keys()
+
+    def counted() -> list[Feedback]:
+        events = (event for event in store.feedback() if event.query in about)
+        return [event for event in events if event.by_person or not annotator.human]
+
+    answered = {event.query for event in counted()}
     missing = [query for query in queries if query.id not in answered]
     prompts = {prompt.id: prompt for prompt in store.prompts(ids=[query.prompt for query in missing])}
     items = (item for query in missing for item in query.items)
@@ -170,4 +178,4 @@ def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk])
             heard = {events[0].query for events in some}
             bar.advance(len(heard - answered))
             answered |= heard
-    return [event for event in store.feedback() if event.query in about]
+    return counted()

@@ -280,6 +280,8 @@ def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
     prompts = list(run.store.prompts())
     sides = split(prompts, run.setup.held_out)
     said = [event for event in run.store.feedback() if not event.annotator.startswith("judge:")]
+    if 0 < (simulated := sum(event.annotator.startswith("simulated:") for event in said)) < len(said):
+        warn(f"{simulated} of {len(said)} answers are by simulated annotators; they count where no person answered")
     queries, responses = list(run.store.queries()), list(run.store.responses())
     weights = reliabilities(run.store) if run.setup.weigh else None
     made = [e for p in PURPOSES for e in examples(said, queries, prompts, responses, weights, purpose=p)]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from assent.errors import AssentError
 from assent.feedback import parse
-from assent.records import Answer, Feedback, Query
+from assent.records import MACHINES, Answer, Feedback, Query
 from assent.store import schema
 from assent.store.database import Store, as_query
 from assent.store.people import People
@@ -164,7 +164,7 @@ class Desk:
         away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            came = on.scalars(sa.select(f.annotator).distinct().join(schema.asks, a.query == f.query))
+            came = on.scalars(sa.select(f.annotator).distinct().join(schema.asks, a.query == f.query).where(*_person()))
             people = {*came, *expected} - away
             skips = (le.query == a.query, le.state == "skipped", le.person.in_(people))
             skipped = sa.select(sa.func.count(le.seq)).where(*skips).correlate(schema.asks).scalar_subquery()
@@ -484,8 +484,14 @@ class Desk:
             on.execute(ask.where(a.wanted == 1).values(wanted=2))
 
     def _voices(self, on: sa.Connection, query: str) -> int:
+        """How many people answered a query; programs do not count."""
         f = schema.feedback.c
-        return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query)) or 0
+        return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query, *_person())) or 0
+
+
+def _person() -> list[sa.ColumnElement[bool]]:
+    """That an answer is a person's, as `Feedback.by_person` says."""
+    return [~schema.feedback.c.annotator.startswith(machine, autoescape=True) for machine in MACHINES]
 
 
 def overlap(query: Query) -> int:
