@@ -38,6 +38,8 @@ def make_app(office: Office) -> FastAPI:
     """The server of an office."""
     told: dict[int | str, dict[str, Any]] = {status: {"model": Told} for status in (401, 403, 404, 409, 422, 429, 507)}
     app = FastAPI(title="assent", summary="Feedback of people", docs_url=None, redoc_url=None, responses=told)
+    if office.root_path:
+        app.servers = [{"url": office.root_path}]
     app.state.office = office
     app.state.limits = pages.Limits()
     app.add_middleware(Guard)
@@ -83,7 +85,8 @@ def _wants_page(request: Request) -> bool:
 def _answer(request: Request, status: int, detail: Any, headers: Any = None) -> Response:
     if _wants_page(request):
         words = detail if isinstance(detail, str) else detail.get("message", "")
-        page = pages.render(request, "error.html.jinja", {"status": status, "words": words})
+        again = request.url.path if status == 429 else ""
+        page = pages.render(request, "error.html.jinja", {"status": status, "words": words, "again": again})
         return HTMLResponse(page, status, headers)
     return JSONResponse({"detail": detail}, status, headers)
 

@@ -89,11 +89,15 @@ def _refusal(method: str, headers: MutableMapping[str, str], most: int) -> tuple
         return 413, f"such a request has at most {most} bytes"
     if method in SAFE or headers.get("authorization", "").startswith("Bearer "):
         return None  # a token is never sent by a browser on its own
-    site, origin = headers.get("sec-fetch-site", ""), headers.get("origin", "")
+    site, origin, host = headers.get("sec-fetch-site", ""), headers.get("origin", ""), headers.get("host", "")
     if site not in ("", "same-origin", "none"):
         return 403, "this came from another site"
-    if origin and origin.partition("://")[2] != headers.get("host", ""):
-        return 403, "this came from another site"
+    if origin and origin.partition("://")[2] != host:
+        proxy = (
+            "if a reverse proxy stands in front, it does not pass the host on: let it send Host or X-Forwarded-Host "
+            "(nginx: proxy_set_header Host $http_host) and start with --behind-proxy"
+        )
+        return 403, f"this came from another site: Origin is {origin[:200]}, Host is {host[:200]}; {proxy}"
     return None
 
 
@@ -104,7 +108,10 @@ async def _refuse(send: Send, status: int, why: str) -> None:
 
 
 class Rate:
-    """So many in a window of time, for each key; forgets the oldest keys first."""
+    """So many in a window of time, for each key; forgets the oldest keys first.
+
+    `demand` counts; who succeeds is not counted if `forgive` follows.
+    """
 
     def __init__(self, count: int, seconds: float, keys: int = 10_000) -> None:
         self.count, self.seconds, self.keys = count, seconds, keys
@@ -124,6 +131,12 @@ class Rate:
             wait = int(self.seconds - (now - begun)) + 1
             raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
 
+    def forgive(self, key: str) -> None:
+        """Take one back: it was no failure."""
+        if key in self._seen:
+            begun, count = self._seen[key]
+            self._seen[key] = (begun, max(0, count - 1))
+
 
 PAUSED = "you are paused: somebody who runs this project will talk to you"
 
@@ -136,6 +149,16 @@ def address(request: Request) -> str:
     except ValueError:
         return host
     return host if where.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
+
+
+def public_url(request: Request) -> str:
+    """The address at which this person's browser sees the server, without a slash at the end.
+
+    The guard has compared Origin with Host; its scheme is the browser's own, which a proxy may not have passed on.
+    """
+    origin = request.headers.get("origin", "")
+    host = origin if "://" in origin else f"{request.url.scheme}://{request.url.netloc}"
+    return host + office_of(request).root_path
 
 
 class SignIn(Exception):

@@ -19,7 +19,7 @@ from assent.records import Feedback
 from assent.records import Query as Question
 from assent.store.desk import Ask, change_setting, history
 from assent.store.people import RIGHTS, Person
-from assent.web.guard import Needs, office_of
+from assent.web.guard import Needs, office_of, public_url
 from assent.web.labelling import DECIDED, Here, Id
 from assent.web.office import Project
 from assent.web.pages import need, page
@@ -63,7 +63,7 @@ def invite(
     """Links that each let one person in; one for each external id, if some are given."""
     who = [line.strip() for line in externals.splitlines() if line.strip()] or [""] * count
     made = office_of(request).people.invite(person, role, who, note)
-    base = str(request.base_url).rstrip("/")
+    base = public_url(request)
     return _admin(request, here, links=[(name, f"{base}/join/{key}") for name, key in zip(who, made, strict=True)])
 
 
@@ -283,7 +283,7 @@ def events(
 def post_invites(request: Request, person: Manager, invited: Invited) -> list[dict[str, str]]:
     """Links that each let one person in, in the order of their external ids."""
     keys = office_of(request).people.invite(person, invited.role, invited.externals, invited.note)
-    base = str(request.base_url).rstrip("/")
+    base = public_url(request)
     return [{"external": who, "link": f"{base}/join/{key}"} for who, key in zip(invited.externals, keys, strict=True)]
 
 

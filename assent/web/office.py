@@ -81,6 +81,8 @@ class Office:
     database: str = ""
     address: str = ""
     """Where people find it, for the commands that wait for them."""
+    root_path: str = ""
+    """The path below the host under which its pages lie."""
     _open: dict[str, Project] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.store.people import Person, folded
-from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of
+from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url
 from assent.web.labelling import Here
 from assent.web.text import render as markdown
 
@@ -20,7 +20,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass
 class Limits:
-    """How often somebody may try."""
+    """How often somebody may fail (signing in, joining), or send something (answers, chat)."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 60))
     sign_ins: Rate = field(default_factory=lambda: Rate(60, 60))
@@ -44,7 +44,7 @@ def _environment() -> Any:
 def render(request: Request, template: str, values: dict[str, Any]) -> str:
     """A template with what every page shows."""
     person = asking(request)
-    shared = {"person": person, "run": None, "page": ""}
+    shared = {"person": person, "run": None, "page": "", "base": office_of(request).root_path}
     text: str = _environment().get_template(template).render(**{**shared, **values})
     return text
 
@@ -88,14 +88,16 @@ def login(
 ) -> Response:
     """Sign in."""
     client, limits = address(request), request.app.state.limits
-    limits.sign_in.demand(f"{client} {folded(name)}")
-    limits.sign_ins.demand(client)
-    limits.name.demand(folded(name))
+    keys = (limits.sign_in, f"{client} {folded(name)}"), (limits.sign_ins, client), (limits.name, folded(name))
+    for limit, key in keys:
+        limit.demand(key)
     people = office_of(request).people
     try:
         person = people.sign_in(name, password)
     except AssentError as error:
         return page(request, "login.html.jinja", 403, next=_own(next), words=str(error), name=name)
+    for limit, key in keys:
+        limit.forgive(key)
     return _with_cookie(request, RedirectResponse(_own(next), 303), person)
 
 
@@ -111,8 +113,7 @@ def logout(request: Request) -> Response:
 @router.get("/join/{secret}")
 def join_page(request: Request, secret: str) -> Response:
     """The form behind an invite link, or behind the link of the first start."""
-    request.app.state.limits.join.demand(address(request))
-    role = office_of(request).people.invited(secret)
+    role = _invited(request, secret)
     return page(request, "join.html.jinja", secret=secret, role=role, words="", name="")
 
 
@@ -124,9 +125,7 @@ def join(
     password: Annotated[str, Form(max_length=1000)],
 ) -> Response:
     """Make an account, and sign in."""
-    request.app.state.limits.join.demand(address(request))
-    people = office_of(request).people
-    role = people.invited(secret)
+    people, role = office_of(request).people, _invited(request, secret)
     try:
         person = people.join(secret, name, password, screened=False)
     except AssentError as error:
@@ -159,6 +158,15 @@ def guidelines(request: Request, here: Here, person: Annotated[Person, need("lab
     return page(request, "guidelines.html.jinja", run=here.name, page="guidelines", guidelines=text)
 
 
+def _invited(request: Request, secret: str) -> str:
+    """The role that a link stands for; only links that do not hold count as tries."""
+    limit, client = request.app.state.limits.join, address(request)
+    limit.demand(client)
+    role = office_of(request).people.invited(secret)
+    limit.forgive(client)
+    return role
+
+
 def _own(path: str) -> str:
     """A path of this server; never another host."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
@@ -166,6 +174,6 @@ def _own(path: str) -> str:
 
 def _with_cookie(request: Request, response: Response, person: Person) -> Response:
     secret = office_of(request).people.open_session(person)
-    secure = request.url.scheme == "https"
+    secure = public_url(request).startswith("https:")
     response.set_cookie(COOKIE, secret, max_age=30 * 86400, httponly=True, samesite="lax", secure=secure)
     return response

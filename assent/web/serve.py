@@ -3,6 +3,7 @@
 import fcntl
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import sys
@@ -17,6 +18,10 @@ from annotated_types import Interval
 from assent.config import read_recipe
 from assent.errors import AssentError
 from assent.web.office import Office
+
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+OWN = ("api", "join", "login", "logout", "openapi.json", "r", "static", "account", "reset")
+"""First parts of the addresses of the server's own pages."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,11 @@ class Serve:
     private_key: str = ""
     """The certificate's private key."""
     behind_proxy: bool = False
-    """A proxy in front of it speaks TLS and tells who calls (X-Forwarded-For, X-Forwarded-Proto)."""
+    """A reverse proxy in front speaks TLS and sends X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host or Host."""
+    forwarded_allow_ips: str = "127.0.0.1, ::1"
+    """Addresses and networks from which that proxy calls, with commas; the forwarded headers of others are ignored."""
+    root_path: str = ""
+    """The path below the host at which the proxy serves it, such as /lab; empty: the host is its own."""
     insecure: bool = False
     """Serve other machines without TLS: passwords and answers can be read on the way."""
 
@@ -52,25 +61,26 @@ class Serve:
 
         from assent.web.app import make_app
         from assent.web.connection import Connection, lines
+        from assent.web.proxy import Proxied, networks
 
         self._demand_certificate()
         office = self.office()
         alone = self._alone()
         taken = self._listen()
         address = f"{'https' if self.certificate else 'http'}://{_shown(self.host)}:{taken.getsockname()[1]}"
-        office.address = address
+        office.address, office.root_path = address, self.root_path
         for name in office.runs():
             office.project(name)
         if secret := office.people.setup():
-            print(f"first start: make yourself the owner at {address}/join/{secret}", file=sys.stderr)
+            print(f"first start: make yourself the owner at {address}{self.root_path}/join/{secret}", file=sys.stderr)
             print("(the link works once, for a day; a new start gives a new one)", file=sys.stderr)
         print(f"serving {', '.join(office.runs()) or 'no runs yet'} at {address} (Ctrl-C stops)", file=sys.stderr)
         sys.stderr.flush()
         Thread(target=_nightly, args=(office,), daemon=True).start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            make_app(office), log_level="warning", access_log=False, server_header=False, date_header=False,
-            proxy_headers=self.behind_proxy, forwarded_allow_ips="127.0.0.1" if self.behind_proxy else "",
+            Proxied(make_app(office), networks(self.forwarded_allow_ips) if self.behind_proxy else (), self.root_path),
+            log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False,
             ssl_certfile=self.certificate or None, ssl_keyfile=self.private_key or None,
             timeout_graceful_shutdown=3, limit_concurrency=lines(), http=Connection, ws="none",
         )  # fmt: skip
@@ -94,11 +104,18 @@ class Serve:
         return Office(self.folder, self.database)
 
     def check(self) -> None:
-        """Refuse what would let others listen in."""
+        """Refuse what would let others listen in, and what no proxy could mean."""
+        from assent.web.proxy import networks
+
         if bool(self.certificate) != bool(self.private_key):
             raise AssentError("a certificate goes with its private_key: give both")
         if self.database and "://" not in self.database:
             raise AssentError(f"no database URL: '{self.database}'; write postgresql+psycopg://user@host/name")
+        networks(self.forwarded_allow_ips)
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise AssentError(f"no path below a host: '{self.root_path}'; write it as /lab, without a slash at the end")
+        if self.root_path.split("/")[1:2] and self.root_path.split("/")[1] in OWN:
+            raise AssentError(f"{self.root_path} begins like a page of the server: take another path")
         if not (_is_local(self.host) or self.certificate or self.behind_proxy or self.insecure):
             raise AssentError(
                 f"others can reach {self.host}, and nothing would be encrypted: give --certificate and --private-key, "

@@ -1,10 +1,10 @@
 // Talk to a model; thumbs, or a choice between two answers, go through the same outbox as the label page's answers.
-import { el, fill, letter } from "./dom.js";
+import { base, el, fill, letter } from "./dom.js";
 import { Keep } from "./keep.js";
 
 const $ = (selector) => document.querySelector(selector);
 const { run, person } = $("main").dataset;
-const home = `/r/${encodeURIComponent(run)}/api`;
+const home = `${base}/r/${encodeURIComponent(run)}/api`;
 const keep = new Keep(home, person);
 const shelf = `assent chat ${run} ${person}`;
 let messages = JSON.parse(sessionStorage.getItem(shelf) ?? "[]");

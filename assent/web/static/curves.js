@@ -1,4 +1,6 @@
 // Curves of a stage, as it runs: one small chart a metric, drawn anew every few seconds.
+import { base } from "./dom.js";
+
 const NS = "http://www.w3.org/2000/svg";
 const $ = (selector) => document.querySelector(selector);
 const run = $("main").dataset.run;
@@ -37,7 +39,7 @@ function chart(name, points) {
 }
 
 async function draw() {
-  const response = await fetch(`/r/${encodeURIComponent(run)}/api/metrics`).catch(() => null);
+  const response = await fetch(`${base}/r/${encodeURIComponent(run)}/api/metrics`).catch(() => null);
   if (!response?.ok) return ($("#live").textContent = "the server cannot be reached");
   const text = await response.text();
   if (text === last) return;

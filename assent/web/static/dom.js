@@ -24,6 +24,9 @@ export function fill(node, html) {
 
 export const letter = (index) => String.fromCharCode(65 + index);
 
+// The path below the host under which the server lies: empty, or such as `/lab`.
+export const base = document.documentElement.dataset.base ?? "";
+
 // RFC 9562, version 7: milliseconds first, and never the same twice, so that ids sort by when they were made.
 let latest = 0;
 export function uuid7() {

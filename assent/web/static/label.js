@@ -1,5 +1,5 @@
 // The label page: a shelf of items, one on the screen, an answer that is kept before the next one comes.
-import { el, fill, letter, writing } from "./dom.js";
+import { base, el, fill, letter, writing } from "./dom.js";
 import { Keep, send } from "./keep.js";
 import * as approval from "./kinds/approval.js";
 import * as comparison from "./kinds/comparison.js";
@@ -18,7 +18,7 @@ const IDLE = 60_000; // who does nothing for so long is not working
 const $ = (selector) => document.querySelector(selector);
 const main = $("main");
 const { run, person } = main.dataset;
-const home = `/r/${encodeURIComponent(run)}/api`;
+const home = `${base}/r/${encodeURIComponent(run)}/api`;
 const keep = new Keep(home, person);
 
 let shelf = []; // items that are here already
@@ -348,8 +348,8 @@ $("#note").addEventListener("input", () => {
 $("#sign-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const words = $("#sign-in-words");
-  const response = await fetch("/login", { method: "POST", body: new URLSearchParams(new FormData(event.target)), redirect: "manual" }).catch(() => null);
-  const me = await fetch("/api/me").then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+  const response = await fetch(`${base}/login`, { method: "POST", body: new URLSearchParams(new FormData(event.target)), redirect: "manual" }).catch(() => null);
+  const me = await fetch(`${base}/api/me`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
   words.hidden = Boolean(me);
   if (!me) return (words.textContent = response ? "No account with this name and password." : "The server cannot be reached.");
   if (me.id !== person) return location.reload();
