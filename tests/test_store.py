@@ -221,7 +221,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path: P
 def test_a_file_of_a_newer_assent_is_told_as_such(store: Store) -> None:
     with sqlite3.connect(store.name) as raw:
         raw.execute(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(AssentError, match="has version 9999, this assent knows 0004: install a newer assent"):
+    with pytest.raises(AssentError, match="has version 9999, this assent knows 0005: install a newer assent"):
         Store.open(store.name)
 
 

@@ -33,7 +33,7 @@ from assent.errors import AssentError
 from assent.feedback import body
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import Feedback, Message, Prompt, Query, Response
 from assent.store import schema
 from assent.store.database import Store
 from assent.store.desk import Ask, change_setting
@@ -43,7 +43,7 @@ from assent.web.app import make_app
 from assent.web.guard import COOKIE
 from assent.web.office import Office, Project
 from assent.web.serve import Serve
-from assent.web.text import Cover, render
+from assent.web.text import Cover, render, render_answer, render_turn, show_invisible
 
 PASSWORD = "correct horse battery"
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")
@@ -109,13 +109,15 @@ class Server:
         return self.office.people.invite(self.people["owner"], role, [external])[0]
 
     def content(self) -> list[Any]:
-        """Every row of every database, but for the sessions of those who look."""
+        """Every row of every database, but for the sessions and tokens of those who look."""
         stores = {id(store): store for store in (self.demo.store, self.office.people.store)}
         found: list[Any] = []
         for store in stores.values():
             with store.reading() as on:
                 found += [on.execute(sa.select(t)).all() for t in schema.metadata.sorted_tables if t.name != "keys"]
-                found += [on.execute(sa.select(schema.keys).where(schema.keys.c.kind != "session")).all()]
+                found += [
+                    on.execute(sa.select(schema.keys).where(schema.keys.c.kind.not_in(("session", "token")))).all()
+                ]
         return found
 
 
@@ -527,11 +529,18 @@ PUBLIC = {
     ("POST", "/logout"),
     ("GET", "/join/{secret}"),
     ("POST", "/join/{secret}"),
+    ("GET", "/reset/{secret}"),
+    ("POST", "/reset/{secret}"),
     ("GET", "/static/{file}"),
     ("GET", "/openapi.json"),  # what the API can do, which our source tells as well
 }
 RIGHTS = {
-    "signed in": [("GET", "/")],
+    "signed in": [
+        ("GET", "/"),
+        ("GET", "/account"),
+        ("POST", "/account/password"),
+        ("POST", "/account/withdraw"),
+    ],
     "label": [
         ("GET", "/api/me"),
         ("GET", "/r/{run}/label"),
@@ -543,6 +552,7 @@ RIGHTS = {
         ("POST", "/r/{run}/api/correct"),
         ("POST", "/r/{run}/api/heartbeat"),
         ("POST", "/r/{run}/api/skip"),
+        ("POST", "/r/{run}/api/unskip"),
     ],
     "chat": [("GET", "/r/{run}/chat"), ("POST", "/r/{run}/api/chat")],
     "look": [
@@ -554,6 +564,12 @@ RIGHTS = {
     "review": [
         ("GET", "/r/{run}/disagreements"),
         ("GET", "/r/{run}/review"),
+        ("GET", "/r/{run}/skipped"),
+        ("GET", "/r/{run}/answers"),
+        ("GET", "/r/{run}/answers/{answer}"),
+        ("GET", "/r/{run}/answers.{form}"),
+        ("POST", "/r/{run}/answers/{answer}/back"),
+        ("POST", "/r/{run}/ask-again"),
         ("GET", "/r/{run}/api/events"),
         ("POST", "/r/{run}/api/ask"),
         ("POST", "/r/{run}/ask"),
@@ -566,6 +582,8 @@ RIGHTS = {
         ("POST", "/api/invites"),
         ("POST", "/r/{run}/invite"),
         ("POST", "/r/{run}/people"),
+        ("POST", "/r/{run}/reset"),
+        ("POST", "/r/{run}/withdraw"),
         ("POST", "/r/{run}/settings"),
         ("POST", "/r/{run}/token"),
     ],
@@ -613,12 +631,18 @@ FORMS: dict[str, dict[str, str]] = {
     "/r/{run}/people": {"id": "Vic", "role": "viewer"},
     "/r/{run}/settings": {"guidelines": "Be kind.", "flags": "Harm", "axes": "helpful"},
     "/r/{run}/token": {"note": "a script"},
+    "/r/{run}/reset": {"id": "Vic"},
+    "/r/{run}/withdraw": {"key": "0"},
+    "/r/{run}/ask-again": {"query": COMPARED.id},
+    "/account/password": {"old": "not the password", "new": "not the password"},
+    "/account/withdraw": {"key": "0"},
 }
 BODIES: dict[str, dict[str, Any]] = {
     "/r/{run}/api/feedback": {"id": "x", "query": "nowhere", "answer": {"preferred": ITEMS[0].id}, "shown": []},
     "/r/{run}/api/correct": {"query": COMPARED.id, "item": ITEMS[0].id},
     "/r/{run}/api/heartbeat": {"queries": [COMPARED.id]},
     "/r/{run}/api/skip": {"queries": ["nowhere"]},
+    "/r/{run}/api/unskip": {"queries": ["nowhere"]},
     "/r/{run}/api/chat": {"messages": [{"role": "assistant", "content": "the last word must be the user's"}]},
     "/r/{run}/api/ask": {"queries": []},
     "/api/invites": {"role": "viewer"},
@@ -627,7 +651,9 @@ BODIES: dict[str, dict[str, Any]] = {
 
 def send(client: TestClient, method: str, path: str, run: str = "demo", **more: Any) -> Any:
     """A request that would do something, if it may."""
-    there = path.format(run=run, query=COMPARED.id, prompt=PROMPT.id, secret="x", file="assent.css")
+    there = path.format(
+        run=run, query=COMPARED.id, prompt=PROMPT.id, secret="x", file="assent.css", answer="x", form="jsonl"
+    )
     if method != "POST":
         return client.request(method, there, **more)
     if path in BODIES:
@@ -1089,6 +1115,7 @@ TELLING = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_that_names_a_model_does_not_reach_the_page(server: Server, kind: str) -> None:
+    change_setting(server.demo.store, "names", ["ChatGPT", "GPT-4", "OpenAI", "Claude"], "owner", "2026-11-20")
     made = [[Response(PROMPT.id, told, POLICY) for told in (text, f"Hello. {text}")] for text in TELLING]
     server.demo.store.add_responses(chain.from_iterable(made))
     for pair in made:
@@ -1134,6 +1161,7 @@ def test_a_correction_keeps_the_names_that_were_covered_on_the_page(
 def correction_of(server: Server, text: str) -> dict[str, Any]:
     """A text as it stands on the labeller's page, to be corrected."""
     made = Response(PROMPT.id, text, POLICY)
+    change_setting(server.demo.store, "names", ["ChatGPT", "Claude", "GPT-4"], "owner", "2026-11-20")
     server.demo.store.add_responses([made])
     server.demo.desk.lend(server.people["labeller"].id, Query("correction", PROMPT.id, (made.id,)))
     return next(
@@ -1391,7 +1419,7 @@ def test_a_body_that_is_none_is_no_mistake_of_the_server(sink: Server, content: 
     with sink.client("owner") as browser:
         for method, path in sorted(routes(sink.app)):
             if method == "POST" and path != "/logout":
-                there = path.format(run="demo", secret="x")
+                there = path.format(run="demo", secret="x", answer="x")
                 reply = browser.post(there, content=content, headers={"content-type": kind})
                 assert reply.status_code < 500, path
                 if path == "/r/{run}/api/feedback":
@@ -1435,7 +1463,7 @@ ALLOWED = {
     "h6", "hr", "a", "table", "thead", "tbody", "tr", "th", "td", "mark",
 }  # fmt: skip
 UNSEEN = [
-    *"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e",
+    *"\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e",
     *"\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206f\u3164\ufeff\uffa0\ufff9\ufffa\ufffb",
     *"\U0001d173\U000e0001\U000e0020\U000e0041\U000e007f",
 ]
@@ -1587,6 +1615,38 @@ def test_what_somebody_wrote_can_still_be_read(source: str, words: str) -> None:
     assert words in "".join(check_text(source).words)
 
 
+FORMULAS = [
+    r"The roots are \(x_1 = 2\) and \(x_2 = 3\).",
+    "\\[ x = \\frac{-b \\pm \\sqrt{b^2 - 4ac}}{2a} \\]",
+    "\\[\na * b\n- c * d\n\\]",
+    r"In general $a_i * b_i * c_i$ and $\{1, 2\} \subset A_1$.",
+    "$$\n\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}\n$$",
+    r"Outside of a formula \{1, 2\}, \[0, 1\], 50\% and a \\ b.",
+    "\\begin{align} a &= b \\\\ c &= d \\end{align}",
+    "It costs $5 and then $6 * 2 * 3.",
+]
+
+
+@pytest.mark.parametrize("source", FORMULAS)
+def test_a_formula_stands_as_it_was_written(source: str) -> None:
+    shown = html.unescape(re.sub("<[^>]+>", "", render(source)))
+    assert shown.strip() == source
+    assert "<em>" not in render(source)
+
+
+def test_a_backslash_still_takes_the_meaning_from_signs_of_markdown() -> None:
+    assert render(r"\*not emphasis\* \_nor this\_ 1\. \# \`x\`") == "<p>*not emphasis* _nor this_ 1. # `x`</p>\n"
+
+
+def test_what_people_wrote_is_no_markdown() -> None:
+    written = "Use __init__:\n\n    indented  twice\n- dash &lt;b&gt; <b>"
+    escaped = "Use __init__:\n\n    indented  twice\n- dash &amp;lt;b&amp;gt; &lt;b&gt;"
+    assert render_turn(Message("user", written)) == render_turn(Message("text", written)) == escaped
+    assert "<strong>" in render_turn(Message("assistant", written))
+    assert render_answer(" and so on", Prompt.plain("He ran")) == " and so on"
+    assert render_answer("*so*", Prompt.ask("Why?")) == "<p><em>so</em></p>\n"
+
+
 def test_markdown_becomes_what_it_means() -> None:
     read = check_text(
         "# Title\n\n**bold** *it*\n\n* one\n* two\n\n```python\nx = 1\n```\n\n[here](https://example.org)"
@@ -1604,7 +1664,7 @@ def test_a_character_that_nobody_sees_is_made_visible(unseen: str) -> None:
         check_text(place.replace("{}", unseen))
 
 
-NAMED = ["&ZeroWidthSpace;", "&lrm;", "&rlm;", "&shy;", "&NoBreak;", "&InvisibleTimes;", "&af;"]
+NAMED = ["&ZeroWidthSpace;", "&lrm;", "&rlm;", "&NoBreak;", "&InvisibleTimes;", "&af;"]
 NUMBERED = [
     form.format(number) for number in (0x200B, 0x202E, 0x2066, 0xFEFF) for form in ("&#{};", "&#x{:x};", "&#X0{:X};")
 ]
@@ -1619,6 +1679,27 @@ def test_a_character_that_an_entity_names_is_made_visible_too(entity: str) -> No
 @pytest.mark.parametrize("place", ["http://example.org/%E2%80%AEgnp.exe", "http://example.org/%E2%80%8Bx"])
 def test_a_link_that_is_shown_as_its_own_address_hides_nothing(place: str) -> None:
     check_text(f"<{place}>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Die Donau\u00addampf\u00adschiff.", "من از API\u200cها و نرم\u200cافزار", "\u200fשלום!\u200f וגם C#\u200e.", "क्\u200dष",
+     "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"],
+    ids=["soft hyphens", "Persian beside Latin", "marks in Hebrew", "Hindi", "a family", "England's flag"],
+)  # fmt: skip
+def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
+    assert show_invisible(text) == text == Cover(text).text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("pass\u00ad", "pass⟦U+00AD⟧"), ("a\u200fb", "a⟦U+200F⟧b"), ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4⟦U+E0067⟧⟦U+E007F⟧"),
+     ("\U0001f600\u200da", "\U0001f600⟦U+200D⟧a"), ("שלום\u202eabc", "שלום⟦U+202E⟧abc")],
+    ids=["at the end", "no Hebrew about", "no flag", "joins nothing", "an override"],
+)  # fmt: skip
+def test_the_same_characters_are_made_visible_where_nothing_needs_them(text: str, shown: str) -> None:
+    assert show_invisible(text) == shown
+    assert Cover(text).off(Cover(text).text) == text
 
 
 def test_a_joiner_between_latin_letters_is_made_visible() -> None:
@@ -1979,20 +2060,44 @@ def test_who_has_seen_an_item_is_not_given_it_as_gold(server: Server) -> None:
     assert [one.query for one in desk.take("somebody", 20, screened=False)] == [gold]
 
 
+LISTED = ("ChatGPT", "GPT-3", "GPT-4", "Claude", "Llama", "Qwen", "DeepSeek", "Phi-4", "QwQ", "o3-mini", "Falcon",
+          "SmolLM", "Command R+", "Moonshot AI", "Yi-34B", "acme/none-1b")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name",
     ["ChatGPT4", "GPT-35", "GPT\u20114", "Claude_3", "claude-3.5", "Llama_3", "Qwen_2", "Qwen2.5-7B", "DeepSeekR1",
-     "Phi-4", "QwQ-32B", "o3-mini", "Falcon-40b", "SmolLM2"],
+     "Phi-4", "QwQ-32B", "o3-mini", "Falcon-40b", "SmolLM2", "GPT-4o-mini", "Command R+", "MOONSHOT AI", "MoonshotAI",
+     "yi 34b", "acme/none-1b"],
 )  # fmt: skip
 def test_a_model_may_spell_its_name_as_it_likes(name: str) -> None:
     text = f"I am {name}, of course."
-    cover = Cover(text)
+    cover = Cover(text, LISTED)
     assert cover.text == "I am ⟦model 1⟧, of course." and cover.off(cover.text) == text
 
 
 @pytest.mark.parametrize("text", ["A llamasoft game.", "Nonetheless, clauded skies.", "Use 3 or 4 of them."])
 def test_words_that_are_like_a_name_stay(text: str) -> None:
-    assert Cover(text, ("acme/none", "none")).text == text
+    assert Cover(text, LISTED).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Claude Monet painted water lilies.", "A llama is a camelid; llamas hum.", "Gemini follows Taurus.",
+     "The copilot landed the Falcon 9b.", "I grok it.", "Phi 2 is the golden ratio squared?", "Gemma is my sister."],
+)  # fmt: skip
+def test_ordinary_words_are_covered_only_if_a_project_lists_them(server: Server, text: str) -> None:
+    assert Cover(text, server.demo.names).text == text
+    assert Cover("I am OpenAI's secret-model-7b.", server.demo.names).text == "I am ⟦model 1⟧'s ⟦model 2⟧."
+
+
+def test_a_project_lists_the_names_that_are_covered(server: Server) -> None:
+    form = {"guidelines": "Be kind.", "flags": "Harm", "axes": "helpful", "names": "Kimi, Moonshot\nGranite"}
+    assert server.client("admin").post("/r/demo/settings", data=form).status_code == 303
+    assert server.demo.names[-3:] == ("Kimi", "Moonshot", "Granite")
+    assert "Kimi, Moonshot, Granite" in server.client("admin").get("/r/demo/admin").text
+    (told,) = [turn["text"] for turn in [correction_of(server, "As Kimi, I am not Claude.")["items"][0]]]
+    assert "Claude" not in told  # `correction_of` lists that one
 
 
 def test_what_nobody_sees_is_seen_where_a_text_stands_as_written_and_stored_as_it_was(server: Server) -> None:

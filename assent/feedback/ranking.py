@@ -15,7 +15,7 @@ class Ranking:
     """Tiers of item ids; an item that is left out was not judged."""
 
     takes: ClassVar[range] = range(2, 1000)
-    asks: ClassVar[str] = "Which answer is the better one?"
+    asks: ClassVar[str] = "Put the answers in order, the best first."
     tiers: tuple[tuple[str, ...], ...]
     weight: float = 1.0
     """How much it counts, beside the reliability of who made it."""

@@ -1,17 +1,18 @@
-"""What is kept about somebody: show it all, or forget who they are; what they said stays, under a pseudonym."""
+"""What is kept about somebody: show it all, forget who they are, or give them a new password."""
 
 import json
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
+from assent.store.desk import Desk, settings
 from assent.store.people import people_of
 from assent.store.runs import Run
 
 
 @dataclass(frozen=True)
 class Person:
-    """Export or erase what is kept about a person."""
+    """Export or erase what is kept about a person, or let them choose a new password."""
 
     tool: ClassVar[bool] = True
     reads: ClassVar[bool] = True
@@ -20,13 +21,21 @@ class Person:
     """Whose account, acts and answers to print as JSON: a name or a pseudonym."""
     erase: str = ""
     """Whose name, password, external id and sessions to forget."""
+    reset: str = ""
+    """Who has forgotten their password: prints a link with which they choose a new one."""
 
     def __call__(self, run: Run, key: str) -> None:
         people = people_of(run.folder, run.store)
-        if bool(self.export) == bool(self.erase):
-            raise AssentError("say --export NAME or --erase NAME")
+        if sum(map(bool, (self.export, self.erase, self.reset))) != 1:
+            raise AssentError("say --export NAME, --erase NAME or --reset NAME")
         if self.export:
             others = [] if people.store is run.store else [run.store]
             print(json.dumps(people.export(self.export, others), indent=1, ensure_ascii=False))
+        elif self.reset:
+            secret = people.invite_reset("command line", self.reset)
+            server = settings(run.store).get("address", "http://127.0.0.1:8000")
+            print(f"{server}/reset/{secret}\n(the link works once, for two days; {self.reset} chooses a new password)")
         else:
-            print(f"{people.erase('command line', self.erase).id} is a pseudonym without a person now")
+            erased = people.erase("command line", self.erase)
+            Desk(run.store).give_back(erased.id)
+            print(f"{erased.id} is a pseudonym without a person now")

@@ -62,6 +62,13 @@ class Progress(NamedTuple):
     answered: int
 
 
+class Skipped(NamedTuple):
+    """A query and how many people skipped it."""
+
+    query: str
+    people: int
+
+
 class Judged(NamedTuple):
     """A gold item that somebody answered."""
 
@@ -261,11 +268,80 @@ class Desk:
             self._renew(on, person, mine & set(queries))
 
     def skip(self, person: str, query: str) -> None:
-        """Take a query off somebody's screen for good; others may still get it."""
+        """Take a query off somebody's screen for good; others may still get it.
+
+        An answer that was sent back to them stands if they skip it.
+        """
+        self._change_lease(person, query, {"out": "skipped", "back": "done"})
+
+    def unskip(self, person: str, query: str) -> None:
+        """Put a query that somebody skipped on their screen again."""
+        self._change_lease(person, query, {"skipped": "out"})
+
+    def send_back(self, person: str, query: str, remark: str) -> None:
+        """Ask somebody to answer a query again; until they do, what they said stands.
+
+        Raises:
+            AssentError: they have not answered it, or it is a gold item, of which first answers count.
+        """
+        g = schema.gold.c
+        with self.store.reading() as on:
+            if on.scalar(sa.select(g.seq).where(g.query == query)):
+                raise AssentError("a gold item is not sent back: the first answer to it counts")
+        if not self._change_lease(person, query, {"done": "back"}, remark=remark):
+            raise AssentError("nobody can be asked again: this answer was not given on the label page")
+
+    def sent_back(self, person: str, queries: Collection[str]) -> dict[str, str]:
+        """Those of these queries that a reviewer sent back to somebody, and what the reviewer said."""
+        le = schema.leases.c
+        back = (le.person == person, le.state == "back", le.query.in_(list(queries)))
+        with self.store.reading() as on:
+            return dict(on.execute(sa.select(le.query, le.remark).where(*back)).all())
+
+    def _change_lease(self, person: str, query: str, states: Mapping[str, str], **values: Any) -> bool:
+        """Bring somebody's lease from one state to another; return whether it was in such a state."""
+        le = schema.leases.c
+        mine = (le.person == person, le.query == query, le.state.in_(states))
+        state = sa.case(states, value=le.state)
+        change = sa.update(schema.leases).where(*mine).values(state=state, until=self.clock() + LEASE, **values)
+        with self.store.writing() as on:
+            return on.execute(change).rowcount > 0
+
+    def give_back(self, person: str) -> None:
+        """Offer what lies with somebody to others, because they left; it is theirs again if nobody took it."""
         le = schema.leases.c
         with self.store.writing() as on:
-            mine = (le.person == person, le.query == query, le.state == "out")
-            on.execute(sa.update(schema.leases).where(*mine).values(state="skipped"))
+            mine = (le.person == person, le.state == "out")
+            on.execute(sa.update(schema.leases).where(*mine).values(until=0.0))
+
+    def others_hold(self, person: str) -> bool:
+        """Whether queries that this person was not shown still want answers: other people are at them."""
+        a, le = schema.asks.c, schema.leases.c
+        mine = sa.exists().where(le.query == a.query, le.person == person)
+        with self.store.reading() as on:
+            return on.scalar(sa.select(a.seq).where(a.given < a.wanted, ~mine).limit(1)) is not None
+
+    def skips(self) -> list[Skipped]:
+        """Queries that somebody skipped and that still want answers, the most skipped first."""
+        a, le = schema.asks.c, schema.leases.c
+        count = sa.func.count(le.seq).label("people")
+        rows = sa.select(a.query, count).join(schema.leases, le.query == a.query).where(le.state == "skipped")
+        rows = rows.where(a.given < a.wanted).group_by(a.query, a.seq).order_by(count.desc(), a.seq)
+        with self.store.reading() as on:
+            return [Skipped(row.query, row.people) for row in on.execute(rows)]
+
+    def skips_of(self) -> dict[str, int]:
+        """How many queries each person skipped."""
+        le = schema.leases.c
+        counts = sa.select(le.person, sa.func.count()).where(le.state == "skipped").group_by(le.person)
+        with self.store.reading() as on:
+            return dict(on.execute(counts).all())
+
+    def ask_again(self, query: str) -> None:
+        """Offer a query once more to everybody who skipped it."""
+        le = schema.leases.c
+        with self.store.writing() as on:
+            on.execute(sa.delete(schema.leases).where(le.query == query, le.state == "skipped"))
 
     def answer(self, event: Feedback) -> Feedback:
         """Store an answer; once this returns it outlives a crash. A late one counts, a repeated one changes nothing.
@@ -415,8 +491,9 @@ class Desk:
         """What lies with somebody unanswered, but for what expired and others have taken since."""
         le, q, a = schema.leases, schema.queries, schema.asks
         wanted = sa.or_(a.c.seq.is_(None), le.c.until > now, self._free(le.c.query, person, now))
+        there = sa.or_(sa.and_(le.c.state == "out", wanted), le.c.state == "back")
         mine = sa.select(q, le.c.shown, le.c.name).join(le, le.c.query == q.c.id).outerjoin(a, a.c.query == q.c.id)
-        rows = on.execute(mine.where(le.c.person == person, le.c.state == "out", wanted).order_by(le.c.seq)).all()
+        rows = on.execute(mine.where(le.c.person == person, there).order_by(le.c.seq)).all()
         return [Lent(as_query(row), tuple(row.shown), row.name) for row in rows]
 
     def _free(self, query: Any, person: str, now: float) -> sa.ColumnElement[bool]:

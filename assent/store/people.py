@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,10 +33,19 @@ FILE = "people.db"
 """Where the accounts of a folder of runs lie; those of a run that is served alone lie in its own store."""
 SESSION_DAYS = 30
 INVITE_DAYS = 14
+RESET_DAYS = 2
 NAME = 60
 """Letters that a name may have."""
 PASSWORD = 8
 """Letters that a password needs."""
+LOOK_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
+"""Scripts with letters of one shape: a word in two of them can pass for somebody else's name."""
+UNSEEN = re.compile(
+    r"(?<![\u0590-\u1fff])[\u200c](?![\u0590-\u1fff])|(?<![\u0590-\u1fff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d|"
+    r"[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u3164\ud800-\udfff\ue000-\uf8ff\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U0010ffff]"
+)
+"""Characters that nobody sees; joiners are seen in Persian or Indic names and in emoji."""
 DAY = 86400.0
 
 
@@ -58,6 +68,24 @@ class Person:
 
     def may(self, right: str) -> bool:
         return right in RIGHTS.get(self.role, frozenset()) and self.state != "erased"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A link or a token that is in somebody's hands; its secret is not kept."""
+
+    seq: int
+    kind: str
+    """`invite`, `reset` or `token`."""
+    person: str
+    """Whose it is; empty for an invite that nobody has used."""
+    role: str
+    note: str
+    external: str
+    until: str
+    """When it ends, ISO 8601 in UTC."""
+    used: str
+    """The day on which a token was used last; empty if never."""
 
 
 class People:
@@ -117,16 +145,8 @@ class People:
             Denied: the secret is unknown, used or too old.
             AssentError: a name that is taken or too long, a password that is too short.
         """
-        name = " ".join(name.split())
-        if not 1 <= len(name) <= NAME:
-            raise AssentError(f"a name has 1 to {NAME} letters, not {len(name)}")
-        if odd := [c for c in name if unicodedata.category(c).startswith("C")]:
-            raise AssentError(f"a name has no characters that nobody sees, such as U+{ord(odd[0]):04X}")
-        if name.startswith(("person-", "erased ")):
-            raise AssentError("a name does not begin like a pseudonym: choose another")
-        if len(password) < PASSWORD:
-            raise AssentError(f"a password has at least {PASSWORD} letters, not {len(password)}")
-        hashed = _hasher().hash(password)  # slow on purpose, and so before the transaction
+        name = _check_name(" ".join(name.split()))
+        hashed = _hashed(password)
         with self.store.writing() as on:
             key = self._unused(on, secret)
             if self._named(on, name):
@@ -160,6 +180,93 @@ class People:
             raise Denied("no account with this name and password")
         return _person(row)
 
+    def change_password(self, person: Person, old: str, new: str) -> None:
+        """Give somebody a new password, and end their other sessions.
+
+        Raises:
+            Denied: the old password is another one.
+            AssentError: the new one is too short.
+        """
+        self.sign_in(person.name, old)
+        hashed = _hashed(new)
+        with self.store.writing() as on:
+            self._set_password(on, person.id, hashed)
+            self._act(on, person.id, "change password", {"person": person.id})
+
+    def invite_reset(self, by: str, id: str) -> str:
+        """A single-use secret with which somebody chooses a new password.
+
+        Raises:
+            AssentError: nobody has this pseudonym or name, or they are erased.
+        """
+        person = self.get(id)
+        if person.state == "erased":
+            raise AssentError(f"{person.id} is erased: nobody is there any more")
+        with self.store.writing() as on:
+            k = schema.keys.c
+            on.execute(sa.delete(schema.keys).where(k.kind == "reset", k.person == person.id))
+            self._act(on, by, "reset link", {"person": person.id})
+            return self._key(on, "reset", person.role, person.id, days=RESET_DAYS)
+
+    def resetting(self, secret: str) -> Person:
+        """Whose password a reset secret changes.
+
+        Raises:
+            Denied: unknown, used, or too old.
+        """
+        with self.store.reading() as on:
+            owner = self._unused(on, secret, "reset").person
+        return self.get(owner)
+
+    def reset_password(self, secret: str, password: str) -> Person:
+        """Choose a new password with a reset secret, which is then used up; sessions and tokens end.
+
+        Raises:
+            Denied: the secret is unknown, used or too old.
+            AssentError: the password is too short.
+        """
+        hashed = _hashed(password)
+        with self.store.writing() as on:
+            key = self._unused(on, secret, "reset")
+            on.execute(sa.update(schema.keys).where(schema.keys.c.seq == key.seq).values(used=_now()))
+            self._set_password(on, key.person, hashed, tokens=True)
+            self._act(on, key.person, "reset password", {"person": key.person})
+        return self.get(key.person)
+
+    def _set_password(self, on: sa.Connection, id: str, hashed: str, tokens: bool = False) -> None:
+        k = schema.keys.c
+        on.execute(sa.update(schema.people).where(schema.people.c.id == id).values(secret=hashed))
+        kinds = ("session", "token") if tokens else ("session",)
+        on.execute(sa.delete(schema.keys).where(k.person == id, k.kind.in_(kinds)))
+
+    def keys(self, person: str = "") -> list[Key]:
+        """Links and tokens that still open something, the newest first; those of a person if one is named."""
+        k = schema.keys.c
+        alive = sa.or_(k.kind == "token", sa.and_(k.kind.in_(("invite", "reset")), k.used == ""))
+        where = [alive, k.until > self._clock(), *([k.person == person] if person else [])]
+        with self.store.reading() as on:
+            rows = on.execute(sa.select(schema.keys).where(*where).order_by(k.seq.desc())).all()
+        return [_as_key(row) for row in rows]
+
+    def withdraw(self, by: Person, seqs: Iterable[int]) -> int:
+        """Take links and tokens back, and return how many there were; whoever may not manage takes back their own."""
+        k = schema.keys.c
+        mine = (k.seq.in_(list(seqs)), k.kind.in_(("invite", "reset", "token")))
+        own = [] if by.may("manage") else [k.person == by.id]
+        with self.store.writing() as on:
+            rows = on.execute(sa.select(k.seq, k.kind, k.person).where(*mine, *own)).all()
+            on.execute(sa.delete(schema.keys).where(k.seq.in_([row.seq for row in rows])))
+            for kind in sorted({row.kind for row in rows}):
+                whose = sorted({row.person for row in rows if row.kind == kind and row.person})
+                count = sum(row.kind == kind for row in rows)
+                self._act(on, by.id, f"withdraw {kind}", {"count": count, "person": ", ".join(whose)})
+        return len(rows)
+
+    def record(self, by: str, what: str, about: Mapping[str, Any]) -> None:
+        """Remember something that somebody who runs the project did."""
+        with self.store.writing() as on:
+            self._act(on, by, what, dict(about))
+
     def open_session(self, person: Person) -> str:
         """A secret for this person's cookie."""
         with self.store.writing() as on:
@@ -177,8 +284,12 @@ class People:
         k, p = schema.keys, schema.people
         with self.store.reading() as on:
             held = (k.c.digest == _digest(secret), k.c.kind == kind, k.c.until > self._clock(), p.c.state != "erased")
-            row = on.execute(sa.select(p).join(k, k.c.person == p.c.id).where(*held)).first() if secret else None
-            return _person(row) if row else None
+            key = sa.select(p, k.c.used.label("day")).join(k, k.c.person == p.c.id)
+            row = on.execute(key.where(*held)).first() if secret else None
+        if row is not None and kind == "token" and row.day != (day := _now()[:10]):
+            with self.store.writing() as on:
+                on.execute(sa.update(k).where(k.c.digest == _digest(secret)).values(used=day))
+        return _person(row) if row else None
 
     def revoke(self, secret: str) -> None:
         """End one session or token."""
@@ -301,9 +412,10 @@ class People:
         on.execute(sa.insert(schema.keys), {**row, "until": until, "used": ""})
         return secret
 
-    def _unused(self, on: sa.Connection, secret: str) -> sa.Row[Any]:
+    def _unused(self, on: sa.Connection, secret: str, *kinds: str) -> sa.Row[Any]:
         k = schema.keys
-        row = on.execute(sa.select(k).where(k.c.digest == _digest(secret), k.c.kind.in_(("invite", "setup")))).first()
+        of_kind = k.c.kind.in_(kinds or ("invite", "setup"))
+        row = on.execute(sa.select(k).where(k.c.digest == _digest(secret), of_kind)).first()
         if row is None or row.used or row.until < self._clock():
             found = "is not known" if row is None else "was used already" if row.used else "is too old"
             raise Denied(f"this link {found}: ask for a new one")
@@ -311,7 +423,7 @@ class People:
 
     def _forget_old(self, on: sa.Connection) -> None:
         k = schema.keys.c
-        on.execute(sa.delete(schema.keys).where(k.kind.in_(("session", "invite")), k.until < self._clock()))
+        on.execute(sa.delete(schema.keys).where(k.kind.in_(("session", "invite", "reset")), k.until < self._clock()))
 
     def _act(self, on: sa.Connection, by: str, what: str, about: dict[str, Any]) -> None:
         row = {"at": _now(), "by": by, "what": what, "about": json.dumps(about, ensure_ascii=False)}
@@ -332,6 +444,45 @@ def people_of(folder: Path, store: Store) -> People:
 def folded(name: str) -> str:
     """A name without what two spellings of it may differ in."""
     return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+
+
+def _check_name(name: str) -> str:
+    """A name that others can tell from theirs.
+
+    Raises:
+        AssentError: it is too long, looks like another one, or like a pseudonym.
+    """
+    if not 1 <= len(name) <= NAME:
+        raise AssentError(f"a name has 1 to {NAME} letters, not {len(name)}")
+    if odd := UNSEEN.search(name):
+        raise AssentError(f"a name has no characters that nobody sees, such as U+{ord(odd[0]):04X}")
+    if name.startswith(("person-", "erased ")):
+        raise AssentError("a name does not begin like a pseudonym: choose another")
+    for word in name.split():
+        scripts = LOOK_ALIKE & {unicodedata.name(letter, "?").split()[0] for letter in word if letter.isalpha()}
+        if len(scripts) > 1:
+            mixed = " and ".join(sorted(scripts)).title()
+            raise AssentError(
+                f"'{word}' mixes letters of {mixed}, so that it can pass for another name: use one script"
+            )
+    return name
+
+
+def _hashed(password: str) -> str:
+    """A hash, slow on purpose: make it before the transaction.
+
+    Raises:
+        AssentError: the password is too short.
+    """
+    if len(password) < PASSWORD:
+        raise AssentError(f"a password has at least {PASSWORD} letters, not {len(password)}")
+    return str(_hasher().hash(password))
+
+
+def _as_key(row: sa.Row[Any]) -> Key:
+    about = json.loads(row.note) if row.kind == "invite" else {"note": row.note, "external": ""}
+    until = datetime.fromtimestamp(row.until, UTC).isoformat(timespec="minutes")
+    return Key(row.seq, row.kind, row.person, row.role, about["note"], about["external"], until, row.used)
 
 
 def _digest(secret: str) -> str:

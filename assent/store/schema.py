@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; revisions are numbers, so that a larger one is from a newer assent."""
 VERSION_TABLE = "assent_version"
 
@@ -93,6 +93,7 @@ feedback = Table(
     _text("digest"),
     Index("feedback_by_query", "query", "annotator"),
     Index("feedback_by_annotator", "annotator", "seq"),
+    Index("feedback_by_superseded", "supersedes"),
 )
 
 asks = Table(
@@ -123,9 +124,11 @@ leases = Table(
     Column("shown", JSON, nullable=False),
     # What the query is called on this person's page: its id would tell what it is for.
     Column("name", Text, nullable=False, unique=True),
-    # out, aside (not asked again), done, skipped
+    # out, aside (not asked again), done, skipped, back (sent back by a reviewer)
     _text("state"),
     Column("until", Float, nullable=False),
+    # What the reviewer said.
+    Column("remark", Text, nullable=False, server_default=""),
     UniqueConstraint("query", "person"),
     Index("leases_by_person", "person", "state"),
 )
@@ -164,12 +167,13 @@ keys = Table(
     _seq(),
     # SHA-256 of the secret that its holder has.
     Column("digest", Text, nullable=False, unique=True),
-    # session, invite, token, setup
+    # session, invite, token, setup, reset
     _text("kind"),
     _text("person"),
     _text("role"),
     _text("note"),
     Column("until", Float, nullable=False),
+    # When an invite or reset link was used; the day on which a token was used last.
     _text("used"),
     Index("keys_by_person", "person", "kind"),
 )

@@ -15,7 +15,7 @@ from assent.errors import AssentError
 from assent.store.database import Busy, Conflict, DiskFull, Unusable
 from assent.store.desk import NotShown
 from assent.store.people import Denied
-from assent.web import chat, labelling, manage, pages, progress
+from assent.web import account, answers, chat, labelling, manage, pages, progress, review
 from assent.web.guard import Guard, SignIn
 from assent.web.office import Office
 
@@ -45,7 +45,7 @@ def make_app(office: Office) -> FastAPI:
     app.add_middleware(Guard)
     app.mount("/static", Files(directory=STATIC), name="static")
     app.include_router(labelling.router)
-    for room in (chat, progress, manage):
+    for room in (chat, progress, answers, review, manage, account):
         app.include_router(room.router)
     app.include_router(pages.router)
     app.add_exception_handler(AssentError, _told)

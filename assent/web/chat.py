@@ -6,11 +6,11 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from assent.errors import AssentError
 from assent.feedback import asks
@@ -33,7 +33,14 @@ class Said(BaseModel):
     """A turn that was said before."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
+    content: Annotated[str, StringConstraints(max_length=50_000)]
+    """Empty only if a model said nothing."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.content and self.role != "assistant":
+            raise ValueError(f"a message of the {self.role} says nothing")
+        return self
 
 
 class Turn(BaseModel):

@@ -19,7 +19,7 @@ from assent.store.desk import Answered, Lent
 from assent.store.people import Person
 from assent.web.guard import PAUSED, Needs, SignIn, asking, office_of
 from assent.web.office import Project
-from assent.web.text import Cover, render
+from assent.web.text import Cover, render_answer, render_turn, show_invisible
 
 router = APIRouter(prefix="/r/{run}/api", tags=["label"])
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]
@@ -39,6 +39,8 @@ class Turn(BaseModel):
 
     role: str
     html: str
+    text: str
+    """As it was written."""
 
 
 class Shown(BaseModel):
@@ -69,6 +71,10 @@ class Item(BaseModel):
     items: list[Shown]
     axes: list[str]
     form: list[Entry]
+    before: "Mine | None" = None
+    """What this person said, if a reviewer sent it back."""
+    remark: str = ""
+    """What the reviewer said."""
 
 
 class Next(BaseModel):
@@ -79,6 +85,8 @@ class Next(BaseModel):
     """Whether these are practice or test items."""
     quick: bool = False
     """Whether one key may submit: for those who are right on nine gold items of ten."""
+    others: bool = False
+    """Whether other people are at what is left, if there is nothing."""
     code: str = ""
     """For the platform that somebody came from, when they have done what was asked."""
 
@@ -159,9 +167,10 @@ def take_next(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le
         and 0 < int(here.settings["completion"]) <= here.desk.said(person.id)
     )
     return Next(
-        items=items(here, lent),
+        items=items(here, person, lent),
         screening=not screened,
         quick=_is_sure(here.desk.gold_answers(person.id)),
+        others=not lent and not held and here.desk.others_hold(person.id),
         code=here.completion_code(person.id) if done else "",
     )
 
@@ -178,7 +187,7 @@ def _is_sure(gold: list[bool]) -> bool:
 @router.get("/item/{query}")
 def again(here: Here, person: Labeller, query: Id) -> Item:
     """An item as it stood on this person's page, to change what was said of it."""
-    return items(here, [_lent(here, person, query)])[0]
+    return items(here, person, [_lent(here, person, query)])[0]
 
 
 NEVER = HTTPException(404, "this was never on your page, or the server has gone back to an older copy")
@@ -298,7 +307,7 @@ def correct(here: Here, person: Labeller, better: Better) -> Item:
     if better.item not in lent.shown:
         raise HTTPException(404, "this is not on your page")
     asked = Ask("correction", lent.query.prompt, (better.item,), lent.query.purpose, asks("correction"))
-    return items(here, [here.desk.lend(person.id, asked)])[0]
+    return items(here, person, [here.desk.lend(person.id, asked)])[0]
 
 
 @router.post("/heartbeat", status_code=204)
@@ -316,10 +325,21 @@ def skip(request: Request, here: Here, person: Labeller, held: Held) -> None:
         _screen(request, here, person)
 
 
+@router.post("/unskip", status_code=204)
+def unskip(here: Here, person: Labeller, held: Held) -> None:
+    """Have items back that this person skipped."""
+    for query in here.desk.named(person.id, held.queries):
+        here.desk.unskip(person.id, query)
+
+
 @router.get("/mine")
 def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)] = 50) -> list[Mine]:
     """One's own last answers, the newest first: for comparing notes after a time offline, and for undoing."""
-    said = here.desk.last(person.id, count)
+    return _own_answers(here, person, here.desk.last(person.id, count))
+
+
+def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mine]:
+    """Answers as their author's page knows them."""
     names = here.desk.names(person.id, [event.query for event in said])
     quoting = [event.query for event in said if name_of(event.answer) in QUOTING]
     items = {query.id: query.items[0] for query in here.store.queries(ids=quoting)}
@@ -341,35 +361,42 @@ def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)
     ]  # fmt: skip
 
 
-def items(here: Project, lent: list[Lent]) -> list[Item]:
-    """Queries as labellers see them, each in its own order."""
-    prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[one.query.prompt for one in lent])}
-    wanted = [item for one in lent for item in one.query.items]
-    responses = {response.id: response for response in here.store.responses(ids=wanted)}
-    axes = list(here.settings["axes"]) if any(one.query.kind == "rating" for one in lent) else []
-    return [_item(one, prompts[one.query.prompt], responses, axes, here.names) for one in lent]
+def items(here: Project, person: Person, lent: list[Lent]) -> list[Item]:
+    """Queries as this labeller sees them, each in its own order."""
+    prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[each.query.prompt for each in lent])}
+    shown = [item for each in lent for item in each.query.items]
+    responses = {response.id: response for response in here.store.responses(ids=shown)}
+    axes = list(here.settings["axes"]) if any(each.query.kind == "rating" for each in lent) else []
+    names = here.names
+    pages = {each.query.id: _item(each, prompts[each.query.prompt], responses, axes, names) for each in lent}
+    for query, remark in here.desk.sent_back(person.id, pages).items():
+        *_, last = here.store.feedback(person.id, query)
+        (before,) = _own_answers(here, person, [last])
+        pages[query] = pages[query].model_copy(update={"before": before, "remark": remark})
+    return list(pages.values())
 
 
 def _item(
     lent: Lent, prompt: Prompt, responses: Mapping[str, Response], axes: list[str], names: tuple[str, ...]
 ) -> Item:
     kind = lent.query.kind
-
     texts = {item: Cover(responses[item].text, names).text for item in lent.shown}
     return Item(
         query=lent.name,
         kind=kind,
         instruction=lent.query.instruction or asks(kind),
-        prompt=[Turn(role=told.role, html=render(_covered(told, names))) for told in prompt.messages],
-        items=[Shown(id=item, html=render(text), text=text) for item, text in texts.items()],
+        prompt=[_turn(message, names) for message in prompt.messages],
+        items=[Shown(id=item, html=render_answer(text, prompt), text=text) for item, text in texts.items()],
         axes=axes if kind == "rating" else [],
         form=form(kind),
     )
 
 
-def _covered(told: Message, names: tuple[str, ...]) -> str:
+def _turn(message: Message, names: tuple[str, ...]) -> Turn:
     """A message of the prompt: what a model said before may tell who it is, what people ask may not be changed."""
-    return Cover(told.content, names).text if told.role == "assistant" else told.content
+    ours = message.role == "assistant"
+    text = Cover(message.content, names).text if ours else show_invisible(message.content)
+    return Turn(role=message.role, html=render_turn(Message(message.role, text)), text=text)
 
 
 HIDDEN = ("weight", "margin", "certainty")

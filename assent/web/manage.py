@@ -3,8 +3,7 @@
 import csv
 import io
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -13,22 +12,21 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from assent.errors import AssentError
-from assent.feedback import body, parse
+from assent.feedback import body
 from assent.functional.near_identical import near_identical
-from assent.records import Feedback
 from assent.records import Query as Question
+from assent.store.answers import arrived_after
 from assent.store.desk import Ask, change_setting, history
 from assent.store.people import RIGHTS, Person
+from assent.web.answers import as_json
 from assent.web.guard import Needs, office_of, public_url
-from assent.web.labelling import DECIDED, Here, Id
+from assent.web.labelling import Here, Id
 from assent.web.office import Project
 from assent.web.pages import need, page
 from assent.web.progress import measured
-from assent.web.text import render
 
 router = APIRouter(tags=["manage"])
 Managing = Annotated[Person, need("manage")]
-Reviewing = Annotated[Person, need("review")]
 Manager = Annotated[Person, Depends(Needs("manage"))]
 Reviewer = Annotated[Person, Depends(Needs("review"))]
 Short = Annotated[str, Form(max_length=500)]
@@ -42,16 +40,18 @@ def admin(request: Request, here: Here, person: Managing) -> HTMLResponse:
 
 
 def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
-    people = list(office_of(request).people.all())
+    people, keys = list(office_of(request).people.all()), office_of(request).people.keys()
     known = {one.annotator: one for one in measured(here).annotators}
     gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
     names = {one.id: one.name for one in people}
     guidelines = [(at, names.get(by, by), text) for at, by, text in history(here.store, "guidelines")]
-    acts = list(office_of(request).people.acts())[:30]
-    values = {"links": [], "token": "", **told}
+    acts = [_act(act, names) for act in list(office_of(request).people.acts())[:30]]
+    values = {"links": [], "token": "", "reset": None, **told}
     return page(
         request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known, roles=list(RIGHTS),
-        settings=here.settings, guidelines=guidelines, gold=gold, nan=math.isnan, acts=acts, **values,
+        settings=here.settings, guidelines=guidelines, gold=gold, acts=acts, names=names, skips=here.desk.skips_of(),
+        links_out=[key for key in keys if key.kind != "token"], tokens=[key for key in keys if key.kind == "token"],
+        **values,
     )  # fmt: skip
 
 
@@ -73,6 +73,26 @@ def token(request: Request, here: Here, person: Managing, note: Short = "") -> H
     return _admin(request, here, token=office_of(request).people.issue_token(person, note))
 
 
+@router.post("/r/{run}/reset", response_class=HTMLResponse, include_in_schema=False)
+def reset(request: Request, here: Here, person: Managing, id: Short) -> HTMLResponse:
+    """A link with which somebody who has forgotten their password chooses a new one; shown once."""
+    people = office_of(request).people
+    target = people.get(id)
+    if target.role == "owner" and person.role != "owner":
+        raise HTTPException(403, "only an owner lets an owner choose a new password")
+    link = f"{public_url(request)}/reset/{people.invite_reset(person.id, id)}"
+    return _admin(request, here, reset=(target.name, link))
+
+
+@router.post("/r/{run}/withdraw", include_in_schema=False)
+def withdraw(
+    request: Request, here: Here, person: Managing, key: Annotated[list[int] | None, Form()] = None
+) -> Response:
+    """Take links or tokens back."""
+    office_of(request).people.withdraw(person, key or [])
+    return RedirectResponse(f"/r/{here.name}/admin", 303)
+
+
 @router.post("/r/{run}/people", include_in_schema=False)
 def change_person(
     request: Request, here: Here, person: Managing, id: Short, role: Short = "", state: Short = "", why: Short = ""
@@ -90,94 +110,22 @@ def change_person(
 
 @router.post("/r/{run}/settings", include_in_schema=False)
 def set_settings(
-    here: Here, person: Managing, guidelines: Long = "", flags: Short = "", axes: Short = "",
+    here: Here, person: Managing, guidelines: Long = "", flags: Short = "", axes: Short = "", names: Long = "",
     completion: Annotated[int, Form(ge=0, le=10**6)] = 0,
 ) -> Response:  # fmt: skip
-    """Guidelines, flags, axes; what they were stays on record."""
+    """Guidelines, flags, axes, covered names; what they were stays on record."""
     new: dict[str, Any] = {
         "guidelines": guidelines.replace("\r\n", "\n"),
         "flags": [word.strip() for word in flags.split(",") if word.strip()],
         "axes": [word.strip() for word in axes.split(",") if word.strip()] or ["quality"],
+        "names": [word.strip() for word in names.replace("\n", ",").split(",") if word.strip()],
         "completion": completion,
     }
     old = here.settings
     for name, value in new.items():
         if value != old.get(name):
-            change_setting(here.store, name, value, person.id, _now())
+            change_setting(here.store, name, value, person.id, now())
     return RedirectResponse(f"/r/{here.name}/admin", 303)
-
-
-@router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)
-def review(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
-    """Queries about which people differ, to decide, and to make gold of."""
-    queries = {query.id: query for query in here.store.queries() if query.purpose != "gold"}
-    events = [event for event in here.store.feedback() if event.query in queries]
-    superseded = {event.supersedes for event in events}
-    said: dict[str, list[Feedback]] = {}
-    for event in events:
-        if event.id not in superseded and not event.annotator.startswith(("judge:", "simulated:")):
-            said.setdefault(event.query, []).append(event)
-    open_ = (some for some in said.values() if not any(DECIDED in event.flags for event in some))
-    differ = [(queries[some[0].query], some) for some in open_ if len({_gist(event) for event in some}) > 1]
-    differ = differ[-50:]
-    about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in differ])}
-    items = {item for query, _ in differ for item in query.items}
-    texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
-    names = {one.id: one.name for one in office_of(request).people.all()} if person.may("manage") else {}
-    rows = [
-        (
-            query,
-            render(about[query.prompt].text),
-            [(event, _words(query, event)) for event in some],
-            _others(query, some),
-        )
-        for query, some in differ
-    ]
-    return page(request, "review.html.jinja", run=here.name, page="progress", rows=rows, texts=texts, names=names)
-
-
-def _others(query: Question, said: list[Feedback]) -> list[tuple[str, str]]:
-    """(value, words) of verdicts on a comparison that nobody gave."""
-    if query.kind != "comparison":
-        return []
-    given = {told.get("preferred") or told.get("verdict") for told in (body(event.answer) for event in said)}
-    every = [(item, f"answer {n}") for n, item in enumerate(query.items, 1)] + [
-        ("tie", "tie"),
-        ("both bad", "both bad"),
-    ]
-    return [(value, words) for value, words in every if value not in given]
-
-
-@router.post("/r/{run}/decide", include_in_schema=False)
-def decide(
-    here: Here, person: Reviewing, query: Short, right: Short, explanation: Long = "",
-    use: Annotated[Literal["", "hidden", "practice", "test"], Form()] = "",
-) -> Response:  # fmt: skip
-    """Say what is right, as an answer of one's own, and make a gold item of it if `use` says so.
-
-    `right` is the id of the answer that is right, or that of an item, or `tie`, or `both bad`.
-    """
-    asked = next(iter(here.store.queries(ids=[query])), None)
-    if asked is None:
-        raise HTTPException(404, f"no query {query}")
-    told = next(iter(here.store.feedback(ids=[right])), None)
-    if told is not None and told.query == query:
-        answer = told.answer
-    elif asked.kind == "comparison":
-        answer = parse("comparison", {"verdict": right} if right in ("tie", "both bad") else {"preferred": right})
-    else:
-        raise HTTPException(422, f"no answer {right} to query {query}")
-    mine = [event.id for event in here.store.feedback(person.id, query)]
-    here.desk.answer(
-        Feedback(
-            query, person.id, answer, _now(), shown=here.desk.lend(person.id, asked).shown, note=explanation,
-            supersedes=mine[-1] if mine else "", flags=(DECIDED,),
-        )
-    )  # fmt: skip
-    if use:
-        gold = Question(asked.kind, asked.prompt, asked.items, "gold", asked.instruction)
-        here.desk.add_gold(gold, answer, use, explanation)
-    return RedirectResponse(f"/r/{here.name}/review", 303)
 
 
 @router.get("/r/{run}/completions.csv", include_in_schema=False)
@@ -266,17 +214,11 @@ def events(
     here: Here, person: Reviewer, after: str = "", count: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> StreamingResponse:
     """What was said, in the order of arrival, as JSON lines, by pseudonyms; `after` is the id of an event."""
-
-    def lines() -> Iterator[str]:
-        going, sent = not after, 0
-        for event in here.store.feedback():
-            if going and sent < count:
-                told = {**vars(event), "answer": body(event.answer), "kind": type(event.answer).__name__.lower()}
-                yield json.dumps(told, ensure_ascii=False) + "\n"
-                sent += 1
-            going = going or event.id == after
-
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    try:
+        page = arrived_after(here.store, after, count)
+    except AssentError as error:
+        raise HTTPException(404, str(error)) from None
+    return StreamingResponse(map(as_json, page), media_type="application/x-ndjson")
 
 
 @router.post("/api/invites")
@@ -287,28 +229,18 @@ def post_invites(request: Request, person: Manager, invited: Invited) -> list[di
     return [{"external": who, "link": f"{base}/join/{key}"} for who, key in zip(invited.externals, keys, strict=True)]
 
 
-def _gist(event: Feedback) -> str:
-    told = body(event.answer)
-    return json.dumps({name: told[name] for name in ("verdict", "preferred", "tiers", "approved") if name in told})
-
-
-def _words(query: Question, event: Feedback) -> str:
-    """An answer in words: which item, by its place in the query."""
-    told = body(event.answer)
-    place = {item: f"answer {i + 1}" for i, item in enumerate(query.items)}
-    if told.get("preferred"):
-        return f"{place[told['preferred']]}, strength {told['strength']}"
-    if "tiers" in told:
-        return " > ".join(" = ".join(place[item] for item in tier) for tier in told["tiers"])
-    if "approved" in told:
-        return "approved" if told["approved"] else "disapproved"
-    return str(told.get("verdict") or told.get("text") or told)
+def _act(act: Any, names: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """When, who, what and about whom or what, for people to read."""
+    facts = {key: value for key, value in json.loads(act.about).items() if value not in ("", None)}
+    about = [f"{key}: {names.get(str(value), value)}" for key, value in facts.items()]
+    return act.at, names.get(act.by, act.by), act.what, ", ".join(about)
 
 
 def _cell(text: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return "'" + text if text[:1] in tuple("=+-@\t\r") else text
+    return "'" + text if text[:1] in tuple("=+-@\t\r＝＋－＠") else text
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,7 @@
 """What a server serves: one run, or the runs in a folder; the people in it, and a desk for each run."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,22 @@ DEFAULTS: Mapping[str, Any] = {
     "guidelines": GUIDELINES,
     "flags": ["Harm", "Factual", "Refusal", "Language", "PII"],
     "axes": ["helpful", "true", "harmless"],
+    "names": [
+        "ChatGPT",
+        "GPT-3",
+        "GPT-4",
+        "GPT-5",
+        "OpenAI",
+        "Anthropic",
+        "DeepMind",
+        "DeepSeek",
+        "Mistral AI",
+        "Mixtral",
+        "Moonshot AI",
+        "Qwen",
+        "SmolLM",
+        "Hugging Face",
+    ],
     "completion": 0,
 }
 
@@ -65,12 +82,16 @@ class Project:
         """The code that tells a crowd platform that this person has done what was asked."""
         return hashlib.sha256(f"{self.desk.salt} {person}".encode()).hexdigest()[:10].upper()
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
-        """Names of this run's own models, which no labeller is told."""
+        """Names that are covered in answers: those of this run's own model, and the project's list."""
+        return (*self._own_names, *map(str, self.settings["names"]))
+
+    @cached_property
+    def _own_names(self) -> tuple[str, ...]:
         path = self.folder / "recipe.toml"
         model = str(read_recipe(path).get("model", "")) if path.exists() else ""
-        return tuple(part for part in (model, Path(model).name) if part)
+        return tuple(part for part in (model, Path(model).name) if re.search(r"[\d/_-]", part))
 
 
 @dataclass

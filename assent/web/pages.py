@@ -98,13 +98,17 @@ def login(
         return page(request, "login.html.jinja", 403, next=_own(next), words=str(error), name=name)
     for limit, key in keys:
         limit.forgive(key)
-    return _with_cookie(request, RedirectResponse(_own(next), 303), person)
+    return with_cookie(request, RedirectResponse(_own(next), 303), person)
 
 
 @router.post("/logout")
 def logout(request: Request) -> Response:
-    """End this session."""
-    office_of(request).people.revoke(request.cookies.get(COOKIE, ""))
+    """End this session; what lies with this person goes to others."""
+    office, person = office_of(request), asking(request)
+    office.people.revoke(request.cookies.get(COOKIE, ""))
+    if person is not None:
+        for name in office.runs():
+            office.project(name).desk.give_back(person.id)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE)
     return response
@@ -132,7 +136,7 @@ def join(
         return page(request, "join.html.jinja", 422, secret=secret, role=role, words=str(error), name=name)
     runs = office_of(request).runs()
     begin = f"/r/{runs[0]}/guidelines" if person.role == "labeller" and len(runs) == 1 else "/"
-    return _with_cookie(request, RedirectResponse(begin, 303), person)
+    return with_cookie(request, RedirectResponse(begin, 303), person)
 
 
 @router.get("/api/me", response_class=JSONResponse)
@@ -172,7 +176,8 @@ def _own(path: str) -> str:
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
 
 
-def _with_cookie(request: Request, response: Response, person: Person) -> Response:
+def with_cookie(request: Request, response: Response, person: Person) -> Response:
+    """A response that opens a session of this person in the browser."""
     secret = office_of(request).people.open_session(person)
     secure = public_url(request).startswith("https:")
     response.set_cookie(COOKIE, secret, max_age=30 * 86400, httponly=True, samesite="lax", secure=secure)

@@ -1,13 +1,17 @@
 // Talk to a model; thumbs, or a choice between two answers, go through the same outbox as the label page's answers.
 import { base, el, fill, letter } from "./dom.js";
 import { Keep } from "./keep.js";
+import { signIn } from "./signin.js";
 
 const $ = (selector) => document.querySelector(selector);
 const { run, person } = $("main").dataset;
 const home = `${base}/r/${encodeURIComponent(run)}/api`;
 const keep = new Keep(home, person);
+const session = signIn(person, () => keep.drain(true));
 const shelf = `assent chat ${run} ${person}`;
+// Turns of the conversation; those of the model carry what may be said of them, and what was.
 let messages = JSON.parse(sessionStorage.getItem(shelf) ?? "[]");
+const NOTHING = "(nothing)"; // what stands for an answer without a word
 let stop = null; // while an answer comes
 let undecided = null; // two answers, of which none was chosen yet
 
@@ -15,7 +19,8 @@ keep.addEventListener("state", ({ detail }) => {
   $("#state").dataset.state = detail.kind;
   const words = { idle: "ready", saving: "saving…", saved: `saved ${detail.at}`, offline: `offline: ${detail.waiting} waiting`, "sign in": "sign in again", rejected: `not taken: ${detail.why}` };
   $("#state .words").textContent = words[detail.kind];
-  if (detail.kind === "sign in") say("Your session has ended: sign in again in another tab. What you said waits here.");
+  if (detail.kind === "sign in") session.open();
+  if (detail.kind === "saved") session.close();
 });
 
 function say(words) {
@@ -26,7 +31,7 @@ function say(words) {
 const remember = () => sessionStorage.setItem(shelf, JSON.stringify(messages));
 
 function bubble(role, text) {
-  const node = el("article", { class: `bubble ${role}`, "aria-label": role === "user" ? "You" : "The model" }, el("div", { class: "text", lang: "" }, text));
+  const node = el("article", { class: `bubble ${role}`, "aria-label": role === "user" ? "You" : "The model" }, el("div", { class: "text", lang: "", dir: "auto" }, text || NOTHING));
   $("#talk").append(node);
   node.scrollIntoView({ block: "end" });
   return node;
@@ -36,20 +41,25 @@ function judge(done, answer, supersedes = "") {
   return keep.submit({ query: done.query, answer, shown: done.items.map((one) => one.id), seconds: 0, note: "", flags: [], supersedes });
 }
 
-function thumbs(node, done) {
-  let given = ""; // the last verdict, which the next one supersedes
+// Thumbs under an answer; `turn` remembers the last verdict, which the next one supersedes.
+function thumbs(node, turn) {
+  const { done } = turn;
   const buttons = [["▲ good", "Good answer", true], ["▼ bad", "Bad answer", false]].map(([sign, words, approved]) =>
-    el("button", { type: "button", class: "quiet", title: words, "aria-label": words, "aria-pressed": "false", onclick: async ({ currentTarget }) => {
-      given = await judge(done, { approved }, given);
+    el("button", { type: "button", class: "quiet", title: words, "aria-label": words, "aria-pressed": String(turn.approved === approved), onclick: async ({ currentTarget }) => {
+      turn.given = await judge(done, { approved }, turn.given);
+      turn.approved = approved;
+      remember();
       buttons.forEach((button) => button.setAttribute("aria-pressed", String(button === currentTarget)));
     } }, sign));
   node.append(el("div", { class: "thumbs" }, ...buttons));
 }
 
-function settle(text) {
-  messages.push({ role: "assistant", content: text });
+function settle(content, done = null) {
+  const turn = { role: "assistant", content, done, given: "" };
+  messages.push(turn);
   undecided = null;
   remember();
+  return turn;
 }
 
 async function ask(words) {
@@ -59,7 +69,7 @@ async function ask(words) {
   const row = el("div", { class: two ? "pair" : "single" });
   $("#talk").append(row);
   const nodes = Array.from({ length: two ? 2 : 1 }, (_, i) =>
-    el("article", { class: "bubble assistant", "aria-label": two ? `Answer ${letter(i)}` : "The model", "aria-busy": "true" }, two ? el("h2", {}, letter(i)) : null, el("div", { class: "text", lang: "" }, "…")));
+    el("article", { class: "bubble assistant", "aria-label": two ? `Answer ${letter(i)}` : "The model", "aria-busy": "true" }, two ? el("h2", {}, letter(i)) : null, el("div", { class: "text", lang: "", dir: "auto" }, "…")));
   row.append(...nodes);
   stop = new AbortController();
   $("#send").hidden = true;
@@ -67,7 +77,8 @@ async function ask(words) {
   let done = null;
   try {
     const response = await fetch(`${home}/chat`, { method: "POST", signal: stop.signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify({ messages, policy: $("#policy")?.value ?? "", n: nodes.length }) });
+      body: JSON.stringify({ messages: messages.map(({ role, content }) => ({ role, content })), policy: $("#policy")?.value ?? "", n: nodes.length }) });
+    if (response.status === 401) session.open();
     if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail ?? response.statusText);
     let rest = "";
     for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
@@ -94,12 +105,11 @@ async function ask(words) {
   $("#stop").hidden = true;
   if (!done) return;
   say("");
-  done.items.forEach((item, i) => fill(nodes[i].querySelector(".text"), item.html || "<em>(nothing)</em>"));
+  done.items.forEach((item, i) => fill(nodes[i].querySelector(".text"), item.html || NOTHING));
   nodes.slice(done.items.length).forEach((node) => node.remove()); // both said the same
   nodes.forEach((node) => node.setAttribute("aria-busy", "false"));
   if (done.items.length === 1) {
-    thumbs(nodes[0], done);
-    settle(done.items[0].text);
+    thumbs(nodes[0], settle(done.items[0].text, done));
   } else choose(row, nodes, done);
   $("#words").focus();
 }
@@ -142,7 +152,12 @@ $("#anew").addEventListener("click", () => {
   $("#words").focus();
 });
 
-messages.forEach(({ role, content }) => bubble(role, content));
+for (const turn of messages) {
+  const node = bubble(turn.role, turn.content);
+  if (!turn.done) continue;
+  if (turn.done.items[0].html) fill(node.querySelector(".text"), turn.done.items[0].html);
+  thumbs(node, turn);
+}
 if (messages.at(-1)?.role === "user") messages.pop();
 await keep.ready;
 keep.drain(true);

@@ -39,6 +39,19 @@ export function uuid7() {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
+// The key as the page names it, whatever the keyboard's layout: a letter or digit of the layout if it has one there,
+// else what stands at this place of a US keyboard. So a French labeller needs no Shift for digits, and a Russian, Greek
+// or Hebrew one no other layout for letters.
+export function keyOf({ key, code, shiftKey }) {
+  if (key.length > 1) return key;
+  const letter = key.toLowerCase();
+  if (/^[a-z0-9=?]$/.test(letter)) return letter;
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(code ?? "");
+  if (digit && !shiftKey) return digit[1];
+  const place = key > "\x7f" && /^Key([A-Z])$/.exec(code ?? "");
+  return place ? place[1].toLowerCase() : letter;
+}
+
 // Is somebody writing? Then keys are letters.
 export const writing = (event) =>
   event.isComposing || ["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.isContentEditable;

@@ -2,14 +2,16 @@
 // time brings what waits to the server, in order, until the server has said that it has it.
 import { uuid7 } from "./dom.js";
 
-const STORES = ["drafts", "outbox", "returned", "sent"];
+const STORES = ["drafts", "outbox", "returned", "sent", "skipped"];
 const PATIENCE = 30_000; // after so long a request counts as lost
+const SKIPS = 50; // skipped items that can be had back
 const NOTES = 150; // answers that are compared with the server's after a time without it
 
 function opened(name) {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => STORES.forEach((store) => request.result.createObjectStore(store));
+    const request = indexedDB.open(name, 2);
+    request.onupgradeneeded = () =>
+      STORES.filter((store) => !request.result.objectStoreNames.contains(store)).forEach((store) => request.result.createObjectStore(store));
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
@@ -83,7 +85,8 @@ export class Keep extends EventTarget {
     await this.ready;
     const words = localStorage.getItem(`${this.name} ${query}`);
     if (words) await this.saveDraft(JSON.parse(words));
-    return done(this.database.transaction("drafts").objectStore("drafts").get(query));
+    const draft = await done(this.database.transaction("drafts").objectStore("drafts").get(query));
+    return draft ?? (await done(this.database.transaction("skipped").objectStore("skipped").get(query)))?.draft;
   }
 
   saveDraft(draft) {
@@ -105,17 +108,36 @@ export class Keep extends EventTarget {
     return id;
   }
 
-  // Leave an item to others.
-  skip(query, returned = "") {
-    return this.#put({ id: uuid7(), path: "skip", query, body: { queries: [query] }, tab: this.tab }, returned);
+  // Leave an item to others; what was written of it is kept, so that `unskip` brings both back.
+  async skip(item, draft) {
+    const id = uuid7();
+    const old = (await this.skips()).slice(0, -SKIPS);
+    await this.#put({ id, path: "skip", query: item.query, body: { queries: [item.query] }, tab: this.tab }, draft.returned, (skipped) => {
+      skipped.put({ id, item, draft: { ...draft, returned: "" } }, item.query);
+      old.forEach((entry) => skipped.delete(entry.item.query));
+    });
   }
 
-  async #put(entry, returned) {
+  // Skipped items with their drafts, the latest last.
+  async skips() {
+    return (await this.#all("skipped")).sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  async unskip({ item, draft }) {
+    const { query } = item;
+    await this.#put({ id: uuid7(), path: "unskip", query, body: { queries: [query] }, tab: this.tab }, "", (skipped, drafts) => {
+      skipped.delete(query);
+      drafts.put(draft, query);
+    });
+  }
+
+  async #put(entry, returned, more = (skipped) => skipped.delete(entry.query)) {
     localStorage.removeItem(`${this.name} ${entry.query}`);
-    await this.#change(["outbox", "drafts", "returned"], (outbox, drafts, back) => {
+    await this.#change(["outbox", "drafts", "returned", "skipped"], (outbox, drafts, back, skipped) => {
       outbox.put(entry, entry.id);
       drafts.delete(entry.query);
       back.delete(returned);
+      more(skipped, drafts);
     });
     this.drain(true);
   }
@@ -175,7 +197,7 @@ export class Keep extends EventTarget {
         });
         kept = true;
         this.#tell("kept", { told, query: entry.query }, entry.tab);
-      } else if (ok || (entry.path === "skip" && ![0, 401, 408, 429].includes(status) && status < 500)) {
+      } else if (ok || (entry.path !== "feedback" && ![0, 401, 408, 429].includes(status) && status < 500)) {
         await this.#change(["outbox"], (outbox) => outbox.delete(entry.id));
       } else if ([0, 401, 408, 429].includes(status) || status >= 500) {
         return this.#stuck({ status });

@@ -1,6 +1,7 @@
 // The label page: a shelf of items, one on the screen, an answer that is kept before the next one comes.
-import { base, el, fill, letter, writing } from "./dom.js";
+import { base, el, fill, keyOf, letter, writing } from "./dom.js";
 import { Keep, send } from "./keep.js";
+import { signIn } from "./signin.js";
 import * as approval from "./kinds/approval.js";
 import * as comparison from "./kinds/comparison.js";
 import * as correction from "./kinds/correction.js";
@@ -13,6 +14,7 @@ import * as rating from "./kinds/rating.js";
 const KINDS = { approval, comparison, correction, critique, demonstration, ranking, rating };
 const AHEAD = 3; // on the screen, and two behind it
 const BEAT = 60_000; // a sign of life, for leases of fifteen minutes
+const DEAF = 400; // after a new item: a second click or key was meant for the one before
 const IDLE = 60_000; // who does nothing for so long is not working
 
 const $ = (selector) => document.querySelector(selector);
@@ -20,6 +22,10 @@ const main = $("main");
 const { run, person } = main.dataset;
 const home = `${base}/r/${encodeURIComponent(run)}/api`;
 const keep = new Keep(home, person);
+const session = signIn(person, async () => {
+  await keep.drain(true);
+  more();
+});
 
 let shelf = []; // items that are here already
 let now = null; // { item, draft, control }
@@ -28,6 +34,9 @@ let active = 0; // milliseconds at this item
 let touched = performance.now();
 let fetching = null;
 let trouble = ""; // why no more items came
+let others = false; // whether other people hold the rest
+let deaf = false; // for a moment after a new item
+let views = []; // texts on the screen: { node, html, text }
 
 // The clock that counts only while somebody is there.
 
@@ -58,8 +67,8 @@ keep.addEventListener("state", ({ detail }) => {
   const state = $("#state");
   state.dataset.state = detail.kind;
   state.querySelector(".words").textContent = WORDS[detail.kind](detail);
-  if (detail.kind === "sign in" && !$("#sign-in").open) $("#sign-in").showModal();
-  if (detail.kind === "saved" && $("#sign-in").open) $("#sign-in").close();
+  if (detail.kind === "sign in") session.open();
+  if (detail.kind === "saved") session.close();
 });
 
 // What was done today, on this machine.
@@ -94,9 +103,10 @@ async function stock() {
   const waiting = (await keep.waiting()).map((entry) => entry.query); // done with here, which is not known there yet
   const { status, ok, told } = await send(`${home}/next?count=${AHEAD - here.length}&hold=${[...here, ...waiting].join(",")}`);
   trouble = ok || !status || status >= 500 ? "" : told.detail;
-  if (status === 401) $("#sign-in").open || $("#sign-in").showModal();
+  if (status === 401) session.open();
   if (!ok) return;
   const known = new Set([...held(), ...waiting, ...(await keep.waiting()).map((entry) => entry.query)]);
+  others = told.others;
   shelf.push(...told.items.filter((item) => !known.has(item.query)));
   document.body.classList.toggle("screening", told.screening);
   $("#quick-label").hidden = !told.quick;
@@ -131,37 +141,79 @@ async function show(item) {
     const offline = !navigator.onLine;
     $("#empty").replaceChildren(
       el("h2", {}, trouble || (offline ? "You are offline" : "That is all for now")),
-      trouble ? "" : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back." : "New items appear here by themselves."));
+      trouble ? "" : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back."
+        : others ? "Other people are at the rest. What they leave comes to you within 15 minutes, by itself." : "New items appear here by themselves."));
     return;
   }
-  const draft = (await keep.draft(item.query)) ?? { query: item.query, answer: {}, flags: [], note: "", seconds: 0, supersedes: "", returned: "" };
+  const draft = (await keep.draft(item.query)) ?? blank(item);
   const kind = KINDS[item.kind] ?? form;
   active = draft.seconds * 1000;
   const last = item.prompt.length - 1;
-  const turns = item.prompt.map((turn) => fill(el("div", { class: `turn ${turn.role}`, "data-role": turn.role }), turn.html));
+  views = [];
+  const turns = item.prompt.map((turn) => view(el("div", { class: `turn ${turn.role}`, "data-role": turn.role, dir: "auto" }), turn));
   if (last > 0) $("#prompt").append(el("details", { class: "earlier" }, el("summary", {}, `${last} earlier ${last > 1 ? "turns" : "turn"}`), ...turns.slice(0, -1)));
   $("#prompt").append(turns[last]);
   const many = item.kind === "ranking";
   $("#items").className = `n${Math.min(item.items.length, 9)}`;
   $("#items").append(...item.items.map((one, i) => {
-    const text = el("div", { class: "text", lang: "" });
+    const text = el("div", { class: "text", lang: "", dir: "auto" });
     const name = item.items.length === 1 ? "Answer" : many ? `Answer ${i + 1}` : letter(i);
     if (kind.raw) source(text, one.text, name);
-    else fill(text, one.html);
+    else view(text, one);
     return el("article", { class: "item", "aria-label": name, "data-item": one.id }, el("h2", {}, name, el("span", { class: "place" })), text);
   }));
   $("#instruction").textContent = item.instruction;
   const control = kind.make(item, draft.answer, (chosen) => change(chosen));
   now = { item, draft, control };
+  listenLater();
   $("#control").replaceChildren(control.node);
   $("#note").value = draft.note;
   showFlags();
   offer();
   main.scrollTop = 0;
-  $("#help-keys").replaceChildren(el("p", {}, kind.keys), el("p", {}, "Enter: submit. S: skip. U: change your last answer. E: mend the better one. W: say why. G: guidelines. F, then 1, 2, …: the first flag, the second, … Ctrl+Enter submits while you write."));
+  $("#help-keys").replaceChildren(el("p", {}, kind.keys), el("p", {}, "Enter: submit. S: skip. U: change your last answer, or have back what you skipped. V: texts as they were written. E: mend the better one. W: say why. G: guidelines. F, then 1, 2, …: the first flag, the second, … Ctrl+Enter submits while you write."));
   const text = $("#control textarea");
   if (text && !matchMedia("(pointer: coarse)").matches) text.focus();
   else main.focus({ preventScroll: true });
+  if (item.before) say(`A reviewer sent this back: ${item.remark || "please look again"}. Your answer stands below; what you submit replaces it.`);
+}
+
+// What an answer begins with: nothing, or what this person said before a reviewer sent it back.
+function blank({ query, before }) {
+  const fresh = { query, answer: {}, flags: [], note: "", seconds: 0, supersedes: "", returned: "" };
+  return before ? { ...fresh, answer: structuredClone(before.answer), flags: before.flags, note: before.note, supersedes: before.id } : fresh;
+}
+
+// Nothing is submitted in the first moment of a new item.
+let listening = 0;
+function listenLater() {
+  deaf = true;
+  $("#controls").dataset.deaf = "";
+  clearTimeout(listening);
+  listening = setTimeout(() => {
+    deaf = false;
+    delete $("#controls").dataset.deaf;
+  }, DEAF);
+}
+
+// A text as Markdown, or as it was written.
+function view(node, { html, text }) {
+  views.push({ node, html, text });
+  return refill(views.at(-1));
+}
+
+function refill({ node, html, text }) {
+  const written = $("#source").getAttribute("aria-pressed") === "true";
+  node.classList.toggle("written", written);
+  if (written) node.textContent = text;
+  else fill(node, html);
+  return node;
+}
+
+function toggleSource() {
+  const written = $("#source").getAttribute("aria-pressed") !== "true";
+  $("#source").setAttribute("aria-pressed", String(written));
+  views.forEach(refill);
 }
 
 function showFlags() {
@@ -221,7 +273,7 @@ const drafted = () => ({ ...now.draft, seconds: active / 1000 });
 const stash = () => now && keep.saveDraft(drafted());
 
 function submit() {
-  if (!now || !now.control.ready()) return;
+  if (!now || deaf || !now.control.ready()) return;
   clock();
   const { item, draft, control } = now;
   performance.mark("submit");
@@ -240,30 +292,56 @@ function submit() {
   });
 }
 
-function skip() {
+// Whether something stands in a field that was not there before.
+const written = () => [...document.querySelectorAll("#control textarea, #control input:not([type=checkbox]), #note")]
+  .some((field) => field.value.trim() && field.value !== field.defaultValue);
+
+function skip(event) {
+  if (!now || event?.detail > 1) return; // the second click of a double click was not meant for this item
+  if (!written()) return leave();
+  $("#skipping").returnValue = "";
+  $("#skipping").showModal();
+}
+
+function leave() {
   if (!now) return;
-  const { item, draft } = now;
+  clock();
+  const { item } = now, draft = drafted();
   now = null;
   return inTurn(async () => {
-    await keep.skip(item.query, draft.returned);
+    await keep.skip(item, draft);
+    history = [...history, { item, skipped: true }].slice(-50);
     say("");
     await advance();
   });
 }
 
-// Bring the last answer back as it was; what is submitted then supersedes it.
+// Bring the last answer back as it was, to be superseded, or the item that was skipped last with what was written of it.
 const undo = () => inTurn(async () => {
-  let last = history.pop();
-  if (!last) {
-    const { ok, told } = await send(`${home}/mine?count=1`);
-    const item = ok && told.length ? await send(`${home}/item/${told[0].query}`) : null;
-    if (!item?.ok) return say(ok ? "There is nothing to undo." : "That needs a connection.");
-    last = { item: item.told, said: told[0] };
-  }
+  const last = history.pop() ?? (await latest());
+  if (!last) return;
   await setAside();
+  if (last.skipped) {
+    const entry = (await keep.skips()).find(({ item }) => item.query === last.item.query);
+    if (entry) await keep.unskip(entry);
+    shelf = shelf.filter((other) => other.query !== last.item.query);
+    await show(last.item);
+    return say("You skipped this one: here it is again, with what you had written.");
+  }
   await reopen(last.item, last.said, last.said.id);
   say("Your last answer: change it and submit it again. The one before stays on record as replaced.");
 });
+
+// What was done last before the page was opened: ids are made here and in order, those of answers too.
+async function latest() {
+  const skipped = (await keep.skips()).at(-1);
+  const { ok, told } = await send(`${home}/mine?count=1`);
+  if (skipped && !(ok && told.length && told[0].id > skipped.id)) return { item: skipped.item, skipped: true };
+  const item = ok && told.length ? await send(`${home}/item/${told[0].query}`) : null;
+  if (item?.ok) return { item: item.told, said: told[0] };
+  say(ok ? "There is nothing to undo." : "That needs a connection.");
+  return null;
+}
 
 async function setAside() {
   if (!now) return;
@@ -300,7 +378,7 @@ keep.addEventListener("kept", ({ detail: { told } }) => {
 // Correct the answer that was just preferred.
 async function edit() {
   const better = now?.control.better();
-  if (!better) return;
+  if (!better || deaf) return;
   const { item } = now;
   const { ok, told } = await send(`${home}/correct`, { query: item.query, item: better });
   if (!ok) return say("That needs a connection.");
@@ -314,13 +392,17 @@ let flagging = false;
 
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
+  // A key that is held down repeats itself: it moves the page and writes letters, and says nothing.
+  if (event.repeat && (event.key === "Enter" || event.key.length === 1) && (!writing(event) || event.ctrlKey || event.metaKey)) return event.preventDefault();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return event.preventDefault(), submit();
   if (writing(event)) {
     if (event.key === "Escape" || (event.key === "Enter" && event.target.id === "note")) event.target.blur();
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || !now) return event.key.toLowerCase() === "u" && !event.ctrlKey && !event.metaKey ? undo() : undefined;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = keyOf(event);
+  const always = { u: undo, g: () => $("#guidelines").showModal(), "?": () => $("#help").showModal(), v: toggleSource };
+  if (!now) return always[key] ? (event.preventDefault(), always[key]()) : undefined;
   if (flagging) {
     flagging = false;
     const name = $("#flags").children[Number(key) - 1];
@@ -329,13 +411,14 @@ addEventListener("keydown", (event) => {
   }
   if (now.control.key(key)) return event.preventDefault();
   const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
-  const actions = { Enter: button ? null : submit, s: skip, u: undo, g: () => $("#guidelines").showModal(), w: () => $("#note").focus(),
-    e: edit, "?": () => $("#help").showModal(), f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
+  const actions = { ...always, Enter: button ? null : submit, s: skip, w: () => $("#note").focus(), e: edit, f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
   if (actions[key]) event.preventDefault(), actions[key]();
 });
 
 $("#submit").addEventListener("click", submit);
 $("#skip").addEventListener("click", skip);
+$("#skipping").addEventListener("close", ({ target }) => target.returnValue === "skip" && leave());
+$("#source").addEventListener("click", toggleSource);
 $("#undo").addEventListener("click", undo);
 $("#edit").addEventListener("click", edit);
 $("#guide").addEventListener("click", () => $("#guidelines").showModal());
@@ -343,20 +426,6 @@ $("#help-button").addEventListener("click", () => $("#help").showModal());
 $("#note").addEventListener("input", () => {
   now.draft.note = $("#note").value;
   change(false);
-});
-
-$("#sign-in-form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const words = $("#sign-in-words");
-  const response = await fetch(`${base}/login`, { method: "POST", body: new URLSearchParams(new FormData(event.target)), redirect: "manual" }).catch(() => null);
-  const me = await fetch(`${base}/api/me`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
-  words.hidden = Boolean(me);
-  if (!me) return (words.textContent = response ? "No account with this name and password." : "The server cannot be reached.");
-  if (me.id !== person) return location.reload();
-  event.target.reset();
-  $("#sign-in").close();
-  await keep.drain(true);
-  more();
 });
 
 // While the page is open: signs of life, new items when there were none, and comparing notes after a time offline.

@@ -5,8 +5,8 @@ export const keys = "Mark a passage of the answer, by mouse or with Shift and th
 export const raw = true;
 
 export function make(item, answer, changed) {
-  const quote = el("blockquote", { class: "quote" });
-  const text = el("textarea", { rows: 3, "aria-label": "Your critique", placeholder: "What is wrong, or right, and why?" });
+  const quote = el("blockquote", { class: "quote", dir: "auto" });
+  const text = el("textarea", { dir: "auto", rows: 3, "aria-label": "Your critique", placeholder: "What is wrong, or right, and why?" });
   text.value = answer.text ?? "";
   const clear = el("button", { type: "button", class: "quiet", onclick: () => set("") }, "no quote");
   function set(words) {

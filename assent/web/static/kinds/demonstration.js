@@ -4,7 +4,7 @@ import { el } from "../dom.js";
 export const keys = "Write the answer. Ctrl+Enter submits.";
 
 export function make(item, answer, changed) {
-  const text = el("textarea", { rows: 9, "aria-label": "Your answer", placeholder: "Write the answer that should be given." });
+  const text = el("textarea", { dir: "auto", rows: 9, "aria-label": "Your answer", placeholder: "Write the answer that should be given." });
   const count = el("p", { class: "hint" });
   text.value = answer.text ?? "";
   const show = () => (count.textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`);

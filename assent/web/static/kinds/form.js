@@ -23,7 +23,7 @@ export function make(item, answer, changed) {
       input = el("input", { type: "number", step: "any", oninput: () => set(input.value === "" ? null : Number(input.value)) });
       input.value = answer[entry.name] ?? "";
     } else {
-      input = el("textarea", { rows: 2, oninput: () => set(input.value) });
+      input = el("textarea", { rows: 2, dir: "auto", oninput: () => set(input.value) });
       input.value = answer[entry.name] ?? "";
     }
     return el("label", { class: "field" }, el("span", {}, entry.name.replaceAll("_", " "), entry.required ? " *" : ""), input,

@@ -1,0 +1,25 @@
+// Signing in again on the page, without leaving it: what waits is sent afterwards.
+import { base } from "./dom.js";
+
+const $ = (selector) => document.querySelector(selector);
+
+// Ask for the password when the session of `person` (an id) has ended; `after` runs once they are back.
+export function signIn(person, after) {
+  const dialog = $("#sign-in"), form = $("#sign-in-form"), words = $("#sign-in-words");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form));
+    const response = await fetch(`${base}/login`, { method: "POST", body, redirect: "manual" }).catch(() => null);
+    const me = await fetch(`${base}/api/me`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+    words.hidden = Boolean(me);
+    if (!me) return (words.textContent = response ? "No account with this name and password." : "The server cannot be reached.");
+    if (me.id !== person) return location.reload();
+    form.reset();
+    dialog.close();
+    await after();
+  });
+  return {
+    open: () => dialog.open || dialog.showModal(),
+    close: () => dialog.open && dialog.close(),
+  };
+}
