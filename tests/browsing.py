@@ -40,6 +40,7 @@ PASSWORD = "correct horse"
 SHOWS = {"comparison": 2, "ranking": 4, "demonstration": 0}
 """How many items a query shows if a test does not care; every other kind shows one."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+SUBMITS = ("Enter", "Control+Enter", "Meta+Enter")
 NUMBER = count(1)
 WATCH = """
 globalThis.trouble = [];
@@ -311,7 +312,14 @@ class Screen:
 
     def press(self, *keys: str) -> Screen:
         for key in keys:
+            if key in SUBMITS:
+                self.listens()
             self.page.keyboard.press(key)
+        return self
+
+    def listens(self) -> Screen:
+        """Wait until the page takes a submission: it is deaf for a moment after each new item."""
+        self.wait("() => !document.querySelector('#controls[data-deaf]')")
         return self
 
     def submit(self, *keys: str, by: str = "Enter") -> Screen:

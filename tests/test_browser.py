@@ -288,7 +288,8 @@ def test_a_correction_shows_what_changes_while_it_is_written(opens: Opens) -> No
     assert (diff.locator("del").all_inner_texts(), diff.locator("ins").all_inner_texts()) == (["red"], ["blue"])
     assert "The sea is" in diff.inner_text()
     screen.submit(by="Control+Enter")
-    screen.submit(by="Control+Enter")  # nothing had to be mended
+    assert button(screen, "Submit").is_disabled()  # untouched, it says nothing yet
+    screen.submit("Escape", "n")
     answers = [event.answer for event in screen.stored(2)]
     assert answers == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
 
@@ -298,7 +299,7 @@ def test_e_makes_a_correction_of_the_better_one_for_this_person_alone(opens: Ope
     screen = opens(task, ask("approval"))
     texts = {response.id: response.text for response in task.responses}
     better = screen.shown[1]
-    screen.press("6")
+    screen.listens().press("6")
     before = screen.instruction
     screen.press("e")
     screen.moved(before)
@@ -802,6 +803,7 @@ def test_an_answer_that_is_not_taken_comes_back_filled_in_and_can_be_copied(open
     assert (better if kind == "comparison" else "A long text.") in copied
     before = screen.instruction
     button(screen, "Skip").click()
+    dialog(screen, "Skip this one?").get_by_role("button", name="Skip").click()
     screen.moved(before)
     screen.submit("j").stored(1)
 
@@ -1227,6 +1229,7 @@ def test_no_name_of_a_model_comes_in_an_earlier_turn(opens: Opens, server: Serve
 
 def nameless(opens: Opens, work: Work, keys: list[str]) -> None:
     """Answer everything, and look at all that came to the browser."""
+    change_setting(work.store, "names", ["GPT-4", "Claude", "Anthropic"], "owner", "2026-11-20")
     screen = opens(work=work, path="")
     came: list[Any] = []
     screen.page.on("response", lambda response: came.append(response))  # noqa: PLW0108
@@ -1355,6 +1358,7 @@ def test_a_phone_shows_every_control_and_needs_nothing_but_taps(opens: Opens, ki
     screen.page.locator("#flags").get_by_role("button", name="Harm").tap()
     fits(screen.page)
     before = screen.instruction
+    screen.listens()
     button(screen, "Submit").tap()
     screen.moved(before)
     (event,) = screen.stored(1)
@@ -1365,6 +1369,8 @@ def test_a_phone_shows_every_control_and_needs_nothing_but_taps(opens: Opens, ki
     dialog(screen, "Guidelines").get_by_role("button", name="Close").tap()
     before = screen.instruction
     button(screen, "Skip").tap()
+    if kind not in TAPS:  # something was written
+        dialog(screen, "Skip this one?").get_by_role("button", name="Skip").tap()
     screen.moved(before)
 
 
@@ -1433,3 +1439,239 @@ def test_the_next_item_is_there_within_a_tenth_of_a_second(
     record_testsuite_property("milliseconds to the next item", round(median, 1))
     print(f"the next item is there after {median:.0f} ms (median of 20; slowest {max(took):.0f})")
     assert len(took) >= 20 and median < 300  # 100 on a machine that does nothing else
+
+
+# No work lost, no answer that nobody gave
+
+
+WORDS = "A careful answer that took half an hour to write."
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["at once", "after a reload"])
+@pytest.mark.parametrize("kind", ["demonstration", "correction", "critique"])
+def test_what_was_written_comes_back_after_a_skip(opens: Opens, kind: str, reload: bool) -> None:
+    screen = opens(ask(kind), ask("approval"))
+    first = screen.query
+    screen.page.locator("#control textarea").fill(WORDS)
+    before = screen.instruction
+    button(screen, "Skip").click()
+    asked = dialog(screen, "Skip this one?")
+    asked.get_by_role("button", name="Go on writing").click()
+    assert screen.query == first and screen.page.locator("#control textarea").input_value() == WORDS
+    button(screen, "Skip").click()
+    asked.get_by_role("button", name="Skip").click()
+    screen.moved(before)
+    assert screen.query != first
+    if reload:
+        screen.until(lambda: lease_states(screen) == {"skipped", "out"})
+        screen.reload()
+    screen.press("u")
+    screen.until(lambda: screen.query == first)
+    assert screen.page.locator("#control textarea").input_value() == WORDS
+    screen.until(lambda: lease_states(screen) == {"out"})
+    screen.submit(by="Control+Enter")
+    (event,) = screen.stored(1)
+    assert first and event.query == first.id and WORDS in str(body(event.answer)) and not event.supersedes
+
+
+def lease_states(screen: Screen) -> set[str]:
+    with screen.work.store.reading() as on:
+        return {row.state for row in on.execute(schema.leases.select()) if row.person == screen.person.id}
+
+
+def test_a_note_is_asked_about_before_a_skip_and_a_mere_choice_is_not(opens: Opens) -> None:
+    screen = opens(ask("comparison"), ask("comparison"), ask("comparison"))
+    before = screen.instruction
+    screen.press("1", "s")
+    screen.moved(before)
+    screen.press("w")
+    screen.page.keyboard.type("because")
+    screen.press("Enter", "s")
+    dialog(screen, "Skip this one?").wait_for()
+
+
+def test_skips_are_undone_one_after_the_other_and_before_older_answers(opens: Opens) -> None:
+    screen = opens(*(ask("approval") for _ in range(4)))
+    queries = [task.query for task in screen.work.tasks]
+    screen.submit("j")
+    for _ in range(2):
+        before = screen.instruction
+        screen.press("s")
+        screen.moved(before)
+    for expected in (queries[2], queries[1], queries[0]):
+        screen.press("u")
+        screen.until(lambda expected=expected: screen.query == expected)  # type: ignore[misc]
+    assert screen.pressed == ["Approve"]
+
+
+def test_a_slow_double_click_on_submit_stores_one_answer(opens: Opens) -> None:
+    screen = opens(*(ask("correction", f"It is badly wrong {n}.") for n in range(3)))
+    screen.listens().page.locator("#control textarea").fill("It is right now.")
+    submit = box_of(button(screen, "Submit"))
+    for wait in (250, 300):
+        screen.page.mouse.click(submit["x"] + 9, submit["y"] + 9)
+        screen.page.wait_for_timeout(wait)
+    screen.page.wait_for_timeout(500)
+    assert [event.answer for event in screen.stored(1)] == [Correction("It is right now.")]
+
+
+@pytest.mark.parametrize("keys", ["Control+Enter", "Enter"])
+def test_a_held_key_stores_one_answer(opens: Opens, keys: str) -> None:
+    kind = "correction" if "Control" in keys else "approval"
+    screen = opens(*(ask(kind) for _ in range(4)))
+    if kind == "correction":
+        screen.page.locator("#control textarea").fill("It is right now.")
+    else:
+        screen.press("j")
+    screen.listens()
+    *modifier, key = keys.split("+")
+    for name in modifier:
+        screen.page.keyboard.down(name)
+    for _ in range(30):  # a keyboard repeats a key that is held
+        screen.page.keyboard.down(key)
+        screen.page.wait_for_timeout(40)
+    for name in (key, *modifier):
+        screen.page.keyboard.up(name)
+    screen.stored(1)
+
+
+def test_with_quick_keys_a_doubled_key_stores_one_answer(opens: Opens) -> None:
+    screen = opens(*(ask("approval") for _ in range(3)))
+    screen.page.evaluate(
+        """() => {
+            document.querySelector("#quick-label").hidden = false;
+            document.querySelector("#quick").checked = true;
+        }"""
+    )
+    screen.listens()
+    before = screen.instruction
+    for _ in range(2):
+        screen.page.keyboard.press("j")
+        screen.page.wait_for_timeout(120)
+    screen.page.wait_for_timeout(600)
+    assert screen.instruction != before and len(screen.stored(1)) == 1
+
+
+def test_an_untouched_correction_is_stored_only_by_saying_that_nothing_has_to_be_mended(opens: Opens) -> None:
+    screen = opens(ask("correction", "All is well."), ask("correction", "All is ill."))
+    screen.listens()
+    screen.page.keyboard.press("Control+Enter")
+    screen.page.wait_for_timeout(300)
+    assert screen.work.said() == [] and button(screen, "Submit").is_disabled()
+    button(screen, "Nothing to mend").click()
+    screen.submit(by="Enter")
+    assert [event.answer for event in screen.stored(1)] == [Correction("All is well.")]
+    text = screen.page.locator("#control textarea")
+    text.fill("All is better.")
+    text.fill("All is ill.")
+    assert button(screen, "Submit").is_disabled()  # what was written back is no statement either
+
+
+KEYBOARDS = {
+    "a number pad": ("1", "Numpad1", "A much"), "AZERTY, first digit": ("&", "Digit1", "A much"),
+    "AZERTY, second digit": ("é", "Digit2", "A better"), "AZERTY, last digit": ("à", "Digit0", "Both bad"),
+    "Persian digits": ("۱", "Digit1", "A much"), "full-width digits": ("１", "Digit1", "A much"),
+}  # fmt: skip
+
+
+def pressed_as(screen: Screen, key: str, code: str) -> None:
+    """Send a key as a keyboard of another layout does."""
+    send = """([key, code]) =>
+        document.querySelector("main").dispatchEvent(new KeyboardEvent("keydown", { key, code, bubbles: true }))"""
+    screen.page.evaluate(send, [key, code])
+
+
+def test_keyboards_of_other_layouts_choose_by_the_place_of_the_key(opens: Opens) -> None:
+    screen = opens(ask("comparison"), ask("comparison"))
+    for key, code, choice in KEYBOARDS.values():
+        screen.press("4")
+        pressed_as(screen, key, code)
+        assert screen.pressed == [choice], (key, code)
+    screen.press("4")
+    pressed_as(screen, "o", "KeyS")  # Dvorak: the layout has a letter there, which means nothing here
+    assert screen.pressed == ["Tie"] and screen.query == screen.work.tasks[0].query
+    pressed_as(screen, "п", "KeyG")
+    dialog(screen, "Guidelines").get_by_role("button", name="Close").click()
+    pressed_as(screen, "ы", "KeyS")
+    screen.until(lambda: screen.query == screen.work.tasks[1].query)
+
+
+def test_texts_stand_in_the_direction_of_their_own_language(opens: Opens) -> None:
+    arabic = "الجواب هو 42 (انظر Wikipedia). هل تريد المزيد؟"
+    mixed = f"An English line.\n\n{arabic}"
+    screen = opens(ask("comparison", arabic, mixed, turns=[("user", arabic)]), ask("correction", arabic))
+    directions = """(names) => [...document.querySelectorAll(names)].map((node) => getComputedStyle(node).direction)"""
+    left = next(place for place, item in enumerate(screen.shown) if item == screen.work.tasks[0].responses[0].id)
+    directed = screen.page.evaluate(directions, "#prompt .turn, #items .text")
+    assert directed[0] == "rtl" and directed[1 + left] == "rtl" and directed[2 - left] == "ltr"
+    order = """(place) => {
+        const text = document.querySelectorAll("#items .text")[place].querySelector("p:last-child").firstChild;
+        const range = document.createRange();
+        const left = (word) => {
+            const start = text.data.indexOf(word);
+            range.setStart(text, start), range.setEnd(text, start + word.length);
+            return range.getBoundingClientRect().left;
+        };
+        return left("الجواب") > left("Wikipedia") && left("Wikipedia") > left("تريد");
+    }"""
+    for place in (0, 1):
+        assert screen.page.evaluate(order, place)  # read from the right, in the English answer too
+    screen.submit("1")
+    assert screen.page.evaluate(directions, "#control textarea, #items .text") == ["rtl", "rtl"]
+
+
+def test_the_source_of_a_text_is_a_key_away(opens: Opens) -> None:
+    source = "Use `__init__`, **not** &lt;b&gt;:\n\n    indented\n\nand \\(x_1\\)."
+    screen = opens(ask("comparison", source, "A plain one."), ask("comparison", "**Bold.**", "Not."))
+    text = screen.page.locator(f"[data-item='{screen.work.tasks[0].responses[0].id}'] .text")
+    assert text.locator("strong").count() == 1 and "\\(x_1\\)" in text.inner_text()
+    screen.press("v")
+    assert text.text_content() == source
+    screen.submit("1")
+    shown = screen.page.locator("#items .text").all_inner_texts()
+    assert "**Bold.**" in shown  # it stays for the next ones
+    screen.press("v")
+    assert "Bold." in screen.page.locator("#items .text").all_inner_texts()
+
+
+def test_a_long_correction_shows_the_words_that_changed_and_no_others(opens: Opens) -> None:
+    words = [f"word{n % 97}" for n in range(3000)]
+    screen = opens(ask("correction", " ".join(words)))
+    changed = [word if n % 300 else "changed" for n, word in enumerate(words)]
+    screen.page.locator("#control textarea").fill(" ".join(changed))
+    assert screen.page.locator(".diff ins").all_inner_texts() == ["changed"] * 10
+    assert len(screen.page.locator(".diff del").all_inner_texts()) == 10
+
+
+def test_what_a_reviewer_sends_back_comes_first_with_the_answer_and_the_remark(opens: Opens, server: Server) -> None:
+    screen = opens(ask("demonstration"), ask("approval"))
+    screen.page.keyboard.type("Tides are made by fish.")
+    screen.submit(by="Control+Enter")
+    (event,) = screen.stored(1)
+    reviewer = opens(work=screen.work, role="reviewer", path=f"/answers/{event.id}")
+    reviewer.page.get_by_label("look at again").fill("Fish? Look it up.")
+    reviewer.page.get_by_role("button", name="Send back").click()
+    reviewer.page.get_by_text("Sent back").wait_for()
+    screen.reload()
+    assert screen.query == screen.work.tasks[0].query and "Fish? Look it up." in screen.notice
+    text = screen.page.locator("#control textarea")
+    assert text.input_value() == "Tides are made by fish."
+    text.fill("Tides are made by the moon.")
+    screen.submit(by="Control+Enter")
+    first, second = screen.stored(2)
+    assert second.answer == Demonstration("Tides are made by the moon.") and second.supersedes == first.id
+
+
+def test_help_and_guidelines_open_where_nothing_is_left_to_answer(opens: Opens) -> None:
+    screen = opens()
+    for key, name in (("g", "Guidelines"), ("?", "Keys")):
+        screen.press(key)
+        dialog(screen, name).get_by_role("button", name="Close").click()
+
+
+def test_somebody_who_waits_hears_that_others_are_at_the_rest(opens: Opens, server: Server) -> None:
+    screen = opens(ask("approval"))
+    other = opens(work=screen.work, person=server.account())
+    assert "Other people are at the rest" in other.page.locator("#empty").inner_text()
+    screen.page.get_by_role("button", name="Sign out").click()  # what lay with them is free at once
+    other.until(lambda: other.query == screen.work.tasks[0].query)
