@@ -458,10 +458,10 @@ def _check_name(name: str) -> str:
         raise AssentError(f"a name has no characters that nobody sees, such as U+{ord(odd[0]):04X}")
     if name.startswith(("person-", "erased ")):
         raise AssentError("a name does not begin like a pseudonym: choose another")
-    for word in name.split():
+    for word in re.split(r"[\W\d_]+", name):
         scripts = LOOK_ALIKE & {unicodedata.name(letter, "?").split()[0] for letter in word if letter.isalpha()}
         if len(scripts) > 1:
-            mixed = " and ".join(sorted(scripts)).title()
+            mixed = " and ".join(script.title() for script in sorted(scripts))
             raise AssentError(
                 f"'{word}' mixes letters of {mixed}, so that it can pass for another name: use one script"
             )
