@@ -24,8 +24,15 @@ settings.load_profile("assent")
 
 BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
 """Any of them will do; the first is the others without their window, and quicker."""
-DUTIES = ("browser", "postgresql", "model")
+PROXIES = {"nginx": "nginx-light", "caddy": "caddy"}
+"""Reverse proxies, and the packages of Debian that hold them."""
+DUTIES = ("browser", "postgresql", "proxy", "model")
 """Markers of tests that need more than Python: without it they are skipped, except where ASSENT_CI is set."""
+
+
+def proxy_path(name: str) -> str | None:
+    """Where a reverse proxy lies; Debian keeps nginx where not everybody's PATH leads."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +57,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs playwright: pip install 'assent[test]'")
         if not any(map(shutil.which, BROWSERS)):
             pytest.skip("needs a browser: apt-get install chromium-headless-shell")
+    if item.get_closest_marker("proxy") and (missing := [p for name, p in PROXIES.items() if not proxy_path(name)]):
+        pytest.skip(f"needs nginx and caddy: apt-get install {' '.join(missing)}")
     if item.get_closest_marker("postgresql") and not os.environ.get("ASSENT_TEST_POSTGRESQL"):
         pytest.skip("needs a PostgreSQL server: ASSENT_TEST_POSTGRESQL=postgresql+psycopg://user@host/postgres")
 

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assent.functional.agreement import Level, cohen_kappa, fleiss_kappa, krippendorff_alpha, raw_agreement
+from assent.functional.agreement import (
+    Level,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    near_agreement,
+    raw_agreement,
+)
+from assent.functional.statistics import bootstrap, clustered_win_rate, wilson
 
 NAN = math.nan
 VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
@@ -204,6 +212,48 @@ def test_the_raw_share_counts_pairs_of_answers() -> None:
     assert raw_agreement(items, values).decisive == raw_agreement(items, values).three_way
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 7)), max_size=25), st.sampled_from([0, 1, 2.5]))
+def test_answers_within_a_step_are_counted_pair_by_pair(answers: list[tuple[int, int]], step: float) -> None:
+    pairs = [abs(a - b) <= step for (i, a), (j, b) in combinations(answers, 2) if i == j]
+    items, values = [i for i, _ in answers], [v for _, v in answers]
+    found = near_agreement(items, values, step, resamples=0)
+    assert found.value == pytest.approx(np.mean(pairs) if pairs else NAN, nan_ok=True)
+    assert found.n == len({i for i in items if items.count(i) > 1})
+    assert near_agreement(items, values, 0, resamples=9) == raw_agreement(items, values, resamples=9).three_way
+
+
+# Intervals without width
+
+
+@pytest.mark.parametrize(("same", "prompts", "low", "high"), [(True, 8, 68, 100), (False, 12, 0, 24)])
+def test_a_share_of_all_or_of_none_has_the_limits_of_as_many_votes_as_prompts(
+    same: bool, prompts: int, low: int, high: int
+) -> None:
+    items = np.repeat(np.arange(prompts), 2)
+    share = raw_agreement(items, np.tile([0, 0 if same else 1], prompts)).three_way
+    assert [round(100 * share.low), round(100 * share.high)] == [low, high]
+    assert share[:3] == wilson(prompts if same else 0, prompts)[:3]
+    # Three pairs a prompt are no surer than one: what is said of a prompt stands and falls together.
+    thrice = raw_agreement(np.arange(6 * prompts) // 2, np.tile([0, 0 if same else 1], 3 * prompts), None,
+                           np.arange(6 * prompts) // 6).three_way  # fmt: skip
+    assert (thrice[:3], thrice.n) == (share[:3], 3 * prompts)
+
+
+def test_a_win_rate_that_is_the_same_in_every_prompt_is_not_certain() -> None:
+    prompts = np.repeat(np.arange(10), 2)
+    for outcomes in ([0.5, 0.5], [1, 0]):
+        rate = clustered_win_rate(np.tile(outcomes, 10), prompts)
+        assert rate[:3] == wilson(5, 10)[:3]
+    won = clustered_win_rate(np.ones(20), prompts)
+    assert won[:4] == (*wilson(10, 10)[:3], 20)
+    assert bootstrap([1.0, 1.0], ["a", "a"])[:3] == wilson(1, 1)[:3]
+
+
+def test_an_alpha_that_is_the_same_in_every_draw_has_no_limits() -> None:
+    found = krippendorff_alpha([0, 0, 1, 1, 2, 2, 3, 3], list("aabbaabb"))
+    assert found.value == 1 and np.isnan([found.low, found.high]).all()
+
+
 # Where there is nothing to measure
 
 
@@ -215,7 +265,7 @@ def test_where_all_always_say_the_same_agreement_beyond_chance_is_not_defined() 
         assert found.n == 3
     for kappa in (cohen_kappa(same, same), cohen_kappa(same, same, "quadratic"), fleiss_kappa(items, same)):
         assert np.isnan(kappa[:3]).all()
-    assert raw_agreement(items, same).three_way[:3] == (1, 1, 1)
+    assert raw_agreement(items, same).three_way[:3] == wilson(3, 3)[:3]
 
 
 @pytest.mark.parametrize(("items", "values"), [([], []), ([0], [1]), ([0, 1, 2], [1, 2, 1]), ([0, 0], [NAN, 1])])

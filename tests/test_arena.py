@@ -14,8 +14,10 @@ import tiny
 
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
+from assent.feedback.ranking import Ranking
 from assent.generation.local import Sampling
-from assent.records import CHAT, Feedback, Prompt, Query, Response
+from assent.preferences.arena import Row, Table, table
+from assent.records import CHAT, Answer, Feedback, Prompt, Query, Response
 from assent.stages.arena import WAVE, Arena
 from assent.store.desk import Desk
 from assent.store.runs import Run, Setup, open_run
@@ -29,6 +31,7 @@ class Fans:
     """People who like some policies' answers better, by Bradley-Terry."""
 
     at_once: ClassVar[int] = 50
+    human: ClassVar[bool] = True
     taste: Mapping[str, float]
 
     def answer(
@@ -108,3 +111,76 @@ def test_what_came_up_in_a_talk_is_not_asked_about(run: Run) -> None:
 def test_one_policy_has_nobody_to_meet(run: Run) -> None:
     with pytest.raises(AssentError, match="train one, or name some"):
         replace(Arena(("poor",), sampling=SHORT))(run, "arena")
+
+
+# What the table counts
+
+AUTHORS = {"x": frozenset({"a"}), "y": frozenset({"b"}), "z": frozenset({"c"}), "xy": frozenset({"a", "b"})}
+
+
+def rated(*answers: tuple[str, Query, Answer], corrected: Answer | None = None) -> Table:
+    """The table of what annotators say; with `corrected`, the last one then says that instead."""
+    events = [Feedback(query.id, who, answer, f"2026-01-01T{n:06}") for n, (who, query, answer) in enumerate(answers)]
+    if corrected:
+        events += [replace(events[-1], answer=corrected, supersedes=events[-1].id, id="corrected")]
+    return table(events, {query.id: query for _, query, _ in answers}, AUTHORS)
+
+
+def counts(found: Table) -> dict[str, tuple[int, int, int]]:
+    return {row.policy: (row.wins, row.ties, row.losses) for row in found.rows}
+
+
+def pair(*items: str, prompt: str = "p") -> Query:
+    return Query("comparison", prompt, items, "evaluate")
+
+
+def test_an_answer_that_two_policies_gave_wins_once_for_each_and_beats_the_third_once() -> None:
+    found = rated(("ann", pair("xy", "z"), Comparison("xy")))
+    assert counts(found) == {"a": (1, 0, 0), "b": (1, 0, 0), "c": (0, 0, 1)}
+    assert (found.comparisons, found.annotators) == (1, 1)
+
+
+def test_what_two_policies_share_tells_nothing_between_them() -> None:
+    found = rated(("ann", pair("xy", "x"), Comparison("x")), ("ann", pair("y", "z"), Comparison(verdict="tie")))
+    assert counts(found) == {"b": (0, 1, 0), "c": (0, 1, 0)}
+    assert found.comparisons == 1
+
+
+def test_a_ranking_of_three_is_three_comparisons() -> None:
+    query = Query("ranking", "p", ("x", "y", "z"), "evaluate")
+    found = rated(("ann", query, Ranking((("x",), ("y", "z")))))
+    assert counts(found) == {"a": (2, 0, 0), "b": (0, 1, 1), "c": (0, 1, 1)}
+    assert (found.comparisons, found.annotators) == (3, 1)
+
+
+def test_each_comparison_of_one_annotator_on_one_prompt_counts() -> None:
+    found = rated(("ann", pair("x", "y"), Comparison("x")), ("ann", pair("x", "z"), Comparison("x")))
+    assert counts(found) == {"a": (2, 0, 0), "b": (0, 0, 1), "c": (0, 0, 1)}
+    assert (found.comparisons, found.annotators) == (2, 1)
+
+
+def test_an_answer_that_was_superseded_counts_nowhere() -> None:
+    said = ("ann", pair("x", "y"), Comparison("x"))
+    assert counts(rated(said, corrected=Comparison("y"))) == {"a": (0, 0, 1), "b": (1, 0, 0)}
+    assert rated(said, corrected=Comparison(verdict="cannot tell")) == Table((), 0, 0, False, {})
+
+
+@pytest.mark.parametrize("verdicts", [("tie", "tie"), ("x", "y")])
+def test_two_policies_that_tie_in_every_prompt_are_not_surely_equal(verdicts: tuple[str, str]) -> None:
+    said = [
+        (
+            f"annotator {side}",
+            pair("x", "y", prompt=f"p{n}"),
+            Comparison(verdict="tie") if v == "tie" else Comparison(v),
+        )
+        for n in range(40)
+        for side, v in enumerate(verdicts)
+    ]
+    found = rated(*said)
+    assert found.clusters == {"prompts": 40}
+
+    def width(row: Row) -> float:
+        return row.high - row.low
+
+    # 80 votes of which half are wins: the logit has variance 1 / (80 / 4), and the mean of the two players is at 1000.
+    assert [width(row) for row in found.rows] == pytest.approx([1.96 * 173.72 * (4 / 80) ** 0.5] * 2, rel=1e-3)

@@ -4,25 +4,31 @@ import csv
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+import tracemalloc
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from assent.errors import AssentError
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
+from assent.feedback.correction import Correction
 from assent.feedback.critique import Critique
+from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.functional.reliability import dawid_skene, peer_kappa
 from assent.functional.sequential import SequentialTest, Standing
-from assent.preferences.quality import LEAST, AnnotatorQuality, quality
-from assent.records import Answer, Feedback, Purpose, Query
+from assent.functional.statistics import wilson
+from assent.preferences.quality import LEAST, PAIRS, AnnotatorQuality, KindAgreement, Quality, Tally, quality
+from assent.records import Answer, Feedback, Prompt, Purpose, Query, Response
 
 VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
 needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
@@ -338,6 +344,181 @@ def test_rankings_agree_pair_by_pair_with_rankings_and_with_comparisons() -> Non
     assert found.agreement.three_way.value == pytest.approx(2 / 5)
     assert found.agreement.decisive.value == pytest.approx(2 / 4)
     assert math.isnan(found.alpha.low), "three pairs, but one prompt"
+
+
+# How far people agree, by kind
+
+
+def kinds(desk: Desk, gold: dict[str, Answer] | None = None) -> dict[tuple[str, str], KindAgreement]:
+    found = quality(desk.events, desk.queries, gold, resamples=50)
+    return {(each.kind, each.axis or each.measure): each for each in found.kinds}
+
+
+def test_ratings_agree_within_a_step_on_each_axis() -> None:
+    desk = Desk()
+    for number, (mine, yours) in enumerate([(1, 7), (4, 5), (6, 6), (2, 4)]):
+        query = desk.ask(number, "rating", count=1)
+        desk.say("ann", query, Rating((("true", mine), ("kind", 3))))
+        desk.say("bob", query, Rating((("true", yours), ("kind", 3))))
+    desk.say("ann", desk.ask(9, "rating", count=1), Rating((("true", 7),)))
+    found = kinds(desk)
+    true, kind = found["rating", "true"], found["rating", "kind"]
+    assert [true.agree.value, true.agree.n] == [2 / 4, 4]
+    assert true.agree.low < 2 / 4 < true.agree.high
+    # Squared differences within: 36 + 1 + 0 + 4, twice each; of all pairs of 1 7 4 5 6 6 2 4: 8 * 183 - 35^2, twice.
+    assert true.alpha and true.alpha.value == pytest.approx(1 - (2 * 41) * 7 / (2 * (8 * 183 - 35**2)))
+    assert kind.agree[:3] == wilson(4, 4)[:3]
+    assert kind.undefined == "everyone always says the same" and not true.undefined
+
+
+def test_approvals_agree_and_an_item_with_one_answer_does_not_count() -> None:
+    desk = Desk()
+    for number, (mine, yours) in enumerate([(True, True), (True, False), (False, False)]):
+        for name, approved in (("ann", mine), ("bob", yours)):
+            desk.say(name, desk.ask(number, "approval", count=1), Approval(approved))
+    desk.say("ann", desk.ask(7, "approval", count=1), Approval(True))
+    (found,) = kinds(desk).values()
+    assert [found.agree.value, found.agree.n] == pytest.approx([2 / 3, 3])
+    # 2 of 6 ordered pairs within items differ, of all 30 pairs 2 * 3 * 3 would.
+    assert found.alpha and found.alpha.value == pytest.approx(1 - (2 / 6) / (18 / 30))
+
+
+def test_corrections_agree_whether_something_had_to_be_mended_and_in_words() -> None:
+    desk, prompt = Desk(), Prompt.ask("Why?")
+    desk.queries.clear()
+    items = [Response(prompt.id, text, "sft", finished=bool(n)) for n, text in enumerate(("It is so.", "Rain falls."))]
+    asked = [Query("correction", prompt.id, (item.id,)) for item in items]
+    desk.queries |= {query.id: query for query in asked}
+    desk.say("ann", asked[0], Correction("It is so."))
+    desk.say("bob", asked[0], Correction("It is so."))
+    desk.say("ann", asked[1], Correction("Rain falls down now."))
+    desk.say("bob", asked[1], Correction("Rain falls."))
+    found = kinds(desk)
+    assert found["correction", "both change it, or neither"].agree.value == 1 / 2
+    words = found["correction", "have words in common"]
+    # "rain falls down now" and "rain falls" have two words in common twice, of six; the others are the same.
+    assert words.agree.value == pytest.approx((1 + 4 / 6) / 2)
+    assert (words.agree.n, words.alpha, words.undefined) == (2, None, "")
+
+
+def test_written_answers_are_compared_word_by_word_in_whatever_order() -> None:
+    desk = Desk()
+    for name, text in (("ann", "The wind is moving air."), ("bob", "Air, the WIND!"), ("eve", "Nobody knows")):
+        desk.say(name, desk.ask(0, "demonstration", count=0), Demonstration(text))
+    desk.say("ann", desk.ask(0, "critique", count=1), Critique("no"))
+    found = kinds(desk)
+    # ann and bob share 3 of 5 and 3 words, and eve none with either.
+    assert found["demonstration", "have words in common"].agree.value == pytest.approx((6 / 8 + 0 + 0) / 3)
+    critique = found["critique", "have words in common"].agree
+    assert math.isnan(critique.value) and critique.n == 0
+
+
+def test_no_more_than_a_thousand_pairs_of_texts_are_compared() -> None:
+    desk = Desk()
+    for number in range(60):  # 60 * 59 / 2 = 1770 pairs
+        desk.say(f"person {number}", desk.ask(0, "demonstration", count=0), Demonstration(f"word{number % 2}"))
+    asked: list[str] = []
+
+    def texts(ids: Collection[str]) -> dict[str, str]:
+        asked.extend(ids)
+        return {event.id: event.answer.text for event in desk.events}  # type: ignore[attr-defined]
+
+    tally = Tally()
+    for event in desk.events:
+        tally.add(event, desk.queries[event.query])
+    (found,) = tally.consensus({}, texts, resamples=0).kinds
+    assert len(asked) == 2 * PAIRS
+    assert found.agree.value == pytest.approx(29 / 59, abs=0.05)  # how many of the others write the same word
+
+
+def test_gold_items_superseded_answers_and_programs_do_not_count_in_agreement() -> None:
+    desk = Desk()
+    query = desk.ask(0, "approval", count=1)
+    first = desk.say("ann", query, Approval(False))
+    desk.say("ann", query, Approval(True), supersedes=first)
+    desk.say("bob", query, Approval(True))
+    for machine in ("ai:model", "simulated:a"):
+        desk.say(machine, query, Approval(False))
+    gold = desk.ask(1, "approval", "gold", count=1)
+    desk.say("ann", gold, Approval(True))
+    desk.say("bob", gold, Approval(False))
+    (found,) = kinds(desk, {gold.id: Approval(True)}).values()
+    assert (found.agree[:3], found.agree.n) == (wilson(1, 1)[:3], 1)
+    assert set(desk.look()) == {"ann", "bob", "ai:model", "simulated:a"}
+
+
+def test_a_single_annotator_is_told_that_no_item_has_two_answers() -> None:
+    desk = Desk()
+    desk.say("ann", desk.ask(0, "rating", count=1), Rating((("true", 3),)))
+    desk.compare("ann", 1, 0)
+    found = quality(desk.events, desk.queries).kinds
+    assert [(each.kind, each.undefined) for each in found] == [
+        ("comparison", ""),  # the choice of two who prefer one has no alpha at all
+        ("comparison", "no item has two answers"),
+        ("rating", "no item has two answers"),
+    ]
+    assert quality([], {}).kinds == ()
+
+
+# One answer after the other
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> Desk:
+    """Answers of several kinds in any order, some of which supersede others that come before or after them."""
+    desk, rows = Desk(), draw(st.lists(st.tuples(*[st.integers(0, 5)] * 4), max_size=30))
+    for number, who, kind, said in rows:
+        purpose: Purpose = "gold" if number == 5 else "train"
+        annotator = ("ann", "bob", "eve", "simulated:x", "dan", "kim")[who]
+        if kind < 3:
+            desk.compare(annotator, number, (0, 1, None)[said % 3], purpose)
+        elif kind == 3:
+            desk.say(annotator, desk.ask(number, "rating", purpose, 1), Rating((("true", 1 + said),)), seconds=said)
+        elif kind == 4:
+            order = ("a", "b", "c") if said % 2 else ("c", "a", "b")
+            tiers = tuple((f"{number}-{letter}",) for letter in order)
+            desk.say(annotator, desk.ask(number, "ranking", purpose, 3), Ranking(tiers))
+        else:
+            desk.say(annotator, desk.ask(number, "critique", purpose, 1), Critique(f"word{said} and so"))
+    for n in draw(st.lists(st.integers(0, max(len(rows) - 1, 0)), max_size=5, unique=True)) if rows else []:
+        old = desk.events[n]
+        desk.say(old.annotator, desk.queries[old.query], old.answer, supersedes=old.id)
+    desk.events = draw(st.permutations(desk.events))
+    return desk
+
+
+@given(arrivals(), st.lists(st.integers(0, 35), max_size=3))
+def test_one_answer_at_a_time_leads_to_the_same_as_all_at_once(desk: Desk, stops: list[int]) -> None:
+    tally = Tally()
+    gold: dict[str, Answer] = {}
+
+    def texts(ids: Collection[str]) -> dict[str, str]:
+        return {event.id: getattr(event.answer, "text", "") for event in desk.events if event.id in ids}
+
+    for number, event in enumerate(desk.events):
+        if number in stops:  # somebody looks in the meantime
+            tally.annotators(gold, tally.consensus(gold, texts, 5).peers)
+        tally.add(event, desk.queries[event.query])
+    for query in desk.queries.values():  # the bank is filled when all have answered
+        if query.purpose == "gold" and query.kind in ("comparison", "rating"):
+            gold[query.id] = Comparison(query.items[0]) if query.kind == "comparison" else Rating((("true", 2),))
+    consensus = tally.consensus(gold, texts, 5)
+    found = Quality(tally.annotators(gold, consensus.peers), *consensus[1:])
+    assert repr(found) == repr(quality(desk.events, desk.queries, gold, resamples=5))
+
+
+def test_an_answer_is_held_in_less_than_four_hundred_bytes() -> None:
+    desk, tally = Desk(), Tally()
+    tracemalloc.start()
+    for number in range(10_000):
+        for name in ("ann", "bob"):
+            desk.compare(name, number, number % 2)
+            event = desk.events.pop()
+            tally.add(replace(event, id=f"{event.id} {number} {name}"), desk.queries.pop(event.query))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(tally) == 20_000
+    assert held < 400 * len(tally)
 
 
 # Gold

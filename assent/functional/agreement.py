@@ -2,15 +2,21 @@
 
 Each takes answers in long form, one an entry, so that what nobody answered is simply not there. Intervals draw whole
 items (Efron 1979), or whole clusters of items, for what is said of one prompt stands and falls together. Where everyone
-always says the same there is no chance to correct for, and the coefficient is NaN: undefined, not perfect.
+always says the same there is no chance to correct for, and the coefficient is NaN: undefined, not perfect. A draw of
+items that all agree cannot tell how sure that is: then a share has Wilson's limits, and a coefficient has none.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
+
+from assent.functional.statistics import limits
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -72,7 +78,7 @@ def krippendorff_alpha(
         disagreement = times @ (observed / (table.answers - 1))
         return float(1 - (n - 1) * disagreement / expected) if expected > 0 else np.nan
 
-    return _over(table.clusters, alpha, resamples, seed)
+    return _coefficient(table.clusters, alpha, resamples, seed)
 
 
 def cohen_kappa(
@@ -109,7 +115,7 @@ def cohen_kappa(
             expected = 1 - (times @ one / n) @ (times @ two / n)
         return float(1 - observed / expected) if expected > 1e-12 else np.nan
 
-    return _over(np.arange(len(a)), kappa, resamples, seed)
+    return _coefficient(np.arange(len(a)), kappa, resamples, seed)
 
 
 def fleiss_kappa(items: ArrayLike, values: ArrayLike, resamples: int = 1000, seed: int = 0) -> Agreement:
@@ -132,7 +138,7 @@ def fleiss_kappa(items: ArrayLike, values: ArrayLike, resamples: int = 1000, see
         expected = (margin @ margin) / margin.sum() ** 2
         return float((times @ agree / times.sum() - expected) / (1 - expected)) if expected < 1 - 1e-12 else np.nan
 
-    return _over(table.clusters, kappa, resamples, seed)
+    return _coefficient(table.clusters, kappa, resamples, seed)
 
 
 def raw_agreement(
@@ -153,10 +159,45 @@ def raw_agreement(
 
     def share(which: NDArray[np.bool_]) -> Agreement:
         table = _Table.of(item[which], value[which], group[which])
-        equal, pairs = table.squares - table.answers, table.answers * (table.answers - 1)
-        return _over(table.clusters, lambda times: float(times @ equal / (times @ pairs)), resamples, seed)
+        return _share(table.squares - table.answers, table.answers, table.clusters, resamples, seed)
 
     return RawAgreement(share(decided), share(np.ones(len(value), dtype=bool)))
+
+
+def near_agreement(
+    items: ArrayLike,
+    values: ArrayLike,
+    step: float,
+    clusters: ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Agreement:
+    """The share of pairs of answers to one item that differ by at most `step`, every pair counting alike.
+
+    Args: items, values, clusters: (N,) as above, the values being numbers; one answer a person and item.
+    """
+    item, value = np.asarray(items), _numeric(np.asarray(values))
+    group = item if clusters is None else np.asarray(clusters)
+    _, first, unit, answers = np.unique(item, return_index=True, return_inverse=True, return_counts=True)
+    # The values of each item lie on a stretch of one line, further from those of the next than any step.
+    place = unit * (np.ptp(value) + 2 * step + 1 if len(value) else 1.0) + value
+    line, reach = np.sort(place), step + 1e-9
+    near = np.searchsorted(line, place + reach, "right") - np.searchsorted(line, place - reach) - 1
+    pairs = np.bincount(unit, near, len(first)).astype(np.float64)
+    shared = answers > 1
+    _, cluster = np.unique(group[first][shared], return_inverse=True)
+    return _share(pairs[shared], answers[shared].astype(np.float64), cluster, resamples, seed)
+
+
+def word_overlap(first: str, second: str) -> float:
+    """2 x words in common / words of both, from 0 to 1: as often as each text has them, in whatever order and case.
+    Dice 1945 (doi:10.2307/1932409), of multisets; of the first 2000 words.
+    """
+    one, two = (
+        Counter(islice((found[0] for found in re.finditer(r"\w+", text.casefold())), 2000)) for text in (first, second)
+    )
+    total = one.total() + two.total()
+    return 2 * (one & two).total() / total if total else float(first == second)
 
 
 class _Table(NamedTuple):
@@ -190,16 +231,35 @@ class _Table(NamedTuple):
         return np.arange(len(self.known), dtype=np.float64) if ordinal else _numeric(self.known)
 
 
-def _over(clusters: Indices, statistic: Callable[[Floats], float], resamples: int, seed: int) -> Agreement:
-    """A statistic of how often each item counts, and its 95 % percentile interval over draws of whole clusters."""
+def _share(agreeing: Floats, answers: Floats, clusters: Indices, resamples: int, seed: int) -> Agreement:
+    """The share of agreeing pairs: of each item, its ordered pairs of answers that agree, and its answers."""
+    pairs = answers * (answers - 1)
+    value, drawn, groups, n = _over(clusters, lambda times: float(times @ agreeing / (times @ pairs)), resamples, seed)
+    return Agreement(value, *limits(value, drawn, groups), n)
+
+
+def _coefficient(clusters: Indices, statistic: Callable[[Floats], float], resamples: int, seed: int) -> Agreement:
+    """With the percentiles of its draws as limits; unknown where it is the same in each."""
+    value, drawn, _, n = _over(clusters, statistic, resamples, seed)
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) and np.ptp(drawn) > 1e-12 else (np.nan, np.nan)
+    return Agreement(value, float(low), float(high), n)
+
+
+class _Drawn(NamedTuple):
+    value: float
+    draws: Floats  # (R,), those in which it is defined
+    clusters: int
+    items: int
+
+
+def _over(clusters: Indices, statistic: Callable[[Floats], float], resamples: int, seed: int) -> _Drawn:
+    """A statistic of how often each item counts, of all items and of draws of whole clusters."""
     n, groups = len(clusters), int(clusters.max(initial=-1)) + 1
     value = statistic(np.ones(n)) if n else np.nan
     random = np.random.default_rng(seed)
     draws = (random.integers(groups, size=groups) for _ in range(resamples if groups > 1 else 0))
     drawn = np.array([statistic(np.bincount(each, minlength=groups)[clusters].astype(np.float64)) for each in draws])
-    drawn = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
-    return Agreement(value, float(low), float(high), n)
+    return _Drawn(value, drawn[~np.isnan(drawn)], groups, n)
 
 
 def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -28,6 +28,8 @@ RIDGE, WIDE_RIDGE = 1e-6, 0.1
 """What is added to the information: of a graph in which everyone can be reached by wins, and of any other."""
 FEWEST = 30
 """Clusters that a sandwich needs: of fewer it is too narrow."""
+NO_WIDTH = 1e-6
+"""A share of the variance that independent votes have, below which a sandwich says nothing."""
 
 
 class Estimate(NamedTuple):
@@ -51,6 +53,7 @@ class Ratings:
 
     theta: Floats  # (n,), logits of mean 0
     covariance: Floats  # (n, n), of theta; its rows sum to 0
+    independent: Floats  # (n, n), the same if all comparisons were independent
     votes: Floats  # (n,), how much was said about each: the weights of its comparisons
     baseline: int | None
     """Whose rating is 1000; None: the mean of all is."""
@@ -80,7 +83,10 @@ class Ratings:
         if second is not None:
             contrast[second] -= 1
         value = origin + POINTS * float(contrast @ self.theta)
-        deviation = math.sqrt(max(0.0, float(contrast @ self.covariance @ contrast)))
+        # Where all clusters say the same (all ties, or a win each way in every prompt) the sandwich has no width, which
+        # is no certainty.
+        variance, independent = (float(contrast @ each @ contrast) for each in (self.covariance, self.independent))
+        deviation = math.sqrt(max(0.0, independent if variance < NO_WIDTH * independent else variance))
         half = NormalDist().inv_cdf((1 + confidence) / 2) * POINTS * deviation
         return Estimate(value, value - half, value + half)
 
@@ -128,7 +134,7 @@ def bradley_terry(
     if not connected or len(games.outcomes) < FEWEST:
         covariance = _at_least(covariance, inverse)
     votes = wins.sum(0) + wins.sum(1)
-    return Ratings(theta, covariance, votes, baseline, connected, clusters)
+    return Ratings(theta, covariance, inverse, votes, baseline, connected, clusters)
 
 
 def elo(

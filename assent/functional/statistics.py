@@ -7,6 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
+class Limits(NamedTuple):
+    """Confidence limits."""
+
+    low: float
+    high: float
+
+
 class Interval(NamedTuple):
     """A rate with its confidence limits."""
 
@@ -42,24 +49,38 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)), n)
 
 
+def limits(rate: float, draws: ArrayLike, clusters: int, confidence: float = 0.95) -> Limits:
+    """Percentile limits of a rate from 0 to 1, by its bootstrap draws over whole clusters.
+
+    A rate that is the same in every cluster comes out of each draw as itself, which is no certainty: where all agree,
+    where none does, and where the draws have no width, the limits are Wilson's for as many votes as there are clusters.
+
+    Args: draws: (R,) the rate in each draw. No clusters, or one that has both outcomes: NaN, for nothing is known.
+    """
+    outer = (1 - confidence) / 2
+    low, high = np.quantile(np.asarray(draws), [outer, 1 - outer]) if np.size(draws) else (np.nan, np.nan)
+    if rate in (0, 1) or high - low < 1e-12:
+        return Limits(*wilson(rate * clusters, clusters, confidence)[1:3])
+    return Limits(float(low), float(high))
+
+
 def bootstrap(
     values: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """Percentile interval of the mean of `values`, drawing whole clusters. Efron 1979; Field & Welsh 2007.
+    """Interval of the mean of `values`, drawing whole clusters: see `limits`. Efron 1979; Field & Welsh 2007.
 
-    Args: values: (N,). clusters: (N,) labels; values of one cluster (a prompt, an annotator) need not be independent.
-    Returns: n counts the values; with fewer than two clusters the limits are NaN, for nothing is known of them.
+    Args: values: (N,), from 0 to 1. clusters: (N,) labels; values of one cluster (a prompt, an annotator) need not be
+        independent.
+    Returns: n counts the values.
     """
     x = np.asarray(values, dtype=np.float64)
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums, sizes = np.bincount(index, weights=x), np.bincount(index)
-    if len(sizes) < 2:
-        return Interval(float(x.mean()) if len(x) else float("nan"), float("nan"), float("nan"), len(x))
+    rate = float(x.mean()) if len(x) else float("nan")
     random = np.random.default_rng(seed)
-    draws = (random.integers(len(sizes), size=len(sizes)) for _ in range(resamples))
+    draws = (random.integers(len(sizes), size=len(sizes)) for _ in range(resamples if len(sizes) > 1 else 0))
     means = [sums[drawn].sum() / sizes[drawn].sum() for drawn in draws]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(x.mean()), float(low), float(high), len(x))
+    return Interval(rate, *limits(rate, means, len(sizes), confidence), len(x))
 
 
 def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> WinRate:

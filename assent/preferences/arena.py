@@ -1,5 +1,6 @@
 """Policies rated by what was said of their answers: Bradley-Terry, with intervals that know what belongs together."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,13 +18,15 @@ class Row(NamedTuple):
     rating: float
     low: float
     high: float
-    wins: float
-    ties: float
-    losses: float
+    wins: int
+    """Comparisons of an answer of this policy with one of another policy that it won. An answer that two policies gave
+    counts for each of them, and a loss against it counts once."""
+    ties: int
+    losses: int
 
 
 class Game(NamedTuple):
-    """What one voice says of two policies."""
+    """What one annotator says of two policies."""
 
     first: str
     second: str
@@ -33,6 +36,8 @@ class Game(NamedTuple):
     """All games that one answer tells of weigh 1 together."""
     prompt: str
     annotator: str
+    comparison: tuple[str, str, str]
+    """The feedback and the two items that it compares; one comparison may tell of several policies."""
 
 
 class Table(NamedTuple):
@@ -40,6 +45,7 @@ class Table(NamedTuple):
 
     rows: tuple[Row, ...]
     comparisons: int
+    """Pairs of answers that were compared: a ranking of three compares three."""
     annotators: int
     connected: bool
     """Whether wins and losses tie all policies together; else the ratings lean on a prior."""
@@ -65,19 +71,24 @@ def table(
     if not players:
         return Table((), 0, 0, False, {})
     number = {name: i for i, name in enumerate(players)}
-    first, second, outcomes, weights, prompts, annotators = zip(*played, strict=True)
+    first, second, outcomes, weights, prompts, annotators, comparisons = zip(*played, strict=True)
     fit = bradley_terry(
         [number[name] for name in first], [number[name] for name in second], outcomes, len(players), weights,
         prompts=_numbered(prompts), annotators=_numbered(annotators), baseline=number.get(baseline),
     )  # fmt: skip
-    rows = []
-    for name, i in number.items():
-        met = [(w, o if a == name else 1 - o) for a, b, o, w, *_ in played if name in (a, b)]
-        won, tied, lost = (sum(w for w, o in met if o == value) for value in (1.0, 0.5, 0.0))
-        rows.append(Row(name, *fit.rating(i), won, tied, lost))
+    counts = _counts(played)
+    rows = [
+        Row(name, *fit.rating(i), counts[name, 1.0], counts[name, 0.5], counts[name, 0.0]) for name, i in number.items()
+    ]
     rows.sort(key=lambda row: -row.rating)
-    heard = len({(game.prompt, game.annotator) for game in played})
-    return Table(tuple(rows), heard, len(set(annotators)), fit.connected, fit.clusters)
+    return Table(tuple(rows), len(set(comparisons)), len(set(annotators)), fit.connected, fit.clusters)
+
+
+def _counts(played: Iterable[Game]) -> Counter[tuple[str, float]]:
+    """How many comparisons each policy won (1), tied (0.5) and lost (0)."""
+    ends = {(game.first, game.outcome, game.comparison) for game in played}
+    ends |= {(game.second, 1 - game.outcome, game.comparison) for game in played}
+    return Counter((policy, outcome) for policy, outcome, _ in ends)
 
 
 def games(
@@ -90,12 +101,13 @@ def games(
         if event.id in superseded:
             continue
         query = queries[event.query]
-        told = _outcomes(event, query)
-        for one, other, outcome in told:
+        outcomes = _outcomes(event, query)
+        for one, other, outcome in outcomes:
             ours, theirs = authors.get(one, frozenset()), authors.get(other, frozenset())
             meetings = [(a, b) for a in sorted(ours - theirs) for b in sorted(theirs - ours)]
             for a, b in meetings:
-                yield Game(a, b, outcome, 1 / (len(meetings) * len(told)), query.prompt, event.annotator)
+                weight = 1 / (len(meetings) * len(outcomes))
+                yield Game(a, b, outcome, weight, query.prompt, event.annotator, (event.id, one, other))
 
 
 def wins(played: Iterable[Game], players: Sequence[str]) -> NDArray[np.float64]:

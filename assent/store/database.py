@@ -61,6 +61,23 @@ class Counts(NamedTuple):
     feedback: int
 
 
+class Arrival(NamedTuple):
+    """An event as it was stored, and what it answers."""
+
+    seq: int
+    digest: str
+    """Of this event and of all before it: another one at this `seq` is of another history."""
+    event: Feedback
+    query: Query
+
+
+class Found(NamedTuple):
+    """Prompts that were looked for."""
+
+    prompts: list[Prompt]
+    total: int
+
+
 class Store:
     """What stages, pages and annotators share; any thread of any process may call, and commits what it adds."""
 
@@ -144,6 +161,52 @@ class Store:
     def feedback(self, annotator: str = "", query: str = "", ids: Iterable[str] | None = None) -> Iterator[Feedback]:
         """Stream events in the order of arrival, superseded ones too."""
         return map(_event, self._read(schema.feedback, ids, annotator=annotator, query=query))
+
+    def arrivals(self, after: int = 0, purpose: str = "") -> Iterator[Arrival]:
+        """Stream events beyond a `seq` in the order of arrival, with their queries, of a purpose if one is named."""
+        f, q = schema.feedback, schema.queries
+        asked = (q.c.kind.label("asked"), q.c.prompt, q.c["items"].label("of"), q.c.purpose, q.c.instruction)
+        rows = sa.select(f, *asked).join(q, f.c.query == q.c.id).order_by(f.c.seq).limit(4096)
+        rows = rows.where(q.c.purpose == purpose) if purpose else rows
+        while True:
+            with self.reading() as connection:
+                page = connection.execute(rows.where(f.c.seq > after)).all()
+            for row in page:
+                query = Query(row.asked, row.prompt, tuple(row.of), row.purpose, row.instruction)
+                yield Arrival(row.seq, row.digest, _event(row), query)
+            if len(page) < 4096:
+                return
+            after = page[-1].seq
+
+    def last_arrival(self, until: int | None = None) -> tuple[int, str]:
+        """`seq` and digest of the newest event, or of the newest up to a `seq`; (0, "") if there is none."""
+        f = schema.feedback.c
+        newest = sa.select(f.seq, f.digest).order_by(f.seq.desc()).limit(1)
+        with self.reading() as connection:
+            row = connection.execute(newest if until is None else newest.where(f.seq <= until)).first()
+        return (row.seq, row.digest) if row else (0, "")
+
+    def search_prompts(self, words: str, start: int, count: int) -> Found:
+        """A page of the prompts in which these words stand, in whatever case, in the order of arrival."""
+        p = schema.prompts
+        where = [self._holds(p.c.messages, words)] if words else []
+        page = sa.select(p).where(*where).order_by(p.c.seq).offset(start).limit(count)
+        with self.reading() as connection:
+            total = connection.scalar(sa.select(sa.func.count()).select_from(p).where(*where)) or 0
+            return Found([_prompt(row) for row in connection.execute(page)], total)
+
+    def _holds(self, messages: sa.Column[Any], words: str) -> sa.ColumnElement[bool]:
+        """That the words stand in what some message says."""
+        if self._engine.dialect.name == "postgresql":
+            each = sa.func.json_array_elements(messages).table_valued(sa.column("value", sa.JSON), name="each")
+            return sa.exists().where(each.c.value["content"].as_string().icontains(words, autoescape=True))
+        # SQLite's LIKE knows the case of ASCII alone, so each letter is looked for in both; the text as it is stored,
+        # which names roles too, is looked through first, for that is quick.
+        inside = json.dumps(words, ensure_ascii=False)[1:-1]
+        each = sa.func.json_each(messages).table_valued("value", name="each")
+        content = sa.func.json_extract(each.c.value, "$.content")
+        exact = sa.exists().where(content.op("GLOB")(_glob(words)))
+        return sa.and_(sa.cast(messages, sa.Text).op("GLOB")(_glob(inside)), exact)
 
     def counts(self) -> Counts:
         tables = (schema.prompts, schema.responses, schema.queries, schema.feedback)
@@ -412,6 +475,12 @@ def _explained(said: str, name: str, orphan: str) -> AssentError:
         if words in said.lower():
             return kind(line)
     return Unusable(f"{name}: {said}")
+
+
+def _glob(words: str) -> str:
+    """A pattern of SQLite's GLOB for texts that hold these words in whatever case."""
+    letters = ("".join(sorted({c, *(v for v in (c.lower(), c.upper()) if len(v) == 1)})) for c in words)
+    return "*" + "".join(f"[{letter}]" if len(letter) > 1 or letter in "*?[" else letter for letter in letters) + "*"
 
 
 def _batches(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

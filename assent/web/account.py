@@ -7,8 +7,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.store.people import Person
-from assent.web.guard import SignIn, address, asking, office_of
-from assent.web.pages import page, with_cookie
+from assent.web.guard import SignIn, asking, office_of
+from assent.web.pages import of_link, page, with_cookie
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
 Password = Annotated[str, Form(max_length=1000)]
@@ -75,9 +75,5 @@ def reset(request: Request, secret: str, password: Password) -> Response:
 
 
 def _resetting(request: Request, secret: str) -> Person:
-    """Whose link it is; only links that do not hold count as tries."""
-    limit, client = request.app.state.limits.join, address(request)
-    limit.demand(client)
-    person = office_of(request).people.resetting(secret)
-    limit.forgive(client)
-    return person
+    """Whose link it is."""
+    return of_link(request, secret, office_of(request).people.resetting)

@@ -38,6 +38,7 @@ def make_app(office: Office) -> FastAPI:
     """The server of an office."""
     told: dict[int | str, dict[str, Any]] = {status: {"model": Told} for status in (401, 403, 404, 409, 422, 429, 507)}
     app = FastAPI(title="assent", summary="Feedback of people", docs_url=None, redoc_url=None, responses=told)
+    app.router.redirect_slashes = False  # its redirects name the host, and so would lead away from `root_path`
     if office.root_path:
         app.servers = [{"url": office.root_path}]
     app.state.office = office

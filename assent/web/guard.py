@@ -5,12 +5,14 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
+from threading import Lock
 from typing import Any
 
 from fastapi import HTTPException, Request
 
 from assent.store.people import Person
 from assent.web.office import Office
+from assent.web.proxy import unmapped
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -116,26 +118,39 @@ class Rate:
     def __init__(self, count: int, seconds: float, keys: int = 10_000) -> None:
         self.count, self.seconds, self.keys = count, seconds, keys
         self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._lock = Lock()  # requests are answered in threads
 
     def demand(self, key: str) -> None:
-        """Raise 429 if there were too many."""
-        now = time.monotonic()
-        begun, count = self._seen.get(key, (now, 0))
-        if now - begun > self.seconds:
-            begun, count = now, 0
-        self._seen[key] = (begun, count + 1)
-        self._seen.move_to_end(key)
-        if len(self._seen) > self.keys:
-            self._seen.popitem(last=False)
-        if count >= self.count:
-            wait = int(self.seconds - (now - begun)) + 1
-            raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
+        """Count one; raise 429 if there were too many before."""
+        before, wait = self._count(key, 1)
+        self._refuse(before, wait)
+
+    def check(self, key: str) -> None:
+        """Raise 429 if there were too many; count nothing: who waits for an answer has not failed yet."""
+        before, wait = self._count(key, 0)
+        self._refuse(before, wait)
 
     def forgive(self, key: str) -> None:
         """Take one back: it was no failure."""
-        if key in self._seen:
-            begun, count = self._seen[key]
-            self._seen[key] = (begun, max(0, count - 1))
+        self._count(key, -1)
+
+    def _count(self, key: str, more: int) -> tuple[int, float]:
+        """How many there were before, and the seconds until they are forgotten."""
+        now = time.monotonic()
+        with self._lock:
+            begun, count = self._seen.get(key, (now, 0))
+            if now - begun > self.seconds:
+                begun, count = now, 0
+            self._seen[key] = (begun, max(0, count + more))
+            self._seen.move_to_end(key)
+            if len(self._seen) > self.keys:
+                self._seen.popitem(last=False)
+        return count, self.seconds - (now - begun)
+
+    def _refuse(self, before: int, seconds: float) -> None:
+        if before >= self.count:
+            wait = int(seconds) + 1
+            raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
 
 
 PAUSED = "you are paused: somebody who runs this project will talk to you"
@@ -143,7 +158,7 @@ PAUSED = "you are paused: somebody who runs this project will talk to you"
 
 def address(request: Request) -> str:
     """Where a request comes from; of an IPv6 address the network, in which one machine has as many as it likes."""
-    host = request.client.host if request.client else ""
+    host = unmapped(request.client.host) if request.client else ""
     try:
         where = ipaddress.ip_address(host)
     except ValueError:
@@ -171,12 +186,18 @@ def office_of(request: Request) -> Office:
     return found
 
 
+def session_of(request: Request) -> str:
+    """The secret of the session cookie; of two, the one with the longer path, which a browser sends first."""
+    pairs = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
+    return next((value for name, _, value in pairs if name == COOKIE), "")
+
+
 def asking(request: Request) -> Person | None:
     """Who sends this request, by cookie or by token."""
     if not hasattr(request.state, "person"):
         people, given = office_of(request).people, request.headers.get("authorization", "")
         by_token = given.startswith("Bearer ")
-        secret = given.removeprefix("Bearer ").strip() if by_token else request.cookies.get(COOKIE, "")
+        secret = given.removeprefix("Bearer ").strip() if by_token else session_of(request)
         request.state.person = people.who(secret, "token" if by_token else "session")
     found: Person | None = request.state.person
     return found

@@ -41,14 +41,16 @@ def admin(request: Request, here: Here, person: Managing) -> HTMLResponse:
 
 def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
     people, keys = list(office_of(request).people.all()), office_of(request).people.keys()
-    known = {one.annotator: one for one in measured(here).annotators}
+    view = measured(here)
+    known = {one.annotator: one for one in view.annotators}
     gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
     names = {one.id: one.name for one in people}
     guidelines = [(at, names.get(by, by), text) for at, by, text in history(here.store, "guidelines")]
     acts = [_act(act, names) for act in list(office_of(request).people.acts())[:30]]
     values = {"links": [], "token": "", "reset": None, **told}
     return page(
-        request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known, roles=list(RIGHTS),
+        request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known,
+        counting=view.counted < view.newest, roles=list(RIGHTS),
         settings=here.settings, guidelines=guidelines, gold=gold, acts=acts, names=names, skips=here.desk.skips_of(),
         links_out=[key for key in keys if key.kind != "token"], tokens=[key for key in keys if key.kind == "token"],
         **values,

@@ -1,20 +1,22 @@
 """The pages: signing in, joining, the list of runs, and the frames that the scripts fill."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.store.people import Person, folded
-from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url
+from assent.store.people import Denied, Person, folded
+from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url, session_of
 from assent.web.labelling import Here
 from assent.web.text import render as markdown
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+Opened = TypeVar("Opened")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -105,7 +107,7 @@ def login(
 def logout(request: Request) -> Response:
     """End this session; what lies with this person goes to others."""
     office, person = office_of(request), asking(request)
-    office.people.revoke(request.cookies.get(COOKIE, ""))
+    office.people.revoke(session_of(request))
     if person is not None:
         for name in office.runs():
             office.project(name).desk.give_back(person.id)
@@ -117,7 +119,7 @@ def logout(request: Request) -> Response:
 @router.get("/join/{secret}")
 def join_page(request: Request, secret: str) -> Response:
     """The form behind an invite link, or behind the link of the first start."""
-    role = _invited(request, secret)
+    role = of_link(request, secret, office_of(request).people.invited)
     return page(request, "join.html.jinja", secret=secret, role=role, words="", name="")
 
 
@@ -129,7 +131,8 @@ def join(
     password: Annotated[str, Form(max_length=1000)],
 ) -> Response:
     """Make an account, and sign in."""
-    people, role = office_of(request).people, _invited(request, secret)
+    people = office_of(request).people
+    role = of_link(request, secret, people.invited)
     try:
         person = people.join(secret, name, password, screened=False)
     except AssentError as error:
@@ -162,13 +165,15 @@ def guidelines(request: Request, here: Here, person: Annotated[Person, need("lab
     return page(request, "guidelines.html.jinja", run=here.name, page="guidelines", guidelines=text)
 
 
-def _invited(request: Request, secret: str) -> str:
-    """The role that a link stands for; only links that do not hold count as tries."""
+def of_link(request: Request, secret: str, read: Callable[[str], Opened]) -> Opened:
+    """What `read` makes of a link's secret; only links that do not hold count as tries."""
     limit, client = request.app.state.limits.join, address(request)
-    limit.demand(client)
-    role = office_of(request).people.invited(secret)
-    limit.forgive(client)
-    return role
+    limit.check(client)
+    try:
+        return read(secret)
+    except Denied:
+        limit.demand(client)
+        raise
 
 
 def _own(path: str) -> str:

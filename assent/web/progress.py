@@ -2,24 +2,20 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
 from threading import Lock, Thread
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.preferences.arena import table
-from assent.preferences.quality import Quality, quality
-from assent.records import Prompt
 from assent.store.people import Person
 from assent.web.guard import Needs, office_of
 from assent.web.labelling import Here
 from assent.web.office import Project
 from assent.web.pages import need, page
+from assent.web.statistics import View, policy_of, statistics_of
 from assent.web.text import render
 
 router = APIRouter(tags=["progress"])
@@ -38,15 +34,19 @@ ALARM = 0.1
 @router.get("/r/{run}/progress", response_class=HTMLResponse, include_in_schema=False)
 def progress(request: Request, here: Here, person: Looking) -> HTMLResponse:
     """Curves, arena and annotators on one page."""
+    statistics = statistics_of(here)
+    ticket = statistics.ask(here)
     people = {one.id: one for one in office_of(request).people.all()}
-    found = measured(here)
-    heard = {one.annotator: one.answers for one in found.annotators if one.annotator in people}
-    set_aside = sum(answers for id, answers in heard.items() if people[id].state == "paused")
+    asked, counts = here.desk.progress(), here.store.counts()
+    view = statistics.wait(ticket)
+    answers = {one.annotator: one.answers for one in view.annotators if one.annotator in people}
+    paused = sum(count for id, count in answers.items() if people[id].state == "paused")
+    total = sum(answers.values())
     return page(
-        request, "progress.html.jinja", run=here.name, page="progress", asked=here.desk.progress(),
-        paused=set_aside, heard=sum(heard.values()), alarm=set_aside > ALARM * sum(heard.values()),
-        arena=arena(here), quality=found, counts=here.store.counts(), names={k: p.name for k, p in people.items()},
-        nan=math.isnan, may_name=person.may("manage"),
+        request, "progress.html.jinja", run=here.name, page="progress", asked=asked, view=view, counts=counts,
+        paused=paused, total=total, alarm=paused > ALARM * total,
+        names={id: one.name for id, one in people.items()}, nan=math.isnan, may_name=person.may("manage"),
+        curves=(here.folder / "metrics.jsonl").exists(), most=max((day.answers for day in view.days), default=0),
     )  # fmt: skip
 
 
@@ -69,27 +69,9 @@ def metrics(here: Here, person: Annotated[Person, Depends(Needs("look"))]) -> di
     }
 
 
-def arena(here: Project) -> Any:
-    """Policies by what was said of their answers on held-out prompts, by anybody; their rating is relative."""
-    queries = {query.id: query for query in here.store.queries("evaluate")}
-    wanted = {item for query in queries.values() for item in query.items}
-    authors: dict[str, frozenset[str]] = {}
-    for response in here.store.responses(ids=wanted):
-        authors[response.id] = authors.get(response.id, frozenset()) | {policy_of(response.policy)}
-    return table(here.store.feedback(), queries, authors)
-
-
-def policy_of(label: str) -> str:
-    """The checkpoint in the name under which answers are kept: `evaluate:ppo#1a2b3c` is of `ppo`."""
-    return label.partition(":")[2].partition("#")[0] or label
-
-
-def measured(here: Project) -> Quality:
+def measured(here: Project) -> View:
     """How the annotators of a run do, simulated ones too; rules that judge are left out."""
-    queries = {query.id: query for query in here.store.queries()}
-    gold = {query.id: answer for query, answer, _ in here.desk.gold()}
-    said = [event for event in here.store.feedback() if not event.annotator.startswith("judge:")]
-    return quality(said, queries, gold, resamples=200)
+    return statistics_of(here).view(here)
 
 
 @router.get("/r/{run}/prompts", response_class=HTMLResponse, include_in_schema=False)
@@ -97,11 +79,10 @@ def prompts(
     request: Request, here: Here, person: Looking, words: str = "", after: Annotated[int, Query(ge=0)] = 0
 ) -> HTMLResponse:
     """Prompts to look at, by the words in them."""
-    found = [p for p in here.store.prompts() if words.lower() in " ".join(m.content for m in p.messages).lower()]
-    shown = found[after : after + SHOWN]
+    found = here.store.search_prompts(words, after, SHOWN)
     return page(
-        request, "prompts.html.jinja", run=here.name, page="progress", prompts=shown, words=words, after=after,
-        more=len(found) > after + SHOWN, total=len(found), step=SHOWN,
+        request, "prompts.html.jinja", run=here.name, page="progress", prompts=found.prompts, words=words, after=after,
+        more=found.total > after + SHOWN, total=found.total, step=SHOWN,
     )  # fmt: skip
 
 
@@ -140,11 +121,11 @@ class Scores:
 
     def of(self, here: Project) -> Scored:
         """What is known so far."""
-        from assent.models.load import weights_of
-
         name = newest_reward(here)
         if not name:
             return Scored()
+        from assent.models.load import weights_of  # it takes seconds to import
+
         key = f"{here.folder} {name} {weights_of(str(here.folder / name))}"
         with self._lock:
             if key not in self._of:
@@ -196,60 +177,16 @@ def newest_reward(here: Project) -> str:
     return max(made)[1] if made else ""
 
 
-class Disagreement(NamedTuple):
-    """A pair that people and the reward model see differently."""
-
-    query: str
-    prompt: Prompt
-    first: str
-    second: str
-    people: float
-    """Share of the people who prefer the first, ties counting half."""
-    votes: int
-    model: float
-    """Probability, by the reward model, that the first is the better."""
-
-    @property
-    def gap(self) -> float:
-        return abs(self.people - self.model)
-
-
-def disagreements(here: Project, scores: Mapping[str, float]) -> list[Disagreement]:
-    """Compared pairs, those first about which the reward model is the furthest from people."""
-    queries = {q.id: q for q in here.store.queries() if q.kind == "comparison" and q.purpose != "gold"}
-    events = [event for event in here.store.feedback() if event.query in queries]
-    superseded = {event.supersedes for event in events}
-    votes: dict[str, list[float]] = {}
-    for event in events:
-        verdict = getattr(event.answer, "verdict", "")
-        if event.id in superseded or event.annotator.startswith("judge:") or verdict == "cannot tell":
-            continue
-        first = queries[event.query].items[0]
-        won = 0.5 if verdict != "better" else float(getattr(event.answer, "preferred", "") == first)
-        votes.setdefault(event.query, []).append(won)
-    told = [(queries[name], some) for name, some in votes.items() if all(i in scores for i in queries[name].items)]
-    about = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query, _ in told])}
-    found = [
-        Disagreement(
-            query.id, about[query.prompt], query.items[0], query.items[1], fmean(some), len(some),
-            1 / (1 + math.exp(-max(-50.0, min(50.0, scores[query.items[0]] - scores[query.items[1]])))),
-        )
-        for query, some in told
-    ]  # fmt: skip
-    return sorted(found, key=lambda one: -one.gap)
-
-
 @router.get("/r/{run}/disagreements", response_class=HTMLResponse, include_in_schema=False)
 def disagree(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     """Where the reward model and people differ most."""
     known = SCORES.of(here)
-    rows = disagreements(here, known.scores)[:SHOWN] if known.scores else []
-    items = {item for row in rows for item in (row.first, row.second)}
+    view = statistics_of(here).view(here, known.scores) if known.scores else View()
+    items = {item for row in view.disagreements for item in (row.first, row.second)}
     texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
     return page(
-        request, "disagreements.html.jinja", run=here.name, page="progress", rows=rows, texts=texts, known=known,
-        asked=here.desk.wanting([row.query for row in rows]),
-        more=MORE,
+        request, "disagreements.html.jinja", run=here.name, page="progress", view=view, texts=texts, known=known,
+        asked=here.desk.wanting([row.query for row in view.disagreements]), more=MORE,
     )  # fmt: skip
 
 

@@ -36,6 +36,15 @@ def networks(addresses: str) -> tuple[Network, ...]:
     return tuple(parsed)
 
 
+def unmapped(host: str) -> str:
+    """An IPv4 address as itself: a socket of both families (`--host ::`) writes it as ::ffff:192.0.2.1."""
+    try:
+        ipv4 = ipaddress.IPv6Address(host).ipv4_mapped
+    except ValueError:
+        return host
+    return str(ipv4) if ipv4 else host
+
+
 class Proxied:
     """Outermost middleware of the server.
 
@@ -68,7 +77,9 @@ class Proxied:
                 message["body"] = b""
             await send(message)
 
-        client = scope["client"][0] if scope.get("client") else ""
+        client, port = scope.get("client") or ("", 0)
+        client = unmapped(client)
+        scope["client"] = (client, port) if client else None
         if self._trusts(client):
             _take_host(scope)
             await self._behind(scope, receive, adapted)  # type: ignore[arg-type]  # uvicorn's types are narrower

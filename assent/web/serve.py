@@ -19,7 +19,7 @@ from assent.config import read_recipe
 from assent.errors import AssentError
 from assent.web.office import Office
 
-ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # a browser takes /. and /.. out of an address
 OWN = ("api", "join", "login", "logout", "openapi.json", "r", "static", "account", "reset")
 """First parts of the addresses of the server's own pages."""
 

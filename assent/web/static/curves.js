@@ -52,6 +52,7 @@ async function draw() {
   const chosen = select.value;
   select.replaceChildren(...names.map((name) => new Option(name, name)));
   select.value = names.includes(chosen) ? chosen : names.at(-1);
+  select.closest(".actions").hidden = false;
   $("#live").textContent = grew ? "live" : "";
   show();
 }

@@ -1,0 +1,1034 @@
+"""The server behind a reverse proxy: the configurations of docs/deployment.md run; who is believed what they send."""
+
+from __future__ import annotations
+
+import configparser
+import getpass
+import html
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import argon2
+import httpx
+import pytest
+import tiny
+from browsing import PASSWORD, PATIENCE, Account, Screen, Server, Work, ask, browser_path, lay
+from conftest import proxy_path
+from processes import Process, command, free_port
+from starlette.testclient import TestClient
+from test_docs import blocks_of
+from test_web import routes
+
+from assent.cli import main
+from assent.registry import ROOT
+from assent.store.people import Person
+from assent.web.app import STATIC, make_app
+from assent.web.guard import COOKIE, LARGEST, Rate
+from assent.web.office import Office
+from assent.web.pages import Limits
+from assent.web.proxy import Proxied, networks
+from assent.web.serve import OWN
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+PAGE = ROOT.parent / "docs" / "deployment.md"
+BROWSER = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}
+"""What a browser sends besides Origin."""
+STRANGER = "127.0.0.2"
+"""An address of this machine that no server trusts unless it is named."""
+
+
+def snippet(heading: str, language: str) -> str:
+    """The first block of a language under a heading of docs/deployment.md."""
+    return next(b.text for b in blocks_of(PAGE) if (b.heading, b.language) == (heading, language))
+
+
+def flags(heading: str) -> list[str]:
+    """The flags of the first `assent serve` under a heading of docs/deployment.md."""
+    text = snippet(heading, "console").splitlines()[0]
+    assert text.startswith("assent serve runs ")
+    return shlex.split(text)[3:]
+
+
+def replaced(text: str, new: Mapping[str, object]) -> str:
+    """A configuration with other ports, hosts and paths, each of which must occur in it."""
+    for old in sorted(new, key=len, reverse=True):
+        assert old in text
+        text = text.replace(old, str(new[old]))
+    return text
+
+
+# Servers, proxies and certificates
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `fullchain.pem` and `privkey.pem` for localhost."""
+    folder = tmp_path_factory.mktemp("certificate")
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", "privkey.pem", "-out", "fullchain.pem"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*words.split(), *files, *names], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def can_speak(port: int, tls: bool) -> bool:
+    """Whether somebody listens at a port and, if TLS is asked for, has a certificate by now."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as line:
+            if tls:
+                context.wrap_socket(line, server_hostname="localhost").close()
+            return True
+    except OSError:
+        return False
+
+
+def wait_for(port: int, alive: Callable[[], bool], log: Callable[[], str], tls: bool = False) -> None:
+    """Wait until somebody answers at a port."""
+    deadline = time.monotonic() + 2 * PATIENCE
+    while time.monotonic() < deadline and alive():
+        if can_speak(port, tls):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nobody listens at {port}: {log()}")
+
+
+@contextmanager
+def running(words: Sequence[str], folder: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
+    log = folder / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(words, stdout=out, stderr=out, env=environment, cwd=folder)
+    try:
+        wait_for(port, lambda: process.poll() is None, log.read_text, tls=True)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def nginx(folder: Path, servers: str, port: int) -> Iterator[None]:
+    """nginx with these `server` blocks, and with every file of its own in a folder."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""  # else workers may not enter the folder
+    frame = f"{user}\ndaemon off;\nmaster_process on;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr;\n"
+    log = "access_log off;\n"
+    config = folder / "nginx.conf"
+    config.write_text(f"{frame}events {{}}\nhttp {{\n{log}{places}{servers}}}\n")
+    program = proxy_path("nginx")
+    assert program
+    words = [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
+    with running(words, folder, port, dict(os.environ)):
+        yield
+
+
+@contextmanager
+def caddy(folder: Path, sites: str, plain: int, secure: int) -> Iterator[None]:
+    """Caddy with these sites at ports of ours; it makes its own certificates instead of asking for them elsewhere."""
+    options = f"admin off\nlocal_certs\nskip_install_trust\nhttp_port {plain}\nhttps_port {secure}\n"
+    config = folder / "Caddyfile"
+    config.write_text(f"{{\n{options}}}\n\n{sites}")
+    program = proxy_path("caddy")
+    assert program
+    environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    words = [program, "run", "--config", str(config), "--adapter", "caddyfile"]
+    with running(words, folder, secure, environment):
+        yield
+
+
+class Public(NamedTuple):
+    """Where people reach a proxy."""
+
+    origin: str
+    authority: Path
+    """The certificate to trust."""
+    plain: int
+    """The port without TLS."""
+
+
+class Upstream(NamedTuple):
+    """`assent serve` of a folder with one run."""
+
+    process: Process
+    port: int
+    work: Work
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@dataclass
+class Site:
+    """`assent serve` behind a proxy, as people see it."""
+
+    public: Public
+    upstream: Upstream
+    base: str = ""
+    """The path below the host."""
+
+    @property
+    def work(self) -> Work:
+        return self.upstream.work
+
+    @property
+    def origin(self) -> str:
+        return self.public.origin
+
+    @property
+    def url(self) -> str:
+        """The public address, without a slash at the end."""
+        return self.origin + self.base
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.public.authority))
+
+    def browser(self, address: str = "127.0.0.1") -> httpx.Client:
+        """Somebody's browser at an address of this machine; it keeps cookies and follows no redirect."""
+        transport = httpx.HTTPTransport(verify=self.trust, local_address=address)
+        return httpx.Client(transport=transport, headers={**BROWSER, "origin": self.origin}, timeout=2 * PATIENCE)
+
+    def at(self, path: str) -> str:
+        """The address of a page of the run."""
+        return f"{self.url}/r/{self.work.name}{path}"
+
+    @property
+    def first_link(self) -> str:
+        """The link of the first start, with the public address in front, as the docs say."""
+        link = re.search(r"make yourself the owner at (\S+)", self.upstream.process.error)
+        assert link
+        assert link[1].startswith(f"http://{self.upstream.address}{self.base}/join/")
+        return link[1].replace(f"http://{self.upstream.address}", self.origin)
+
+    @cached_property
+    def owner_joined(self) -> tuple[httpx.Client, httpx.Response]:
+        """The owner's browser, and what it got for the form behind the link of the first start."""
+        client = self.browser()
+        page = client.get(self.first_link)
+        assert page.status_code == 200, page.text
+        action = re.search(r'<form method="post" action="([^"]+)" class="stack">', page.text)
+        assert action
+        return client, client.post(urljoin(self.first_link, action[1]), data={"name": "Olga", "password": PASSWORD})
+
+    @property
+    def owner(self) -> httpx.Client:
+        client, response = self.owner_joined
+        assert response.status_code == 303, response.text
+        return client
+
+    def invite(self, count: int = 1, role: str = "labeller") -> list[str]:
+        """Links that the owner makes on the page."""
+        page = self.owner.post(self.at("/invite"), data={"role": role, "count": count})
+        assert page.status_code == 200, page.text
+        return re.findall(r"<code>([^<]*/join/[^<]*)</code>", page.text)
+
+    @cached_property
+    def token(self) -> str:
+        """A token of the owner for programs."""
+        page = self.owner.post(self.at("/token"), data={"note": "a test"})
+        (token,) = re.findall(r"<p><code>([^<]+)</code>", page.text)
+        return str(token)
+
+
+@contextmanager
+def served(folder: Path, *words: str) -> Iterator[Upstream]:
+    """`assent serve` of a folder with one run, in it two questions and a small model to talk to."""
+    root = folder / "runs"
+    root.mkdir(parents=True)
+    work = lay(root, ask("comparison"), ask("comparison"), model=str(tiny.make(folder / "model")))
+    port = free_port()
+    process = command("serve", str(root), *words, "--port", str(port), log=root / "log")
+    try:
+        wait_for(port, lambda: process.status is None, lambda: process.said)
+        yield Upstream(process, port, work)
+    finally:
+        process.send(signal.SIGTERM)
+        process.wait(30)
+
+
+def in_server(location: str) -> str:
+    """A `location` of the docs in the `server` block of the docs, which people have already."""
+    head, _, _ = snippet("Behind nginx", "nginx").rpartition("    location / {")
+    return head + location + "}\n"
+
+
+@contextmanager
+def proxied(
+    folder: Path, setup: str, upstream: str, certificate: Path, change: Callable[[str], str] = str
+) -> Iterator[Public]:
+    """The proxy under a heading of the docs; `change` gets its configuration before it is used."""
+    plain, secure = free_port(), free_port()
+    tls = {f"/etc/ssl/lab.example.org/{name}.pem": certificate / f"{name}.pem" for name in ("fullchain", "privkey")}
+    names = {"lab.example.org": "localhost", "127.0.0.1:8000": upstream}
+    folder.mkdir()
+    if "nginx" in setup:
+        text = snippet(setup, "nginx")
+        text = text if text.startswith("server") else in_server(text)
+        names |= {"listen 80;": f"listen {plain};", "listen 443 ssl;": f"listen {secure} ssl;"}
+        proxy = nginx(folder, change(replaced(text, {**names, **tls})), secure)
+        authority = certificate / "fullchain.pem"
+    else:
+        text = snippet(setup, "caddyfile")
+        own = "tls " in text
+        proxy = caddy(folder, change(replaced(text, {**names, **(tls if own else {})})), plain, secure)
+        authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        authority = certificate / "fullchain.pem" if own else authority
+    with proxy:
+        yield Public(f"https://localhost:{secure}", authority, plain)
+
+
+def root_path(words: Sequence[str]) -> str:
+    return words[words.index("--root-path") + 1] if "--root-path" in words else ""
+
+
+@contextmanager
+def site_of(folder: Path, setup: str, certificate: Path, change: Callable[[str], str] = str) -> Iterator[Site]:
+    """The command and the proxy under a heading of the docs."""
+    words = flags(setup)
+    with served(folder, *words) as upstream, proxied(folder / "p", setup, upstream.address, certificate, change) as at:
+        yield Site(at, upstream, root_path(words))
+
+
+SETUPS = ("Behind nginx", "Behind nginx, below a path", "Behind Caddy", "Behind Caddy, below a path")
+
+
+@pytest.fixture(scope="module", params=SETUPS)
+def site(request: pytest.FixtureRequest, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site_of(tmp_path_factory.mktemp("site"), request.param, certificate) as site:
+        yield site
+
+
+# Behind real proxies
+
+
+@pytest.mark.proxy
+def test_the_first_link_makes_an_owner_whose_cookie_is_for_this_server_alone(site: Site) -> None:
+    client, response = site.owner_joined
+    assert (response.status_code, response.headers["location"]) == (303, f"{site.base}/")
+    words = {word.strip().lower() for word in response.headers["set-cookie"].split(";")}
+    assert {"secure", "httponly", "samesite=lax", f"path={site.base or '/'}"} <= words
+    home = client.get(f"{site.url}/")
+    assert home.status_code == 200
+    assert f'href="{site.base}/r/{site.work.name}/admin"' in home.text
+
+
+@pytest.mark.proxy
+def test_an_invite_link_has_the_public_address_and_lets_somebody_in(site: Site) -> None:
+    (link,) = site.invite()
+    assert link.startswith(f"{site.url}/join/")
+    with site.browser() as client:
+        assert client.get(link).status_code == 200
+        joined = client.post(link, data={"name": "Lea", "password": PASSWORD})
+        assert (joined.status_code, joined.headers["location"]) == (303, f"{site.base}/r/{site.work.name}/guidelines")
+        assert client.get(urljoin(link, joined.headers["location"])).status_code == 200
+
+
+@pytest.mark.proxy
+def test_links_of_a_program_have_the_public_address_too(site: Site) -> None:
+    program = httpx.Client(verify=site.trust, headers={"authorization": f"Bearer {site.token}"})
+    created = program.post(f"{site.url}/api/invites", json={"externals": ["one"]})
+    assert created.status_code == 200, created.text
+    assert created.json()[0]["link"].startswith(f"{site.url}/join/")
+    assert program.get(f"{site.url}/openapi.json").json().get("servers") == (
+        [{"url": site.base}] if site.base else None
+    )
+
+
+@pytest.mark.proxy
+def test_every_address_of_every_page_lies_below_the_path_and_answers(site: Site) -> None:
+    pages = [f"{site.url}/", *map(site.at, ("/label", "/admin", "/progress", "/chat", "/guidelines", "/review"))]
+    seen: set[str] = set()
+    while pages:
+        page = pages.pop()
+        response = site.owner.get(page)
+        assert response.status_code == 200, f"{page}: {response.status_code}"
+        for kind, written in re.findall(r'\b(href|src|action)="([^"#]+)"', response.text):
+            address = urljoin(page, html.unescape(written))
+            if address in seen:
+                continue
+            seen.add(address)
+            assert address.startswith(f"{site.url}/"), f"{page} leads to {written}"
+            if kind == "action":
+                assert site.owner.request("OPTIONS", address).status_code == 405, f"{page}: no form goes to {written}"
+            elif "text/html" in site.owner.get(address).headers["content-type"]:
+                pages.append(address)
+    assert len(seen) > 15
+
+
+@pytest.mark.proxy
+def test_every_script_and_style_comes_as_it_lies_in_the_package(site: Site) -> None:
+    for path in (path for path in STATIC.rglob("*") if path.is_file()):
+        response = site.owner.get(f"{site.url}/static/{path.relative_to(STATIC)}")
+        assert (response.status_code, response.content) == (200, path.read_bytes())
+
+
+@pytest.mark.proxy
+def test_who_is_not_signed_in_comes_to_their_page_by_the_form(site: Site) -> None:
+    with site.browser() as client:
+        (link,) = site.invite()
+        client.post(link, data={"name": "Max", "password": PASSWORD})
+        out = client.post(f"{site.url}/logout")
+        assert (out.status_code, out.headers["location"]) == (303, f"{site.base}/login")
+        assert COOKIE not in client.cookies
+        sent = client.get(site.at("/label"))
+        assert sent.status_code == 303
+        form = client.get(urljoin(site.url, sent.headers["location"]))
+        assert f'action="{site.base}/login"' in form.text
+        (after,) = re.findall(r'name="next" value="([^"]*)"', form.text)
+        back = client.post(f"{site.url}/login", data={"name": "Max", "password": PASSWORD, "next": after})
+        assert (back.status_code, back.headers["location"]) == (303, urlsplit(site.at("/label")).path)
+        assert client.get(site.at("/label")).status_code == 200
+
+
+@pytest.mark.proxy
+def test_http_leads_to_https_and_the_path_without_a_slash_to_the_first_page(site: Site) -> None:
+    with site.browser() as client:
+        plain = client.get(f"http://localhost:{site.public.plain}{site.base}/login")
+        assert plain.status_code in (301, 308)
+        to = urlsplit(plain.headers["location"])
+        assert (to.scheme, to.hostname, to.path) == ("https", "localhost", f"{site.base}/login")
+        first = client.get(site.url, follow_redirects=True)
+        assert (first.status_code, first.url.path) == (200, f"{site.base}/login")
+
+
+@pytest.mark.proxy
+@pytest.mark.parametrize(("size", "status"), [(LARGEST - 100, 422), (LARGEST + 1, 413)])
+def test_a_request_may_be_as_large_as_assent_takes_it(site: Site, size: int, status: int) -> None:
+    headers = {"content-type": "application/json"}
+    assert site.owner.post(site.at("/api/chat"), content=b" " * size, headers=headers).status_code == status
+
+
+def streamed(site: Site, client: httpx.Client) -> bool:
+    """Whether the first word of a short answer of the chat ever comes in the first half of the time that it takes."""
+    talk = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_new_tokens": 24}
+
+    def comes_early() -> bool:
+        times, lines = [time.monotonic()], list[str]()
+        with client.stream("POST", site.at("/api/chat"), json=talk) as response:
+            assert response.status_code == 200
+            for line in response.iter_lines():
+                lines.append(line)
+                times.append(time.monotonic())
+        assert json.loads(lines[-1]).get("done"), lines[-1]
+        return times[1] - times[0] < (times[-1] - times[0]) / 2
+
+    return any(comes_early() for _ in range(10))  # the first one waits for the model, and a busy machine for itself
+
+
+@pytest.mark.proxy
+def test_an_answer_of_the_chat_is_seen_as_it_grows(site: Site) -> None:
+    assert streamed(site, site.owner)
+
+
+@pytest.mark.proxy
+def test_head_answers_as_get_does(site: Site) -> None:
+    for path in ("/", "/login", "/static/assent.css"):
+        with site.browser() as client:
+            head, get = client.head(f"{site.url}{path}"), client.get(f"{site.url}{path}")
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        assert head.headers.get("location") == get.headers.get("location")
+
+
+@pytest.mark.proxy
+def test_a_client_cannot_claim_another_address_or_host(site: Site) -> None:
+    with site.browser("127.0.0.3") as client, site.browser("127.0.0.4") as other:
+        tries = [
+            client.get(f"{site.url}/join/wrong", headers={"x-forwarded-for": f"10.1.1.{n}"}).status_code
+            for n in range(21)
+        ]
+        assert tries == [403] * 20 + [429]
+        assert other.get(f"{site.url}/join/wrong").status_code == 403
+    forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "http", "authorization": f"Bearer {site.token}"}
+    created = httpx.post(f"{site.url}/api/invites", verify=site.trust, headers=forged, json={})
+    assert created.json()[0]["link"].startswith(f"{site.url}/join/")
+
+
+@pytest.mark.proxy
+def test_a_certificate_of_ones_own_serves_behind_caddy_too(certificate: Path, tmp_path: Path) -> None:
+    with served(tmp_path, *flags("Behind Caddy")) as upstream:
+        setup = "Behind Caddy, with your own certificate"
+        with proxied(tmp_path / "p", setup, upstream.address, certificate) as public:
+            site = Site(public, upstream)
+            assert "Secure" in site.owner_joined[1].headers["set-cookie"]
+            assert site.invite()[0].startswith(f"{site.url}/join/")
+
+
+@pytest.mark.proxy
+@pytest.mark.parametrize("setup", ["Behind nginx, below a path", "Behind Caddy, below a path"])
+def test_a_proxy_may_remove_the_path(setup: str, certificate: Path, tmp_path: Path) -> None:
+    def remove(text: str) -> str:
+        caddy_directive = re.sub(r"reverse_proxy /lab/\* (\S+)", r"handle_path /lab/* {\n\treverse_proxy \1\n}", text)
+        return re.sub(r"(proxy_pass \S+);", r"\1/;", caddy_directive)
+
+    with site_of(tmp_path, setup, certificate, remove) as site:
+        _, joined = site.owner_joined
+        assert (joined.status_code, joined.headers["location"]) == (303, "/lab/")
+        assert site.owner.get(site.at("/admin")).status_code == 200
+        assert site.owner.get(f"{site.url}/static/label.js").status_code == 200
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-quic"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.proxy
+@pytest.mark.browser
+def test_who_opens_an_invite_link_labels_and_talks_through_the_proxy(site: Site, chromium: Browser) -> None:
+    (link,) = site.invite()
+    context = chromium.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 800})
+    nobody = Account("", "", "")
+    screen = Screen(context.new_page(), Server(site.work.folder.parent, site.url), site.work, nobody)
+    page = screen.page
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
+    before = len(site.work.said())
+    page.goto(link)
+    page.get_by_label("Name").fill("Bea")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("link", name="Start").click()
+    page.wait_for_selector("body[data-ready]")
+    page.wait_for_selector("#controls:not([hidden])")
+    screen.submit("1")
+    screen.stored(before + 1)
+    page.get_by_role("link", name="Chat").click()
+    page.wait_for_selector("body[data-ready]")
+    page.get_by_label("Your message").fill("Tell me a story.")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_function("() => document.querySelectorAll('#talk button').length > 0")
+    screen.check()
+    context.close()
+    assert [call for call in calls if not call.startswith(f"{site.url}/")] == []
+    assert {f"{site.at('/api')}/{name}" for name in ("feedback", "chat")} <= {call.partition("?")[0] for call in calls}
+
+
+# What you see, and what is missing
+
+
+@dataclass
+class Lacking:
+    """One server with accounts, before which each test puts nginx without something."""
+
+    upstream: Upstream
+    certificate: Path
+    place: Path
+    admin: Account = field(init=False)
+    token: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        server = Server(self.upstream.work.folder.parent)
+        self.admin = server.usual("admin")
+        self.token = server.people.issue_token(server.people.get(self.admin.id), "")
+
+    @contextmanager
+    def site(self, old: str, new: str = "", setup: str = "Behind nginx") -> Iterator[Site]:
+        """The setup of the docs with another text instead of one that occurs in it."""
+
+        def change(text: str) -> str:
+            assert re.search(old, text)
+            return re.sub(old, new, text)
+
+        folder = self.place / str(free_port())
+        with proxied(folder, setup, self.upstream.address, self.certificate, change) as public:
+            yield Site(public, self.upstream)
+
+    def signed_in(self, site: Site, address: str = "127.0.0.1") -> httpx.Client:
+        client = site.browser(address)
+        client.cookies.set(COOKIE, self.admin.session)
+        return client
+
+
+@pytest.fixture(scope="module")
+def lacking(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lacking]:
+    folder = tmp_path_factory.mktemp("lacking")
+    with served(folder, *flags("Behind nginx")) as upstream:
+        yield Lacking(upstream, certificate, folder)
+
+
+def shown_in_docs(words: str) -> None:
+    """The table of the docs must show these words."""
+    _, _, after = PAGE.read_text().partition("## What you see, and what is missing")
+    assert words in after.partition("\n## ")[0]
+
+
+@pytest.mark.proxy
+def test_without_host_a_form_is_refused_with_both_addresses(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_set_header (Host|X-Forwarded-Host) \$http_host;") as site:
+        refused = site.browser().post(f"{site.url}/login", data={"name": "Olga", "password": PASSWORD})
+    assert refused.status_code == 403
+    words = f"this came from another site: Origin is {site.origin}, Host is {lacking.upstream.address}"
+    assert refused.text.startswith(words)
+    shown_in_docs(
+        words.replace(site.origin, "https://lab.example.org").replace(lacking.upstream.address, "127.0.0.1:8000")
+    )
+
+
+@pytest.mark.proxy
+def test_x_forwarded_host_is_enough(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_set_header Host \$http_host;") as site:
+        page = lacking.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
+    assert f"<code>{site.url}/join/" in page.text
+
+
+@pytest.mark.proxy
+def test_without_its_port_the_host_is_another(lacking: Lacking) -> None:
+    with lacking.site(r"\$http_host", "$host") as site:
+        refused = site.browser().post(f"{site.url}/login", data={"name": "Olga", "password": PASSWORD})
+    assert (refused.status_code, "Host is localhost;" in refused.text) == (403, True)
+    shown_in_docs("Host is lab.example.org")
+
+
+@pytest.mark.proxy
+def test_without_x_forwarded_proto_links_of_programs_begin_with_http(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_set_header X-Forwarded-Proto \$scheme;") as site:
+        headers = {"authorization": f"Bearer {lacking.token}"}
+        created = httpx.post(f"{site.url}/api/invites", verify=site.trust, headers=headers, json={})
+        assert created.json()[0]["link"].startswith("http://localhost")
+        page = lacking.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
+        assert f"<code>{site.url}/join/" in page.text, "a browser says by itself that it is at https://"
+
+
+@pytest.mark.proxy
+def test_without_x_forwarded_for_everybody_shares_one_limit(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_set_header X-Forwarded-For \$remote_addr;") as site:
+        client, other = site.browser("127.0.0.3"), site.browser("127.0.0.4")
+        tries = [client.get(f"{site.url}/join/wrong").status_code for _ in range(20)]
+        refused = other.get(f"{site.url}/join/wrong")
+    assert (tries, refused.status_code) == ([403] * 20, 429)
+    assert "too many tries" in refused.text
+    shown_in_docs("`too many tries` for everybody at once")
+
+
+@pytest.mark.proxy
+def test_without_proxy_buffering_off_an_answer_of_the_chat_comes_at_once(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_buffering off;") as site:
+        assert not streamed(site, lacking.signed_in(site))
+
+
+@pytest.mark.proxy
+def test_without_client_max_body_size_nginx_refuses_what_assent_would_take(lacking: Lacking) -> None:
+    with lacking.site(r"client_max_body_size 2m;") as site:
+        headers = {"content-type": "application/json"}
+        refused = lacking.signed_in(site).post(site.at("/api/chat"), content=b" " * (LARGEST - 100), headers=headers)
+    assert (refused.status_code, "413 Request Entity Too Large" in refused.text) == (413, True)
+    shown_in_docs("413 Request Entity Too Large")
+
+
+@pytest.mark.proxy
+def test_where_nobody_listens_nginx_says_so(lacking: Lacking) -> None:
+    with lacking.site(r"proxy_pass \S+;", f"proxy_pass http://127.0.0.1:{free_port()};") as site:
+        refused = site.browser().get(f"{site.url}/login")
+    assert (refused.status_code, "502 Bad Gateway" in refused.text) == (502, True)
+    shown_in_docs("502 Bad Gateway")
+
+
+@pytest.mark.proxy
+def test_below_a_path_without_root_path_pages_are_not_there_or_without_style(lacking: Lacking) -> None:
+    setup = "Behind nginx, below a path"
+    with lacking.site(r"\Z", setup=setup) as site:
+        assert site.browser().get(f"{site.origin}/lab/login").status_code == 404
+    with lacking.site(r"(proxy_pass \S+);", r"\1/;", setup=setup) as site:
+        page = site.browser().get(f"{site.origin}/lab/login")
+        assert (page.status_code, 'href="/static/assent.css"' in page.text) == (200, True)
+        assert site.browser().get(f"{site.origin}/static/assent.css").status_code == 404
+
+
+ELSEWHERE = "In a container, or with the proxy on another machine"
+
+
+@pytest.mark.proxy
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+def test_a_proxy_on_another_machine_is_believed_if_it_is_named(named: bool, certificate: Path, tmp_path: Path) -> None:
+    words = [word.replace("10.0.0.2", STRANGER) for word in flags(ELSEWHERE)]
+    if not named:
+        words = words[: words.index("--forwarded-allow-ips")]
+
+    def bind(text: str) -> str:
+        return text.replace("proxy_pass", f"proxy_bind {STRANGER};\n        proxy_pass")
+
+    with (
+        served(tmp_path, *words) as upstream,
+        proxied(tmp_path / "p", "Behind nginx", upstream.address, certificate, bind) as public,
+    ):
+        site = Site(public, upstream)
+        for n in (3, 4):
+            with site.browser(f"127.0.0.{n}") as client:
+                statuses = [client.get(f"{site.url}/join/wrong").status_code for _ in range(20)]
+                assert statuses == [403 if named or n == 3 else 429] * 20
+        warnings = [line for line in upstream.process.error.splitlines() if "is not trusted" in line]
+    sends = f"{STRANGER} sends x-forwarded-host, x-forwarded-for, x-forwarded-proto and is not trusted"
+    start = f"--behind-proxy --forwarded-allow-ips {STRANGER}"
+    assert warnings == ([] if named else [f"{sends}: if it is your proxy, start with {start}"])
+    shown_in_docs(sends.replace(STRANGER, "10.0.0.2"))
+    shown_in_docs(start.replace(STRANGER, "10.0.0.2"))
+
+
+# Without a proxy, and as a service
+
+
+def test_a_certificate_of_ones_own_serves_without_a_proxy(certificate: Path, tmp_path: Path) -> None:
+    words = flags("Without a proxy, with your own certificate")
+    words = [str(certificate / word) if word.endswith(".pem") else word for word in words]
+    assert words[2:4] == ["--port", "8443"]
+    with served(tmp_path, *words[:2], *words[4:]) as upstream:
+        site = Site(Public(f"https://localhost:{upstream.port}", certificate / "fullchain.pem", 0), upstream)
+        link = re.search(r"make yourself the owner at (\S+)", upstream.process.error)
+        assert link
+        assert link[1].startswith("https://")
+        with site.browser() as client:
+            joined = client.post(site.url + urlsplit(link[1]).path, data={"name": "Olga", "password": PASSWORD})
+        assert (joined.status_code, "Secure" in joined.headers["set-cookie"]) == (303, True)
+
+
+def test_the_service_of_systemd_starts_and_ends_on_sigterm(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(snippet("As a service of systemd", "ini"))
+    service = unit["Service"]
+    program, *words = shlex.split(service["ExecStart"])
+    assert program.startswith(service["WorkingDirectory"])
+    assert words[:2] == ["serve", "runs"]
+    with served(tmp_path, *words[2:]) as upstream, socket.create_connection(("127.0.0.1", upstream.port)):
+        begun = time.monotonic()
+        upstream.process.send(signal.SIGTERM)
+        assert upstream.process.wait(30) in (0, -signal.SIGTERM), "which systemd takes for success"
+        assert time.monotonic() - begun < 8
+    assert main(["serve", str(tmp_path / "nothing")]) == int(service["RestartPreventExitStatus"])
+
+
+# Without a proxy: which headers are believed
+
+
+@contextmanager
+def application(root: Path, trusted: str = "127.0.0.1, ::1", base: str = "") -> Iterator[Application]:
+    """The application as `assent serve` runs it."""
+    office = Office(root)
+    office.root_path = base
+    app = make_app(office)
+    try:
+        yield Application(office, app, Proxied(app, networks(trusted), base))
+    finally:
+        office.close()
+
+
+class Application(NamedTuple):
+    office: Office
+    app: Any
+    outermost: Proxied
+
+    def client(self, address: str = "127.0.0.1", **headers: str) -> TestClient:
+        """Somebody's browser; `forwarded_for` is the header X-Forwarded-For."""
+        sent = {"accept": "text/html", **{f"x-{name.replace('_', '-')}": text for name, text in headers.items()}}
+        return TestClient(
+            self.outermost, base_url="http://inside:8000", client=(address, 5000), follow_redirects=False, headers=sent
+        )
+
+    def owner(self) -> Person:
+        return self.office.people.join(self.office.people.setup(), "Olga", PASSWORD)
+
+    def links(self, count: int) -> list[str]:
+        return self.office.people.invite(self.owner(), "labeller", [""] * count)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder with one run."""
+    return lay(tmp_path / "runs", ask("comparison")).folder.parent
+
+
+@pytest.fixture
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes are slow on purpose; here the quickest ones of the same kind do."""
+    hasher = argon2.PasswordHasher
+    monkeypatch.setattr(argon2, "PasswordHasher", lambda: hasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+FORWARDED = {"forwarded_for": "10.1.1.1", "forwarded_proto": "https", "forwarded_host": "lab.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "address", "believed"),
+    [
+        ("127.0.0.1, ::1", "127.0.0.1", True),
+        ("127.0.0.1, ::1", "::1", True),
+        ("127.0.0.1, ::1", "127.0.0.2", False),
+        ("172.16.0.0/12", "172.18.0.3", True),
+        ("172.16.0.0/12", "172.32.0.1", False),
+        ("172.18.0.0/16, fd00::/8", "fd12::3", True),
+        ("172.18.0.1/16", "172.18.9.9", True),
+        ("fd00::/8", "fe80::1", False),
+        ("", "127.0.0.1", False),
+        ("127.0.0.1", "testclient", False),
+        pytest.param("127.0.0.1", "::ffff:127.0.0.1", True),
+        pytest.param("172.16.0.0/12", "::ffff:172.18.0.3", True),
+        ("172.16.0.0/12", "::ffff:10.0.0.1", False),
+    ],
+)
+def test_forwarded_headers_of_a_trusted_address_are_believed(
+    trusted: str, address: str, believed: bool, runs: Path
+) -> None:
+    with application(runs, trusted) as at:
+        token = at.office.people.issue_token(at.owner(), "")
+        program = at.client(address, **FORWARDED)
+        link = program.post("/api/invites", json={}, headers={"authorization": f"Bearer {token}"}).json()[0]["link"]
+        assert link.startswith("https://lab.example.org/join/" if believed else "http://inside:8000/join/")
+        origin = {"origin": "https://lab.example.org"}
+        form = program.post("/login", data={"name": "Olga", "password": "wrong"}, headers=origin)
+        assert ("another site" in form.text) is not believed
+
+
+def test_the_client_is_the_last_address_that_no_proxy_has(runs: Path) -> None:
+    with application(runs, "127.0.0.1, 10.0.0.0/8") as at:
+        for n in range(21):
+            client = at.client(forwarded_for=f"203.0.113.{n}, 198.51.100.7, 10.0.0.2")
+            status = client.get("/join/wrong").status_code
+        assert status == 429
+        assert at.client(forwarded_for="198.51.100.8, 10.0.0.2").get("/join/wrong").status_code == 403
+
+
+def test_a_proxy_that_nobody_named_is_in_the_log_once(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with application(runs) as at:
+        for address in ("10.0.0.2", "10.0.0.2", "10.0.0.3", "127.0.0.1"):
+            at.client(address, **FORWARDED).get("/login")
+        at.client("10.0.0.4").get("/login")
+    warnings = [record.getMessage() for record in caplog.records if record.name == "assent.web"]
+    assert [line.split()[0] for line in warnings] == ["10.0.0.2", "10.0.0.3"]
+    assert all(
+        re.search(r"sends x-forwarded-for, x-forwarded-proto, x-forwarded-host and is not trusted", line)
+        for line in warnings
+    )
+
+
+def test_the_log_does_not_grow_with_the_addresses_that_somebody_has(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with application(runs) as at:
+        for n in range(150):
+            at.client(f"10.0.1.{n}", forwarded_for="10.1.1.1").get("/login")
+    assert len([record for record in caplog.records if record.name == "assent.web"]) == 100
+
+
+@pytest.mark.parametrize("addresses", ["nginx", "*", "10.0.0.0/33", "10.0.0", "10.0.0.1 10.0.0.2", "10.0.0.1;10.0.0.2"])
+def test_what_is_no_address_is_refused_in_one_line(
+    addresses: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(runs), "--behind-proxy", "--forwarded-allow-ips", addresses]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is no address and no network, such as 127.0.0.1 or 172.16.0.0/12" in error
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("lab", "/", "/lab/", "//lab", "/lab//two", "/lab?x", "/l b", "https://lab.example.org/lab"),
+        "/..",
+        "/lab/./two",
+    ],
+)
+def test_what_is_no_path_is_refused_in_one_line(path: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(runs), "--root-path", path]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "write it as /lab, without a slash at the end" in error
+
+
+def test_a_path_that_begins_like_a_page_is_refused_in_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with application(runs) as at:
+        first = {path.split("/")[1] for _, path in routes(at.app)} - {""}
+    assert first <= set(OWN)
+    for part in OWN:
+        assert main(["serve", str(runs), "--root-path", f"/{part}/lab"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "take another path" in error
+
+
+# Without a proxy: the path, and HEAD
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "removed"])
+def test_the_path_may_arrive_or_not(kept: bool, runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        client, front = at.client(), "/lab" if kept else ""
+        secret = at.office.people.setup()
+        page = client.get(f"{front}/join/{secret}")
+        assert f'action="/lab/join/{secret}"' in page.text
+        joined = client.post(f"{front}/join/{secret}", data={"name": "Olga", "password": PASSWORD})
+        assert (joined.status_code, joined.headers["location"]) == (303, "/lab/")
+        assert "Path=/lab;" in joined.headers["set-cookie"]
+        client.cookies.set(COOKIE, at.office.people.open_session(at.office.people.get("Olga")))
+        (run,) = at.office.runs()
+        assert 'data-base="/lab"' in client.get(f"{front}/r/{run}/label").text
+        assert client.get(f"{front}/static/label.js").status_code == 200
+        out = client.post(f"{front}/logout")
+        assert (out.headers["location"], "Path=/lab;" in out.headers["set-cookie"]) == ("/lab/login", True)
+
+
+@pytest.mark.parametrize("path", ["/labour", "/labour/login", "/lab/lab/login", "/laboratory"])
+def test_another_path_is_not_taken_for_ours(path: str, runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        assert at.client().get(path).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/login/", "/join/secret/", "/static"])
+def test_a_slash_too_many_does_not_lead_away_from_the_path(path: str, runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        response = at.client().get(f"/lab{path}")
+        assert response.status_code == 404 or urlsplit(response.headers["location"]).path.startswith("/lab/")
+
+
+def test_a_server_at_the_host_does_not_sign_people_out_of_one_below_it(runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        session = at.office.people.open_session(at.owner())
+        both = {"cookie": f"{COOKIE}={session}; {COOKIE}=of-the-other-server"}
+        assert at.client().get("/lab/", headers=both).status_code == 200
+
+
+def test_head_of_every_page_is_get_without_the_body(runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        session = at.office.people.open_session(at.owner())
+        (run,) = at.office.runs()
+        paths = {
+            path.replace("{run}", run) for method, path in routes(at.app) if method == "GET" and "/api/" not in path
+        }
+        assert len(paths) > 12
+        for signed_in in (True, False):
+            client = at.client()
+            if signed_in:
+                client.cookies.set(COOKIE, session)
+            for path in sorted(paths):
+                get, head = client.get(path), client.head(path)
+                assert (head.status_code, head.content) == (get.status_code, b""), path
+                for name in ("content-type", "location", "content-length", "content-security-policy"):
+                    assert head.headers.get(name) == get.headers.get(name), f"{path}: {name}"
+
+
+# How many failures are too many
+
+
+def test_the_limits_are_those_of_the_docs() -> None:
+    rows = re.findall(r"^\| (wrong \w+) \| (\d+) in (\d+) seconds \| ([\w ]+) \|$", PAGE.read_text(), re.MULTILINE)
+    limits = Limits()
+    known = {
+        ("wrong password", "address and name"): limits.sign_in,
+        ("wrong password", "address"): limits.sign_ins,
+        ("wrong password", "name"): limits.name,
+        ("wrong link", "address"): limits.join,
+    }
+    shown = {(failure, each): (int(count), float(seconds)) for failure, count, seconds, each in rows}
+    assert shown == {key: (rate.count, rate.seconds) for key, rate in known.items()}
+
+
+@pytest.mark.usefixtures("quick_hashes")
+def test_thirty_people_join_from_one_address_and_the_21st_wrong_link_is_refused(runs: Path) -> None:
+    with application(runs, base="/lab") as at:
+        begun = time.monotonic()
+        links = at.links(30)
+        for n, secret in enumerate(links):
+            client = at.client()
+            assert client.get(f"/lab/join/{secret}").status_code == 200
+            short = client.post(f"/lab/join/{secret}", data={"name": f"Pupil {n}", "password": "short"})
+            assert short.status_code == 422, "a password that is too short is no wrong link"
+            joined = client.post(f"/lab/join/{secret}", data={"name": f"Pupil {n}", "password": PASSWORD})
+            assert joined.status_code == 303
+        client = at.client()
+        wrong = [client.get(f"/lab/join/{secret}").status_code for secret in [*links[:10], *map(str, range(10))]]
+        assert wrong == [403] * 20
+        (last,) = at.office.people.invite(at.office.people.get("Olga"), "labeller")
+        refused = client.get(f"/lab/join/{last}")
+        assert time.monotonic() - begun < 60
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        assert f'<a class="button main" href="/lab/join/{last}">Try again</a>' in refused.text
+        at.app.state.limits.join = Rate(20, 60)  # the time is over
+        assert client.get(f"/lab/join/{last}").status_code == 200
+
+
+@pytest.mark.usefixtures("quick_hashes")
+def test_sign_in_counts_failures_only(runs: Path) -> None:
+    with application(runs) as at:
+        at.owner()
+        client, other = at.client("10.1.1.1"), at.client("10.1.1.2")
+
+        def sign_in(by: TestClient, password: str) -> int:
+            return by.post("/login", data={"name": "Olga", "password": password}).status_code
+
+        assert {sign_in(client, PASSWORD) for _ in range(70)} == {303}
+        assert {sign_in(client, "wrong") for _ in range(10)} == {403}
+        assert sign_in(client, PASSWORD) == 429
+        page = client.post("/login", data={"name": "Olga", "password": PASSWORD})
+        assert re.search(r"too many tries: wait \d+ seconds", page.text)
+        assert '<a class="button main" href="/login">Try again</a>' in page.text
+        assert sign_in(other, PASSWORD) == 303, "another address is not refused"
+
+
+def test_a_limit_ends_with_its_time(runs: Path) -> None:
+    with application(runs) as at:
+        at.app.state.limits.join = Rate(2, 0.2)
+        client = at.client()
+        assert [client.get("/join/wrong").status_code for _ in range(3)] == [403, 403, 429]
+        time.sleep(0.25)
+        assert client.get("/join/wrong").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("2001:db8:1:2::3", "2001:db8:1:2:4:5:6:7", True),
+        ("2001:db8:1:2::3", "2001:db8:1:3::3", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        pytest.param("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+    ],
+)
+def test_an_address_of_ipv6_counts_by_its_network(one: str, other: str, shared: bool, runs: Path) -> None:
+    with application(runs) as at:
+        assert [at.client(one).get("/join/wrong").status_code for _ in range(21)] == [403] * 20 + [429]
+        assert at.client(other).get("/join/wrong").status_code == (429 if shared else 403)
+
+
+def test_a_hundred_people_open_their_links_at_the_same_moment(tmp_path: Path) -> None:
+    with served(tmp_path) as upstream:
+        server = Server(upstream.work.folder.parent)
+        owner = server.people.get(server.usual("owner").id)
+        links = [
+            f"http://{upstream.address}/join/{secret}" for secret in server.people.invite(owner, "labeller", [""] * 100)
+        ]
+        together = threading.Barrier(len(links))
+
+        def opened(link: str) -> int:
+            together.wait()
+            return httpx.get(link, timeout=2 * PATIENCE).status_code
+
+        with ThreadPoolExecutor(len(links)) as pool:
+            assert set(pool.map(opened, links)) == {200}
