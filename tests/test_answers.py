@@ -24,7 +24,7 @@ from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
 from assent.records import Answer, Feedback, Prompt, Query, Response
 from assent.stages.person import Person as PersonCommand
-from assent.store.answers import Filter, answers, arrived_after, number
+from assent.store.answers import Filter, annotators, answers, arrived_after, number, opinions, superseding
 from assent.store.database import Store
 from assent.store.desk import Ask, Desk
 from assent.store.people import Denied, People
@@ -499,3 +499,78 @@ def test_a_conversation_goes_on_after_an_answer_without_a_word(project: Project)
     assert reply.status_code == 200  # that there is no model here is told in the stream
     turns[0]["content"] = ""
     assert project.browser("Ann").post("/r/demo/api/chat", json={"messages": turns}).status_code == 422
+
+
+# In either database
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    with Store.open(database) as opened:
+        yield opened
+
+
+def test_filters_mean_the_same_in_either_database(store: Store) -> None:
+    prompt = Prompt.ask('Say "50%_off" in Übersee.')
+    response = Response(prompt.id, "So.", "sft")
+    store.add_prompts([prompt])
+    store.add_responses([response])
+    queries = [Query(kind, prompt.id, (response.id,)) for kind in ("approval", "critique")]
+    store.add_queries(queries)
+    first = Feedback(queries[0].id, "ann", Approval(True), AT, flags=("harm", "a, b"), note="A \\ and 100%.", id="1")
+    later = Feedback(queries[0].id, "ann", Approval(False), AT, supersedes="1", id="2")
+    words = Feedback(queries[1].id, "bob", Critique('It says "zebra"\nagain.'), AT, id="3")
+    program = Feedback(queries[1].id, "simulated:hasty", Critique("Nothing."), AT, id="4")
+    store.add_feedback([first, later, words, program])
+
+    def ids(**fields: Any) -> list[str]:
+        rows = answers(store, Filter(**fields), 10)
+        assert number(store, Filter(**fields)) == len(rows)
+        return [row.feedback.id for row in rows]
+
+    assert ids() == ["4", "3", "2"] and ids(state="") == ["4", "3", "2", "1"] and ids(state="superseded") == ["1"]
+    assert ids(flag="harm", state="") == ids(flag="a, b", state="") == ["1"] and ids(flag="har", state="") == []
+    assert ids(words='"ZEBRA"\nagain') == ["3"] and ids(words="100%.", state="") == ids(words="a \\", state="") == ["1"]
+    assert ids(words='"50%_off"', state="") == ["4", "3", "2", "1"] and ids(words="5__") == []
+    assert ids(person="bob") == ["3"] and ids(kind="approval") == ["2"] and ids(state="sent back") == []
+    assert [row.feedback.id for row in answers(store, Filter(state=""), 2, before=4)] == ["3", "2"]
+    assert annotators(store) == ["ann", "bob", "simulated:hasty"] and superseding(store, ["1", "2"]) == {"1": "2"}
+
+
+def test_opinions_are_those_of_two_people_about_one_query(store: Store) -> None:
+    prompt = Prompt.ask("Why?")
+    items = tuple(Response(prompt.id, text, "sft") for text in "abc")
+    store.add_prompts([prompt])
+    store.add_responses(items)
+    both, decided, lone, program, gold = queries = [
+        Query("approval", prompt.id, (items[0].id,), "train", str(n)) for n in range(4)
+    ] + [Query("approval", prompt.id, (items[0].id,), "gold")]
+    store.add_queries(queries)
+    for query in (both, decided, gold):
+        store.add_feedback([Feedback(query.id, who, Approval(who == "ann"), AT) for who in ("ann", "bob")])
+    store.add_feedback([Feedback(decided.id, "rita", Approval(True), AT, flags=("decided",))])
+    store.add_feedback(
+        [Feedback(lone.id, "ann", Approval(True), AT, id="x"), Feedback(lone.id, "ann", Approval(False), AT)]
+    )
+    store.add_feedback([Feedback(program.id, who, Approval(True), AT) for who in ("ann", "ai:judge")])
+    (events,) = opinions(store, "decided")
+    assert [(event.query, event.annotator) for event in events] == [(both.id, "ann"), (both.id, "bob")]
+
+
+def test_leases_are_given_back_sent_back_and_unskipped_in_either_database(store: Store) -> None:
+    prompt = Prompt.ask("Why?")
+    store.add_prompts([prompt])
+    query = Query("demonstration", prompt.id, ())
+    desk = Desk(store)
+    desk.post([Ask(query)], "label")
+    assert desk.take("ann", 1) and not desk.take("bob", 1) and desk.others_hold("bob")
+    desk.give_back("ann")
+    assert desk.take("bob", 1)
+    desk.skip("bob", query.id)
+    assert [(row.query, row.people) for row in desk.skips()] == [(query.id, 1)] and desk.skips_of() == {"bob": 1}
+    desk.unskip("bob", query.id)
+    desk.answer(Feedback(query.id, "bob", Demonstration("So."), AT))
+    desk.send_back("bob", query.id, "Why so?")
+    assert desk.sent_back("bob", [query.id]) == {query.id: "Why so?"} and desk.sent_back("ann", [query.id]) == {}
+    with pytest.raises(AssentError, match="nobody can be asked again"):
+        desk.send_back("carl", query.id, "")
