@@ -45,10 +45,10 @@ SAID = st.one_of(
 TURNS = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXT), min_size=1, max_size=4)
 PROMPTS = st.one_of(
     st.builds(Prompt.plain, TEXT), st.builds(Prompt, TURNS.map(tuple), st.sampled_from(["", "creative"]))
-)
+).filter(lambda prompt: any(message.content.strip() for message in prompt.messages))
 WEIGHTS = st.sampled_from([1.0, 0.25])
 PAIRS = st.builds(Preference, PROMPTS, SAID, SAID, st.sampled_from([1.0, 0.75]), st.sampled_from([0.0, 1.5]), WEIGHTS)
-PREFERENCES = PAIRS.filter(lambda pair: pair.chosen != pair.rejected)
+PREFERENCES = PAIRS.filter(lambda pair: pair.chosen.split() != pair.rejected.split())
 LABELS = st.builds(Label, PROMPTS, SAID, st.sampled_from([0.0, 1.0]), WEIGHTS)
 IMITATIONS = st.builds(Imitation, PROMPTS, SAID, WEIGHTS)
 
@@ -241,6 +241,11 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
     ("prompt-only", {"prompt": "The sky is", "mode": "creative"}, Prompt.plain("The sky is", "creative")),
     ("prompt-only", {"prompt": [USER]}, CHAT),
     (
+        "openai-preference",
+        {"input": {"messages": [USER]}, "preferred_output": [REPLY], "non_preferred_output": [RIVAL]},
+        Preference(CHAT, "Blue", "Green"),
+    ),
+    (
         "hh-rlhf",
         {"chosen": "\n\nHuman: Sky?\n\nAssistant: Blue", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green"},
         Preference(CHAT, "Blue", "Green"),
@@ -259,7 +264,8 @@ def test_each_format_is_told_by_its_keys(tmp_path: Path, format: str, row: Any, 
 
 
 def test_every_format_is_known_to_the_tests() -> None:
-    elsewhere = {"events", "label-studio", "argilla", "csv"}  # below, and in test_exchange_formats.py
+    elsewhere = {"events", "label-studio", "argilla", "csv", "lmarena", "prompt-responses"}
+    # below, in test_exchange_formats.py and in test_import_refusals.py
     assert {format for format, _, _ in KNOWN} == set(FORMATS) - elsewhere
 
 
@@ -466,12 +472,12 @@ def test_marks_line_ends_and_compression_make_no_difference(
     tmp_path: Path, start: bytes, end: bytes, pack: Any
 ) -> None:
     rows = [json.dumps({**GOOD, "chosen": f"Blå {n} \u2028 \u0085"}, ensure_ascii=False).encode() for n in range(3)]
-    (tmp_path / "file").write_bytes(pack(start + end.join([rows[0], b'{"\xff": 1}', *rows[1:]]) + end))
+    (tmp_path / "file").write_bytes(pack(start + end.join([rows[0], b'{"a": }', *rows[1:]]) + end))
     reading = read(tmp_path / "file")
     assert [each.chosen for each in reading.examples if isinstance(each, Preference)] == [
         f"Blå {n} \u2028 \u0085" for n in range(3)
     ]
-    assert reasons(reading) == [("file:2", "invalid UTF-8 at byte 3")]
+    assert reasons(reading) == [("file:2", "broken JSON: Expecting value")]
 
 
 def test_one_array_is_read_as_rows(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ TEN = [
     ("import {}/folder", "folder: Is a directory"),
     ("import {}/empty.jsonl", "empty.jsonl is empty"),
     ("import {}/cut.jsonl.gz", "cannot read "),
-    ("import {}/binary.jsonl", "holds no JSON object; first binary.jsonl:1: "),
+    ("import {}/binary.jsonl", "binary.jsonl is not UTF-8 (byte 0x80 in line 2)"),
     ("import {}/unknown.jsonl", "no format has rows of colour; known: "),
     ("import {}/pairs.jsonl --format preferense", "no format 'preferense'; did you mean 'preference'?"),
     ("import {}/same.jsonl", "no row of "),

@@ -1,17 +1,17 @@
 """Write the run's feedback to a file that other tools read; what is left out is named."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.demonstration import Demonstration
 from assent.preferences.convert import about, examples, split
 from assent.records import Example, Feedback, Preference, Prompt, Purpose, Ranked
-from assent.stages.import_ import KINDS, reasons
+from assent.stages.import_ import KINDS, progress, reasons
 from assent.store.exchange import FORMATS, Written, questions, write
 from assent.store.formats import Inquiry
 from assent.store.runs import Run
@@ -30,7 +30,7 @@ class Export:
     """Where to write; a name that ends in .gz is gzipped."""
     format: str = "preference"
     """preference, preference-implicit, hh-rlhf, ranking, rating, unpaired, prompt-completion, language-modelling,
-    prompt-only, events, label-studio, argilla or csv."""
+    prompt-only, prompt-responses, events, label-studio, argilla, csv, openai-preference or lmarena."""
     purpose: Purpose = "train"
     """Whose answers: those that were asked for to train, to evaluate, or as gold; events and prompts come whole."""
     split: Literal["all", "train", "held-out"] = "all"
@@ -55,20 +55,21 @@ class Export:
                 raise AssentError("events are the whole store: leave --split out")
             if not any(run.store.counts()):
                 raise AssentError(f"{run.folder} holds nothing to export")
-            print(f"{path}: {write(run.store, path, 'events').rows} rows written as events, the whole store")
+            rows = write(run.store, path, "events", _watch(key, sum(run.store.counts()))).rows
+            print(f"{path}: {rows} rows written as events, the whole store")
             return
         if Inquiry in FORMATS[self.format].holds:
-            self._write_questions(run, path)
+            self._write_questions(run, key, path)
             return
         things = self._prompts(run) if self.format == "prompt-only" else self._examples(run)
         self._refuse_nothing(run, things)
-        written = write(things, path, self.format)
+        written = write(things, path, self.format, _watch(key, len(things)))
         print(
             f"{path}: {written.rows} rows written as {self.format}, of {len(things)} in {run.folder}{_side(self.split)}"
         )
         self._tell(run, path, written)
 
-    def _write_questions(self, run: Run, path: Path) -> None:
+    def _write_questions(self, run: Run, key: str, path: Path) -> None:
         """Questions with their answers go through one by one; none of them is held."""
         met: Counter[str] = Counter()
 
@@ -83,7 +84,8 @@ class Export:
             raise AssentError(
                 f"{run.folder} holds no questions for purpose '{self.purpose}'{_side(self.split)} to export"
             )
-        written = write(chain([first], asked), path, self.format)
+        count = sum(1 for _ in run.store.queries(self.purpose))
+        written = write(chain([first], asked), path, self.format, _watch(key, count))
         said = f"{met['questions']} questions with {met['answers']} answers"
         print(f"{path}: {written.rows} rows written as {self.format}, of {said} in {run.folder}{_side(self.split)}")
         self._tell(run, path, written)
@@ -139,6 +141,10 @@ class Export:
             raise AssentError(
                 f"{self.format} cannot hold what {run.folder} has{side} ({has}): name --format {' or '.join(fits)}"
             )
+
+
+def _watch(name: str, total: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    return lambda items: progress(items, name, total, lambda _: 1)
 
 
 def _side(split: str) -> str:

@@ -1,12 +1,14 @@
 """Read a file of prompts, demonstrations, comparisons or labels into the run; nothing is lost."""
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from assent.errors import AssentError
 from assent.files import no_room
@@ -14,14 +16,19 @@ from assent.preferences.convert import split
 from assent.records import Imitation, Label, Preference, Prompt, Ranked, Rejected
 from assent.registry import name_of
 from assent.store.database import Counts
-from assent.store.exchange import FORMATS, Reading, Source, look, put, stream
+from assent.store.exchange import FORMATS, Reading, Source, count_of, look, put, stream
 from assent.store.formats import Inquiry
 from assent.store.runs import Run
+from assent.training.meter import Bar
+
+Item = TypeVar("Item")
 
 REASONS = 8
 """Reasons that are shown; the file of rejected rows has them all."""
 PLACES = 3
 """Rows that are named for each reason."""
+PATIENCE = 1.0
+"""Seconds of silence."""
 KINDS = ((Preference, "preferences"), (Ranked, "rankings"), (Label, "labels"), (Imitation, "demonstrations"))
 
 
@@ -35,9 +42,14 @@ class Import:
     """What to read: JSON lines, one JSON array or a table (.csv, .tsv), gzipped (.gz) or not."""
     format: str = "auto"
     """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
-    prompt-only, events, label-studio, argilla or csv; auto tells it from the first rows."""
+    prompt-only, prompt-responses, events, label-studio, argilla, csv, openai-preference or lmarena; auto tells it
+    from the first rows."""
     scale: str = ""
     """Of label-studio, argilla and csv: the lowest and the highest rating, such as 1-5, brought to 1-7; empty: 1-7."""
+    encoding: str = "utf-8"
+    """Of the file, such as windows-1252 or utf-16."""
+    ignore: tuple[str, ...] = ()
+    """Keys to go on without, although they look like judgements that the format does not read."""
     mode: str = ""
     """Mode of use (grounded, knowledge, creative) of every prompt for which the file names none."""
     chat: bool = True
@@ -46,12 +58,18 @@ class Import:
     def __call__(self, run: Run, key: str) -> None:
         kept = run.folder / f"rejected-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
         source, tally = self._source, _Tally(held_out=run.setup.held_out)
-        for reading in map(self._prepared, stream(source)):
+        readings = progress(stream(source), key, source.rows, lambda reading: reading.rows)
+        for reading in map(self._prepared, readings):
             if reading.rejected:
                 keep(reading.rejected, kept)
             tally.count(reading, put(reading, run.store))
         told = " (detected)" if self.format == "auto" else ""
         print(f"{self.file}: {tally.used} of {tally.rows} rows read as {source.format}{told}")
+        if source.unread:
+            keys = ", ".join(f"{printable(key)} ({count_of(rows)})" for key, rows in source.unread.items())
+            print(f"  not read: {keys}")
+        for remark, count in tally.remarks.items():
+            print(f"  {count} answer{'' if count == 1 else 's'}: {remark}")
         if tally.rejected:
             print(f"  {len(tally.rejected)} rejected, kept in {kept}:")
             for line in reasons(tally.rejected):
@@ -71,6 +89,12 @@ class Import:
                 f"  {len(tally.prompts) - tally.out} to train on, {tally.out} held out; "
                 f"have them answered: assent generate --run {run.folder}"
             )
+        for kind, count in tally.waiting.items() if not source.made.whole else ():
+            flag = "" if kind == "comparison" else f" --kind {kind}"
+            print(
+                f"  {count} {kind}s without an answer; "
+                f"have them answered: assent label --annotator human{flag} --run {run.folder}"
+            )
 
     def check(self) -> None:
         """Refuse what cannot be read, before a run folder is made for it.
@@ -84,7 +108,7 @@ class Import:
     def _source(self) -> Source:
         if not self.file:
             raise AssentError("name the file to read: assent import FILE --run FOLDER")
-        return look(self.file, self.format, self.scale)
+        return look(self.file, self.format, self.scale, self.encoding, self.ignore)
 
     def _prepared(self, reading: Reading) -> Reading:
         prompts = [replace(prompt, mode=prompt.mode or self.mode) for prompt in reading.prompts]
@@ -109,6 +133,9 @@ class _Tally:
     annotators: set[str] = field(default_factory=set)
     rejected: list[Rejected] = field(default_factory=list)
     """Without the rows themselves."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
+    """Questions without an answer, by kind."""
 
     def count(self, reading: Reading, new: Counts) -> None:
         self.rows += reading.rows
@@ -120,6 +147,9 @@ class _Tally:
         fresh = [prompt for prompt in reading.prompts if prompt.id not in self.prompts]
         self.out += len(split(fresh, self.held_out).held_out)
         self.prompts.update(prompt.id for prompt in fresh)
+        self.remarks.update(reading.remarks)
+        answered = {event.query for event in reading.feedback}
+        self.waiting.update(query.kind for query in reading.queries if query.id not in answered)
         self.annotators.update(event.annotator for event in reading.feedback)
         if Inquiry in FORMATS[reading.format].holds:
             self.kinds.update(f"{name_of(event.answer)}s" for event in reading.feedback)
@@ -136,6 +166,19 @@ class _Tally:
         said = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "questions without an answer"
         by = f" by {len(self.annotators)} annotators" if self.annotators else ""
         return f"{said}{by} about {len(self.prompts)} prompts"
+
+
+def progress(items: Iterable[Item], name: str, total: int, size: Callable[[Item], int]) -> Iterator[Item]:
+    """Pass items on, and show how far they are once that takes a while."""
+    began, done, bar = time.monotonic(), 0, None
+    with ExitStack() as stack:
+        for item in items:
+            yield item
+            done += size(item)
+            if bar is not None:
+                bar.advance(size(item))
+            elif time.monotonic() - began > PATIENCE:
+                bar = stack.enter_context(Bar(name, total, done))
 
 
 def keep(rejected: Iterable[Rejected], path: Path) -> None:

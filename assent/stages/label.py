@@ -1,7 +1,7 @@
 """Ask annotators what they think of answers: make queries, and gather what is said of them."""
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations, groupby, islice
@@ -18,6 +18,7 @@ from assent.protocols import Annotator
 from assent.records import Feedback, Prompt, Purpose, Query, Response
 from assent.registry import names
 from assent.rewards.model import Model
+from assent.store.database import Store
 from assent.store.desk import Ask, Desk
 from assent.store.people import people_of
 from assent.store.runs import Run
@@ -30,7 +31,8 @@ class Label:
     """Ask people, or simulated ones, about answers."""
 
     policy: str = ""
-    """The name of the answers to ask about, as the store keeps it; empty: those that this round generated."""
+    """The name of the answers to ask about, as the store keeps it; empty: those that this round generated, or else
+    the imported ones that no person has judged."""
     kind: Literal["comparison", "ranking", "rating", "approval", "critique", "correction", "demonstration"] = (
         "comparison"
     )
@@ -63,9 +65,14 @@ class Label:
         store = run.store
         prompts = {prompt.id: prompt for prompt in store.prompts()}
         made = self.policy or (run.result(run.key("generate")) or {}).get("label", "")
-        responses = {response.id: response for response in store.responses(policy=made)} if made else {}
+        if not made and self.kind == "demonstration":
+            items: Iterable[Response] = ()  # about every prompt
+        else:
+            items = store.responses(policy=made) if made else _unjudged(store, key)
+        responses = {response.id: response for response in items}
         if not responses and self.kind != "demonstration":
-            raise AssentError(f"{run.folder} holds no answers to ask about: run 'assent generate' first")
+            what = "run 'assent generate' first, or import answers that nobody has judged"
+            raise AssentError(f"{run.folder} holds no answers to ask about: {what}")
         held_out = split(prompts.values(), run.setup.held_out).held_out
         queries = list(self._queries(prompts, responses, held_out, run.seed))
         if self.count:
@@ -149,6 +156,16 @@ class Label:
             return [*pairs[: self.per_prompt]]
         luck.shuffle(items)
         return [(item,) for item in items[: self.per_prompt]]
+
+
+def _unjudged(store: Store, key: str) -> Iterator[Response]:
+    """The imported answers that no person has judged, but for what people said in this stage."""
+    here = {event.id for event in Desk(store).said_of(key)}
+    answered = {event.query for event in store.feedback() if event.by_person and event.id not in here}
+    judged = {item for query in store.queries() if query.id in answered for item in query.items}
+    for response in store.responses():
+        if response.policy.startswith("imported:") and response.id not in judged:
+            yield response
 
 
 def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk]) -> list[Feedback]:

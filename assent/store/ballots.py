@@ -17,7 +17,7 @@ from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.records import Answer, Feedback, content_id
 from assent.registry import name_of
-from assent.store.formats import HALF, Inquiry, Row, text
+from assent.store.formats import HALF, Inquiry, Remark, Row, asked, demand_apart, text
 from assent.store.sheets import Sheet
 
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
@@ -31,16 +31,60 @@ TEXTS: dict[str, str] = {
 """What a free text is, by the name of its question."""
 MARK = 8
 """Letters by which an answer is known again."""
+JUDGEMENTS = frozenset(
+    (
+        *("comparison", "comparisons", "preference", "preferences", "preferred", "dispreferred", "chosen", "rejected"),
+        *("choice", "selected", "winner", "winners", "loser", "better", "worse", "verdict", "verdicts"),
+        *("label", "labels", "rating", "ratings", "stars", "score", "scores", "reward", "rewards", "likert"),
+        *("rank", "ranks", "ranking", "rankings", "vote", "votes", "upvotes", "downvotes", "thumb", "thumbs"),
+        *("judgement", "judgements", "judgment", "judgments", "approval", "approved", "accepted", "liked", "disliked"),
+        *("feedback", "annotation", "annotations", "critique", "critiques", "correction", "corrections", "corrected"),
+        *("helpful", "helpfulness", "harmful", "harmless", "harmlessness", "safe", "unsafe", "toxic", "toxicity"),
+        *("correctness", "quality", "status"),
+    )
+)
+"""Words in the name of a key that holds what somebody thought of an answer."""
+REJECTIONS = frozenset(
+    (
+        *("deleted", "removed", "discarded", "dismissed", "withdrawn", "hidden", "invalid", "spam", "reported"),
+        *("cancelled", "canceled", "skipped", "flag", "flags", "flagged"),
+    )
+)
+"""Words in the name of a key that takes a row back, unless it holds no, false or 0."""
+NO = ("", "0", "0.0", "no", "false", "none", "null", "nan", "n", "f")
+OF_SIDE = frozenset(
+    (
+        *("score", "scores", "rating", "ratings", "rank", "reward", "rewards", "avg", "average", "mean"),
+        *("model", "policy", "source", "length", "tokens", "logp", "logps"),
+    )
+)
+"""What `score_chosen` and its like tell about a side of a preference that is read."""
+DAY_OR_MONTH = re.compile(r"\d{1,2}[./]\d{1,2}[./]\d{2,4}(,?\s+\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp][Mm])?)?")
+"""A time of a spreadsheet: 02/03/2026 is in February or in March."""
+WITHOUT_ZONE = "a time without a zone, taken as UTC"
+UNCLEAR_TIME = "a time such as 02/03/2026, in February or in March: left unknown"
 YES = {"yes": True, "true": True, "good": True, "no": False, "false": False, "bad": False}
 
 
 class Voice(NamedTuple):
-    """Who spoke, when, for how long; and the seal under which an answer of ours went out."""
+    """Who spoke, when, for how long; the seal under which an answer of ours went out, the id that others gave it."""
 
     annotator: str
     at: str = UNKNOWN_TIME
     seconds: float = 0.0
     seal: str = ""
+    origin: str = ""
+
+
+class Moment(NamedTuple):
+    """When something was said, and what had to be assumed for it."""
+
+    at: str
+    remark: str = ""
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        return (Remark(self.remark),) if self.remark else ()
 
 
 @dataclass(frozen=True)
@@ -145,8 +189,13 @@ def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[Inquiry]:
         event = Feedback(query.id, voice.annotator, check(answer, query), *told)
         content = _content(event)
         name, _, mark = voice.seal.rpartition("_")
-        event = replace(event, id=name if name and mark == content[:MARK] else content)
-        yield Inquiry(sheet.prompt, sheet.items, query, (event,))
+        if name and mark == content[:MARK]:
+            yield Inquiry(sheet.prompt, sheet.items, query, (replace(event, id=name),), voice.seal)
+            continue
+        if sheet.items:  # bare text to imitate has no prompt
+            asked(sheet.prompt)
+        demand_apart(item.text for item in sheet.items)
+        yield Inquiry(sheet.prompt, sheet.items, query, (replace(event, id=content),), voice.origin)
     if nothing:
         raise AssentError("no answer")
 
@@ -179,23 +228,27 @@ def pseudonym(name: str) -> str:
     return f"person-{content_id('person', name.strip().lower())[:10]}" if "@" in name else name
 
 
-def time_of(row: Row, key: str) -> str:
-    """A time in UTC, as it is spelt if it is UTC already."""
-    found = row.get(key)
-    if not found:
-        return UNKNOWN_TIME
+def time_of(row: Row, key: str) -> Moment:
+    """A time in UTC, as it is spelt if it is UTC already; unknown where day and month cannot be told apart."""
+    spelt = row.get(key)
+    if not spelt:
+        return Moment(UNKNOWN_TIME)
+    if DAY_OR_MONTH.fullmatch(text(row, key).strip()):
+        return Moment(UNKNOWN_TIME, UNCLEAR_TIME)
     try:
-        moment = datetime.fromisoformat(text(row, key))
+        moment = datetime.fromisoformat(spelt)
     except ValueError:
-        raise AssentError(f"'{key}' is {found!r}, not a time such as 2026-11-20T10:00:00Z") from None
-    if moment.tzinfo is None or not moment.utcoffset():
-        return cast(str, found)
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        raise AssentError(f"'{key}' is {spelt!r}, not a time such as 2026-11-20T10:00:00Z") from None
+    if moment.tzinfo is None:
+        return Moment(spelt, WITHOUT_ZONE)
+    if not moment.utcoffset():
+        return Moment(spelt)
+    return Moment(moment.astimezone(UTC).isoformat().replace("+00:00", "Z"))
 
 
 def demand_time(event: Feedback) -> str:
     """The time of an answer, empty if unknown; refused if it would not be read back."""
-    if time_of({"at": event.at}, "at") != event.at:
+    if time_of({"at": event.at}, "at").at != event.at:
         raise AssentError(f"an answer of {event.at!r}, which is no time in UTC")
     return "" if event.at == UNKNOWN_TIME else event.at
 
@@ -224,6 +277,22 @@ def verdict_of(word: str) -> str:
     """The verdict that a choice stands for, if it is one without a better side."""
     word = " ".join(re.split(r"[-_ ]+", word.strip().lower()))
     return word if word in get_args(Verdict) and word != "better" else ""
+
+
+def looks_judged(key: str, value: Any, sides: bool) -> bool:
+    """Whether a key that nobody reads seems to hold a judgement, or takes a row back.
+
+    Args:
+        sides: whether the row holds a preference that is read: what is told about its sides is no other one.
+    """
+    named = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", key.rpartition("[].")[2]).lower()
+    words = set(re.split(r"[^a-z]+", named))
+    about = words & {"chosen", "rejected"}
+    if sides and about and words - about and words - about <= OF_SIDE:
+        return False
+    if words == {"language", "score"}:  # how surely a detector knows the language, as in FineWeb
+        return False
+    return bool(words & JUDGEMENTS or (words & REJECTIONS and str(value).strip().lower() not in NO))
 
 
 def called(name: str) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -34,11 +34,11 @@ from assent.records import (
     content_id,
 )
 from assent.registry import name_of, names, resolve
-from assent.store.ballots import UNKNOWN_TIME, going_out, scale_of
+from assent.store.ballots import UNKNOWN_TIME, going_out, looks_judged, scale_of
 from assent.store.database import Counts, Store
-from assent.store.formats import Format, Inquiry, Row, Thing
+from assent.store.formats import Format, Inquiry, Remark, Row, Thing
 from assent.store.formats.rating import stars
-from assent.store.rows import Layout, Line, dump, layout, rows
+from assent.store.rows import Layout, Line, demand_utf8, dump, layout, recode, rows
 
 FOLDER = "store/formats"
 FORMATS: dict[str, Format] = {name.replace("_", "-"): resolve(FOLDER, name)() for name in names(FOLDER)}
@@ -48,6 +48,7 @@ LOOK = 20
 CHUNK = 1_000
 """Rows that are passed on together; the rest of a file is not held."""
 TABLES = (".csv", ".tsv")
+TWICE = "repeated under one id, counted once"
 CHANGED = "this format would give it back as something else"
 
 
@@ -68,6 +69,8 @@ class Reading:
     """Good and broken ones; blank lines are none."""
     used: int
     """Rows of which at least a part was good."""
+    remarks: tuple[str, ...] = ()
+    """What was assumed, once for each answer."""
 
     def __str__(self) -> str:
         line = f"{self.used} of {self.rows} rows read as {self.format}"
@@ -92,26 +95,36 @@ class Source:
     format: str
     layout: Layout
     made: Format
+    rows: int = 0
+    """Good and broken ones."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Keys that the format does not read, and how many rows say something there."""
     copy: IO[bytes] | None = field(default=None, repr=False)
 
 
-def look(path: str | Path, format: str = "auto", scale: str = "") -> Source:
-    """Find out how a file is to be read: JSON lines, an array or a table, gzipped or not.
+def look(
+    path: str | Path, format: str = "auto", scale: str = "", encoding: str = "utf-8", ignore: Collection[str] = ()
+) -> Source:
+    """Find out how a file is to be read, and look through it before anything of it is stored.
 
     Args:
         format: a name in `FORMATS`, or `auto`: told from the keys of the first good rows.
         scale: of ratings, such as `1-5`, for formats that do not tell it.
+        ignore: keys that may stay unread although they look like judgements.
 
     Raises:
-        AssentError: a file that cannot be read, is empty, or whose format is unknown.
+        AssentError: a file that cannot be read, is empty, whose encoding or format is another one, or that holds
+            judgements which its format does not read.
     """
     path = Path(path)
     if format not in (*FORMATS, "auto"):
         raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
-    copy = _copy(path)
+    copy = _copy(path, encoding)
     there = Path(copy.name) if copy else path
+    demand_utf8(there, path.name)
     named = any(path.name.lower().removesuffix(".gz").endswith(end) for end in TABLES)
-    how = layout(there, FORMATS[format].shape == "table" if format != "auto" else named)
+    wanted = FORMATS.get(format)
+    how = layout(there, named if wanted is None or wanted.tabular else wanted.shape == "table")
     known = _detect(path, rows(there, path.name, how), how, wanted=format)
     made = FORMATS[known]
     if scale:
@@ -119,7 +132,8 @@ def look(path: str | Path, format: str = "auto", scale: str = "") -> Source:
         if "scale" not in [each.name for each in fields(made)]:  # type: ignore[arg-type]  # formats are dataclasses
             raise AssentError(f"{known} tells the scale of its ratings: leave --scale out")
         made = replace(made, scale=scale)  # type: ignore[type-var]
-    return Source(path.name, there, known, how, made, copy)
+    count, unread = _survey(rows(there, path.name, how), path, known, made, ignore)
+    return Source(path.name, there, known, how, made, count, unread, copy)
 
 
 def stream(source: Source, chunk: int | None = CHUNK) -> Iterator[Reading]:
@@ -219,10 +233,18 @@ def questions(store: Store, purpose: Purpose | None = None) -> Iterator[Inquiry]
             yield Inquiry(prompts[query.prompt], tuple(items[item] for item in query.items), query, answers)
 
 
-def write(source: Store | Iterable[Example | Prompt | Inquiry], path: str | Path, format: str) -> Written:
+def write(
+    source: Store | Iterable[Example | Prompt | Inquiry],
+    path: str | Path,
+    format: str,
+    watch: Callable[[Iterator[Any]], Iterator[Any]] = iter,
+) -> Written:
     """Write examples, prompts, inquiries or a whole store; gzipped if the name ends in `.gz`.
 
     Each row is read back before it is written: what a format cannot hold is left out, and named by its position.
+
+    Args:
+        watch: what the things go through on their way, to show how far they are.
 
     Raises:
         AssentError: an unknown format, a store in a format of examples, or a file that cannot be written.
@@ -231,7 +253,7 @@ def write(source: Store | Iterable[Example | Prompt | Inquiry], path: str | Path
     if format not in FORMATS:
         raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
     made = FORMATS[format]
-    found = chain.from_iterable(_encoded(place, thing, made, left_out) for place, thing in _held(source, made))
+    found = chain.from_iterable(_encoded(place, thing, made, left_out) for place, thing in watch(_held(source, made)))
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -254,20 +276,25 @@ def write(source: Store | Iterable[Example | Prompt | Inquiry], path: str | Path
 # Which format a file has
 
 
-def _copy(path: Path) -> IO[bytes] | None:
-    """What comes through a pipe, which cannot be read twice; None for a file."""
-    if not path.exists() or path.is_file() or path.is_dir():
+def _copy(path: Path, encoding: str) -> IO[bytes] | None:
+    """What comes through a pipe, which cannot be read twice, or in another encoding; None for a file that is read."""
+    other = encoding.lower().replace("_", "-") not in ("utf-8", "utf8")
+    if path.is_dir() or not path.exists() or (path.is_file() and not other):
         return None
     copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 (it is there as long as its source is)
-    with path.open("rb") as pipe:
-        shutil.copyfileobj(pipe, copy)
+    if other:
+        recode(path, path.name, encoding, copy)
+    else:
+        with path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, copy)
     copy.flush()
     return copy
 
 
 def _detect(path: Path, found: Iterable[Line], how: Layout, wanted: str) -> str:
     """The format of the first good rows, those that no format knows aside; or the one that is wanted."""
-    candidates = {name: made for name, made in FORMATS.items() if (made.shape == "table") == (how == "table")}
+    table = how == "table"
+    candidates = {n: f for n, f in FORMATS.items() if (f.shape == "table") == table or (table and f.tabular)}
     broken: Line | None = None
     keys: str | None = None
     votes: Counter[str] = Counter()
@@ -292,6 +319,44 @@ def _detect(path: Path, found: Iterable[Line], how: Layout, wanted: str) -> str:
     return votes.most_common(1)[0][0]
 
 
+def _survey(
+    lines: Iterable[Line], path: Path, format: str, made: Format, ignore: Collection[str]
+) -> tuple[int, Counter[str]]:
+    """How many rows a file has, and which of their keys nobody reads.
+
+    Raises:
+        AssentError: judgements are among these keys, or rows would be misread.
+    """
+    count, unread, judged = 0, Counter[str](), Counter[str]()
+    sides = {"chosen", "rejected"} <= made.reads or made.shape == "table"
+    for line in lines:
+        count += 1
+        if line.row is None:
+            continue
+        made.demand_clear(line.row)
+        try:
+            rest = made.unread(line.row)
+        except AssentError:
+            continue  # the row is refused for the same reason
+        said = {key: value for key, value in rest.items() if value is not None and value not in ("", [], {})}
+        unread.update(said.keys())
+        judged.update(key for key, value in said.items() if looks_judged(key, value, sides))
+    if strange := [key for key in ignore if key not in unread]:
+        raise AssentError(f"{path}: no unread key '{strange[0]}' to ignore{did_you_mean(strange[0], unread)}")
+    if judged.keys() - set(ignore):
+        keys = ", ".join(f"'{key}' ({count_of(rows)})" for key, rows in judged.items() if key not in ignore)
+        raise AssentError(
+            f"{path}: {format} does not read {keys}, which look like judgements or deletions: "
+            f"rename or remove them, name another --format, or import the rest with --ignore {','.join(judged)}"
+        )
+    return count, unread
+
+
+def count_of(rows: int) -> str:
+    """Rows in words."""
+    return f"{rows} row{'' if rows == 1 else 's'}"
+
+
 # Rows of a file and what they stand for
 
 
@@ -307,6 +372,8 @@ class _Known:
     """Hashes of bodies."""
     told: Counter[str] = field(default_factory=Counter)
     """Equal answers of one annotator count as often as they stand in the file."""
+    origins: dict[tuple[str, ...], tuple[str, set[str]]] = field(default_factory=dict)
+    """Where the answers stood first that have an id in the file, and what they were."""
 
 
 @dataclass
@@ -318,6 +385,7 @@ class _Pile:
     responses: dict[tuple[str, str], Response] = field(default_factory=dict)
     queries: dict[str, Query] = field(default_factory=dict)
     feedback: list[Feedback] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def _in_turn(source: Source) -> Iterator[Line]:
@@ -338,7 +406,7 @@ def _in_turn(source: Source) -> Iterator[Line]:
                 yield Line(where, json.loads(raw), "", raw)
 
 
-def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | Rejected]]]:
+def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | Rejected | Remark]]]:
     """Rows and what they stand for; a broken one for the reason why it stands for nothing."""
     for line in lines:
         if line.row is None:
@@ -352,7 +420,7 @@ def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Seque
 
 def _reading(
     format: str,
-    found: Iterable[tuple[Line, Sequence[Thing | Rejected]]],
+    found: Iterable[tuple[Line, Sequence[Thing | Rejected | Remark]]],
     source: str,
     known: _Known,
     made: Format | None = None,
@@ -364,20 +432,23 @@ def _reading(
             try:
                 if isinstance(thing, Rejected):
                     raise AssentError(thing.reason)
-                if made is not None and made.whole:
+                if isinstance(thing, Remark):
+                    pile.remarks.append(thing.text)
+                elif made is not None and made.whole:
                     _lay_event(thing, known, pile)
                 else:
-                    _lay(thing, source, known, pile, made.answer if made else "")
+                    _lay(thing, line, source, known, pile, made.answer if made else "")
                 good = True
             except AssentError as error:
                 part = thing.where if isinstance(thing, Rejected) else ""
                 rejected.append(Rejected(", ".join(filter(None, (line.where, part))), str(error), line.raw))
         used += good
     nouns = tuple(pile.prompts.values()), tuple(pile.responses.values()), tuple(pile.queries.values())
-    return Reading(format, tuple(pile.examples), *nouns, tuple(pile.feedback), tuple(rejected), total, used)
+    remarks = tuple(pile.remarks)
+    return Reading(format, tuple(pile.examples), *nouns, tuple(pile.feedback), tuple(rejected), total, used, remarks)
 
 
-def _lay(thing: Thing, source: str, known: _Known, pile: _Pile, kind: str) -> None:
+def _lay(thing: Thing, line: Line, source: str, known: _Known, pile: _Pile, kind: str) -> None:
     """Put a thing on the pile, under the name of the file where it does not say where it is from."""
     if isinstance(thing, Prompt):
         pile.prompts.setdefault(thing.id, replace(thing, source=source))
@@ -387,10 +458,19 @@ def _lay(thing: Thing, source: str, known: _Known, pile: _Pile, kind: str) -> No
     prompt = pile.prompts.setdefault(prompt.id, prompt)
     if not isinstance(thing, Inquiry):
         thing = replace(thing, prompt=prompt)
-        told = _inquiry(thing, f"imported:{source}", known.told, kind)
-        pile.examples.append(replace(thing, sources=(told.answers[0].id,)))
+        origin = str((line.row or {}).get("id") or "")
+        told = _inquiry(thing, f"imported:{source}", kind)
+        (event,) = told.answers
+        # The id of a row may be that of its prompt: only the same answer under the same id is known.
+        if _is_known(event, origin and f"{origin} {event.id}", line, known, pile):
+            return
+        known.told[event.id] += 1
+        event = replace(event, id=content_id(event.id, known.told[event.id]))
+        told = told._replace(answers=(event,))
+        pile.examples.append(replace(thing, sources=(event.id,)))
     else:
-        told = thing._replace(answers=tuple(_counted(event, known.told) for event in thing.answers))
+        fresh = [event for event in thing.answers if not _is_known(event, thing.origin, line, known, pile)]
+        told = thing._replace(answers=tuple(_counted(event, known.told) for event in fresh))
         responses = {item.id: item for item in told.items}
         for event in told.answers if told.query.purpose == "train" else ():
             pile.examples += event.answer.examples(told.query, prompt, responses, event.id, 1.0)
@@ -399,13 +479,31 @@ def _lay(thing: Thing, source: str, known: _Known, pile: _Pile, kind: str) -> No
     pile.feedback += told.answers
 
 
+def _is_known(event: Feedback, origin: str, line: Line, known: _Known, pile: _Pile) -> bool:
+    """Whether an answer stood in the file before, under the same id.
+
+    Raises:
+        AssentError: another answer stood there under that id.
+    """
+    if not origin:
+        return False
+    first, ids = known.origins.setdefault((origin, event.query, event.annotator), (line.where, set()))
+    if event.id in ids:
+        pile.remarks.append(TWICE)
+        return True
+    if first != line.where:
+        raise AssentError("another answer stands in the file under the same id")
+    ids.add(event.id)
+    return False
+
+
 def _counted(event: Feedback, told: Counter[str]) -> Feedback:
     """The same answer once more is another event."""
     told[event.id] += 1
     return event if told[event.id] == 1 else replace(event, id=content_id(event.id, told[event.id]))
 
 
-def _inquiry(example: Example, who: str, told: Counter[str], kind: str) -> Inquiry:
+def _inquiry(example: Example, who: str, kind: str) -> Inquiry:
     """The question and the answer that an imported example stands for."""
     prompt, weight = example.prompt.id, float(example.weight)
     answer: Comparison | Ranking | Approval | Rating | Demonstration
@@ -433,8 +531,7 @@ def _inquiry(example: Example, who: str, told: Counter[str], kind: str) -> Inqui
     # In the order of their ids: the order of the file would tell which is the better.
     query = Query(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
     name = content_id("imported", who, query.id, body(answer))
-    told[name] += 1
-    event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=content_id(name, told[name]))
+    event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=name)
     return Inquiry(example.prompt, tuple(items), query, (event,))
 
 
@@ -538,6 +635,8 @@ def _rows_of(thing: Inquiry, made: Format) -> list[Row]:
     for back in (back for row in found for back in made.decode(row, "")):
         if isinstance(back, Rejected):
             raise AssentError(back.reason)
+        if isinstance(back, Remark):
+            continue
         assert isinstance(back, Inquiry)
         same = back.query == thing.query and _bare(back.prompt) == _bare(thing.prompt)
         if not same or {item.id for item in back.items} != {item.id for item in thing.items}:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TextIO, cast
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, TextIO, cast
 
 from assent.errors import AssentError
 from assent.store.formats import HALF, Row, Shape
@@ -24,6 +24,10 @@ CELL = 1 << 24
 FORMULA = re.compile("'*[=+\\-@\t\r\n\0＝＋－＠]")
 """What a spreadsheet might take for a formula, behind any number of apostrophes."""
 SPACE = re.compile(r"[ \t\n\r]*")
+SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line in front of the header by which Excel is told what parts the cells."""
+WESTERN = 0.2
+"""Share of letters beyond ASCII under which a file of one byte a letter is likely Western European."""
 
 Layout = Literal["lines", "array", "object", "table"]
 """How a file is laid out; an object is one that stands over several lines."""
@@ -71,6 +75,69 @@ def layout(path: Path, table: bool) -> Layout:
         while packed and file.read(PIECE):
             pass
         return found
+
+
+def demand_utf8(path: Path, name: str) -> None:
+    """Refuse a file that is in another encoding, whole: else exactly the rows with accents would go.
+
+    Raises:
+        AssentError: it is not UTF-8; which encoding is likely, and what to do.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, piece = 1, b""
+    with _opened(path) as file:
+        try:
+            while piece := file.read(PIECE):
+                decoder.decode(piece)
+                line += piece.count(b"\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            # What the decoder kept of the piece before is in `error.object` too.
+            line += error.object.count(b"\n", 0, error.start) if piece else 0
+            _rewind(file)
+            likely = _likely_encoding(file.read(PIECE))
+            raise AssentError(_not_utf8(name, line, error.object[error.start], likely)) from None
+
+
+def _not_utf8(name: str, line: int, byte: int, likely: str) -> str:
+    if likely.startswith("utf-16"):
+        what = f"{name} is UTF-16: save it as UTF-8 (a spreadsheet calls that 'CSV UTF-8')"
+        return f"{what}, or import it with --encoding {likely}"
+    what = f"{name} is not UTF-8 (byte 0x{byte:02x} in line {line})"
+    if not likely:
+        return f"{what}: save it as UTF-8, or import it with --encoding and its name (windows-1251, gb18030, shift_jis)"
+    how = f"import it with --encoding {likely}, or convert it: iconv -f {likely} -t utf-8"
+    return f"{what}, likely {likely}: {how}"
+
+
+def _likely_encoding(head: bytes) -> str:
+    """UTF-16 or windows-1252, if it looks like one of them."""
+    if head.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE)):
+        return "utf-16"
+    beyond = sum(byte > 127 for byte in head)
+    letters = sum(byte > 127 or chr(byte).isalpha() for byte in head)
+    unused = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
+    return "windows-1252" if beyond < WESTERN * letters and unused.isdisjoint(head) and 0 not in head else ""
+
+
+def recode(path: Path, name: str, encoding: str, out: IO[bytes]) -> None:
+    """Write a file, unpacked, as UTF-8.
+
+    Raises:
+        AssentError: an encoding that nobody knows, or in which the file is not.
+    """
+    try:
+        with _opened(path) as file:
+            source = io.TextIOWrapper(file, encoding, newline="")
+            try:
+                while piece := source.read(PIECE):
+                    out.write(piece.encode())
+            finally:
+                source.detach()
+    except LookupError:
+        raise AssentError(f"no encoding '{encoding}': name one such as utf-8, windows-1252 or utf-16") from None
+    except UnicodeError as error:
+        raise AssentError(f"{name} is not {encoding}: {error}") from None
 
 
 def rows(path: Path, name: str, how: Layout) -> Iterator[Line]:
@@ -212,14 +279,12 @@ def _value(source: TextIO, text: str, place: int, scan: Callable[[str, int], tup
 
 def _table(file: BinaryIO, name: str) -> Iterator[Line]:
     """Rows under the names that the first one gives."""
-    if file.read(2) in (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE):
-        raise AssentError(f"{name} is UTF-16: save it as UTF-8 (a spreadsheet calls that 'CSV UTF-8')")
-    _rewind(file)
     lines = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
     try:
         first = next((line for line in lines if line.strip()), "")
+        named = SEPARATOR.fullmatch(first.removeprefix("\ufeff"))
         # The mark that parts the first line into the most columns.
-        mark = max(",;\t", key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
+        mark = named[1] if named else max(",;\t", key=lambda each: len(next(csv.reader([first], delimiter=each), [])))
         lines.seek(0)
         if lines.read(1) != "\ufeff":
             lines.seek(0)
@@ -229,6 +294,8 @@ def _table(file: BinaryIO, name: str) -> Iterator[Line]:
             where = f"{name}:{number}"
             if HALF.search(raw):
                 reason = "invalid UTF-8"
+            if not columns and named and SEPARATOR.fullmatch(raw):
+                continue
             if not columns and not reason:
                 columns = _columns(cells, where)
             elif not columns:

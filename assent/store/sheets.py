@@ -91,7 +91,7 @@ def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, str] | No
         prompt = Prompt.plain(text(fields, key), mode, source)
     else:
         raise AssentError(f"no prompt among {', '.join(fields) or 'no fields'}: name one of them 'prompt'")
-    found = answers if answers is not None else _answers({k: v for k, v in fields.items() if k != key})
+    found = answers if answers is not None else answer_fields({k: v for k, v in fields.items() if k != key})
     cut = places(facts, "cut", len(found))
     who = f"imported:{source}"
     items = [
@@ -108,6 +108,22 @@ def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, str] | No
     return Sheet(
         prompt, tuple(items), tuple(found), order, tuple(range(len(items))) * bool(shown), purpose, instruction
     )
+
+
+def unused(fields: Row, answers: Mapping[str, str] | None = None) -> Row:
+    """The fields that `screen` does not look at."""
+    key = next((name for name in PROMPTS if fields.get(name)), "prompt")
+    rest = {name: value for name, value in fields.items() if name not in ("messages", key)}
+    try:
+        read = answer_fields(rest) if answers is None else {}
+    except AssentError:
+        return {}  # the row is refused
+    return {name: value for name, value in rest.items() if name not in read}
+
+
+def usual_kind(sheet: Sheet) -> str:
+    """What is asked about so many answers, where nobody says."""
+    return ("demonstration", "rating", "comparison", "ranking")[min(len(sheet.items), 3)]
 
 
 def facts_of(sheet: Sheet, kind: str) -> dict[str, Any]:
@@ -151,8 +167,12 @@ def _bare(name: str) -> str:
     return re.sub(r"[-_ ]", "", name.lower())
 
 
-def _answers(fields: Row) -> dict[str, str]:
-    """The fields that are answers: a numbered set of them, or one of a name that we know."""
+def answer_fields(fields: Row, known: bool = False) -> dict[str, str]:
+    """The fields that are answers: a numbered set of them, or one of a name that we know.
+
+    Args:
+        known: whether a numbered set has to have such a name too.
+    """
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     sets: dict[str, dict[str, str]] = {}
     for name in texts:
@@ -160,11 +180,11 @@ def _answers(fields: Row) -> dict[str, str]:
             stem = found["stem"] or found["before"] or ""
             sets.setdefault(stem, {})[found["number"] or found["letter"]] = name
     whole = {stem: named for stem, named in sets.items() if _complete(list(named))}
-    known = [stem for stem in ANSWERS if stem in whole] or list(whole)
-    if len(known) > 1 and known[0] not in ANSWERS:
-        raise AssentError(f"answers could be any of {', '.join(chain(*(whole[stem].values() for stem in known)))}")
-    if known:
-        named = whole[known[0]]
+    stems = [stem for stem in ANSWERS if stem in whole] or ([] if known else list(whole))
+    if len(stems) > 1 and stems[0] not in ANSWERS:
+        raise AssentError(f"answers could be any of {', '.join(chain(*(whole[stem].values() for stem in stems)))}")
+    if stems:
+        named = whole[stems[0]]
         return {named[number]: texts[named[number]] for number in sorted(named, key=lambda each: (len(each), each))}
     return next(({name: texts[name]} for name in ANSWERS if name in texts), {})
 

@@ -20,6 +20,14 @@ class Inquiry(NamedTuple):
     items: tuple[Response, ...]
     query: Query
     answers: tuple[Feedback, ...] = ()
+    origin: str = ""
+    """The id under which a file keeps the answers: those of one annotator that stand there twice count once."""
+
+
+class Remark(NamedTuple):
+    """What was assumed about an answer that is read all the same."""
+
+    text: str
 
 
 Thing = Prompt | Example | Inquiry | Response | Query | Feedback
@@ -37,12 +45,28 @@ class Format(Protocol):
     """Whether it moves a store as it stands: what it tells is taken as it is, and has to refer to what it told."""
     answer: ClassVar[str] = ""
     """The kind of answer that an example of this format stands for, where the example leaves it open."""
+    tabular: ClassVar[bool] = False
+    """Whether its rows may also stand under the header of a table."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """The keys that `decode` looks at; empty where that depends on the row, and `unread` tells."""
 
     def fits(self, row: Row) -> int:
         """How many keys of a row tell that it is of this format; 0: it is not."""
         ...
 
-    def decode(self, row: Row, source: str) -> Iterable[Thing | Rejected]:
+    def unread(self, row: Row) -> Row:
+        """The keys of a row that `decode` does not look at, with their values; none of a row that it refuses."""
+        return {key: value for key, value in row.items() if key not in self.reads} if self.fits(row) else {}
+
+    def demand_clear(self, row: Row) -> None:
+        """Look at a row before anything of its file is stored.
+
+        Raises:
+            AssentError: it shows that other rows of the file would be misread.
+        """
+        return
+
+    def decode(self, row: Row, source: str) -> Iterable[Thing | Rejected | Remark]:
         """What a row of a file called `source` stands for; of a part that is broken, which part and why.
 
         Raises:
@@ -69,6 +93,12 @@ class Format(Protocol):
 
 HALF = re.compile("[\ud800-\udfff]")
 """A lone surrogate: JSON can spell it, UTF-8 and databases cannot hold it."""
+
+
+EXAMPLE = frozenset(("prompt", "mode", "weight", "id"))
+"""Keys of an example; `exchange` tells by `id` what stands twice."""
+PAIR = EXAMPLE | {"chosen", "rejected", "p_chosen", "margin"}
+"""Keys of a preference."""
 
 
 def get(row: Row, key: str) -> Any:
@@ -115,6 +145,13 @@ def prompt_of(row: Row, key: str = "prompt") -> Prompt:
     """Text to be continued, or the messages of a conversation."""
     talks = isinstance(get(row, key), list)
     return Prompt(messages(row, key), mode(row)) if talks else Prompt.plain(text(row, key), mode(row))
+
+
+def asked(prompt: Prompt) -> Prompt:
+    """A prompt that says something."""
+    if not any(message.content.strip() for message in prompt.messages):
+        raise AssentError("empty prompt")
+    return prompt
 
 
 def mode(row: Row) -> str:
@@ -173,10 +210,23 @@ def weighed(example: Example) -> dict[str, float]:
     return {"weight": example.weight} if example.weight != 1 else {}
 
 
+def demand_apart(replies: Iterable[str]) -> None:
+    """Refuse replies that nobody can tell apart; line breaks and indentation can be seen."""
+    replies = list(replies)
+    if len(set(replies)) < len(replies):
+        raise AssentError("identical replies")
+    if len(set(map(_visible, replies))) < len(replies):
+        raise AssentError("replies that differ by white space alone")
+
+
+def _visible(reply: str) -> tuple[str, ...]:
+    lines = (line.rstrip() for line in reply.strip().split("\n"))
+    return tuple(re.sub(r"(?<=\S)\s+", " ", line) for line in lines)
+
+
 def pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Preference:
     """A preference, with what a row says of how sure it is."""
-    if chosen == rejected:
-        raise AssentError("identical replies")
+    demand_apart((chosen, rejected))
     p_chosen = number(row, "p_chosen", 1.0)
     if not 0 <= p_chosen <= 1:
         raise AssentError(f"'p_chosen' is {p_chosen}, not a probability")

@@ -24,13 +24,16 @@ from assent.store.ballots import (
     time_of,
     verdict_of,
 )
-from assent.store.formats import Format, Inquiry, Row, Shape, get, number, text
-from assent.store.sheets import ANSWERS, Sheet, facts_of, fields_of, screen, sheets
+from assent.store.formats import Format, Inquiry, Remark, Row, Shape, get, number, text
+from assent.store.sheets import ANSWERS, Sheet, facts_of, fields_of, screen, sheets, unused, usual_kind
 
 OURS = uuid5(NAMESPACE_OID, "assent")
 """Argilla knows annotators by UUIDs: a pseudonym that is none has one under this."""
 FIELD = re.compile(r"(.+)\.responses(\.users|\.status)?")
 """Columns of a flattened record."""
+SUGGESTED = re.compile(r".+\.suggestion(\.score|\.agent|\.type)?")
+RECORD = frozenset(("id", "fields", "metadata", "responses", "suggestions", "vectors", "status", "_server_id"))
+"""Parts of a record; of `suggestions`, `vectors` and whether it is finished the store keeps nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,21 @@ class Argilla(Format):
             return 4 * ("responses" in row or "suggestions" in row)
         return 4 * any((*map(FIELD.fullmatch, row), _by_id(row)))
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected]:
+    def unread(self, row: Row) -> Row:
+        if isinstance(row.get("id"), list) or _by_id(row):
+            return {key: value for record in _unfolded(row) for key, value in self.unread(record).items()}
+        fields, metadata, _ = _parts(row)
+        if "fields" not in row:
+            flat = {name for name in row if FIELD.fullmatch(name) or SUGGESTED.fullmatch(name)}
+            more = {name: value for name, value in row.items() if "." in name and name not in flat}
+            return {**unused({name: value for name, value in fields.items() if name not in RECORD}), **more}
+        return {
+            **{f"fields.{name}": value for name, value in unused(fields).items()},
+            **{f"metadata.{name}": value for name, value in metadata.items() if name != "assent"},
+            **{name: value for name, value in row.items() if name not in RECORD},
+        }
+
+    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected | Remark]:
         if isinstance(row.get("id"), list) or _by_id(row):
             for place, record in enumerate(_unfolded(row), 1):
                 try:
@@ -63,11 +80,11 @@ class Argilla(Format):
         sheet = screen(fields, facts, source)
         people = _people(responses)
         if not people:
-            yield sheet.unanswered(text(facts, "kind") if "kind" in facts else _usual(sheet))
+            yield sheet.unanswered(text(facts, "kind") if "kind" in facts else usual_kind(sheet))
         ours = {str(told.get("user")): told for told in facts.get("answers", []) if isinstance(told, dict)}
         for user, said in people.items():
             try:
-                yield from heard(sheet, self._ballot(said, sheet), _voice(user, ours.get(user)))
+                yield from heard(sheet, self._ballot(said, sheet), _voice(user, ours.get(user), row.get("id")))
             except AssentError as error:
                 yield Rejected(f"responses of {user}", str(error))
 
@@ -230,11 +247,11 @@ class _Unfinished:
     status: str
 
 
-def _voice(user: str, ours: Row | None) -> Voice:
+def _voice(user: str, ours: Row | None, record: Any) -> Voice:
     if ours is None:
-        return Voice(f"argilla:{pseudonym(user)}")
+        return Voice(f"argilla:{pseudonym(user)}", origin=f"record {record}" if record is not None else "")
     who = pseudonym(text(ours, "annotator"))
-    return Voice(who, time_of(ours, "at"), number(ours, "seconds", 0.0), text(ours, "seal"))
+    return Voice(who, time_of(ours, "at").at, number(ours, "seconds", 0.0), text(ours, "seal"))
 
 
 def _user(annotator: str) -> str:
@@ -281,8 +298,3 @@ def _ranked(values: list[Any], sheet: Sheet) -> tuple[tuple[int, ...], ...]:
         rank = place if each.get("rank") is None else number(each, "rank", 0)
         ranks.setdefault(rank, []).append(sheet.place(text(each, "value")))
     return tuple(tuple(ranks[rank]) for rank in sorted(ranks))
-
-
-def _usual(sheet: Sheet) -> str:
-    """What a record without a response asks."""
-    return ("demonstration", "rating", "comparison", "ranking")[min(len(sheet.items), 3)]

@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.records import Feedback
+from assent.records import Feedback, content_id
 from assent.store.ballots import (
     YES,
     Ballot,
@@ -23,12 +23,21 @@ from assent.store.ballots import (
     time_of,
     verdict_of,
 )
-from assent.store.formats import Format, Inquiry, Row, Shape, get, is_plain, messages
-from assent.store.sheets import Sheet, fields_of, screen
+from assent.store.formats import Format, Inquiry, Remark, Row, Shape, get, is_plain, messages
+from assent.store.sheets import Sheet, fields_of, screen, usual_kind
 
 ANSWER = "response"
 """The column of an answer that stands alone; several are a, b, c, ..."""
+PAIR = ("chosen", "rejected")
+"""The columns of a pair that say by their names which is the better."""
 AXIS = "rating:"
+SAID = frozenset(("preference", "ranking", "rating", "approved", "correction", "critique", "demonstration"))
+"""The columns of judgements: a table without any of them asks."""
+SIDE = re.compile(
+    r"(?:(?:model|response|answer|completion|output|option|assistant)[-_ ]?)?(?:([a-z])|(\d+)|(left|right))"
+)
+"""What other tools call a side in the column `preference`."""
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 BEFORE = ("prompt", ANSWER)
 AFTER = (
     *("preference", "strength", "certainty", "margin", "ranking", "rating"),
@@ -51,8 +60,22 @@ class CSV(Format):
     def fits(self, row: Row) -> int:
         return int("prompt" in row)
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry]:
+    def unread(self, row: Row) -> Row:
+        read = {"prompt", *AFTER, *_names(row)}
+        return {name: cell for name, cell in row.items() if name not in read and not name.startswith(AXIS)}
+
+    def demand_clear(self, row: Row) -> None:
+        word = row.get("preference", "").strip().lower()
+        if (side := SIDE.fullmatch(word)) and side[2] and not int(side[2]):
+            raise AssentError(f"a preference '{word}': whether 1 is then the first or the second answer, write a or b")
+
+    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Remark]:
         sheet = _sheet(row, source)
+        if not _is_judged(row) and sheet.items:
+            if len(sheet.items) == 1:
+                raise AssentError(f"no judgement of '{sheet.names[0]}': a text to imitate stands under 'demonstration'")
+            yield sheet.unanswered(usual_kind(sheet))
+            return
         told = {
             **_choice(row, sheet),
             "tiers": _tiers(row, sheet),
@@ -67,9 +90,14 @@ class CSV(Format):
             **{name: _number(row, name, getattr(Ballot, name)) for name in ("certainty", "margin", "weight")},
             "flags": _words(row, "flags"),
         }
-        who = pseudonym(row.get("annotator", "").strip()) or f"imported:{source}"
-        at = time_of({"at": row.get("at", "").strip()}, "at")
-        yield from heard(sheet, Ballot(**told), Voice(who, at, _number(row, "seconds", 0.0), row.get("id", "").strip()))
+        named, name = row.get("annotator", "").strip(), row.get("id", "").strip()
+        moment = time_of({"at": row.get("at", "").strip()}, "at")
+        # The id of a row may be that of its question: only a row that is the same throughout is the same answer.
+        origin = content_id(sorted(row.items())) if named and name else ""
+        who = pseudonym(named) or f"imported:{source}"
+        voice = Voice(who, moment.at, _number(row, "seconds", 0.0), name, origin)
+        yield from heard(sheet, Ballot(**told), voice)
+        yield from moment.remarks
 
     def _stars(self, row: Row, name: str) -> float:
         return stretched(_number(row, name, 0.0), self.scale)
@@ -134,23 +162,41 @@ def _said(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
 
 def _sheet(row: Row, source: str) -> Sheet:
     facts: dict[str, Any] = {name: row[name] for name in ("purpose", "instruction", "mode") if row.get(name)}
-    names = list(takewhile(row.get, map(letters, count())))
-    if row.get(ANSWER) and names:
-        raise AssentError(f"answers both under '{ANSWER}' and under '{names[0]}'")
-    names = names or [ANSWER] * bool(row.get(ANSWER))
+    names = _names(row)
     told = _prompt(row)
     asked = {"messages": told} if isinstance(told, list) else {"prompt": told}
     sheet = screen(asked, {**facts, "shown": False}, source, {name: row[name] for name in names})
     cut = {sheet.place(name) for name in _words(row, "cut")}
-    items = tuple(replace(item, finished=place not in cut) for place, item in enumerate(sheet.items))
+    items = tuple(replace(item, finished=False) if place in cut else item for place, item in enumerate(sheet.items))
     shown = tuple(sheet.place(name) for name in _words(row, "shown"))
     if shown and sorted(shown) != list(range(len(items))):
         raise AssentError(f"'shown' is '{row['shown']}', which does not name each of {len(items)} answers once")
     sheet = replace(sheet, items=items, shown=shown)
     # A file of ours has the answers in the order of their question; of others that order may tell which is the better.
+    if not row.get("query"):
+        return sheet
     ours = replace(sheet, order=tuple(range(len(items))))
-    kinds = ("comparison", "ranking", "demonstration")
-    return ours if row.get("query") in [ours.ask(kind).id for kind in kinds] else sheet
+    return (
+        ours if any(ours.ask(kind).id == row["query"] for kind in ("comparison", "ranking", "demonstration")) else sheet
+    )
+
+
+def _names(row: Row) -> list[str]:
+    """The columns of the answers."""
+    sets = [list(takewhile(row.get, map(letters, count()))), [ANSWER] * bool(row.get(ANSWER))]
+    filled = [names for names in (*sets, list(PAIR) * _is_pair(row)) if names]
+    if len(filled) > 1:
+        raise AssentError(f"answers both under '{filled[1][0]}' and under '{filled[0][0]}'")
+    return filled[0] if filled else []
+
+
+def _is_pair(row: Row) -> bool:
+    return all(name in row for name in PAIR) and any(row[name].strip() for name in PAIR)
+
+
+def _is_judged(row: Row) -> bool:
+    """Whether the table has a column for what was said, filled in here or not."""
+    return _is_pair(row) or any(name in SAID or name.startswith(AXIS) for name in row)
 
 
 def _prompt(row: Row) -> str | list[Any]:
@@ -167,13 +213,23 @@ def _prompt(row: Row) -> str | list[Any]:
 
 
 def _choice(row: Row, sheet: Sheet) -> dict[str, Any]:
-    word = row.get("preference", "").strip()
+    word = row.get("preference", "").strip() or (PAIR[0] if _is_pair(row) else "")
     if not word:
         return {}
     if verdict := verdict_of(word):
         return {"verdict": verdict}
     strength = _number(row, "strength", 1)
-    return {"better": sheet.place(word.lower()), "strength": strength}
+    return {"better": _side(word.lower(), sheet), "strength": strength}
+
+
+def _side(word: str, sheet: Sheet) -> int:
+    """The place of an answer that is called by its column, or by its side as in other tools."""
+    side = SIDE.fullmatch(word)
+    if word in sheet.names or side is None or len(sheet.items) != 2:
+        return sheet.place(word)
+    letter, number, hand = side.groups()
+    place = int(number) - 1 if number else ord(letter) - ord("a") if letter else ("left", "right").index(hand)
+    return place if place in (0, 1) else sheet.place(word)
 
 
 def _tiers(row: Row, sheet: Sheet) -> tuple[tuple[int, ...], ...]:
@@ -200,6 +256,8 @@ def _number(row: Row, key: str, usual: float) -> float:
     cell = row.get(key, "").strip()
     if not cell:
         return usual
+    if THOUSANDS.fullmatch(cell):
+        raise AssentError(f"'{key}' is '{cell}', which may be {cell.replace(',', '')} or {cell.replace(',', '.')}")
     try:
         value = float(cell if "." in cell else cell.replace(",", "."))
     except ValueError:

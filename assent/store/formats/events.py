@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, cast, get_args
 
 from assent.errors import AssentError, did_you_mean
@@ -20,6 +20,14 @@ class Events(Format):
 
     holds: ClassVar[tuple[type, ...]] = (Prompt, Response, Query, Feedback)
     whole: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset(
+        (
+            "record",
+            "id",
+            "kind",
+            *(each.name for record in (Prompt, Response, Query, Feedback) for each in fields(record)),
+        )
+    )
 
     def fits(self, row: Row) -> int:
         return 9 * ("record" in row)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Message, Preference, Prompt
-from assent.store.formats import Format, Row, mode, pair, said, soft, text
+from assent.store.formats import PAIR, Format, Row, mode, pair, said, soft, text
 
 ASKED, TOLD = "\n\nHuman:", "\n\nAssistant:"
 SPEAKERS = {"user": ASKED, "assistant": TOLD}
@@ -18,6 +18,7 @@ class HHRLHF(Format):
     """The prompt is all up to the last turn of the assistant, and the same on both sides."""
 
     holds: ClassVar[tuple[type, ...]] = (Preference,)
+    reads: ClassVar[frozenset[str]] = PAIR - {"prompt"}
 
     def fits(self, row: Row) -> int:
         # Two keys and what stands in them: more than the two keys alone would tell.

@@ -1,5 +1,6 @@
 """Label Studio 1.23: tasks and their annotations, https://labelstud.io/guide/task_format; tasks alone are questions."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,13 +23,43 @@ from assent.store.ballots import (
     time_of,
     verdict_of,
 )
-from assent.store.formats import Format, Inquiry, Row, Shape, get, number, text
-from assent.store.sheets import Sheet, facts_of, fields_of, screen, sheets
+from assent.store.formats import Format, Inquiry, Remark, Row, Shape, get, number, text
+from assent.store.sheets import PROMPTS, Sheet, facts_of, fields_of, screen, sheets, unused
 
 TIER = re.compile(r"(?:tier-)?(\d+)")
 """A bucket of a ranker that is a rank; others are categories."""
 REST = "_"
 """Where a ranker with buckets keeps the items that nobody has moved."""
+FLAT = frozenset(("annotation_id", "annotator", "id", "created_at", "updated_at", "lead_time", "agreement"))
+"""What JSON-MIN and CSV put beside the data and the results."""
+TASK = frozenset(
+    (
+        *("id", "data", "annotations", "project", "meta", "predictions", "drafts", "created_at", "updated_at"),
+        *("inner_id", "total_annotations", "cancelled_annotations", "total_predictions", "comment_count"),
+        *("unresolved_comment_count", "last_comment_updated_at", "comment_authors", "updated_by", "file_upload"),
+        *("is_labeled", "overlap", "agreement", "allow_skip", "completed_at", "annotators"),
+    )
+)
+"""Keys of a task; of what Label Studio counts itself, and of drafts and predictions, the store keeps nothing."""
+ANNOTATION = frozenset(
+    (
+        *("id", "completed_by", "annotator", "result", "was_cancelled", "created_at", "lead_time", "reviews"),
+        *("updated_at", "draft_created_at", "ground_truth", "prediction", "result_count", "unique_id", "import_id"),
+        *("last_action", "bulk_created", "task", "project", "updated_by", "last_created_by"),
+        *("parent_prediction", "parent_annotation", "created_username", "created_ago"),
+    )
+)
+"""Keys of an annotation."""
+VALUES = {
+    "selected": "pairwise",
+    "rating": "rating",
+    "ranker": "ranker",
+    "choices": "choices",
+    "labels": "labels",
+    "text": "textarea",
+}
+"""The type of a result, by the key of its value: JSON-MIN and CSV leave the type out."""
+NOBODY = "an annotator deleted in Label Studio: each counts as another person"
 
 
 @dataclass(frozen=True)
@@ -37,14 +68,29 @@ class LabelStudio(Format):
 
     holds: ClassVar[tuple[type, ...]] = (Inquiry,)
     shape: ClassVar[Shape] = "array"
+    tabular: ClassVar[bool] = True
 
     scale: str = "1-7"
     """Ratings of the file: Label Studio does not export `maxRating`."""
 
     def fits(self, row: Row) -> int:
-        return 4 * isinstance(row.get("data"), dict)
+        return 4 * (isinstance(row.get("data"), dict) or _is_flat(row))
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected]:
+    def unread(self, row: Row) -> Row:
+        if _is_flat(row):
+            return _rest(_unflattened(row)["data"])
+        if not isinstance(row.get("data"), dict):
+            return _rest(row)
+        rest, annotations = _rest(row["data"]), row.get("annotations")
+        annotations = [each for each in annotations if isinstance(each, dict)] if isinstance(annotations, list) else []
+        return {
+            **{f"data.{key}": value for key, value in rest.items()},
+            **{key: value for key, value in row.items() if key not in TASK},
+            **{f"annotations[].{k}": v for each in annotations for k, v in each.items() if k not in ANNOTATION},
+        }
+
+    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected | Remark]:
+        row = _unflattened(row) if _is_flat(row) else row
         data = row["data"] if isinstance(row.get("data"), dict) else row
         facts = data.get("assent", {})
         if not isinstance(facts, dict):
@@ -61,11 +107,13 @@ class LabelStudio(Format):
             except AssentError as error:
                 yield Rejected(f"annotation {place}", str(error))
 
-    def _annotation(self, annotation: Any, sheet: Sheet, task: Row, source: str) -> Iterator[Inquiry]:
+    def _annotation(self, annotation: Any, sheet: Sheet, task: Row, source: str) -> Iterator[Inquiry | Remark]:
         if not isinstance(annotation, dict):
             raise AssentError(f"not an object but {type(annotation).__name__}")
         if annotation.get("was_cancelled"):
             raise AssentError("skipped by its annotator")
+        if _is_rejected(annotation):
+            raise AssentError("rejected by its reviewer")
         results = get(annotation, "result")
         if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
             raise AssentError("'result' is no list of objects")
@@ -73,9 +121,14 @@ class LabelStudio(Format):
         for result in results:
             joined(told, self._word(result, sheet), str(result.get("from_name")))
         first = results[0].get("id", "") if results else ""
-        seconds = number(annotation, "lead_time", 0.0)
-        voice = Voice(_who(annotation, task, source), time_of(annotation, "created_at"), seconds, str(first))
+        moment, seconds = time_of(annotation, "created_at"), number(annotation, "lead_time", 0.0)
+        name = annotation.get("id")
+        origin = f"annotation {name}" if name is not None else ""
+        voice = Voice(_who(annotation, task, source), moment.at, seconds, str(first), origin)
         yield from heard(sheet, Ballot(**told), voice)
+        yield from moment.remarks
+        if origin and not annotation.get("annotator") and annotation.get("completed_by", "") is None:
+            yield Remark(NOBODY)
 
     def _word(self, result: Row, sheet: Sheet) -> dict[str, Any]:
         """One result in the words of a ballot."""
@@ -181,6 +234,11 @@ def _quoted(quote: str, whole: str) -> dict[str, Any]:
     return {"from_name": "quote", "to_name": "response", "type": "labels", "value": value}
 
 
+def _rest(data: Row) -> Row:
+    """The data that is neither prompt nor answer."""
+    return unused({key: value for key, value in data.items() if key not in ("assent", "items")}, _listed(data))
+
+
 def _listed(data: Row) -> dict[str, str] | None:
     """Names and texts of a list of items, if the task has one."""
     items = data.get("items")
@@ -211,6 +269,8 @@ def _who(annotation: Row, task: Row, source: str) -> str:
     user = annotation.get("completed_by")
     if isinstance(user, dict):
         user = user.get("id") or user.get("email")
+    if user is None and "completed_by" in annotation and annotation.get("id") is not None:
+        return _of_project(task, f"deleted-{annotation['id']}")
     if user is None:
         return f"imported:{source}"
     if isinstance(user, bool) or not isinstance(user, int | str):
@@ -218,7 +278,70 @@ def _who(annotation: Row, task: Row, source: str) -> str:
     known = pseudonym(str(user))
     if known != user and isinstance(user, str):
         return known  # an address is one person's in every project, a number only in its own
-    return ":".join(str(part) for part in ("label-studio", task.get("project"), known) if part is not None)
+    return _of_project(task, known)
+
+
+def _of_project(task: Row, user: str) -> str:
+    return ":".join(str(part) for part in ("label-studio", task.get("project"), user) if part is not None)
+
+
+def _is_rejected(annotation: Row) -> bool:
+    """Whether the last one who looked through an annotation sent it back."""
+    reviews = annotation.get("reviews")
+    last = reviews[-1] if isinstance(reviews, list) and reviews and isinstance(reviews[-1], dict) else {}
+    return last.get("accepted") is False or (not last and annotation.get("last_action") == "rejected")
+
+
+def _is_flat(row: Row) -> bool:
+    """Whether it is a row of JSON-MIN or of CSV, which put data and results side by side."""
+    return "annotation_id" in row and ("annotator" in row or "lead_time" in row) and "data" not in row
+
+
+def _unflattened(row: Row) -> dict[str, Any]:
+    """The task of a flat row, with its one annotation."""
+    cells = {name: value for name, value in row.items() if value not in (None, "")}
+    results: list[dict[str, Any]] = []
+    data: dict[str, Any] = {}
+    rest = {name: value for name, value in cells.items() if name not in FLAT}
+    shown = rest.keys() - _rest(rest).keys()
+    for name, value in rest.items():
+        values = [] if name in shown else _flat_values(name, value)
+        results += ({"from_name": name, "type": kind, "value": each} for kind, each in values)
+        if not values:
+            data[name] = _parsed(value) if name in (*PROMPTS, "messages", "items") else value
+    annotation: dict[str, Any] = {"id": row["annotation_id"], "completed_by": cells.get("annotator"), "result": results}
+    annotation |= {name: _parsed(cells[name]) for name in ("created_at", "lead_time") if name in cells}
+    return {"data": data, "annotations": [annotation]}
+
+
+def _flat_values(name: str, cell: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Types and values of the results that stand under a name; none if it is no result."""
+    value = _parsed(cell)
+    listed = value if isinstance(value, list) else [value]
+    if listed and all(isinstance(each, dict) and VALUES.keys() & each.keys() for each in listed):
+        return [(next(kind for key, kind in VALUES.items() if key in each), each) for each in listed]
+    if isinstance(value, int | float) and not isinstance(value, bool) and name in ("rating", "strength"):
+        return [("rating", {"rating": value})]
+    if not isinstance(value, str):
+        return []
+    if value in ("left", "right"):
+        return [("pairwise", {"selected": value})]
+    if verdict_of(value) or name == "flags" or (name in ("approval", "approved") and value.lower() in YES):
+        return [("choices", {"choices": [value]})]
+    return [("textarea", {"text": [value]})] if called(name) else []
+
+
+def _parsed(cell: Any) -> Any:
+    """What the JSON of a cell says: a number, or a list of objects; other text stays text."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    objects = value if isinstance(value, list) else [value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number or (objects and all(isinstance(each, dict) for each in objects)) else cell
 
 
 def _tiers(ranks: Any, sheet: Sheet) -> tuple[tuple[int, ...], ...]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from assent.errors import AssentError
 from assent.records import Imitation, Prompt
 from assent.store.formats import (
+    EXAMPLE,
     Format,
     Row,
     content,
@@ -27,6 +28,7 @@ class LanguageModelling(Format):
     """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
 
     holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE - {"prompt"} | {"text", "messages"}
 
     def fits(self, row: Row) -> int:
         return int("text" in row or "messages" in row)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from assent import records
 from assent.errors import AssentError
-from assent.store.formats import Format, Row, content, has, pair, prompt_of, reply, soft, text, turn
+from assent.store.formats import PAIR, Format, Row, asked, content, has, pair, prompt_of, reply, soft, text, turn
 from assent.store.formats.preference_implicit import PreferenceImplicit
 
 
@@ -15,6 +15,7 @@ class Preference(Format):
     """Both replies stand apart from the prompt."""
 
     holds: ClassVar[tuple[type, ...]] = (records.Preference,)
+    reads: ClassVar[frozenset[str]] = PAIR
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "chosen", "rejected")
@@ -26,7 +27,7 @@ class Preference(Format):
             if text(row, "prompt") not in (message.content for message in told.prompt.messages):
                 raise AssentError("'prompt' is not part of the conversation in 'chosen'")
             return (told,)
-        prompt = prompt_of(row)
+        prompt = asked(prompt_of(row))
         return (pair(row, prompt, reply(row, "chosen", prompt), reply(row, "rejected", prompt)),)
 
     def encode(self, thing: records.Preference) -> Iterable[Row]:

@@ -6,7 +6,22 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Preference, Prompt
-from assent.store.formats import Format, Row, content, get, has, last, messages, mode, pair, said, soft, text, turn
+from assent.store.formats import (
+    PAIR,
+    Format,
+    Row,
+    content,
+    get,
+    has,
+    last,
+    messages,
+    mode,
+    pair,
+    said,
+    soft,
+    text,
+    turn,
+)
 
 
 @dataclass(frozen=True)
@@ -14,6 +29,7 @@ class PreferenceImplicit(Format):
     """Of conversations, the prompt is all but the last message; of text, all up to the last space that is shared."""
 
     holds: ClassVar[tuple[type, ...]] = (Preference,)
+    reads: ClassVar[frozenset[str]] = PAIR - {"prompt"}
 
     def fits(self, row: Row) -> int:
         return has(row, "chosen", "rejected")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.records import Imitation
-from assent.store.formats import Format, Row, content, has, prompt_of, reply, turn, weighed, weight
+from assent.store.formats import EXAMPLE, Format, Row, content, has, prompt_of, reply, turn, weighed, weight
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class PromptCompletion(Format):
     """The completion stands apart from the prompt."""
 
     holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion"}
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "completion")

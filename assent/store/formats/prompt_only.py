@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.records import Prompt
-from assent.store.formats import Format, Row, content, has, prompt_of
+from assent.store.formats import Format, Row, asked, content, has, prompt_of
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,13 @@ class PromptOnly(Format):
     """Text or messages, without an answer."""
 
     holds: ClassVar[tuple[type, ...]] = (Prompt,)
+    reads: ClassVar[frozenset[str]] = frozenset(("prompt", "mode"))
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt")
 
     def decode(self, row: Row, source: str) -> Iterable[Prompt]:
-        return (prompt_of(row),)
+        return (asked(prompt_of(row)),)
 
     def encode(self, thing: Prompt) -> Iterable[Row]:
         return ({"prompt": content(thing)},)

@@ -7,7 +7,21 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Completion, Ranked
-from assent.store.formats import Format, Row, content, get, has, prompt_of, reply, turn, weighed, weight
+from assent.store.formats import (
+    EXAMPLE,
+    Format,
+    Row,
+    asked,
+    content,
+    demand_apart,
+    get,
+    has,
+    prompt_of,
+    reply,
+    turn,
+    weighed,
+    weight,
+)
 
 
 @dataclass(frozen=True)
@@ -15,19 +29,19 @@ class Ranking(Format):
     """Ranks stand in the order of the completions."""
 
     holds: ClassVar[tuple[type, ...]] = (Ranked,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completions", "ranks"}
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "completions", "ranks")
 
     def decode(self, row: Row, source: str) -> Iterable[Ranked]:
-        prompt, texts, ranks = prompt_of(row), get(row, "completions"), get(row, "ranks")
+        prompt, texts, ranks = asked(prompt_of(row)), get(row, "completions"), get(row, "ranks")
         if not isinstance(texts, list) or not isinstance(ranks, list) or not len(texts) == len(ranks) > 1:
             raise AssentError("'completions' and 'ranks' are not two lists of one length, of two or more")
         if not all(type(rank) in (int, float) and math.isfinite(rank) for rank in ranks):
             raise AssentError(f"'ranks' are {ranks!r}, not numbers")
         replies = [reply({"completions": answer}, "completions", prompt) for answer in texts]
-        if len(set(replies)) < len(replies):
-            raise AssentError("identical replies")
+        demand_apart(replies)
         placed = list(zip(replies, ranks, strict=True))
         tiers = [[Completion(answer) for answer, rank in placed if rank == tier] for tier in sorted(set(ranks))]
         return (Ranked(prompt, tuple(map(tuple, tiers)), weight(row)),)

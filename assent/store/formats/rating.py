@@ -7,7 +7,20 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Label
-from assent.store.formats import Format, Row, content, has, number, prompt_of, reply, turn, weighed, weight
+from assent.store.formats import (
+    EXAMPLE,
+    Format,
+    Row,
+    asked,
+    content,
+    has,
+    number,
+    prompt_of,
+    reply,
+    turn,
+    weighed,
+    weight,
+)
 
 
 @dataclass(frozen=True)
@@ -15,13 +28,14 @@ class Rating(Format):
     """One number for the whole; each row is an answer of its own."""
 
     holds: ClassVar[tuple[type, ...]] = (Label,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion", "rating"}
     answer: ClassVar[str] = "rating"
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "completion", "rating")
 
     def decode(self, row: Row, source: str) -> Iterable[Label]:
-        prompt, rating = prompt_of(row), number(row, "rating", math.nan)
+        prompt, rating = asked(prompt_of(row)), number(row, "rating", math.nan)
         if not 1 <= rating <= 7:
             raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7")
         return (Label(prompt, reply(row, "completion", prompt), (rating - 1) / 6, weight(row)),)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Label
-from assent.store.formats import Format, Row, content, get, has, prompt_of, reply, turn, weighed, weight
+from assent.store.formats import EXAMPLE, Format, Row, asked, content, get, has, prompt_of, reply, turn, weighed, weight
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,13 @@ class Unpaired(Format):
     """The label is true or false, 1 or 0."""
 
     holds: ClassVar[tuple[type, ...]] = (Label,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion", "label"}
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "completion", "label")
 
     def decode(self, row: Row, source: str) -> Iterable[Label]:
-        prompt, label = prompt_of(row), get(row, "label")
+        prompt, label = asked(prompt_of(row)), get(row, "label")
         if not isinstance(label, bool | int) or label not in (0, 1):
             raise AssentError(f"'label' is {label!r}, not true or false")
         return (Label(prompt, reply(row, "completion", prompt), float(label), weight(row)),)

@@ -1,0 +1,71 @@
+"""A prompt and several responses that nobody has compared yet: a question that waits for people."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from assent.errors import AssentError
+from assent.store.formats import Format, Inquiry, Row, asked, content, last, messages, mode, prompt_of, text, turn
+from assent.store.sheets import Sheet, answer_fields, facts_of, screen, usual_kind
+
+LISTS = ("responses", "completions")
+
+
+@dataclass(frozen=True)
+class PromptResponses(Format):
+    """A list under `responses` or `completions`, or one key each: `a` and `b`, `answer1` and `answer2`."""
+
+    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+
+    def fits(self, row: Row) -> int:
+        return 2 * ("prompt" in row and bool(_keys(row)))
+
+    def unread(self, row: Row) -> Row:
+        read = {"prompt", "mode", "assent", *_keys(row)}
+        return {key: value for key, value in row.items() if key not in read} if self.fits(row) else {}
+
+    def decode(self, row: Row, source: str) -> Iterable[Inquiry]:
+        prompt, facts = asked(prompt_of(row)), row.get("assent") or {}
+        if not isinstance(facts, dict):
+            raise AssentError("'assent' is not an object")
+        keys = _keys(row)
+        if not keys:
+            raise AssentError(f"no responses: put them in a list under '{LISTS[0]}'")
+        listed = row[keys[0]] if keys[0] in LISTS else [row[key] for key in keys]
+        texts = list(dict.fromkeys(_text(response) for response in listed))
+        if len(texts) < 2:
+            raise AssentError("identical replies")
+        named = {f"response_{place}": response for place, response in enumerate(texts, 1)}
+        sheet = screen({"prompt": row["prompt"]}, {"mode": mode(row), **facts}, source, named)
+        assert sheet.prompt.id == prompt.id, "both read the same key"
+        yield sheet.unanswered(text(facts, "kind") if "kind" in facts else usual_kind(sheet))
+
+    def encode(self, thing: Inquiry) -> Iterable[Row]:
+        if thing.answers:
+            raise AssentError("an answer, and this format holds questions alone")
+        if len(thing.items) < 2:
+            raise AssentError(f"a {thing.query.kind} about {len(thing.items)} answers")
+        items = {item.id: item for item in thing.items}
+        ordered = tuple(items[item] for item in thing.query.items)
+        query = thing.query
+        order = tuple(range(len(ordered)))
+        sheet = Sheet(thing.prompt, ordered, (), order, (), query.purpose, query.instruction)
+        responses = [turn(thing.prompt, item.text) for item in ordered]
+        yield {"prompt": content(thing.prompt), "responses": responses, "assent": facts_of(sheet, query.kind)}
+
+
+def _keys(row: Row) -> list[str]:
+    """The key of a list of responses, or those of the responses themselves."""
+    if found := [key for key in LISTS if isinstance(row.get(key), list) and len(row[key]) > 1]:
+        return found[:1]
+    try:
+        keys = list(answer_fields({key: value for key, value in row.items() if key != "prompt"}, known=True))
+    except AssentError:
+        return []
+    return keys if len(keys) > 1 else []
+
+
+def _text(response: Any) -> str:
+    """Text, or one message of the assistant."""
+    key = "responses"
+    return last(messages({key: response}, key), key, 1) if isinstance(response, list) else text({key: response}, key)
