@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny
 from browsing import (
     PASSWORD,
     PHONE,
@@ -1283,7 +1284,12 @@ def talked_of(server: Server) -> Work:
 def test_axe_finds_nothing_on_any_page(opens: Opens, server: Server, talked_of: Work, scheme: str) -> None:
     screen = opens(work=talked_of, role="owner", path="", color_scheme=scheme)
     paths = ["/guidelines", "/progress", "/prompts", f"/prompts/{talked_of.tasks[0].prompt.id}", "/review"]
+    paths += ["/answers", f"/answers/{talked_of.said()[0].id}", "/answers?words=nothing", "/skipped", "//account"]
     paths += ["/disagreements", "/admin", "/chat", "/nothing", "//", "//login", server.invite()]
+    server.people.issue_token(server.people.get(screen.person.id), "a script")
+    skipped = talked_of.tasks[0].query
+    Desk(talked_of.store).lend("somebody", skipped)
+    Desk(talked_of.store).skip("somebody", skipped.id)
     found = []
     for path in paths:
         screen.go(path)
@@ -1675,3 +1681,27 @@ def test_somebody_who_waits_hears_that_others_are_at_the_rest(opens: Opens, serv
     assert "Other people are at the rest" in other.page.locator("#empty").inner_text()
     screen.page.get_by_role("button", name="Sign out").click()  # what lay with them is free at once
     other.until(lambda: other.query == screen.work.tasks[0].query)
+
+
+def test_chat_sends_its_thumbs_once_somebody_has_signed_in_in_another_tab(
+    opens: Opens, server: Server, tmp_path: Path
+) -> None:
+    work = lay(server.root, ask("approval"), model=str(tiny.make(tmp_path / "model")))
+    screen = opens(work=work, path="/chat", person=server.account())
+    screen.page.locator("#words").fill("Tom had a red ball.")
+    screen.page.keyboard.press("Enter")
+    screen.page.locator(".thumbs button").first.wait_for()
+    before = len(work.said())
+    server.people.revoke(screen.person.session)
+    screen.page.locator(".thumbs button").first.click()
+    dialog(screen, "Sign in again").wait_for()
+    person = server.people.get(screen.person.id)
+    screen.sign_in_as(Account(person.id, person.name, server.people.open_session(person)))
+    screen.until(lambda: len(work.said()) == before + 1)
+    dialog(screen, "Sign in again").wait_for(state="hidden")
+    screen.reload()
+    assert screen.page.locator(".thumbs button[aria-pressed=true]").count() == 1  # thumbs outlive a reload
+    screen.page.locator(".thumbs button").nth(1).click()
+    screen.until(lambda: len(work.said()) == before + 2)
+    first, second = work.said()[before:]
+    assert second.supersedes == first.id and (first.answer, second.answer) == (Approval(True), Approval(False))
