@@ -34,7 +34,8 @@ from assent.store.runs import Setup, open_run
 
 PAGES = (
     "r/run/progress", "r/run/admin", "r/run/review", "r/run/disagreements", "r/run/prompts",
-    "r/run/prompts?words=thing+96", "", "r/run/answers", "r/run/answers?words=zebra", "r/run/answers?state=superseded", "r/run/api/next", "r/run/api/events?count=1000",
+    "r/run/prompts?words=thing+96", "", "r/run/answers", "r/run/answers?words=zebra", "r/run/answers?state=superseded",
+    "r/run/api/next", "r/run/api/events?count=1000",
     "r/run/api/events?count=1000&after={}",
 )  # fmt: skip
 POLICIES = ("sft", "dpo", "ppo")

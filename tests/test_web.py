@@ -1683,8 +1683,9 @@ def test_a_link_that_is_shown_as_its_own_address_hides_nothing(place: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["Die Donau\u00addampf\u00adschiff.", "من از API\u200cها و نرم\u200cافزار", "\u200fשלום!\u200f וגם C#\u200e.", "क्\u200dष",
-     "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"],
+    ["Die Donau\u00addampf\u00adschiff.", "من از API\u200cها و نرم\u200cافزار", "\u200fשלום!\u200f וגם C#\u200e.",
+     "क्\u200dष", "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+     "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"],
     ids=["soft hyphens", "Persian beside Latin", "marks in Hebrew", "Hindi", "a family", "England's flag"],
 )  # fmt: skip
 def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
@@ -1693,7 +1694,8 @@ def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("pass\u00ad", "pass⟦U+00AD⟧"), ("a\u200fb", "a⟦U+200F⟧b"), ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4⟦U+E0067⟧⟦U+E007F⟧"),
+    [("pass\u00ad", "pass⟦U+00AD⟧"), ("a\u200fb", "a⟦U+200F⟧b"),
+     ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4⟦U+E0067⟧⟦U+E007F⟧"),
      ("\U0001f600\u200da", "\U0001f600⟦U+200D⟧a"), ("שלום\u202eabc", "שלום⟦U+202E⟧abc")],
     ids=["at the end", "no Hebrew about", "no flag", "joins nothing", "an override"],
 )  # fmt: skip
