@@ -40,7 +40,7 @@ PASSWORD = "correct horse"
 SHOWS = {"comparison": 2, "ranking": 4, "demonstration": 0}
 """How many items a query shows if a test does not care; every other kind shows one."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-SUBMITS = ("Enter", "Control+Enter", "Meta+Enter")
+SUBMITS = ("Enter", "Control+Enter", "Meta+Enter", "s")
 NUMBER = count(1)
 WATCH = """
 globalThis.trouble = [];

@@ -359,7 +359,8 @@ def sign_in(project: Project, name: str, password: str) -> int:
 
 
 def test_somebody_changes_their_own_password_and_other_sessions_end(project: Project) -> None:
-    here, there = project.browser("Ann"), project.browser("Ann")
+    here, there = project.browser(), project.browser("Ann")
+    here.post("/login", data={"name": "Ann", "password": PASSWORD})
     wrong = here.post("/account/password", data={"old": "not this one", "new": "another password"})
     assert wrong.status_code == 422 and "not your password" in wrong.text
     short = here.post("/account/password", data={"old": PASSWORD, "new": "short"})
@@ -417,13 +418,13 @@ def test_open_links_are_listed_and_withdrawn(project: Project) -> None:
     secrets = project.people.invite(project.person["Olga"], "labeller", ["w-17", ""], "the wrong list")
     page = project.page("Olga", "admin")
     assert "Open links" in page and "w-17" in page and page.count("the wrong list") >= 2
-    keys = project.people.keys()
+    keys = project.people.credentials()
     assert [(key.kind, key.external, key.note) for key in keys] == [
         ("invite", "", "the wrong list"),
         ("invite", "w-17", "the wrong list"),
     ]
     project.browser("Adam").post("/r/demo/withdraw", data={"key": [key.seq for key in keys]})
-    assert project.people.keys() == []
+    assert project.people.credentials() == []
     assert [project.browser().get(f"/join/{secret}").status_code for secret in secrets] == [403, 403]
     assert "withdraw invite" in project.page("Olga", "admin")
 
@@ -431,18 +432,18 @@ def test_open_links_are_listed_and_withdrawn(project: Project) -> None:
 def test_a_used_or_expired_link_is_listed_no_more(project: Project) -> None:
     used, _ = project.people.invite(project.person["Olga"], "labeller", ["", ""])
     project.people.join(used, "Cleo", PASSWORD)
-    assert len(project.people.keys()) == 1
+    assert len(project.people.credentials()) == 1
     project.clock.now += 15 * 86400
-    assert project.people.keys() == []
+    assert project.people.credentials() == []
 
 
 def test_a_leaked_token_is_listed_with_its_last_use_and_revoked(project: Project) -> None:
     token = project.people.issue_token(project.person["Adam"], "notebook")
     program = TestClient(project.app, headers={"authorization": f"Bearer {token}"})
-    (key,) = project.people.keys()
+    (key,) = project.people.credentials()
     assert (key.kind, key.note, key.used) == ("token", "notebook", "")
     assert program.get("/r/demo/api/events").status_code == 200
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", project.people.keys()[0].used)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", project.people.credentials()[0].used)
     assert "notebook" in project.page("Olga", "admin") and "Revoke" in project.page("Olga", "admin")
     project.browser("Olga").post("/r/demo/withdraw", data={"key": key.seq})
     assert program.get("/r/demo/api/events").status_code == 401
@@ -451,12 +452,12 @@ def test_a_leaked_token_is_listed_with_its_last_use_and_revoked(project: Project
 def test_somebody_revokes_their_own_tokens_and_nobody_elses(project: Project) -> None:
     mine = project.people.issue_token(project.person["Ann"], "mine")
     project.people.issue_token(project.person["Adam"], "his")
-    his, ours = project.people.keys()
+    his, ours = project.people.credentials()
     browser = project.browser("Ann")
     assert "mine" in browser.get("/account").text and "his" not in browser.get("/account").text.split("Tokens")[1]
     for key in (his.seq, ours.seq):
         browser.post("/account/withdraw", data={"key": key})
-    assert project.people.keys() == [his] and project.people.who(mine, "token") is None
+    assert project.people.credentials() == [his] and project.people.who(mine, "token") is None
 
 
 # Names
@@ -574,3 +575,88 @@ def test_leases_are_given_back_sent_back_and_unskipped_in_either_database(store:
     assert desk.sent_back("bob", [query.id]) == {query.id: "Why so?"} and desk.sent_back("ann", [query.id]) == {}
     with pytest.raises(AssentError, match="nobody can be asked again"):
         desk.send_back("carl", query.id, "")
+
+
+# What a review of the pages brought up
+
+
+def test_what_cannot_be_marked_is_refused_as_gold_before_anything_is_stored(project: Project) -> None:
+    query = project.ask("critique", "Explain rain.", "Clouds leak.")
+    events = [project.say(name, query, Critique(f"{name} says no.")) for name in ("Ann", "Bob")]
+    assert "hidden among others" not in project.page("Rita", "review")
+    form = {"query": query.id, "right": events[0].id, "use": "hidden"}
+    assert project.browser("Rita").post("/r/demo/decide", data=form).status_code == 422
+    assert project.store.counts().feedback == 2 and "Explain rain." in project.page("Rita", "review")
+
+
+def test_an_admin_takes_no_links_or_tokens_of_owners_back(project: Project) -> None:
+    olga = project.person["Olga"]
+    project.people.issue_token(olga, "hers")
+    project.people.invite(olga, "owner")
+    project.people.invite_reset("Olga", "Olga")
+    keys = [key.seq for key in project.people.credentials()]
+    assert len(keys) == 3 and project.people.withdraw(project.person["Adam"], keys) == 0
+    assert project.people.withdraw(olga, keys) == 3
+
+
+def test_a_reset_link_ends_with_a_new_password_and_with_a_new_role(project: Project) -> None:
+    people = project.people
+    first = people.invite_reset("Adam", "Ann")
+    people.change_password(project.person["Ann"], PASSWORD, "another password")
+    second = people.invite_reset("Adam", "Bob")
+    people.change("Olga", "Bob", role="owner")
+    for secret in (first, second):
+        with pytest.raises(Denied, match="not known"):
+            people.resetting(secret)
+
+
+def test_an_account_page_lists_tokens_and_no_links(project: Project) -> None:
+    project.people.invite_reset("Olga", "Ann")
+    assert "Tokens" not in project.browser("Ann").get("/account").text
+
+
+def test_an_item_that_was_shown_and_is_gone_breaks_no_page(project: Project) -> None:
+    query = project.ask("approval", "Explain rain.", "So.")
+    project.store.add_feedback([Feedback(query.id, "ann", Approval(True), AT, shown=("nowhere",), id="x")])
+    assert "Explain rain." in project.page("Rita", "answers/x")
+    reply = project.browser("Rita").get("/r/demo/answers.csv")
+    assert reply.status_code == 422 and "take JSON lines" in reply.text
+
+
+def test_a_reviewer_can_change_their_own_decision_on_the_label_page(project: Project) -> None:
+    query = project.ask("approval", "Explain rain.", "So.")
+    project.say("Ann", query, Approval(True))
+    bob = project.say("Bob", query, Approval(False))
+    browser = project.browser("Rita")
+    browser.post("/r/demo/decide", data={"query": query.id, "right": bob.id})
+    (mine,) = browser.get("/r/demo/api/mine").json()
+    assert mine["flags"] == []
+    again = {"id": "0192-x", "query": mine["query"], "answer": {"approved": True}, "shown": mine["shown"]}
+    reply = browser.post("/r/demo/api/feedback", json={**again, "flags": mine["flags"], "supersedes": mine["id"]})
+    assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize("path", ["answers?before=1" + "0" * 23, "review?after=1" + "0" * 23, "answers?words=%00"])
+def test_a_number_that_no_database_holds_is_no_mistake_of_the_server(project: Project, path: str) -> None:
+    assert project.browser("Rita").get(f"/r/demo/{path}").status_code in (200, 422)
+
+
+def test_who_is_gone_is_not_asked_again(project: Project) -> None:
+    event = project.say("Ann", project.ask("approval", "Explain rain.", "So."), Approval(True))
+    project.people.change("Olga", "Ann", state="paused")
+    reply = project.browser("Rita").post(f"/r/demo/answers/{event.id}/back")
+    assert reply.status_code == 422 and "paused" in reply.text
+
+
+def test_words_are_looked_for_in_what_was_written_and_not_in_names_of_fields(store: Store) -> None:
+    prompt = Prompt.ask("Wo liegt Übersee?")
+    response = Response(prompt.id, "So.", "sft")
+    store.add_prompts([prompt])
+    store.add_responses([response])
+    query = Query("critique", prompt.id, (response.id,))
+    store.add_queries([query])
+    store.add_feedback([Feedback(query.id, "ann", Critique("Zu kurz, ÄRGERLICH.", "So"), AT)])
+    hits = {
+        words: number(store, Filter(words=words)) for words in ("übersee", "ärgerlich", "so", "quote", "role", "user")
+    }
+    assert hits == {"übersee": 1, "ärgerlich": 1, "so": 1, "quote": 0, "role": 0, "user": 0}

@@ -1598,6 +1598,7 @@ def test_keyboards_of_other_layouts_choose_by_the_place_of_the_key(opens: Opens)
     assert screen.pressed == ["Tie"] and screen.query == screen.work.tasks[0].query
     pressed_as(screen, "п", "KeyG")
     dialog(screen, "Guidelines").get_by_role("button", name="Close").click()
+    screen.listens()
     pressed_as(screen, "ы", "KeyS")
     screen.until(lambda: screen.query == screen.work.tasks[1].query)
 
@@ -1705,3 +1706,129 @@ def test_chat_sends_its_thumbs_once_somebody_has_signed_in_in_another_tab(
     screen.until(lambda: len(work.said()) == before + 2)
     first, second = work.said()[before:]
     assert second.supersedes == first.id and (first.answer, second.answer) == (Approval(True), Approval(False))
+
+
+def test_undo_pressed_twice_keeps_what_was_changed_meanwhile(opens: Opens) -> None:
+    screen = opens(ask("demonstration"), ask("approval"))
+    screen.page.keyboard.type("First.")
+    screen.submit(by="Control+Enter")
+    screen.stored(1)
+    screen.press("u")
+    text = screen.page.locator("#control textarea")
+    text.wait_for()
+    text.fill("Much better, many words.")
+    screen.press("Escape", "u")
+    screen.page.wait_for_timeout(300)
+    assert text.input_value() == "Much better, many words."
+    screen.reload()
+    screen.press("Escape", "u")
+    screen.until(lambda: text.count() == 1 and text.input_value() == "Much better, many words.")
+    screen.submit(by="Control+Enter")
+    first, second = screen.stored(2)
+    assert second.supersedes == first.id and second.answer == Demonstration("Much better, many words.")
+
+
+def test_line_ends_of_an_answer_are_no_change_of_a_correction(opens: Opens) -> None:
+    source = "Line one.\r\nLine two is wrong."
+    screen = opens(ask("correction", source), ask("correction", source + "\r"))
+    screen.listens()
+    assert button(screen, "Submit").is_disabled() and screen.page.locator(".diff del").count() == 0
+    screen.submit("Escape", "n")
+    screen.page.locator("#control textarea").fill("Line one.\nLine two.")
+    screen.submit(by="Control+Enter")
+    answers = [event.answer for event in screen.stored(2)]
+    assert answers == [Correction(source), Correction("Line one.\nLine two.")]
+
+
+def test_what_was_sent_back_is_not_confirmed_by_a_late_key(opens: Opens) -> None:
+    screen = opens(ask("approval"), ask("approval"))
+    screen.submit("j")
+    (event,) = screen.stored(1)
+    Desk(screen.work.store).send_back(screen.person.id, event.query, "Look again.")
+    screen.reload().listens()
+    assert "Look again." in screen.notice and screen.pressed == ["Approve"]
+    screen.page.keyboard.press("Enter")
+    screen.page.wait_for_timeout(300)
+    assert len(screen.work.said()) == 1 and button(screen, "Submit").is_disabled()
+    screen.submit("k")
+    assert [one.answer for one in screen.stored(2)] == [Approval(True), Approval(False)]
+
+
+def test_a_draft_of_before_does_not_stand_in_for_the_answer_that_was_sent_back(opens: Opens) -> None:
+    screen = opens(ask("demonstration"), ask("approval"))
+    other = screen.tab().go()
+    other.page.locator("#control textarea").fill("Half a draft of another tab.")
+    screen.page.locator("#control textarea").fill("The whole answer.")
+    screen.submit(by="Control+Enter")
+    (event,) = screen.stored(1)
+    other.page.locator("#control textarea").press("End")
+    other.page.keyboard.type("!")
+    other.page.wait_for_timeout(300)
+    other.page.close()
+    Desk(screen.work.store).send_back(screen.person.id, event.query, "")
+    screen.reload()
+    assert screen.page.locator("#control textarea").input_value() == "The whole answer."
+
+
+def test_the_question_before_a_skip_is_about_the_item_that_it_was_asked_of(opens: Opens) -> None:
+    screen = opens(ask("approval"), ask("demonstration"), ask("approval"))
+    first = screen.query
+    posts = screen.hold("**/api/feedback")
+    screen.submit("j")
+    posts.wait()
+    screen.page.keyboard.type("Words of the second.")
+    button(screen, "Skip").click()
+    dialog(screen, "Skip this one?").wait_for()
+    posts.routes.pop(0).fulfill(status=422, json={"detail": "not so"})
+    screen.until(lambda: screen.query == first)
+    assert screen.page.locator("dialog[open]").count() == 0
+    screen.page.wait_for_timeout(200)
+    assert screen.query == first and "not so" in screen.notice
+    posts.free = True
+    screen.submit("k")
+    screen.until(lambda: screen.query == screen.work.tasks[1].query)
+    assert screen.page.locator("#control textarea").input_value() == "Words of the second."
+
+
+@pytest.mark.parametrize("wait", [0, 1, 5])
+def test_a_submit_in_the_moment_of_an_undo_answers_nothing_twice(opens: Opens, wait: int) -> None:
+    screen = opens(*(ask("approval") for _ in range(3)))
+    before = screen.instruction
+    screen.press("s")
+    screen.moved(before)
+    screen.press("j")
+    screen.listens()
+    screen.page.evaluate(
+        """async (wait) => {
+            for (const key of ["u", "Enter"]) {
+                document.querySelector("main").dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+                if (wait) await new Promise((resolve) => setTimeout(resolve, wait));
+            }
+        }""",
+        wait,
+    )
+    screen.until(lambda: screen.query == screen.work.tasks[0].query)
+    while screen.query:
+        screen.submit(*(["j"] if not screen.pressed else []))
+    queries = [event.query for event in screen.stored(3)]
+    assert sorted(queries) == sorted(task.query.id for task in screen.work.tasks)
+
+
+def test_a_tab_from_before_an_update_is_told_of_and_not_waited_for(opens: Opens) -> None:
+    screen = opens(ask("approval"), path="/guidelines")
+    name = f"assent {screen.at('/api')} {screen.person.id}"
+    screen.page.evaluate(
+        """(name) => new Promise((resolve) => {
+            const request = indexedDB.open(name, 1);
+            request.onsuccess = () => resolve((globalThis.old = request.result) && 1);
+        })""",
+        name,
+    )
+    tab = screen.tab()
+    tab.page.goto(screen.server.url + screen.at("/label"))
+    tab.page.get_by_text("Another tab of this page is from before an update").wait_for()
+    tab.trouble.clear()
+    tab.page.evaluate("() => (globalThis.trouble = [])")
+    screen.page.close()
+    tab.reload()
+    assert tab.query == screen.work.tasks[0].query

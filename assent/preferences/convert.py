@@ -51,7 +51,7 @@ def examples(
             raise AssentError(f"the weight of annotator '{annotator}' is {weight}: it must be 0 or more")
     events = list(feedback)
     superseded = {event.supersedes for event in events}
-    by_people = {event.query for event in events if event.by_person}
+    by_people = {event.query for event in events if event.by_person and trust.get(event.annotator, 1.0) > 0}
     asked = {query.id: query for query in queries}
     about = {prompt.id: prompt for prompt in prompts}
     # A store may hold a million answers: keep those that somebody was asked about.

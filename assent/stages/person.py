@@ -7,7 +7,7 @@ from typing import ClassVar
 from assent.errors import AssentError
 from assent.store.desk import Desk, settings
 from assent.store.people import people_of
-from assent.store.runs import Run
+from assent.store.runs import Run, store_of
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,9 @@ class Person:
             print(f"{server}/reset/{secret}\n(the link works once, for two days; {self.reset} chooses a new password)")
         else:
             erased = people.erase("command line", self.erase)
+            shared = people.store is not run.store
+            for folder in run.folder.resolve().parent.glob("*/recipe.toml") if shared else ():
+                with store_of(folder.parent) as store:
+                    Desk(store).give_back(erased.id)
             Desk(run.store).give_back(erased.id)
             print(f"{erased.id} is a pseudonym without a person now")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -22,6 +22,14 @@ class Row(NamedTuple):
     feedback: Feedback
 
 
+class Lease(NamedTuple):
+    """How a query stands with the person who answered it."""
+
+    state: str
+    remark: str
+    """What a reviewer said who sent the answer back."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which answers; an empty field admits all."""
@@ -31,11 +39,12 @@ class Filter:
     kind: str = ""
     flag: str = ""
     words: str = ""
-    """Text in the answer, its note or the prompt, in capitals or not."""
+    """Text that was written in the answer, its note or the prompt, in capitals or not."""
     state: State = "standing"
     """Whether a later answer replaced it, or a reviewer sent it back."""
 
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
+    def conditions(self, store: Store) -> list[sa.ColumnElement[bool]]:
+        """What a row of `feedback` has to fulfil."""
         f = schema.feedback.c
         equal = ((f.annotator, self.person), (f.kind, self.kind))
         conditions = [column == value for column, value in equal if value]
@@ -43,7 +52,7 @@ class Filter:
             spelt = json.dumps(self.flag, ensure_ascii=False)
             conditions.append(sa.cast(f.flags, sa.Text).contains(spelt, autoescape=True))
         if self.words:
-            conditions.append(self._mentions())
+            conditions.append(self._mentions(store))
         if self.state == "sent back":
             le = schema.leases.c
             conditions.append(sa.exists().where(le.query == f.query, le.person == f.annotator, le.state == "back"))
@@ -53,20 +62,17 @@ class Filter:
             conditions.append(replaced if self.state == "superseded" else ~replaced)
         return conditions
 
-    def _mentions(self) -> sa.ColumnElement[bool]:
+    def _mentions(self, store: Store) -> sa.ColumnElement[bool]:
         f, p, q = schema.feedback.c, schema.prompts.c, schema.queries.c
-        spelt = json.dumps(self.words, ensure_ascii=False)[1:-1]  # as it stands in a column of JSON
-        prompt = sa.exists().where(
-            q.id == f.query, p.id == q.prompt, sa.cast(p.messages, sa.Text).icontains(spelt, autoescape=True)
-        )
-        answer = sa.cast(f.answer, sa.Text).icontains(spelt, autoescape=True)
-        return sa.or_(f.note.icontains(self.words, autoescape=True), answer, prompt)
+        texts = (f.note, f.answer["text"].as_string(), f.answer["quote"].as_string())
+        asked = sa.exists().where(q.id == f.query, p.id == q.prompt, store.says(p.messages, self.words))
+        return sa.or_(*(store.contains(text, self.words) for text in texts), asked)
 
 
 def answers(store: Store, wanted: Filter, limit: int, before: int = 0) -> list[Row]:
     """Up to `limit` answers, the newest first, of those that arrived before the one with `seq` = `before` (0: all)."""
     f = schema.feedback.c
-    where = [*wanted.conditions(), *([f.seq < before] if before else [])]
+    where = [*wanted.conditions(store), *([f.seq < before] if before else [])]
     with store.reading() as on:
         page = on.execute(sa.select(f.seq, f.id).where(*where).order_by(f.seq.desc()).limit(limit)).all()
     events = {event.id: event for event in store.feedback(ids=[row.id for row in page])}
@@ -76,7 +82,7 @@ def answers(store: Store, wanted: Filter, limit: int, before: int = 0) -> list[R
 def number(store: Store, wanted: Filter) -> int:
     """How many answers there are."""
     with store.reading() as on:
-        return on.scalar(sa.select(sa.func.count()).select_from(schema.feedback).where(*wanted.conditions())) or 0
+        return on.scalar(sa.select(sa.func.count()).select_from(schema.feedback).where(*wanted.conditions(store))) or 0
 
 
 def annotators(store: Store) -> list[str]:
@@ -94,7 +100,9 @@ def superseding(store: Store, ids: list[str]) -> dict[str, str]:
 
 
 def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list[Feedback]]:
-    """The standing answers of people to each query that two or more of them answered, the newest query first.
+    """The standing answers of people to each query that two or more of them answered, and not alike, the newest first.
+
+    Gold items are left out.
 
     Args:
         without_flag: queries with an answer that carries this flag are left out.
@@ -105,7 +113,9 @@ def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list
     flagged = sa.cast(f.flags, sa.Text).contains(json.dumps(without_flag), autoescape=True)
     several = sa.select(f.query).where(*standing, *people, f.query.in_(sa.select(q.id).where(q.purpose != "gold")))
     several = several.group_by(f.query).having(
-        sa.func.count(f.annotator.distinct()) > 1, sa.func.sum(sa.case((flagged, 1), else_=0)) == 0
+        sa.func.count(f.annotator.distinct()) > 1,
+        sa.func.count(sa.cast(f.answer, sa.Text).distinct()) > 1,
+        sa.func.sum(sa.case((flagged, 1), else_=0)) == 0,
     )
     with store.reading() as on:
         names = list(on.scalars(several.order_by(sa.func.max(f.seq).desc())))
@@ -119,12 +129,13 @@ def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list
         yield from by_query.values()
 
 
-def state_of(store: Store, event: Feedback) -> Any:
+def lease_of(store: Store, event: Feedback) -> Lease | None:
     """The lease under which an answer was given; None for answers that were not given on the label page."""
     le = schema.leases.c
     with store.reading() as on:
         mine = (le.query == event.query, le.person == event.annotator)
-        return on.execute(sa.select(le.state, le.remark).where(*mine)).first()
+        row = on.execute(sa.select(le.state, le.remark).where(*mine)).first()
+    return Lease(row.state, row.remark) if row else None
 
 
 def arrived_after(store: Store, cursor: str, limit: int) -> list[Feedback]:

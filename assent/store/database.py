@@ -189,13 +189,19 @@ class Store:
     def search_prompts(self, words: str, start: int, count: int) -> Found:
         """A page of the prompts in which these words stand, in whatever case, in the order of arrival."""
         p = schema.prompts
-        where = [self._holds(p.c.messages, words)] if words else []
+        where = [self.says(p.c.messages, words)] if words else []
         page = sa.select(p).where(*where).order_by(p.c.seq).offset(start).limit(count)
         with self.reading() as connection:
             total = connection.scalar(sa.select(sa.func.count()).select_from(p).where(*where)) or 0
             return Found([_prompt(row) for row in connection.execute(page)], total)
 
-    def _holds(self, messages: sa.Column[Any], words: str) -> sa.ColumnElement[bool]:
+    def contains(self, text: sa.ColumnElement[str], words: str) -> sa.ColumnElement[bool]:
+        """That the words stand in a text, in whatever case."""
+        if self._engine.dialect.name == "postgresql":
+            return text.icontains(words, autoescape=True)
+        return text.op("GLOB")(_glob(words))  # SQLite's LIKE knows the case of ASCII alone
+
+    def says(self, messages: sa.ColumnElement[Any], words: str) -> sa.ColumnElement[bool]:
         """That the words stand in what some message says."""
         if self._engine.dialect.name == "postgresql":
             each = sa.func.json_array_elements(messages).table_valued(sa.column("value", sa.JSON), name="each")

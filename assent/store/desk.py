@@ -343,7 +343,8 @@ class Desk:
         """Offer a query once more to everybody who skipped it."""
         le = schema.leases.c
         with self.store.writing() as on:
-            on.execute(sa.delete(schema.leases).where(le.query == query, le.state == "skipped"))
+            asked = sa.select(schema.asks.c.query).where(schema.asks.c.query == query)
+            on.execute(sa.delete(schema.leases).where(le.query.in_(asked), le.state == "skipped"))
 
     def answer(self, event: Feedback) -> Feedback:
         """Store an answer; once this returns it outlives a crash. A late one counts, a repeated one changes nothing.

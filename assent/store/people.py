@@ -191,6 +191,7 @@ class People:
         hashed = _hashed(new)
         with self.store.writing() as on:
             self._set_password(on, person.id, hashed)
+            on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id, schema.keys.c.kind == "reset"))
             self._act(on, person.id, "change password", {"person": person.id})
 
     def invite_reset(self, by: str, id: str) -> str:
@@ -239,7 +240,7 @@ class People:
         kinds = ("session", "token") if tokens else ("session",)
         on.execute(sa.delete(schema.keys).where(k.person == id, k.kind.in_(kinds)))
 
-    def keys(self, person: str = "") -> list[Key]:
+    def credentials(self, person: str = "") -> list[Key]:
         """Links and tokens that still open something, the newest first; those of a person if one is named."""
         k = schema.keys.c
         alive = sa.or_(k.kind == "token", sa.and_(k.kind.in_(("invite", "reset")), k.used == ""))
@@ -249,10 +250,15 @@ class People:
         return [_as_key(row) for row in rows]
 
     def withdraw(self, by: Person, seqs: Iterable[int]) -> int:
-        """Take links and tokens back, and return how many there were; whoever may not manage takes back their own."""
+        """Take links and tokens back, and return how many there were.
+
+        Whoever may not manage takes back their own; those of owners are for owners.
+        """
         k = schema.keys.c
         mine = (k.seq.in_(list(seqs)), k.kind.in_(("invite", "reset", "token")))
-        own = [] if by.may("manage") else [k.person == by.id]
+        owners = sa.select(schema.people.c.id).where(schema.people.c.role == "owner")
+        theirs = [] if by.role == "owner" else [k.role != "owner", k.person.not_in(owners)]
+        own = theirs if by.may("manage") else [k.person == by.id]
         with self.store.writing() as on:
             rows = on.execute(sa.select(k.seq, k.kind, k.person).where(*mine, *own)).all()
             on.execute(sa.delete(schema.keys).where(k.seq.in_([row.seq for row in rows])))
@@ -336,6 +342,9 @@ class People:
                 raise AssentError(f"'{person.name}' is the only owner: make another one first")
             new = {name: value for name, value in (("role", role), ("state", state)) if value}
             on.execute(sa.update(p).where(p.c.id == person.id).values(**new))
+            if role and role != person.role:  # whoever made a reset link could not have made one for the new role
+                k = schema.keys.c
+                on.execute(sa.delete(schema.keys).where(k.person == person.id, k.kind == "reset"))
             self._act(on, by, "change", {"person": person.id, **new, "why": why})
 
     def let_in(self, id: str) -> str:

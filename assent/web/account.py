@@ -32,7 +32,7 @@ def account(request: Request, person: Somebody, changed: str | None = None) -> R
 
 
 def _account(request: Request, person: Person, status: int = 200, words: str = "", done: str = "") -> Response:
-    tokens = office_of(request).people.keys(person.id)
+    tokens = [key for key in office_of(request).people.credentials(person.id) if key.kind == "token"]
     return page(request, "account.html.jinja", status, words=words, done=done, tokens=tokens)
 
 
@@ -51,7 +51,7 @@ def change_password(request: Request, person: Somebody, old: Password, new: Pass
 
 
 @router.post("/account/withdraw")
-def withdraw(request: Request, person: Somebody, key: Annotated[int, Form()]) -> Response:
+def withdraw(request: Request, person: Somebody, key: Annotated[int, Form(ge=0, le=2**63 - 1)]) -> Response:
     """Take back one of one's own tokens."""
     office_of(request).people.withdraw(person, [key])
     return RedirectResponse("/account", 303)

@@ -16,7 +16,7 @@ from assent.feedback import body
 from assent.records import Feedback
 from assent.records import Query as Question
 from assent.registry import name_of, names
-from assent.store.answers import Filter, State, annotators, answers, number, state_of, superseding
+from assent.store.answers import Filter, State, annotators, answers, lease_of, number, superseding
 from assent.store.exchange import write
 from assent.store.formats import Inquiry
 from assent.store.people import Person
@@ -41,7 +41,7 @@ def wanted(
     state: State = "standing",
 ) -> Filter:  # fmt: skip
     """The filter of an address."""
-    return Filter(who, kind, flag, words.strip(), state)
+    return Filter(who, kind, flag, words.replace("\0", "").strip(), state)
 
 
 Wanted = Annotated[Filter, Depends(wanted)]
@@ -59,7 +59,11 @@ class Line(NamedTuple):
 
 @router.get("/r/{run}/answers", response_class=HTMLResponse, include_in_schema=False)
 def answers_page(
-    request: Request, here: Here, person: Reviewing, wanted: Wanted, before: Annotated[int, Query(ge=0)] = 0
+    request: Request,
+    here: Here,
+    person: Reviewing,
+    wanted: Wanted,
+    before: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
 ) -> HTMLResponse:
     """Answers by person, kind, flag and text, the newest first."""
     rows = answers(here.store, wanted, PAGE + 1, before)
@@ -87,13 +91,13 @@ def _address(wanted: Filter) -> dict[str, str]:
 
 
 @router.get("/r/{run}/answers/{answer}", response_class=HTMLResponse, include_in_schema=False)
-def one_answer(request: Request, here: Here, person: Reviewing, answer: str) -> HTMLResponse:
+def answer_page(request: Request, here: Here, person: Reviewing, answer: str) -> HTMLResponse:
     """One answer: what was asked and shown, what was said, by whom, when, and how long it took."""
     event = _event(here, answer)
     query = next(iter(here.store.queries(ids=[event.query])))
     prompt = next(iter(here.store.prompts(ids=[query.prompt])))
     responses = {response.id: response for response in here.store.responses(ids=query.items)}
-    shown = [responses[item] for item in event.shown or query.items]
+    shown = [responses[item] for item in event.shown if item in responses] or [responses[item] for item in query.items]
     others = [other for other in here.store.feedback(query=query.id) if other.id != event.id]
     text = getattr(event.answer, "text", "")
     return page(
@@ -102,7 +106,7 @@ def one_answer(request: Request, here: Here, person: Reviewing, answer: str) -> 
         shown=[(response, render_answer(response.text, prompt)) for response in shown],
         words=in_words(query, event), others=[(other, in_words(query, other)) for other in others],
         replaced=superseding(here.store, [event.id, *(other.id for other in others)]),
-        lease=state_of(here.store, event), names=names_of(request, person),
+        lease=lease_of(here.store, event), names=names_of(request, person),
     )  # fmt: skip
 
 
@@ -121,6 +125,9 @@ def send_back(
     event = _event(here, answer)
     if superseding(here.store, [event.id]):
         raise AssentError("this answer was replaced by a later one: send that one back")
+    author = next((each for each in office_of(request).people.all() if each.id == event.annotator), None)
+    if author and author.state not in ("new", "active"):
+        raise AssentError(f"their account is {author.state}: nobody would answer again")
     here.desk.send_back(event.annotator, event.query, remark.strip())
     about = {"person": event.annotator, "answer": event.id, "remark": remark.strip()}
     office_of(request).people.record(person.id, "send back", about)
@@ -174,7 +181,7 @@ def _inquiries(here: Project, events: list[Feedback]) -> Iterator[Inquiry]:
 
 def names_of(request: Request, person: Person) -> dict[str, str]:
     """Names by pseudonym, for those who may know them."""
-    return {one.id: one.name for one in office_of(request).people.all()} if person.may("manage") else {}
+    return {account.id: account.name for account in office_of(request).people.all()} if person.may("manage") else {}
 
 
 def in_words(query: Question, event: Feedback) -> str:
@@ -197,5 +204,5 @@ def differ(events: Iterable[Feedback]) -> bool:
     given = [event.answer for event in events]
     first = given[0]
     if hasattr(first, "agrees"):
-        return not all(one.agrees(other) for one in given for other in given)  # type: ignore[attr-defined]
+        return not all(answer.agrees(other) for answer in given for other in given)  # type: ignore[attr-defined]
     return len({getattr(answer, "text", answer) for answer in given}) > 1

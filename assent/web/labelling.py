@@ -211,7 +211,7 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     for name in HIDDEN:
         if name in given.answer:
             raise HTTPException(422, f"'{name}' is not for people to say")
-    if DECIDED in given.flags:
+    if DECIDED in given.flags and not person.may("review"):
         raise HTTPException(422, f"'{DECIDED}' is for those who review")
     _demand_axes(here, lent, given.answer)
     event = Feedback(
@@ -355,7 +355,8 @@ def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mi
     return [
         Mine(
             id=event.id, query=names.get(event.query, ""), kind=name_of(event.answer), answer=covered(event),
-            shown=list(event.shown), note=event.note, flags=list(event.flags), at=event.at,
+            shown=list(event.shown), note=event.note, at=event.at,
+            flags=[flag for flag in event.flags if flag != DECIDED],
         )
         for event in said
     ]  # fmt: skip

@@ -30,6 +30,7 @@ Managing = Annotated[Person, need("manage")]
 Manager = Annotated[Person, Depends(Needs("manage"))]
 Reviewer = Annotated[Person, Depends(Needs("review"))]
 Short = Annotated[str, Form(max_length=500)]
+Serial = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Long = Annotated[str, Form(max_length=200_000)]
 
 
@@ -40,7 +41,7 @@ def admin(request: Request, here: Here, person: Managing) -> HTMLResponse:
 
 
 def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
-    people, keys = list(office_of(request).people.all()), office_of(request).people.keys()
+    people, keys = list(office_of(request).people.all()), office_of(request).people.credentials()
     view = measured(here)
     known = {one.annotator: one for one in view.annotators}
     gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
@@ -88,7 +89,7 @@ def reset(request: Request, here: Here, person: Managing, id: Short) -> HTMLResp
 
 @router.post("/r/{run}/withdraw", include_in_schema=False)
 def withdraw(
-    request: Request, here: Here, person: Managing, key: Annotated[list[int] | None, Form()] = None
+    request: Request, here: Here, person: Managing, key: Annotated[list[Serial] | None, Form()] = None
 ) -> Response:
     """Take links or tokens back."""
     office_of(request).people.withdraw(person, key or [])

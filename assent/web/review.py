@@ -9,7 +9,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from assent.feedback import body, parse
 from assent.records import Feedback
 from assent.records import Query as Question
+from assent.registry import names, resolve
 from assent.store.answers import opinions
+from assent.store.desk import agrees
 from assent.web.answers import Reviewing, differ, in_words, names_of
 from assent.web.labelling import DECIDED, Here
 from assent.web.manage import Long, Short, now
@@ -24,7 +26,9 @@ SKIPPED = 200
 
 
 @router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)
-def review(request: Request, here: Here, person: Reviewing, after: Annotated[int, Query(ge=0)] = 0) -> HTMLResponse:
+def review(
+    request: Request, here: Here, person: Reviewing, after: Annotated[int, Query(ge=0, le=10**9)] = 0
+) -> HTMLResponse:
     """Queries about which people differ, the newest first; `after` so many of them."""
     disputed = (events for events in opinions(here.store, DECIDED) if differ(events))
     rows = list(islice(disputed, after, after + SHOWN + 1))
@@ -47,8 +51,13 @@ def review(request: Request, here: Here, person: Reviewing, after: Annotated[int
     ]
     return page(
         request, "review.html.jinja", run=here.name, page="review", rows=cards, texts=texts, after=after, step=SHOWN,
-        more=len(rows) > SHOWN, names=names_of(request, person),
+        more=len(rows) > SHOWN, names=names_of(request, person), marked=_marked(),
     )  # fmt: skip
+
+
+def _marked() -> list[str]:
+    """Kinds of which an answer can be right: gold items are made of them."""
+    return [kind for kind in names("feedback") if hasattr(resolve("feedback", kind), "agrees")]
 
 
 def _others(query: Question, events: list[Feedback]) -> list[tuple[str, str]]:
@@ -98,6 +107,8 @@ def decide(
         answer = parse("comparison", {"verdict": right} if right in ("tie", "both bad") else {"preferred": right})
     else:
         raise HTTPException(422, f"no answer {right} to query {query}")
+    if use:
+        agrees(answer, answer)  # refuses what cannot be marked, before anything is stored
     mine = [event.id for event in here.store.feedback(person.id, query)]
     here.desk.answer(
         Feedback(

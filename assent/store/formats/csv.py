@@ -141,6 +141,8 @@ def letters(place: int) -> str:
 
 def _said(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
     """The cells of an answer."""
+    if not set(event.shown) <= set(ids):
+        raise AssentError("it was shown with other items than its question names")
     ballot = Ballot.of(event, ids)
     cells = {
         "preference": names[ballot.better] if ballot.better is not None else ballot.verdict,

@@ -46,10 +46,14 @@ function thumbs(node, turn) {
   const { done } = turn;
   const buttons = [["▲ good", "Good answer", true], ["▼ bad", "Bad answer", false]].map(([sign, words, approved]) =>
     el("button", { type: "button", class: "quiet", title: words, "aria-label": words, "aria-pressed": String(turn.approved === approved), onclick: async ({ currentTarget }) => {
+      buttons.forEach((button) => (button.disabled = true)); // the next verdict supersedes this one
       turn.given = await judge(done, { approved }, turn.given);
       turn.approved = approved;
       remember();
-      buttons.forEach((button) => button.setAttribute("aria-pressed", String(button === currentTarget)));
+      for (const button of buttons) {
+        button.disabled = false;
+        button.setAttribute("aria-pressed", String(button === currentTarget));
+      }
     } }, sign));
   node.append(el("div", { class: "thumbs" }, ...buttons));
 }
@@ -159,6 +163,9 @@ for (const turn of messages) {
   thumbs(node, turn);
 }
 if (messages.at(-1)?.role === "user") messages.pop();
-await keep.ready;
+await keep.ready.catch((error) => {
+  say(error.message);
+  throw error;
+});
 keep.drain(true);
 document.body.dataset.ready = "yes";

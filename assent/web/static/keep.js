@@ -4,7 +4,7 @@ import { uuid7 } from "./dom.js";
 
 const STORES = ["drafts", "outbox", "returned", "sent", "skipped"];
 const PATIENCE = 30_000; // after so long a request counts as lost
-const SKIPS = 50; // skipped items that can be had back
+const SKIPS = 50; // skipped items that can be had back, and all of those with words
 const NOTES = 150; // answers that are compared with the server's after a time without it
 
 function opened(name) {
@@ -12,7 +12,11 @@ function opened(name) {
     const request = indexedDB.open(name, 2);
     request.onupgradeneeded = () =>
       STORES.filter((store) => !request.result.objectStoreNames.contains(store)).forEach((store) => request.result.createObjectStore(store));
-    request.onsuccess = () => resolve(request.result);
+    request.onblocked = () => reject(Object.assign(new Error("Another tab of this page is from before an update: close it, then reload this one."), { name: "Blocked" }));
+    request.onsuccess = () => {
+      request.result.onversionchange = () => request.result.close();
+      resolve(request.result);
+    };
     request.onerror = () => reject(request.error);
   });
 }
@@ -111,7 +115,7 @@ export class Keep extends EventTarget {
   // Leave an item to others; what was written of it is kept, so that `unskip` brings both back.
   async skip(item, draft) {
     const id = uuid7();
-    const old = (await this.skips()).slice(0, -SKIPS);
+    const old = (await this.skips()).slice(0, -SKIPS).filter((entry) => !entry.draft.note && !entry.draft.answer.text);
     await this.#put({ id, path: "skip", query: item.query, body: { queries: [item.query] }, tab: this.tab }, draft.returned, (skipped) => {
       skipped.put({ id, item, draft: { ...draft, returned: "" } }, item.query);
       old.forEach((entry) => skipped.delete(entry.item.query));

@@ -120,7 +120,7 @@ const inTurn = (work) => (turn = turn.then(work, work));
 
 // The next item, at once if it is here, and more behind it.
 async function advance() {
-  if (shelf.length) await show(shelf.shift());
+  if (!now && shelf.length) await show(shelf.shift());
   more();
 }
 
@@ -145,7 +145,8 @@ async function show(item) {
         : others ? "Other people are at the rest. What they leave comes to you within 15 minutes, by itself." : "New items appear here by themselves."));
     return;
   }
-  const draft = (await keep.draft(item.query)) ?? blank(item);
+  const kept = await keep.draft(item.query);
+  const draft = kept && (!item.before || kept.supersedes === item.before.id) ? kept : blank(item);
   const kind = KINDS[item.kind] ?? form;
   active = draft.seconds * 1000;
   const last = item.prompt.length - 1;
@@ -231,8 +232,11 @@ function flag(value) {
   change(false);
 }
 
+// An answer that was sent back is ready once something of it was changed: it stands as it is if it is skipped.
+const ready = () => now.control.ready() && (!now.item.before || Boolean(now.draft.touched));
+
 function offer() {
-  $("#submit").disabled = !now.control.ready();
+  $("#submit").disabled = !ready();
   $("#edit").hidden = !now.control.better();
 }
 
@@ -263,17 +267,17 @@ document.addEventListener("selectionchange", () => {
 
 function change(chosen) {
   if (!now) return;
-  now.touched = true;
+  now.touched = now.draft.touched = true;
   offer();
-  if (chosen && $("#quick").checked && !$("#quick-label").hidden && now.control.ready()) return submit();
   stash();
+  if (chosen && $("#quick").checked && !$("#quick-label").hidden && ready()) submit();
 }
 
 const drafted = () => ({ ...now.draft, seconds: active / 1000 });
 const stash = () => now && keep.saveDraft(drafted());
 
 function submit() {
-  if (!now || deaf || !now.control.ready()) return;
+  if (!now || deaf || !ready()) return;
   clock();
   const { item, draft, control } = now;
   performance.mark("submit");
@@ -296,9 +300,11 @@ function submit() {
 const written = () => [...document.querySelectorAll("#control textarea, #control input:not([type=checkbox]), #note")]
   .some((field) => field.value.trim() && field.value !== field.defaultValue);
 
+let skipping = null; // the item that the dialog asks about
 function skip(event) {
   if (!now || event?.detail > 1) return; // the second click of a double click was not meant for this item
   if (!written()) return leave();
+  skipping = now.item;
   $("#skipping").returnValue = "";
   $("#skipping").showModal();
 }
@@ -319,7 +325,7 @@ function leave() {
 // Bring the last answer back as it was, to be superseded, or the item that was skipped last with what was written of it.
 const undo = () => inTurn(async () => {
   const last = history.pop() ?? (await latest());
-  if (!last) return;
+  if (!last || (now && now.draft.supersedes && now.draft.supersedes === last.said?.id)) return;
   await setAside();
   if (last.skipped) {
     const entry = (await keep.skips()).find(({ item }) => item.query === last.item.query);
@@ -335,6 +341,8 @@ const undo = () => inTurn(async () => {
 // What was done last before the page was opened: ids are made here and in order, those of answers too.
 async function latest() {
   const skipped = (await keep.skips()).at(-1);
+  const waiting = (await keep.waiting()).filter(({ path, item }) => path === "feedback" && item).at(-1);
+  if (waiting && !(skipped && skipped.id > waiting.id)) return { item: waiting.item, said: waiting.body };
   const { ok, told } = await send(`${home}/mine?count=1`);
   if (skipped && !(ok && told.length && told[0].id > skipped.id)) return { item: skipped.item, skipped: true };
   const item = ok && told.length ? await send(`${home}/item/${told[0].query}`) : null;
@@ -345,13 +353,17 @@ async function latest() {
 
 async function setAside() {
   if (!now) return;
-  await stash();
-  shelf.unshift(now.item);
+  const { item } = now, draft = drafted();
+  now = null; // nothing more can be said of it until it is shown again
+  shelf.unshift(item);
+  await keep.saveDraft(draft);
 }
 
 async function reopen(item, said, supersedes, returned = "") {
   shelf = shelf.filter((other) => other.query !== item.query);
-  await keep.saveDraft({ query: item.query, answer: structuredClone(said.answer), flags: said.flags, note: said.note, seconds: 0, supersedes, returned });
+  const draft = await keep.draft(item.query); // it was reopened before, and changed
+  if (draft?.supersedes !== supersedes || draft.returned !== returned)
+    await keep.saveDraft({ query: item.query, answer: structuredClone(said.answer), flags: said.flags, note: said.note, seconds: 0, supersedes, returned });
   await show(item);
 }
 
@@ -359,7 +371,8 @@ async function reopen(item, said, supersedes, returned = "") {
 keep.addEventListener("returned", ({ detail }) => inTurn(() => giveBack(detail)));
 
 async function giveBack({ id, item, body, why, before }) {
-  if (now?.item.query !== item.query) await setAside();
+  if ($("#skipping").open) $("#skipping").close();
+  await setAside();
   const draft = await keep.draft(item.query); // it was being mended when the page was left
   if (draft?.returned === id) {
     shelf = shelf.filter((other) => other.query !== item.query);
@@ -393,7 +406,8 @@ let flagging = false;
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   // A key that is held down repeats itself: it moves the page and writes letters, and says nothing.
-  if (event.repeat && (event.key === "Enter" || event.key.length === 1) && (!writing(event) || event.ctrlKey || event.metaKey)) return event.preventDefault();
+  const presses = event.key === "Enter" || (event.key === " " ? event.target.closest?.("button, summary") : event.key.length === 1);
+  if (event.repeat && (writing(event) ? event.key === "Enter" && (event.ctrlKey || event.metaKey) : presses)) return event.preventDefault();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return event.preventDefault(), submit();
   if (writing(event)) {
     if (event.key === "Escape" || (event.key === "Enter" && event.target.id === "note")) event.target.blur();
@@ -411,13 +425,13 @@ addEventListener("keydown", (event) => {
   }
   if (now.control.key(key)) return event.preventDefault();
   const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
-  const actions = { ...always, Enter: button ? null : submit, s: skip, w: () => $("#note").focus(), e: edit, f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
+  const actions = { ...always, Enter: button ? null : submit, s: () => deaf || skip(), w: () => $("#note").focus(), e: edit, f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
   if (actions[key]) event.preventDefault(), actions[key]();
 });
 
 $("#submit").addEventListener("click", submit);
 $("#skip").addEventListener("click", skip);
-$("#skipping").addEventListener("close", ({ target }) => target.returnValue === "skip" && leave());
+$("#skipping").addEventListener("close", ({ target }) => target.returnValue === "skip" && now?.item === skipping && leave());
 $("#source").addEventListener("click", toggleSource);
 $("#undo").addEventListener("click", undo);
 $("#edit").addEventListener("click", edit);
@@ -447,7 +461,7 @@ addEventListener("online", async () => {
 addEventListener("pagehide", () => now?.touched && keep.lastWords(drafted()));
 
 await keep.ready.catch((error) => {
-  say("This browser keeps nothing, so that answers could be lost: leave the private window, or allow this site to store data.", "alert");
+  say(error.name === "Blocked" ? error.message : "This browser keeps nothing, so that answers could be lost: leave the private window, or allow this site to store data.", "alert");
   throw error;
 });
 tally(0, 0);

@@ -8,7 +8,9 @@ export const raw = true;
 export function make(item, answer, changed) {
   const original = item.items[0].text;
   const text = el("textarea", { rows: 7, dir: "auto", "aria-label": "The corrected answer" });
-  text.defaultValue = original;
+  text.value = original;
+  const untouched = text.value; // a field writes every line end in one way
+  text.defaultValue = untouched;
   text.value = answer.text ?? original;
   answer.unchanged ??= answer.text === original;
   const unchanged = el("button", { type: "button", onclick: () => keepAll() }, "Nothing to mend ", el("kbd", {}, "N"));
@@ -16,8 +18,8 @@ export function make(item, answer, changed) {
   const tags = { same: "span", gone: "del", new: "ins" };
   const show = () => {
     shown.replaceChildren(
-      ...(text.value === original ? [el("span", { class: "none" }, answer.unchanged ? "You say that nothing has to be mended." : "Nothing changed yet.")]
-        : diff(original, text.value).map(([kind, words]) => el(tags[kind], {}, words))));
+      ...(text.value === untouched ? [el("span", { class: "none" }, answer.unchanged ? "You say that nothing has to be mended." : "Nothing changed yet.")]
+        : diff(untouched, text.value).map(([kind, words]) => el(tags[kind], {}, words))));
     unchanged.setAttribute("aria-pressed", String(answer.unchanged));
   };
   const set = (deliberate) => {
@@ -34,6 +36,6 @@ export function make(item, answer, changed) {
   show();
   return { node: el("div", { class: "writing" }, el("div", { class: "writing two" }, text, shown), el("div", { class: "actions" }, unchanged)),
     key: (key) => key === "n" && (keepAll(), true),
-    ready: () => Boolean(text.value.trim()) && (text.value !== original || answer.unchanged),
-    better: () => null, body: () => ({ text: text.value }) };
+    ready: () => Boolean(text.value.trim()) && (text.value !== untouched || answer.unchanged),
+    better: () => null, body: () => ({ text: text.value === untouched ? original : text.value }) };
 }
