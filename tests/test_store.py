@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from assent.feedback.rating import Rating
 from assent.records import Feedback, Message, Prompt, Query, Response
 from assent.store import schema
 from assent.store.database import Busy, Conflict, DiskFull, Store
+from assent.store.desk import Desk
 
 PROMPT = Prompt.ask("Which is the largest planet?", mode="knowledge", source="quiz")
 ITEMS = tuple(Response(PROMPT.id, text, "sft", sampling="temperature 0.7") for text in ("Jupiter.", "Saturn."))
@@ -346,3 +348,42 @@ def test_a_writer_killed_in_the_middle_loses_nothing_acknowledged(tmp_path: Path
         assert len(stored) - len(acknowledged) in (0, 1)
         assert store.audit() == len(stored)
         assert store.add_feedback([EVENT]) == 1
+
+
+# Older versions
+
+
+def test_a_store_of_version_0004_opens_and_counts_people_only(database: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    engine = sa.create_engine(database if "://" in database else f"sqlite:///{database}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        rows: dict[str, dict[str, Any]] = {
+            "prompts": {"id": "p", "messages": '[{"role": "user", "content": "Why?"}]', "mode": "", "source": ""},
+            "queries": {"id": "q", "kind": "demonstration", "prompt": "p", "items": "[]", "purpose": "train"}
+            | {"instruction": ""},
+            "asks": {"query": "q", "batch": "label", "rule": "uniform", "wanted": 2, "given": 2, "priority": 0.0},
+            "leases": {"query": "q", "person": "ann", "shown": "[]", "name": "n", "state": "done", "until": 0.0},
+        }
+        for who in ("ann", "simulated:hasty"):
+            answer = {
+                "query": "q",
+                "annotator": who,
+                "kind": "demonstration",
+                "answer": '{"text": "So."}',
+                "at": "2026",
+            }
+            more = {"seconds": 0.0, "shown": "[]", "note": "", "supersedes": "", "digest": who, "id": who}
+            rows[f"feedback {who}"] = answer | more
+        for table, row in rows.items():
+            names = ", ".join(f'"{name}"' for name in row)
+            values = ", ".join(f":{name}" for name in row)
+            connection.execute(sa.text(f"INSERT INTO {table.split()[0]} ({names}) VALUES ({values})"), row)
+    engine.dispose()
+    with Store.open(database) as opened:
+        desk = Desk(opened)
+        assert desk.wanting(["q"]) == {"q"}  # one person answered, and a program that no longer counts
+        desk.send_back("ann", "q", "Why so?")
+        assert desk.sent_back("ann", ["q"]) == {"q": "Why so?"}
