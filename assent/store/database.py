@@ -71,8 +71,8 @@ class Arrival(NamedTuple):
     query: Query
 
 
-class Found(NamedTuple):
-    """Prompts that were looked for."""
+class PromptPage(NamedTuple):
+    """A page of the prompts that match a search."""
 
     prompts: list[Prompt]
     total: int
@@ -186,14 +186,14 @@ class Store:
             row = connection.execute(newest if until is None else newest.where(f.seq <= until)).first()
         return (row.seq, row.digest) if row else (0, "")
 
-    def search_prompts(self, words: str, start: int, count: int) -> Found:
+    def search_prompts(self, words: str, start: int, count: int) -> PromptPage:
         """A page of the prompts in which these words stand, in whatever case, in the order of arrival."""
         p = schema.prompts
         where = [self.says(p.c.messages, words)] if words else []
         page = sa.select(p).where(*where).order_by(p.c.seq).offset(start).limit(count)
         with self.reading() as connection:
             total = connection.scalar(sa.select(sa.func.count()).select_from(p).where(*where)) or 0
-            return Found([_prompt(row) for row in connection.execute(page)], total)
+            return PromptPage([_prompt(row) for row in connection.execute(page)], total)
 
     def contains(self, text: sa.ColumnElement[str], words: str) -> sa.ColumnElement[bool]:
         """That the words stand in a text, in whatever case."""

@@ -171,10 +171,10 @@ class Desk:
         away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            who = sa.select(f.annotator).distinct().where(*_person()).subquery()
-            asked_of = sa.exists().where(f.annotator == who.c.annotator, f.query == a.query)
-            came = on.scalars(sa.select(who.c.annotator).where(asked_of))
-            people = {*came, *expected} - away
+            persons = sa.select(f.annotator).distinct().where(*_person()).subquery()
+            asked_of = sa.exists().where(f.annotator == persons.c.annotator, f.query == a.query)
+            active = on.scalars(sa.select(persons.c.annotator).where(asked_of))
+            people = {*active, *expected} - away
             skips = (le.query == a.query, le.state == "skipped", le.person.in_(people))
             skipped = sa.select(sa.func.count(le.seq)).where(*skips).correlate(schema.asks).scalar_subquery()
             left = max(1, len(people)) - skipped

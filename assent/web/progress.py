@@ -79,10 +79,10 @@ def prompts(
     request: Request, here: Here, person: Looking, words: str = "", after: Annotated[int, Query(ge=0)] = 0
 ) -> HTMLResponse:
     """Prompts to look at, by the words in them."""
-    found = here.store.search_prompts(words, after, SHOWN)
+    matches = here.store.search_prompts(words, after, SHOWN)
     return page(
-        request, "prompts.html.jinja", run=here.name, page="progress", prompts=found.prompts, words=words, after=after,
-        more=found.total > after + SHOWN, total=found.total, step=SHOWN,
+        request, "prompts.html.jinja", run=here.name, page="progress", prompts=matches.prompts, words=words,
+        after=after, more=matches.total > after + SHOWN, total=matches.total, step=SHOWN,
     )  # fmt: skip
 
 
