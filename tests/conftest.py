@@ -85,6 +85,17 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+@pytest.fixture(scope="module")
+def quick_hashes() -> Iterator[None]:
+    """Hashes of passwords are slow on purpose; here the quickest ones of the same kind do."""
+    import argon2
+
+    slow = argon2.PasswordHasher
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argon2, "PasswordHasher", lambda: slow(time_cost=1, memory_cost=8, parallelism=1))
+        yield
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where a store can be opened that nobody else knows: a file, and a database of its own on a PostgreSQL server."""

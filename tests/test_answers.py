@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import argon2
 import pytest
 from clock import Clock
 from fastapi.testclient import TestClient
@@ -37,13 +36,7 @@ PASSWORD = "correct horse battery"
 AT = "2026-11-20T10:00:00.000+00:00"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_hashes() -> Iterator[None]:
-    """Hashes are slow on purpose; here the quickest ones of the same kind do."""
-    slow = argon2.PasswordHasher
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argon2, "PasswordHasher", lambda: slow(time_cost=1, memory_cost=8, parallelism=1))
-        yield
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 class Project:

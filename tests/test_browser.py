@@ -1677,7 +1677,7 @@ def test_help_and_guidelines_open_where_nothing_is_left_to_answer(opens: Opens) 
 
 
 def test_somebody_who_waits_hears_that_others_are_at_the_rest(opens: Opens, server: Server) -> None:
-    screen = opens(ask("approval"))
+    screen = opens(ask("approval"), person=server.account())
     other = opens(work=screen.work, person=server.account())
     assert "Other people are at the rest" in other.page.locator("#empty").inner_text()
     screen.page.get_by_role("button", name="Sign out").click()  # what lay with them is free at once

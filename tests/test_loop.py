@@ -86,6 +86,7 @@ def answer(page: Page, run: Path, count: int) -> int:
         else:
             page.keyboard.press("2" if lengths[0] <= lengths[1] else "6")  # whoever is brief is better
         text = page.locator("#prompt").inner_text() + page.locator("#items").inner_text()
+        page.wait_for_function("() => !document.querySelector('#controls[data-deaf]')")
         page.keyboard.press("Enter")
         page.wait_for_function(
             """([before, item]) => !document.querySelector("#empty").hidden

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import argon2
 import httpx
 import pytest
 import tiny
@@ -764,13 +763,6 @@ class Application(NamedTuple):
 def runs(tmp_path: Path) -> Path:
     """A folder with one run."""
     return lay(tmp_path / "runs", ask("comparison")).folder.parent
-
-
-@pytest.fixture
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes are slow on purpose; here the quickest ones of the same kind do."""
-    hasher = argon2.PasswordHasher
-    monkeypatch.setattr(argon2, "PasswordHasher", lambda: hasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 FORWARDED = {"forwarded_for": "10.1.1.1", "forwarded_proto": "https", "forwarded_host": "lab.example.org"}

@@ -12,7 +12,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Event
 
-import argon2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -35,13 +34,7 @@ from assent.web.statistics import Outlook, outlook, statistics_of
 NOW = datetime(2026, 11, 30, 14, 3, 21, tzinfo=UTC)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_hashes() -> Iterator[None]:
-    """Hashes are slow on purpose; here the quickest ones of the same kind do."""
-    made = argon2.PasswordHasher
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argon2, "PasswordHasher", lambda: made(time_cost=1, memory_cost=8, parallelism=1))
-        yield
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 @dataclass

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import argon2
 import pytest
 import sqlalchemy as sa
 from clock import Clock
@@ -61,13 +60,7 @@ OTHERS_NOTE = "words of a reviewer"
 EXPLANATION = "because gold says so"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_hashes() -> Iterator[None]:
-    """Hashes are slow on purpose; here the quickest ones of the same kind do."""
-    made = argon2.PasswordHasher
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argon2, "PasswordHasher", lambda: made(time_cost=1, memory_cost=8, parallelism=1))
-        yield
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 @dataclass
