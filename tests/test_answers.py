@@ -313,7 +313,7 @@ def test_what_people_skip_is_counted_listed_and_asked_again(project: Project) ->
     project.desk.take(ann, 1)
     project.desk.skip(ann, query.id)
     assert project.desk.take(ann, 1) == [] and project.desk.skips_of() == {ann: 1}
-    assert rows(project.page("Rita", "skipped")) == [] and "Explain rain." in project.page("Rita", "skipped")
+    assert "Explain rain." in project.page("Rita", "skipped")
     assert project.browser("Rita").post("/r/demo/ask-again", data={"query": query.id}).status_code == 303
     assert [lent.query.id for lent in project.desk.take(ann, 1)] == [query.id]
     assert "Explain rain." not in project.page("Rita", "skipped")

@@ -37,9 +37,10 @@ class Person:
             print(f"{server}/reset/{secret}\n(the link works once, for two days; {self.reset} chooses a new password)")
         else:
             erased = people.erase("command line", self.erase)
-            shared = people.store is not run.store
-            for folder in run.folder.resolve().parent.glob("*/recipe.toml") if shared else ():
-                with store_of(folder.parent) as store:
-                    Desk(store).give_back(erased.id)
-            Desk(run.store).give_back(erased.id)
+            if people.store is run.store:
+                Desk(run.store).give_back(erased.id)
+            else:  # the accounts are those of every run beside this one
+                for recipe in run.folder.resolve().parent.glob("*/recipe.toml"):
+                    with store_of(recipe.parent) as store:
+                        Desk(store).give_back(erased.id)
             print(f"{erased.id} is a pseudonym without a person now")

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 
 from assent.errors import AssentError
-from assent.records import MACHINES, Feedback
+from assent.records import Feedback
 from assent.store import schema
-from assent.store.database import Store
+from assent.store.database import Store, by_person
 
 State = Literal["", "standing", "superseded", "sent back"]
 
@@ -109,7 +109,7 @@ def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list
     """
     f, q, newer = schema.feedback.c, schema.queries.c, schema.feedback.alias("newer").c
     standing = [~sa.exists().where(newer.supersedes == f.id)]
-    people = [~f.annotator.startswith(machine, autoescape=True) for machine in MACHINES]
+    people = by_person()
     flagged = sa.cast(f.flags, sa.Text).contains(json.dumps(without_flag), autoescape=True)
     several = sa.select(f.query).where(*standing, *people, f.query.in_(sa.select(q.id).where(q.purpose != "gold")))
     several = several.group_by(f.query).having(

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from assent.errors import AssentError
 from assent.feedback import body, check, parse
-from assent.records import Feedback, Message, Prompt, Purpose, Query, Response
+from assent.records import MACHINES, Feedback, Message, Prompt, Purpose, Query, Response
 from assent.registry import name_of
 from assent.store import schema
 
@@ -481,6 +481,11 @@ def _explained(said: str, name: str, orphan: str) -> AssentError:
         if words in said.lower():
             return kind(line)
     return Unusable(f"{name}: {said}")
+
+
+def by_person() -> list[sa.ColumnElement[bool]]:
+    """That an answer is a person's, as `Feedback.by_person` says: conditions on a row of `feedback`."""
+    return [~schema.feedback.c.annotator.startswith(machine, autoescape=True) for machine in MACHINES]
 
 
 def _glob(words: str) -> str:

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from assent.errors import AssentError
 from assent.feedback import parse
-from assent.records import MACHINES, Answer, Feedback, Query
+from assent.records import Answer, Feedback, Query
 from assent.store import schema
-from assent.store.database import Store, as_query
+from assent.store.database import Store, as_query, by_person
 from assent.store.people import People
 
 LEASE = 15 * 60.0
@@ -171,7 +171,7 @@ class Desk:
         away = {one.id for one in accounts if one.state not in ("new", "active")}
         with self.store.reading() as on:
             asked = on.scalar(sa.select(sa.func.count()).select_from(schema.asks).where(*where)) or 0
-            persons = sa.select(f.annotator).distinct().where(*_person()).subquery()
+            persons = sa.select(f.annotator).distinct().where(*by_person()).subquery()
             asked_of = sa.exists().where(f.annotator == persons.c.annotator, f.query == a.query)
             active = on.scalars(sa.select(persons.c.annotator).where(asked_of))
             people = {*active, *expected} - away
@@ -566,12 +566,7 @@ class Desk:
     def _voices(self, on: sa.Connection, query: str) -> int:
         """How many people answered a query; programs do not count."""
         f = schema.feedback.c
-        return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query, *_person())) or 0
-
-
-def _person() -> list[sa.ColumnElement[bool]]:
-    """That an answer is a person's, as `Feedback.by_person` says."""
-    return [~schema.feedback.c.annotator.startswith(machine, autoescape=True) for machine in MACHINES]
+        return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query, *by_person())) or 0
 
 
 def overlap(query: Query) -> int:

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event, Lock
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -25,6 +26,8 @@ from assent.web.text import Cover, render
 
 router = APIRouter(tags=["chat"])
 Talking = Annotated[Person, Depends(Needs("chat"))]
+Covered = tuple[str, ...] | None
+"""Names of models that this person is not told; None: they are told all."""
 KINDS = {1: "approval", 2: "comparison"}
 """What may be said of so many answers."""
 
@@ -157,15 +160,16 @@ async def _stream(here: Project, person: Person, turn: Turn, name: str) -> Async
     lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     gone = Event()
 
-    def told(row: int, text: str) -> None:
+    def told(covered: Covered, row: int, text: str) -> None:
         if gone.is_set():
             raise AssentError("nobody listens any more")
-        loop.call_soon_threadsafe(lines.put_nowait, {"row": row, "text": _shown(here, person, text)})
+        loop.call_soon_threadsafe(lines.put_nowait, {"row": row, "text": _shown(text, covered)})
 
     def work() -> None:
         try:
-            made = TALKER.answer(here, name, turn, told)
-            done = _keep(here, person, name, turn, *made)
+            covered = None if person.may("look") else here.names  # read once, not at each token
+            made = TALKER.answer(here, name, turn, partial(told, covered))
+            done = _keep(here, person, name, turn, covered, *made)
         except AssentError as error:
             done = {"failed": str(error) if person.may("look") else "the model cannot answer now"}
         except Exception as error:  # noqa: BLE001 (whatever a model does, the page hears of it)
@@ -182,13 +186,19 @@ async def _stream(here: Project, person: Person, turn: Turn, name: str) -> Async
         gone.set()
 
 
-def _shown(here: Project, person: Person, text: str) -> str:
-    """What a model said, without names of models for those who are not told which it is."""
-    return text if person.may("look") else Cover(text, here.names).text
+def _shown(text: str, covered: Covered) -> str:
+    """What a model said, without the names that are covered."""
+    return text if covered is None else Cover(text, covered).text
 
 
 def _keep(
-    here: Project, person: Person, name: str, turn: Turn, prompt: Prompt, made: list[tuple[str, bool]]
+    here: Project,
+    person: Person,
+    name: str,
+    turn: Turn,
+    covered: Covered,
+    prompt: Prompt,
+    made: list[tuple[str, bool]],
 ) -> dict[str, Any]:
     """Store the answers, and lay before this person what may be said of them."""
     label = f"chat:{name}"
@@ -212,6 +222,6 @@ def _keep(
         "items": [
             {"id": id, "text": text, "html": render(text), "finished": texts[id].finished}
             for id in apart
-            for text in (_shown(here, person, texts[id].text),)
+            for text in (_shown(texts[id].text, covered),)
         ],
     }

@@ -345,12 +345,12 @@ def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mi
     items = {query.id: query.items[0] for query in here.store.queries(ids=quoting)}
     texts = {response.id: response.text for response in here.store.responses(ids=items.values())}
 
+    covers = here.names
+
     def covered(event: Feedback) -> dict[str, Any]:
         answer = {name: value for name, value in body(event.answer).items() if name not in HIDDEN}
         field = QUOTING.get(name_of(event.answer), "")
-        return (
-            answer if not field else {**answer, field: Cover(texts[items[event.query]], here.names).over(answer[field])}
-        )
+        return answer if not field else {**answer, field: Cover(texts[items[event.query]], covers).over(answer[field])}
 
     return [
         Mine(
@@ -364,6 +364,8 @@ def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mi
 
 def items(here: Project, person: Person, lent: list[Lent]) -> list[Item]:
     """Queries as this labeller sees them, each in its own order."""
+    if not lent:
+        return []
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[each.query.prompt for each in lent])}
     shown = [item for each in lent for item in each.query.items]
     responses = {response.id: response for response in here.store.responses(ids=shown)}

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from assent.errors import AssentError
 from assent.preferences.arena import Table, table
 from assent.preferences.quality import AnnotatorQuality, Consensus, Preferred, Tally
-from assent.records import MACHINES, Prompt
+from assent.records import Prompt
 from assent.store import schema
-from assent.store.database import Store
+from assent.store.database import Store, by_person
 from assent.store.people import People
 from assent.web.office import Project
 
@@ -274,8 +274,7 @@ def outlook(here: Project, now: datetime) -> Outlook | None:
     expected = {one.id for one in accounts if one.role == "labeller" and one.state == "active"}
     away = {one.id for one in accounts if one.state not in ("new", "active")}
     since = (now - timedelta(days=PACE)).isoformat()
-    people = [~f.annotator.startswith(machine, autoescape=True) for machine in MACHINES]
-    first_answers = (f.query == a.query, f.supersedes == "", *people)
+    first_answers = (f.query == a.query, f.supersedes == "", *by_person())
     with here.store.reading() as on:
         came = on.execute(
             sa.select(f.annotator, sa.func.min(f.at).label("first"), sa.func.count().filter(f.at >= since).label("n"))
