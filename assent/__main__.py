@@ -5,11 +5,11 @@ import signal
 import sys
 from typing import NoReturn
 
-from assent.errors import STOPPED
+from assent.errors import STOPPED, crashed
 
 
 def main() -> int:
-    """Run a command, as `assent.cli.main` does; SIGTERM is as good as Ctrl-C."""
+    """Run a command, as `assent.cli.main` does; 1 after what nobody foresaw. SIGTERM is as good as Ctrl-C."""
     try:
         signal.signal(signal.SIGTERM, _interrupt)
         from assent.cli import main as command
@@ -18,6 +18,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001 (no traceback reaches a person who did not ask for it)
+        return crashed(error, sys.argv[1:])
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -32,8 +32,9 @@ class Part(Protocol):
     total: float
 
     def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the rows of the whole step -> ()."""
-        return (values * self.weight).sum() / (self.total or self.weight.sum())
+        """Weighted mean of (B,) over the rows of the whole step -> (); 0, with gradient 0, if nothing has weight."""
+        whole = self.weight.sum()
+        return (values * self.weight).sum() / (self.total or whole + (whole == 0))
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ class Actions:
     """Completions in the whole step; 0: this batch is the whole step."""
 
     def token_mean(self, values: Tensor) -> Tensor:
-        """Mean of (B, T) over the completion tokens of the whole step -> ()."""
-        return torch.where(self.mask, values, 0.0).sum() / (self.tokens or self.mask.sum())
+        """Mean of (B, T) over the completion tokens of the whole step -> (); 0, with a gradient of 0, without any."""
+        return torch.where(self.mask, values, 0.0).sum() / (self.tokens or self.mask.sum().clamp(min=1))
 
     def sequence_mean(self, values: Tensor) -> Tensor:
-        """Mean of (B,) over the completions of the whole step -> ()."""
-        return values.sum() / (self.sequences or len(values))
+        """Mean of (B,) over the completions of the whole step -> (); 0 without any."""
+        return values.sum() / (self.sequences or max(1, len(values)))

@@ -1,9 +1,7 @@
 """assent COMMAND [recipe.toml] [--key value ...]: every stage is a command, its flags are the stage's fields."""
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -12,13 +10,11 @@ from typing import Any, NoReturn
 
 from assent.config import Setting, belongs, override, read_recipe, settings
 from assent.config import table as table_of
-from assent.errors import STOPPED, AssentError, Waiting, did_you_mean
+from assent.errors import STOPPED, AssentError, Waiting, at_work_in, did_you_mean, no_memory, speaks
 from assent.registry import describe, names
 from assent.stages.iterate import HIDDEN, Iterate, better, commands, policies, stage
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
-SPOKEN = 20.0
-"""Seconds after which the first process has said what troubles it, if anything does."""
 PAGES = (("serve", "pages on which people answer, talk to a model and see how it goes"),)
 STORY = (
     ("demo", "the whole loop on a small language model, from answers to a report; start here"),
@@ -27,13 +23,15 @@ STORY = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 2 after bad input, 3 when people are to answer first, 130 after Ctrl-C."""
+    """Run a command. Returns 0, 2 after bad input, 3 when people are to answer first, 130 after Ctrl-C.
+
+    Raises:
+        Exception: what nobody foresaw; `assent.__main__` writes it into a log.
+    """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except AssentError as error:
-        if os.environ.get("RANK", "0") == "0" or _alone_in_trouble():
-            print(f"assent: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return 130
@@ -42,18 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"assent: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error):
+            raise
+        return _refuse("out of memory: lower --rows, --max-new-tokens or --tokens-per-pack, or take a smaller model")
 
 
-def _alone_in_trouble() -> bool:
-    """Of the processes that torchrun started, the first speaks for all, unless it knows of no trouble.
-
-    torchrun ends all others as soon as one has ended: who waits longer than it takes the first one to speak is alone.
-    """
-    try:
-        time.sleep(SPOKEN)
-    except KeyboardInterrupt:
-        return False
-    return True
+def _refuse(line: str) -> int:
+    if speaks():
+        print(f"assent: {line}", file=sys.stderr)
+    return 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +83,7 @@ def _serve(rest: list[str]) -> int:
         given = {"folder": words[0], **given}
     serve = override(Serve(), given, "assent serve")
     serve.check()
+    at_work_in(Path(serve.folder))
     serve()
     return 0
 
@@ -116,6 +113,7 @@ def _run(command: str, rest: list[str]) -> int:
     setup = override(override(Setup(), top, recipe_path), flags, where)
     if not str(setup.run).strip(". "):
         raise AssentError(f"{where}: --run '{setup.run}' names no folder of its own")
+    at_work_in(setup.run)
     # a run that is continued keeps its settings where nobody says otherwise
     path = setup.run / "recipe.toml"
     before = read_recipe(path) if path.exists() else {}

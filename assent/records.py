@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 Purpose = Literal["train", "evaluate", "gold"]
 
@@ -24,6 +24,18 @@ class Message:
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Other keys that a chat template may write: `reasoning_content`, `tool_calls`, `tool_call_id`, `name`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as chat templates and files spell it."""
+        return {"role": self.role, "content": self.content, **self.extra}
+
+    @classmethod
+    def from_dict(cls, message: Mapping[str, Any]) -> "Message":
+        """The message that `to_dict` spells."""
+        extra = {key: value for key, value in message.items() if key not in ("role", "content")}
+        return cls(message["role"], message["content"], extra)
 
 
 CHAT = "chat"
@@ -39,10 +51,18 @@ class Prompt:
     """Mode of use: `grounded`, `knowledge`, `creative`, or nothing."""
     source: str = ""
     """Where it came from: a file, a data set, a person."""
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """The tools that the model may call, as JSON schemas: what a chat template takes as `tools`."""
 
     @cached_property
     def id(self) -> str:
-        return content_id("prompt", [asdict(message) for message in self.messages])
+        messages = [message.to_dict() for message in self.messages]
+        return content_id("prompt", messages, *([list(self.tools)] if self.tools else []))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is text to be continued, not a conversation."""
+        return self.messages[-1].role == "text"
 
     @property
     def text(self) -> str:
@@ -61,6 +81,21 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """An assistant's reply to a prompt."""
+
+    text: str
+    finished: bool = True
+    """Whether it ended by itself (False: it was cut at the length limit, and has no end token)."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Other keys of the message, as in `Message.extra`."""
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
+    """The tokens that the policy drew, its end token included; empty: it was written as text."""
+    tokenizer: str = field(default="", compare=False)
+    """Fingerprint of the tokenizer that `token_ids` belong to."""
+
+
+@dataclass(frozen=True)
 class Response:
     """One answer of one policy to one prompt."""
 
@@ -71,10 +106,28 @@ class Response:
     """Whether the policy ended the answer itself (False: it was cut at the length limit)."""
     sampling: str = ""
     """How it was drawn, for the record: `temperature 0.7, 48 tokens, seed 3`."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Other keys of the message, as in `Message.extra`."""
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
+    """The tokens that the policy drew, its end token included; empty: it was written as text."""
+    tokenizer: str = field(default="", compare=False)
+    """Fingerprint of the tokenizer that `token_ids` belong to."""
 
     @cached_property
     def id(self) -> str:
-        return content_id("response", self.prompt, self.text, self.finished)
+        extra = [dict(self.extra)] if self.extra else []
+        return content_id("response", self.prompt, self.text, self.finished, *extra)
+
+    @classmethod
+    def of(cls, prompt: str, completion: Completion, policy: str, sampling: str = "") -> "Response":
+        """A completion as the answer of a policy to a prompt (id)."""
+        rest = completion.extra, completion.token_ids, completion.tokenizer
+        return cls(prompt, completion.text, policy, completion.finished, sampling, *rest)
+
+    @property
+    def completion(self) -> Completion:
+        """What was answered, without who answered and how."""
+        return Completion(self.text, self.finished, self.extra, self.token_ids, self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -139,6 +192,8 @@ class Feedback:
             body = asdict(self)
             if not self.flags:
                 del body["flags"]  # an event without any keeps the name it had before there were flags
+            if not body["answer"].get("extra", True):
+                del body["answer"]["extra"]  # likewise
             body["answer"] = [type(self.answer).__name__, body["answer"]]
             object.__setattr__(self, "id", content_id("feedback", body))
 
@@ -152,30 +207,19 @@ class Preference:
     """Relative currency: of two completions of a prompt, how surely the first is the better."""
 
     prompt: Prompt
-    chosen: str
-    rejected: str
+    chosen: Completion
+    rejected: Completion
     p_chosen: float = 1.0
     """1 for a plain choice, 0.5 for a tie, anything between for soft labels."""
     margin: float = 0.0
     weight: float = 1.0
     sources: tuple[str, ...] = ()
     """Ids of the feedback it was made from."""
-    chosen_finished: bool = True
-    """Whether the chosen completion ended by itself: one that was cut has no end token."""
-    rejected_finished: bool = True
 
     @property
     def preferences(self) -> "tuple[Preference, ...]":
         """Itself: a ranking is several."""
         return (self,)
-
-
-class Completion(NamedTuple):
-    """A completion of a prompt, as text."""
-
-    text: str
-    finished: bool = True
-    """Whether it ended by itself: one that was cut has no end token."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +237,7 @@ class Ranked:
         k = sum(map(len, self.tiers))
         share = self.weight * independent_pairs(k) / comb(k, 2)
         return tuple(
-            Preference(
-                self.prompt, better.text, worse.text, 1.0, 0.0, share, self.sources, better.finished, worse.finished
-            )
+            Preference(self.prompt, better, worse, 1.0, 0.0, share, self.sources)
             for upper, lower in combinations(self.tiers, 2)
             for better, worse in product(upper, lower)
         )
@@ -211,12 +253,11 @@ class Label:
     """Absolute currency: how good one completion is."""
 
     prompt: Prompt
-    completion: str
+    completion: Completion
     value: float
     """1 approved, 0 disapproved, or a rating between."""
     weight: float = 1.0
     sources: tuple[str, ...] = ()
-    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -224,7 +265,7 @@ class Imitation:
     """The currency of imitation: a completion worth learning to write."""
 
     prompt: Prompt
-    completion: str
+    completion: Completion
     weight: float = 1.0
     sources: tuple[str, ...] = ()
 
@@ -238,18 +279,8 @@ def prefer(
     p_chosen: float = 1.0,
     margin: float = 0.0,
 ) -> Preference:
-    """A preference between two responses, which knows of each whether it ended by itself."""
-    return Preference(
-        prompt,
-        chosen.text,
-        rejected.text,
-        p_chosen,
-        margin,
-        weight,
-        sources=(source,),
-        chosen_finished=chosen.finished,
-        rejected_finished=rejected.finished,
-    )
+    """A preference between two responses."""
+    return Preference(prompt, chosen.completion, rejected.completion, p_chosen, margin, weight, (source,))
 
 
 Example = Preference | Ranked | Label | Imitation

@@ -20,8 +20,9 @@ from assent.config import override, table
 from assent.errors import AssentError
 from assent.functional.ensemble import combine, disagreement
 from assent.generation.local import Sampling, sample
+from assent.models.checkpoints import locate
 from assent.models.load import Language, load_policy
-from assent.models.tokenization import is_plain
+from assent.models.tokenization import load_codec
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import DEMO_PROMPTS
@@ -39,7 +40,7 @@ class Prompts:
         prompts: a file (any format that `assent import` reads), prompts, or texts; nothing: the demo's prompts.
         model: a hub id, a folder, or a .gguf file.
         run: the run folder.
-        settings: of `assent.store.runs.Setup`: seed, held_out, device, dtype.
+        settings: of `assent.store.runs.Setup`: seed, held_out, device, dtype, template_args, date.
 
     Raises:
         AssentError: no prompts there.
@@ -52,6 +53,8 @@ class Prompts:
     held_out: float = 0.3
     device: str = "auto"
     dtype: str = "auto"
+    template_args: str = ""
+    date: str = ""
 
     def __post_init__(self) -> None:
         with open_run(self.setup) as run:
@@ -60,8 +63,10 @@ class Prompts:
 
     @property
     def setup(self) -> Setup:
-        told = {name: getattr(self, name) for name in ("seed", "held_out", "device", "dtype")}
-        return override(Setup(Path(self.run), str(self.model)), told, "Prompts")
+        names = ("seed", "held_out", "device", "dtype", "template_args", "date")
+        return override(
+            Setup(Path(self.run), str(self.model)), {name: getattr(self, name) for name in names}, "Prompts"
+        )
 
     def _asked(self) -> list[Prompt]:
         if isinstance(self.prompts, str | Path):
@@ -70,8 +75,8 @@ class Prompts:
             found = [Prompt.plain(p) if isinstance(p, str) else p for p in self.prompts]
         if not found:
             raise AssentError(f"no prompts in {self.prompts}")
-        chat = load_policy(self.model).tokenizer.chat_template is not None
-        return [Prompt.ask(p.text, p.mode, p.source) if chat and is_plain(p) else p for p in found]
+        chat = load_codec(locate(self.model)).tokenizer.chat_template is not None
+        return [Prompt.ask(p.text, p.mode, p.source) if chat and p.is_plain else p for p in found]
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,9 @@ class RLHF:
     def answer(self, prompt: str, sampling: Sampling | None = None) -> str:
         """The trained policy's answer to one prompt."""
         with open_run(self.environment.setup) as run:
-            language: Language = load_policy(run.policy(self.objective), run.dtype, run.device)
+            language: Language = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
         codec = language.codec
         asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
         dice = generator(self.environment.seed, 4)
         (drawn,) = sample(language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice)
-        return codec.decode(drawn.ids)
+        return codec.decode(drawn.ids, asked)

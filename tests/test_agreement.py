@@ -20,6 +20,7 @@ from assent.functional.agreement import (
     near_agreement,
     raw_agreement,
 )
+from assent.functional.reliability import dawid_skene
 from assent.functional.statistics import bootstrap, clustered_win_rate, wilson
 
 NAN = math.nan
@@ -220,6 +221,49 @@ def test_answers_within_a_step_are_counted_pair_by_pair(answers: list[tuple[int,
     assert found.value == pytest.approx(np.mean(pairs) if pairs else NAN, nan_ok=True)
     assert found.n == len({i for i in items if items.count(i) > 1})
     assert near_agreement(items, values, 0, resamples=9) == raw_agreement(items, values, resamples=9).three_way
+
+
+# Dawid and Skene
+
+
+def crowd(skill: float, labels: int, items: int, seed: int) -> tuple[list[int], list[str], list[int]]:
+    """Four annotators answer each item: the truth with the chance of their skill, else any label."""
+    random = np.random.default_rng(seed)
+    knows = random.random((items, 4)) < skill
+    said = np.where(knows, random.integers(labels, size=(items, 1)), random.integers(labels, size=(items, 4)))
+    return np.repeat(np.arange(items), 4).tolist(), list("abcd") * items, said.ravel().tolist()
+
+
+@pytest.mark.parametrize("skill", [0.5, 0.8])
+def test_the_same_noise_is_the_same_reliability_however_many_labels_there_are(skill: float) -> None:
+    two, seven = (
+        np.mean([dawid_skene(*crowd(skill, labels, 100, seed), among=range(labels)).weight for seed in range(10)])
+        for labels in (2, 7)
+    )
+    assert two == pytest.approx(seven, abs=0.06)
+    assert seven == pytest.approx(skill, abs=0.06)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+@pytest.mark.parametrize("items", [0, 42, 420])
+def test_the_prior_weighs_ten_answers_of_a_weight_of_three_fifths(labels: int, items: int) -> None:
+    # Six who always agree are each right `items` times; of ten answers beforehand six were given with knowledge.
+    truth = np.arange(items) % labels
+    found = dawid_skene(
+        np.repeat(np.arange(items), 6), list("abcdef") * items, np.repeat(truth, 6), among=range(labels)
+    )
+    assert found.weight == pytest.approx([(6 + items) / (10 + items)] * (6 if items else 0), abs=2e-3)
+    assert found.unknown == 0.6
+
+
+def test_three_answers_say_less_against_the_prior_than_three_hundred() -> None:
+    truth = np.arange(300) % 2
+    items, people, said = np.repeat(np.arange(300), 5), list("abcde") * 300, np.repeat(truth, 5)
+    few = dawid_skene([*items, 0, 1, 2], [*people, *["new"] * 3], [*said, *truth[:3]])
+    many = dawid_skene([*items, *range(300)], [*people, *["new"] * 300], [*said, *truth])
+    assert few.annotators[5] == many.annotators[5] == "new"
+    assert 0.65 < few.weight[5] < 0.75  # about (6 + 3) / (10 + 3)
+    assert many.weight[5] > 0.98
 
 
 # Intervals without width

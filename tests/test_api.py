@@ -8,6 +8,7 @@ import tiny
 
 from assent import Preference, Prompt, Prompts, RewardModel
 from assent.cli import main
+from assent.records import Completion
 from assent.stages.reward import judged
 from assent.store.runs import open_run
 from assent.training.comparisons import FEEDS
@@ -38,7 +39,11 @@ def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) 
     model = tiny.make(tmp_path / "model")
     words = ["duck", "cat", "dog", "king", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird"]
     prompts = [Prompt.ask(f"Where is the {word}?") for word in words]
-    preferences = [Preference(p, f"In the {w}.", "No no no.") for p in prompts for w in ("garden", "house", "sea")]
+    preferences = [
+        Preference(p, Completion(f"In the {w}."), Completion("No no no."))
+        for p in prompts
+        for w in ("garden", "house", "sea")
+    ]
     environment = Prompts(prompts, model=str(model), run=tmp_path / "run", held_out=0.2, dtype="float32")
     fitted = RewardModel.fit(environment, preferences, lr=1e-3, epochs=8, batch_size=4)
     good, bad = fitted.score("Where is the star?", ["In the garden.", "No no no."])
@@ -48,7 +53,7 @@ def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) 
 def test_how_sure_by_how_much_and_how_weighty_a_preference_is_reaches_training(tmp_path: Path) -> None:
     model = tiny.make(tmp_path / "model")
     asked = [Prompt.ask(f"Where is number {number}?") for number in range(8)]
-    given = [Preference(p, "In the sea.", "No no", 0.7, 1.5, 2.0, rejected_finished=False) for p in asked]
+    given = [Preference(p, Completion("In the sea."), Completion("No no", False), 0.7, 1.5, 2.0) for p in asked]
     environment = Prompts(asked, model=str(model), run=tmp_path / "run", dtype="float32")
     RewardModel.fit(environment, given, batch_size=8)
     with open_run(environment.setup) as run:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,12 @@ from processes import completed
 
 from assent.cli import main
 from assent.errors import STOPPED, AssentError
-from assent.models.load import load_policy, load_reward, new_reward, save
+from assent.models.checkpoints import save
+from assent.models.load import load_policy, load_reward, new_reward
+from assent.stages.report import curves
 from assent.stages.unpaired import judgements
 from assent.store.runs import Setup, open_run
+from assent.training.meter import Meter, read
 
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 
@@ -162,6 +166,21 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_state_before_it
     assert (run / "state" / "reward" / "state.pt").exists()
     assert not (run / "reward").exists()
     assert assent("reward", "--run", str(run), "--again", "--lr", "1e-4", "--warmup", "0", cwd=tmp_path).returncode == 0
+
+
+def test_a_metric_that_is_not_finite_is_null_in_the_file_and_missing_from_the_curves(tmp_path: Path) -> None:
+    old = '{"stage": "dpo", "step": 1, "seconds": 1.0, "loss": NaN, "margin": Infinity}\n'  # as it was once written
+    (tmp_path / "metrics.jsonl").write_text(old)
+    meter = Meter(tmp_path, "dpo", 1)
+    meter.log(2, {"loss": 0.5, "margin": math.inf, "accuracy": math.nan})
+    meter.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "Infinity" not in text and "NaN" not in text
+    first, second = read(tmp_path)
+    assert (first["loss"], first["margin"]) == (None, None)
+    assert (second["loss"], second["margin"], second["accuracy"]) == (0.5, None, None)
+    (drawn,) = curves(read(tmp_path), {})
+    assert [figure.title for figure in drawn.figures] == ["Loss"]
 
 
 def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts: Path, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def keys_of(*patterns: str) -> set[str]:
 
 MEASURING = (
     *("batch.py", "objectives/*.py", *(f"functional/{name}.py" for name in ("advantages", "kl", "ranking"))),
-    *("training/imitation.py", "training/parts.py", "training/meter.py"),
+    *("training/imitation.py", "training/left_out.py", "training/parts.py", "training/meter.py"),
     *(f"stages/{name}.py" for name in ("pretrain", "sft", "generate", "label", "reward", "online", "offline")),
     *("stages/unpaired.py", "stages/evaluate.py", "stages/iterate.py", "stages/best_of_n.py", "stages/rejection.py"),
 )

@@ -47,10 +47,13 @@ PROMPTS = st.one_of(
     st.builds(Prompt.plain, TEXT), st.builds(Prompt, TURNS.map(tuple), st.sampled_from(["", "creative"]))
 ).filter(lambda prompt: any(message.content.strip() for message in prompt.messages))
 WEIGHTS = st.sampled_from([1.0, 0.25])
-PAIRS = st.builds(Preference, PROMPTS, SAID, SAID, st.sampled_from([1.0, 0.75]), st.sampled_from([0.0, 1.5]), WEIGHTS)
-PREFERENCES = PAIRS.filter(lambda pair: pair.chosen.split() != pair.rejected.split())
-LABELS = st.builds(Label, PROMPTS, SAID, st.sampled_from([0.0, 1.0]), WEIGHTS)
-IMITATIONS = st.builds(Imitation, PROMPTS, SAID, WEIGHTS)
+REPLIES = st.builds(Completion, SAID)
+PAIRS = st.builds(
+    Preference, PROMPTS, REPLIES, REPLIES, st.sampled_from([1.0, 0.75]), st.sampled_from([0.0, 1.5]), WEIGHTS
+)
+PREFERENCES = PAIRS.filter(lambda pair: pair.chosen.text.split() != pair.rejected.text.split())
+LABELS = st.builds(Label, PROMPTS, REPLIES, st.sampled_from([0.0, 1.0]), WEIGHTS)
+IMITATIONS = st.builds(Imitation, PROMPTS, REPLIES, WEIGHTS)
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -97,7 +100,7 @@ def test_every_row_of_hh_rlhf_is_read_or_named(
     assert reading.format == "hh-rlhf"
     assert reading.rows == rows == len(reading.examples) + len(reading.rejected)
     pairs = [each for each in reading.examples if isinstance(each, Preference)]
-    assert 100 * sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs) == pytest.approx(
+    assert 100 * sum(len(pair.chosen.text) > len(pair.rejected.text) for pair in pairs) / len(pairs) == pytest.approx(
         longer, abs=0.7
     )
     assert all(pair.prompt.messages[0].role == pair.prompt.messages[-1].role == "user" for pair in pairs)
@@ -114,7 +117,7 @@ def test_a_transcript_becomes_turns_and_keeps_every_word() -> None:
     for row, pair in zip(good, reading.examples, strict=True):
         assert isinstance(pair, Preference)
         before = "".join(f"\n\n{names[turn.role]}: {turn.content}" for turn in pair.prompt.messages)
-        for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        for side, text in (("chosen", pair.chosen.text), ("rejected", pair.rejected.text)):
             assert f"{before}\n\nAssistant: {text}" == row[side]
 
 
@@ -152,7 +155,7 @@ POLICY = "imported:pairs.jsonl"
 
 
 def test_the_order_of_a_querys_items_does_not_tell_which_is_the_better() -> None:
-    pairs = [Preference(Prompt.plain(str(n)), "right", "wrong") for n in range(400)]
+    pairs = [Preference(Prompt.plain(str(n)), Completion("right"), Completion("wrong")) for n in range(400)]
     reading = there_and_back(pairs, "preference")
     assert reading
     answers = zip(reading.queries, reading.feedback, strict=True)
@@ -184,15 +187,15 @@ def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
     (made,) = convert.examples((event,), reading.queries, reading.prompts, reading.responses)
     assert isinstance(made, Preference)
     assert (made.margin, made.weight) == (margin, 3.0)
-    assert (made.p_chosen if made.chosen == "Blue" else 1 - made.p_chosen) == pytest.approx(p_chosen)
+    assert (made.p_chosen if made.chosen.text == "Blue" else 1 - made.p_chosen) == pytest.approx(p_chosen)
 
 
 def test_labels_and_imitation_become_approvals_and_demonstrations(tmp_path: Path) -> None:
     labels = read(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "completion": "Blue", "label": False}))
     shown = read(lines(tmp_path / "b.jsonl", {"prompt": "Sky?", "completion": "Blue"}))
-    assert labels.examples == (Label(labels.prompts[0], "Blue", 0.0, sources=(labels.feedback[0].id,)),)
+    assert labels.examples == (Label(labels.prompts[0], Completion("Blue"), 0.0, sources=(labels.feedback[0].id,)),)
     assert labels.feedback[0].answer == Approval(False)
-    assert shown.examples == (Imitation(shown.prompts[0], "Blue", sources=(shown.feedback[0].id,)),)
+    assert shown.examples == (Imitation(shown.prompts[0], Completion("Blue"), sources=(shown.feedback[0].id,)),)
     assert (shown.feedback[0].answer, shown.responses) == (Demonstration("Blue"), ())
 
 
@@ -206,20 +209,28 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
     (
         "preference",
         {"prompt": "The sky is", "chosen": " blue", "rejected": " green"},
-        Preference(PLAIN, " blue", " green"),
+        Preference(PLAIN, Completion(" blue"), Completion(" green")),
     ),
-    ("preference", {"prompt": [USER], "chosen": [REPLY], "rejected": [RIVAL]}, Preference(CHAT, "Blue", "Green")),
+    (
+        "preference",
+        {"prompt": [USER], "chosen": [REPLY], "rejected": [RIVAL]},
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
+    ),
     (
         "preference",
         {"prompt": "Sky?", "chosen": [USER, REPLY], "rejected": [USER, RIVAL]},
-        Preference(CHAT, "Blue", "Green"),
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
     ),
     (
         "preference-implicit",
         {"chosen": "The sky is blue", "rejected": "The sky is black"},
-        Preference(PLAIN, " blue", " black"),
+        Preference(PLAIN, Completion(" blue"), Completion(" black")),
     ),
-    ("preference-implicit", {"chosen": [USER, REPLY], "rejected": [USER, RIVAL]}, Preference(CHAT, "Blue", "Green")),
+    (
+        "preference-implicit",
+        {"chosen": [USER, REPLY], "rejected": [USER, RIVAL]},
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
+    ),
     (
         "ranking",
         {"prompt": "The sky is", "completions": [" green", " blue", " grey"], "ranks": [3, 1, 1]},
@@ -230,25 +241,29 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
         {"prompt": [USER], "completions": [[REPLY], [RIVAL]], "ranks": [1, 2.5]},
         Ranked(CHAT, ((Completion("Blue"),), (Completion("Green"),))),
     ),
-    ("rating", {"prompt": "The sky is", "completion": " blue", "rating": 4}, Label(PLAIN, " blue", 0.5)),
-    ("rating", {"prompt": [USER], "completion": [REPLY], "rating": 7}, Label(CHAT, "Blue", 1.0)),
-    ("unpaired", {"prompt": "The sky is", "completion": " blue", "label": True}, Label(PLAIN, " blue", 1.0)),
-    ("unpaired", {"prompt": [USER], "completion": [REPLY], "label": 0}, Label(CHAT, "Blue", 0.0)),
-    ("prompt-completion", {"prompt": "The sky is", "completion": " blue"}, Imitation(PLAIN, " blue")),
-    ("prompt-completion", {"prompt": [USER], "completion": [REPLY]}, Imitation(CHAT, "Blue")),
-    ("language-modelling", {"text": "The sky is blue"}, Imitation(Prompt.plain(""), "The sky is blue")),
-    ("language-modelling", {"messages": [USER, REPLY]}, Imitation(CHAT, "Blue")),
+    ("rating", {"prompt": "The sky is", "completion": " blue", "rating": 4}, Label(PLAIN, Completion(" blue"), 0.5)),
+    ("rating", {"prompt": [USER], "completion": [REPLY], "rating": 7}, Label(CHAT, Completion("Blue"), 1.0)),
+    (
+        "unpaired",
+        {"prompt": "The sky is", "completion": " blue", "label": True},
+        Label(PLAIN, Completion(" blue"), 1.0),
+    ),
+    ("unpaired", {"prompt": [USER], "completion": [REPLY], "label": 0}, Label(CHAT, Completion("Blue"), 0.0)),
+    ("prompt-completion", {"prompt": "The sky is", "completion": " blue"}, Imitation(PLAIN, Completion(" blue"))),
+    ("prompt-completion", {"prompt": [USER], "completion": [REPLY]}, Imitation(CHAT, Completion("Blue"))),
+    ("language-modelling", {"text": "The sky is blue"}, Imitation(Prompt.plain(""), Completion("The sky is blue"))),
+    ("language-modelling", {"messages": [USER, REPLY]}, Imitation(CHAT, Completion("Blue"))),
     ("prompt-only", {"prompt": "The sky is", "mode": "creative"}, Prompt.plain("The sky is", "creative")),
     ("prompt-only", {"prompt": [USER]}, CHAT),
     (
         "openai-preference",
         {"input": {"messages": [USER]}, "preferred_output": [REPLY], "non_preferred_output": [RIVAL]},
-        Preference(CHAT, "Blue", "Green"),
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
     ),
     (
         "hh-rlhf",
         {"chosen": "\n\nHuman: Sky?\n\nAssistant: Blue", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green"},
-        Preference(CHAT, "Blue", "Green"),
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
     ),
 )
 
@@ -264,16 +279,18 @@ def test_each_format_is_told_by_its_keys(tmp_path: Path, format: str, row: Any, 
 
 
 def test_every_format_is_known_to_the_tests() -> None:
-    elsewhere = {"events", "label-studio", "argilla", "csv", "lmarena", "prompt-responses"}
-    # below, in test_exchange_formats.py and in test_import_refusals.py
+    elsewhere = {"events", "label-studio", "argilla", "csv", "lmarena", "prompt-responses", "sharegpt", "alpaca"}
+    # below, in test_exchange_formats.py, test_import_refusals.py and test_import_files.py
     assert {format for format, _, _ in KNOWN} == set(FORMATS) - elsewhere
 
 
 def test_a_conversation_keeps_its_spaces_and_its_system_message() -> None:
     prompt = Prompt((Message("system", " Be kind. \n"), Message("user", " Hi\n\nHuman: you ")))
-    reading = there_and_back([Preference(prompt, " yes \n", "\n\nAssistant: no")], "preference")
+    reading = there_and_back([Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))], "preference")
     assert reading
-    assert multiset(reading.examples) == multiset([Preference(prompt, " yes \n", "\n\nAssistant: no")])
+    assert multiset(reading.examples) == multiset(
+        [Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))]
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -319,14 +336,20 @@ def test_prompts_come_back_with_their_mode(prompts: list[Prompt]) -> None:
 
 
 def test_a_tie_or_a_rating_is_never_written_as_something_else(tmp_path: Path) -> None:
-    tie, rating = Preference(CHAT, "Blue", "Azure", 0.5), Label(CHAT, "Blue", 4.5)
-    pairs = write([tie, Preference(CHAT, "Green", "Blue", 0.25), rating], tmp_path / "pairs.jsonl", "preference")
+    tie, rating = Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5), Label(CHAT, Completion("Blue"), 4.5)
+    pairs = write(
+        [tie, Preference(CHAT, Completion("Green"), Completion("Blue"), 0.25), rating],
+        tmp_path / "pairs.jsonl",
+        "preference",
+    )
     assert pairs.rows == 1
     assert [(each.where, each.reason) for each in pairs.left_out] == [
         ("example 1", "a tie, which this format would turn into a flip of a coin"),
         ("example 3", "a label, which this format does not hold"),
     ]
-    assert multiset(read(tmp_path / "pairs.jsonl").examples) == multiset([Preference(CHAT, "Blue", "Green", 0.75)])
+    assert multiset(read(tmp_path / "pairs.jsonl").examples) == multiset(
+        [Preference(CHAT, Completion("Blue"), Completion("Green"), 0.75)]
+    )
     assert "4.5, which is neither" in write([rating], tmp_path / "labels.jsonl", "unpaired").left_out[0].reason
 
 
@@ -383,6 +406,7 @@ def test_an_event_that_was_changed_by_hand_takes_its_answers_with_it(tmp_path: P
 # Broken files and rows
 
 GOOD = {"prompt": "Sky?", "chosen": "Blue", "rejected": "Green"}
+LEAVE_OUT = "'assent import --ignore {}' leaves it out"
 BROKEN: tuple[tuple[Any, str], ...] = (
     ('{"prompt": "Sky?", "chosen"\n', "broken JSON: Expecting ':' delimiter"),
     ("[1, 2]\n", "not a JSON object but list"),
@@ -396,19 +420,25 @@ BROKEN: tuple[tuple[Any, str], ...] = (
     ({**GOOD, "prompt": []}, "'prompt' holds no messages"),
     ({**GOOD, "prompt": ["Sky?"]}, "a message of 'prompt' is str, not an object"),
     ({**GOOD, "prompt": [{"role": "user"}]}, "no 'content'"),
-    ({**GOOD, "prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "'content' is list, not text"),
+    (
+        {**GOOD, "prompt": [{"role": "user", "content": [{"type": "image"}]}]},
+        "'content' holds a part of type 'image', and assent reads text alone",
+    ),
     ({**GOOD, "prompt": [USER]}, "of 'prompt' and 'chosen' one is text and the other messages"),
     (
         {"prompt": [USER], "chosen": [REPLY, REPLY], "rejected": [RIVAL]},
-        "'chosen' holds 2 messages in place of one reply",
+        "'chosen' holds 2 messages, and does not begin with those of the prompt",
     ),
     (
         {"prompt": [USER], "chosen": [USER], "rejected": [RIVAL]},
         "'chosen' does not end with a message of the assistant",
     ),
     (
-        {"prompt": [USER], "chosen": [{**REPLY, "tool_calls": [1]}], "rejected": [RIVAL]},
-        "a message of 'chosen' calls tools, which no record can hold yet",
+        {"prompt": [USER], "chosen": [{**REPLY, "timestamp": 7}], "rejected": [RIVAL]},
+        (
+            "a message of 'chosen' has 'timestamp', which assent does not read: "
+            "'assent import --ignore messages.timestamp' leaves it out"
+        ),
     ),
     (
         {"prompt": "Sea?", "chosen": [USER, REPLY], "rejected": [USER, RIVAL]},
@@ -418,9 +448,9 @@ BROKEN: tuple[tuple[Any, str], ...] = (
     ({**GOOD, "rejected": "Blue"}, "identical replies"),
     ({**GOOD, "rejected": " \n"}, "empty reply in 'rejected'"),
     ({**GOOD, "chosen": "\ud800"}, "'chosen' holds half a character, a lone surrogate"),
-    ({**GOOD, "p_chosen": 2}, "'p_chosen' is 2, not a probability"),
-    ({**GOOD, "weight": "1"}, "'weight' is '1', not a number"),
-    ({**GOOD, "margin": float("nan")}, "'margin' is nan, not a number"),
+    ({**GOOD, "p_chosen": 2}, f"'p_chosen' is 2, not a probability: {LEAVE_OUT.format('p_chosen')}"),
+    ({**GOOD, "weight": "1"}, f"'weight' is '1', not a number: {LEAVE_OUT.format('weight')}"),
+    ({**GOOD, "margin": float("nan")}, f"'margin' is nan, not a number: {LEAVE_OUT.format('margin')}"),
 )
 
 
@@ -443,7 +473,11 @@ def test_a_broken_first_row_does_not_mislead(tmp_path: Path, row: Any, reason: s
     [
         ("preference-implicit", {"chosen": "Blue", "rejected": "Green"}, "no shared prompt"),
         ("preference-implicit", {"chosen": [REPLY], "rejected": [RIVAL]}, "no shared prompt"),
-        ("unpaired", {"prompt": "Sky?", "completion": "Blue", "label": 0.5}, "'label' is 0.5, not true or false"),
+        (
+            "unpaired",
+            {"prompt": "Sky?", "completion": "Blue", "label": 0.5},
+            f"'label' is 0.5, not true or false: {LEAVE_OUT.format('label')}",
+        ),
         ("language-modelling", {"messages": [REPLY]}, "'messages' holds no message before the reply"),
         ("language-modelling", {"text": ""}, "empty reply in 'text'"),
         ("hh-rlhf", {"chosen": "Blue", "rejected": "Green"}, "'chosen' is no transcript of Human and Assistant"),
@@ -474,7 +508,7 @@ def test_marks_line_ends_and_compression_make_no_difference(
     rows = [json.dumps({**GOOD, "chosen": f"Blå {n} \u2028 \u0085"}, ensure_ascii=False).encode() for n in range(3)]
     (tmp_path / "file").write_bytes(pack(start + end.join([rows[0], b'{"a": }', *rows[1:]]) + end))
     reading = read(tmp_path / "file")
-    assert [each.chosen for each in reading.examples if isinstance(each, Preference)] == [
+    assert [each.chosen.text for each in reading.examples if isinstance(each, Preference)] == [
         f"Blå {n} \u2028 \u0085" for n in range(3)
     ]
     assert reasons(reading) == [("file:2", "broken JSON: Expecting value")]
@@ -489,7 +523,7 @@ def test_one_array_is_read_as_rows(tmp_path: Path) -> None:
 
 def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "missing.jsonl", "cannot read .*No such file"
-    yield folder, "cannot read .*Is a directory"
+    yield folder, "is a folder without Parquet or Arrow files: name"
     yield lines(folder / "empty.jsonl", ""), "is empty"
     yield lines(folder / "blank.jsonl", "\n \n"), "is empty"
     yield lines(folder / "none.json", "[]"), "is empty"

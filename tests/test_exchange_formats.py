@@ -688,7 +688,7 @@ def test_marks_between_cells_and_at_the_ends_make_no_difference(
         (b"", "x.csv is empty"),
         (b"prompt,a,b\n", "x.csv is empty"),
         (b"prompt,a,b\nx\n", "x.csv holds no row under its header; first x.csv:2: 1 cells under 3 columns"),
-        (b"question,a\nx,y\n", "no format has rows of question, a; known: csv"),
+        (b"question,a\nx,y\n", "no format has rows of question, a; known: alpaca, csv, label-studio, "),
         (b"prompt,A,a\nx,y,z\n", "x.csv:1: the header names 'a' twice: leave one out"),
         ("prompt,a\nx,y\n".encode("utf-16"), "x.csv is UTF-16: save it as UTF-8"),
         (b'"prompt,a\nx,y\n', "x.csv:1: no header: a quotation mark that is never closed"),
@@ -703,6 +703,7 @@ def test_a_table_that_cannot_be_read_is_one_error_in_one_line(content: bytes, to
 WORDS = (
     *("data", "annotations", "result", "type", "value", "selected", "ranker", "rating", "choices", "text", "labels"),
     *("from_name", "completed_by", "created_at", "lead_time", "assent", "order", "cut", "kind", "shown", "prompt"),
+    *("conversations", "from", "tool_calls", "system", "tools", "kto_tag"),
     *("answer1", "answer2", "items", "id", "body", "messages", "role", "content", "fields", "responses", "metadata"),
     *(
         "user_id",
@@ -729,7 +730,9 @@ VALUES = st.recursive(
 @settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from(WORDS), VALUES, min_size=1),
-    st.sampled_from(["label-studio", "argilla", "lmarena", "openai-preference", "prompt-responses"]),
+    st.sampled_from(
+        ["label-studio", "argilla", "lmarena", "openai-preference", "prompt-responses", "sharegpt", "alpaca"]
+    ),
 )
 def test_no_row_whatever_crashes_a_reader(row: dict[str, Any], format: str) -> None:
     rows: tuple[dict[str, Any], ...] = (
@@ -738,6 +741,8 @@ def test_no_row_whatever_crashes_a_reader(row: dict[str, Any], format: str) -> N
         record(TWO, preference=["response_1"]) | row,
         {**PAIR, "annotation_id": 1, "annotator": 2, "comparison": "left"} | row,
         {"conversation_a": row.get("messages"), "conversation_b": row.get("messages"), "winner": "tie"} | row,
+        {"conversations": row.get("messages"), "chosen": row.get("value"), "rejected": row} | row,
+        {"instruction": row.get("text"), "output": row.get("body"), "history": row.get("items")} | row,
         {"input": row, "preferred_output": row.get("messages"), "non_preferred_output": []} | row,
     )
     for changed in rows:
@@ -977,6 +982,6 @@ def test_a_mistyped_format_is_answered_with_the_nearest(typed: str, meant: str, 
 @pytest.mark.parametrize("name", names("store/formats"))
 def test_every_file_of_the_folder_is_a_format_of_its_name(name: str) -> None:
     found = resolve("store/formats", name)
-    assert found.__dataclass_params__.frozen and found.holds
+    assert found.__dataclass_params__.frozen and (found.holds or "encode" not in vars(found))
     assert found.__doc__ and not found.__doc__.startswith(f"{found.__name__}(")
     assert FORMATS[name.replace("_", "-")] == found()

@@ -25,6 +25,7 @@ from assent.feedback.rating import Rating
 from assent.preferences import convert
 from assent.records import (
     Answer,
+    Completion,
     Example,
     Feedback,
     Imitation,
@@ -58,7 +59,7 @@ def say(answer: Answer, *items: str, weight: float = 1.0) -> tuple[Example, ...]
 
 
 def pairs(examples: tuple[Example, ...]) -> list[tuple[str, str]]:
-    return [(each.chosen, each.rejected) for each in examples if isinstance(each, Preference)]
+    return [(each.chosen.text, each.rejected.text) for each in examples if isinstance(each, Preference)]
 
 
 @pytest.mark.parametrize("kind", registry.names("feedback"))
@@ -86,7 +87,7 @@ def test_what_people_say_loads_without_torch_or_transformers() -> None:
 
 
 def test_a_comparison_prefers_one_item_whichever_side_it_stood_on() -> None:
-    expected = (Preference(PROMPT, "Saturn.", "Jupiter.", sources=("f1",)),)
+    expected = (Preference(PROMPT, Completion("Saturn."), Completion("Jupiter."), sources=("f1",)),)
     assert say(Comparison(B), A, B) == say(Comparison(B), B, A) == expected
 
 
@@ -102,13 +103,15 @@ TIE = Comparison(verdict="tie")
 
 
 def test_a_tie_is_half_a_win_for_each() -> None:
-    assert say(TIE, A, B) == (Preference(PROMPT, "Jupiter.", "Saturn.", p_chosen=0.5, sources=("f1",)),)
+    assert say(TIE, A, B) == (
+        Preference(PROMPT, Completion("Jupiter."), Completion("Saturn."), p_chosen=0.5, sources=("f1",)),
+    )
 
 
 def test_both_bad_is_two_labels_of_nought_and_no_preference() -> None:
     texts = ("Mars.", "The Moon.")
     assert say(Comparison(verdict="both bad"), C, D, weight=0.5) == tuple(
-        Label(PROMPT, text, 0.0, 0.5, ("f1",)) for text in texts
+        Label(PROMPT, Completion(text), 0.0, 0.5, ("f1",)) for text in texts
     )
 
 
@@ -146,7 +149,9 @@ def test_an_item_left_out_of_a_ranking_was_not_judged() -> None:
 
 
 def test_a_rating_is_the_mean_of_its_axes_in_any_order() -> None:
-    assert say(Rating((("honest", 3), ("helpful", 6))), A) == (Label(PROMPT, "Jupiter.", 3.5 / 6, 1.0, ("f1",)),)
+    assert say(Rating((("honest", 3), ("helpful", 6))), A) == (
+        Label(PROMPT, Completion("Jupiter."), 3.5 / 6, 1.0, ("f1",)),
+    )
     assert Rating((("honest", 3), ("helpful", 6))) == Rating((("helpful", 6), ("honest", 3)))
     assert feedback.parse("rating", {"axes": {"helpful": 6}}) == Rating((("helpful", 6),))
 
@@ -158,17 +163,17 @@ def test_an_approval_is_a_label_of_one_or_nought() -> None:
 
 def test_a_correction_is_imitated_and_preferred_to_the_original() -> None:
     assert say(Correction("Jupiter."), D) == (
-        Imitation(PROMPT, "Jupiter.", 1.0, ("f1",)),
-        Preference(PROMPT, "Jupiter.", "The Moon.", sources=("f1",)),
+        Imitation(PROMPT, Completion("Jupiter."), 1.0, ("f1",)),
+        Preference(PROMPT, Completion("Jupiter."), Completion("The Moon."), sources=("f1",)),
     )
 
 
 def test_a_correction_that_changes_nothing_is_no_preference() -> None:
-    assert say(Correction("Jupiter."), A) == (Imitation(PROMPT, "Jupiter.", 1.0, ("f1",)),)
+    assert say(Correction("Jupiter."), A) == (Imitation(PROMPT, Completion("Jupiter."), 1.0, ("f1",)),)
 
 
 def test_a_demonstration_is_imitated_and_a_critique_trains_nobody() -> None:
-    assert say(Demonstration("Jupiter.")) == (Imitation(PROMPT, "Jupiter.", 1.0, ("f1",)),)
+    assert say(Demonstration("Jupiter.")) == (Imitation(PROMPT, Completion("Jupiter."), 1.0, ("f1",)),)
     assert say(Critique("Too short."), A) == ()
 
 

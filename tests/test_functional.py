@@ -19,7 +19,8 @@ from assent.functional.advantages import (
     leave_one_out,
     token_rewards,
 )
-from assent.functional.kl import adapt_beta, k1, k2, k3, sequence_kl
+from assent.functional.finite import finite
+from assent.functional.kl import KLEstimator, adapt_beta, k1, k2, k3, kl_loss, sequence_kl
 from assent.functional.ranking import kway_loss, pair_loss, pair_metrics, plackett_luce_loss
 from assent.functional.statistics import accuracy, bootstrap, clustered_win_rate, wilson, win_rate
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
@@ -58,6 +59,40 @@ def test_k1_and_k3_are_unbiased_on_a_small_vocabulary() -> None:
     assert torch.allclose((policy.exp() * k3(policy, reference)).sum(), exact)
 
 
+def gradients_of_a_kl() -> dict[str, Tensor]:
+    """With respect to three logits: of both KLs, and of each estimator as a loss, expected exactly under the policy."""
+    logits = tensor([1.2, -0.3, 0.4], dtype=torch.float64, requires_grad=True)
+    policy, reference = logits.log_softmax(0), tensor([0.2, 0.3, 0.5]).double().log()
+    drawn, ratio = policy.detach().exp(), policy - reference
+    losses = {
+        "forward": (reference.exp() * (reference - policy)).sum(),
+        "reverse": (policy.exp() * ratio).sum(),
+        "k1": (drawn * k1(policy, reference)).sum(),
+        "k2": (drawn * kl_loss(ratio, "k2")).sum(),
+        "k3": (drawn * kl_loss(ratio, "k3")).sum(),
+        "away": logits.softmax(0).detach() @ logits - reference.exp() @ logits,  # whose gradient is pi - ref
+    }
+    return {name: torch.autograd.grad(loss, logits, retain_graph=True)[0] for name, loss in losses.items()}
+
+
+def test_as_a_loss_k3_has_the_gradient_of_the_forward_kl_and_k2_that_of_the_reverse() -> None:
+    found = gradients_of_a_kl()
+    assert torch.allclose(found["forward"], found["away"])
+    assert torch.allclose(found["k3"], found["forward"])
+    assert torch.allclose(found["k2"], found["reverse"])
+    assert not torch.allclose(found["forward"], found["reverse"], rtol=0, atol=0.02)
+    assert close(found["k1"], [0, 0, 0])
+
+
+@pytest.mark.parametrize(("estimator", "value", "slope"), [("k3", math.exp(20) - 21, 0.0), ("k2", 450.0, -30.0)])
+def test_a_penalty_stays_finite_far_from_the_reference(estimator: KLEstimator, value: float, slope: float) -> None:
+    away = tensor(-30.0, dtype=torch.float64, requires_grad=True)
+    loss = kl_loss(away, estimator)
+    loss.backward()
+    assert loss.item() == pytest.approx(value)
+    assert away.grad is not None and away.grad.item() == slope
+
+
 def test_the_kl_of_a_completion_is_a_sum_over_its_tokens_alone() -> None:
     mask = tensor([[True, True, False], [True, False, False]])
     kl = sequence_kl(tensor([[1.0, 2.0, NAN], [0.5, INF, NAN]]), torch.zeros(2, 3), mask)
@@ -68,6 +103,15 @@ def test_the_kl_of_a_completion_is_a_sum_over_its_tokens_alone() -> None:
 @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (6.6, 0.102), (60.0, 0.104), (5.7, 0.099), (0.0, 0.096)])
 def test_beta_moves_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: float) -> None:
     assert adapt_beta(0.1, kl, target=6, n=512, horizon=2560) == pytest.approx(expected, abs=1e-12)
+
+
+# JSON
+
+
+def test_a_number_that_json_cannot_say_becomes_null() -> None:
+    measured = {"loss": NAN, "win": {"rate": -INF, "n": 0}, "rows": [(INF, 1.5), "NaN"], "policy": None, "done": True}
+    said = {"loss": None, "win": {"rate": None, "n": 0}, "rows": [[None, 1.5], "NaN"], "policy": None, "done": True}
+    assert finite(measured) == said
 
 
 # Advantages

@@ -170,15 +170,15 @@ def test_the_tested_set_pins_every_dependency_within_its_range() -> None:
 
 
 def test_in_ci_no_test_may_skip_its_duty(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    markers = "browser", "model", "postgresql", "proxy"
+    markers = "browser", "model", "postgresql", "proxy", "transformers4"
     pytester.makeconftest((TOP / "tests" / "conftest.py").read_text())
     pytester.makeini("[pytest]\nmarkers =\n" + "".join(f"    {marker}\n" for marker in markers))
     duty = "@pytest.mark.{0}\ndef test_{0}():\n    pytest.skip('not today')"
     pytester.makepyfile("\n".join(["import pytest", *map(duty.format, markers)]))
     monkeypatch.delenv("ASSENT_CI", raising=False)
     monkeypatch.setenv("ASSENT_TEST_POSTGRESQL", "postgresql://there")
-    pytester.runpytest_subprocess().assert_outcomes(skipped=4)
+    pytester.runpytest_subprocess().assert_outcomes(skipped=5)
     monkeypatch.setenv("ASSENT_CI", "1")
     result = pytester.runpytest_subprocess()
-    result.assert_outcomes(failed=4)
+    result.assert_outcomes(failed=5)
     result.stdout.fnmatch_lines([f"*a test marked {marker} may not be skipped: *not today*" for marker in markers])

@@ -9,6 +9,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from processes import completed
 from test_tokenization import CHATML, tokenizer
@@ -206,7 +208,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TEN = [
     ("import", "name the file to read: assent import FILE"),
     ("import {}/nowhere.jsonl", "nowhere.jsonl: No such file or directory"),
-    ("import {}/folder", "folder: Is a directory"),
+    ("import {}/folder", "folder is a folder without Parquet or Arrow files"),
     ("import {}/empty.jsonl", "empty.jsonl is empty"),
     ("import {}/cut.jsonl.gz", "cannot read "),
     ("import {}/binary.jsonl", "binary.jsonl is not UTF-8 (byte 0x80 in line 2)"),
@@ -322,6 +324,15 @@ def test_inspect_shows_both_sides_of_the_run_s_comparisons_or_of_a_file(tmp_path
     assert here("inspect", "--run", run, "--n", "1").out.count(": prompt ") == 1
 
 
+def test_inspect_reads_parquet_as_it_reads_lines(tmp_path: Path) -> None:
+    made, file = model(tmp_path / "m"), lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
+    pq.write_table(pa.Table.from_pylist(PAIRS[:2]), tmp_path / "pairs.parquet")
+    of_lines, of_table = (
+        here("inspect", path, "--model", made, "--run", tmp_path / "r") for path in (file, tmp_path / "pairs.parquet")
+    )
+    assert (of_table.status, of_table.out) == (0, of_lines.out) and "1 chosen: prompt 0-" in of_table.out
+
+
 def test_inspect_names_a_fault_and_what_to_do_and_ends_with_status_2(tmp_path: Path) -> None:
     broken = model(tmp_path / "m", CHATML.replace("<|im_end|>", ""))
     said = assent("inspect", "--model", broken, "--run", tmp_path / "r")
@@ -330,19 +341,19 @@ def test_inspect_names_a_fault_and_what_to_do_and_ends_with_status_2(tmp_path: P
     assert said.err == f"assent: the tokenizer of {broken} fails at (b) end: see above\n"
 
 
-def test_inspect_of_a_template_that_breaks_its_prompt_shows_no_tokens(tmp_path: Path) -> None:
-    broken = model(tmp_path / "m", CHATML.replace("m.content", "(m.content if loop.last else m.content | trim)"))
+def test_inspect_of_a_template_that_refuses_conversations_shows_no_tokens(tmp_path: Path) -> None:
+    single = "{% if messages | length > 1 %}{{ raise_exception('one turn alone') }}{% endif %}"
+    broken = model(tmp_path / "m", single + CHATML)
     said = here("inspect", "--model", broken, "--run", tmp_path / "r")
     assert said.status == 2
     assert "(a) prefix   FAIL" in said.out and "(e) trained     ?" in said.out and ": prompt " not in said.out
 
 
-def test_inspect_mends_a_pad_that_ends_answers_as_every_stage_does(tmp_path: Path) -> None:
+def test_inspect_says_that_a_pad_which_ends_answers_does_no_harm(tmp_path: Path) -> None:
     said = here("inspect", "--model", model(tmp_path / "m", pad_token="<|im_end|>"), "--run", tmp_path / "r")
     assert said.status == 0
-    assert (
-        "(d) pad      pass" in said.out and "its own pad token was missing or ends an answer: assent takes" in said.out
-    )
+    assert "(d) pad      pass  rows are padded by position" in said.out
+    assert "the tokenizer's is '<|im_end|>', which also ends an answer\n" in said.out
 
 
 def test_inspect_goes_on_past_a_conversation_that_the_template_refuses(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
-from assent.records import Feedback, Message, Preference, Prompt, Query, Response
+from assent.records import Completion, Feedback, Message, Preference, Prompt, Query, Response
 from assent.stages.import_ import progress
 from assent.stages.label import Label
 from assent.store.ballots import UNKNOWN_TIME
@@ -119,9 +119,9 @@ def test_a_judgement_inside_a_task_stops_too(row: Any, tmp_path: Path) -> None:
         read(array(tmp_path, row))
 
 
-def test_a_key_that_is_ignored_has_to_be_there_unread(tmp_path: Path) -> None:
+def test_a_key_that_is_ignored_has_to_be_there(tmp_path: Path) -> None:
     path = lines(tmp_path / "x.jsonl", {**ROW, "status": "done"})
-    with pytest.raises(AssentError, match="no unread key 'statuss' to ignore; did you mean 'status'"):
+    with pytest.raises(AssentError, match="no key 'statuss' to ignore; did you mean 'status'"):
         look(path, ignore=["statuss"])
 
 
@@ -440,15 +440,15 @@ def test_an_empty_prompt_is_refused_unless_it_is_text_to_imitate(prompt: Any, tm
 
 
 def test_a_preference_goes_out_to_openai_and_comes_back(tmp_path: Path) -> None:
-    pair = Preference(Prompt.ask("Name a tree."), "Oak.", "Cod.")
-    plain = Preference(Prompt.plain("A tree is"), " an oak", " a cod")
+    pair = Preference(Prompt.ask("Name a tree."), Completion("Oak."), Completion("Cod."))
+    plain = Preference(Prompt.plain("A tree is"), Completion(" an oak"), Completion(" a cod"))
     written = write([pair, plain], tmp_path / "x.jsonl", "openai-preference")
     assert [each.reason for each in written.left_out] == ["text to be continued, and this format holds conversations"]
     (row,) = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
     assert row == {"input": {"messages": [USER]}, "preferred_output": [OAK], "non_preferred_output": [COD]}
-    assert [(e.chosen, e.rejected) for e in read(tmp_path / "x.jsonl").examples if isinstance(e, Preference)] == [
-        ("Oak.", "Cod.")
-    ]
+    assert [
+        (e.chosen.text, e.rejected.text) for e in read(tmp_path / "x.jsonl").examples if isinstance(e, Preference)
+    ] == [("Oak.", "Cod.")]
 
 
 def battle(winner: str, **more: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from assent.cli import main
 from assent.models.attention import Tree
 from assent.models.load import load_policy
 from assent.preferences.convert import split
-from assent.records import Prompt
+from assent.records import Completion, Prompt
 from assent.stages.offline import branch_sums
 from assent.training.meter import read as metrics_of
 from assent.training.parts import by_tree
@@ -119,7 +119,7 @@ def likelier(where: Path, held: list[tuple[int, int]]) -> float:
     language, trees = load_policy(where), []
     for one in held:
         prompt = Prompt.plain(question(*one))
-        texts = tuple(language.codec.completion(prompt, text) for text in sides(*one))
+        texts = tuple(language.codec.completion(prompt, Completion(text)) for text in sides(*one))
         trees.append(Tree(language.codec.prompt(prompt), texts))
     sums = by_tree(trees, 2048, lambda some: branch_sums(language.model, some, torch.device("cpu")))
     return fmean(float(one[0] > one[1]) for one in sums)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_models import forest, gradients
+from test_models import STRANGERS, family, forest, gradients
 
 from assent.cli import main
 from assent.errors import AssentError
 from assent.models import memory
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, states
-from assent.models.load import Language, load_policy
+from assent.models.load import Language, load_policy, new_reward
 from assent.training import budget
 from assent.training.batching import largest, packs
 from assent.training.loop import train
@@ -49,6 +49,14 @@ def test_what_a_forward_pass_keeps_grows_with_its_tokens_and_with_nothing_else(l
         made = states(language.model, packed)
     truth = sum(size for place, size in kept.items() if place not in own)
     assert each * len(made) == pytest.approx(truth, rel=0.2)
+
+
+def test_where_rows_are_read_their_logits_are_counted(tmp_path: Path, language: Language) -> None:
+    settings = STRANGERS["mamba"]
+    folder = family(tmp_path / "mamba", "mamba", settings, language)
+    policy, reward = load_policy(folder).model, new_reward(folder, 0).model
+    logits = 4 * policy.config.vocab_size
+    assert logits <= memory.kept(policy) - memory.kept(reward) <= 4 * logits
 
 
 def test_blocks_that_are_gone_through_twice_keep_less_and_come_to_the_same(language: Language) -> None:

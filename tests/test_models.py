@@ -20,11 +20,11 @@ from assent.functional import products
 from assent.generation.local import Sample, Sampling, sample
 from assent.models import attention
 from assent.models.attention import Cache, Tree, pack
+from assent.models.checkpoints import save
 from assent.models.forward import logprobs, next_states, packed_states, scores, values
-from assent.models.load import Language, load_policy, load_reward, new_reward, save
-from assent.models.tokenization import Codec
+from assent.models.load import Language, load_policy, load_reward, new_reward
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.records import Prompt
+from assent.records import Completion, Prompt
 from assent.training.imitation import Shown, tokens
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
@@ -121,7 +121,7 @@ def test_entropy_is_that_of_the_whole_distribution(language: Language) -> None:
 
 
 def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: Language) -> None:
-    codec = Codec(language.tokenizer)
+    codec = language.codec
     prompts = [codec.prompt(Prompt.ask(text)) for text in ("Tom had a ball.", "Where is the very old king?", "Hi")]
     drawn = sample(language.model, prompts, 3, Sampling(0.7, 12), codec.ends, torch.Generator().manual_seed(3))
     trees = [Tree(prompts[s.prompt], (s.ids,)) for s in drawn]
@@ -131,7 +131,7 @@ def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: La
 
 
 def test_finished_rows_leave_without_disturbing_the_others(language: Language) -> None:
-    codec = Codec(language.tokenizer)
+    codec = language.codec
     prompts = [codec.prompt(Prompt.ask("Tom had a ball."))]
     many_ends = frozenset(range(200))  # about half of the vocabulary ends a completion: rows leave at each step
     drawn = sample(language.model, prompts, 32, Sampling(1.0, 10), many_ends, torch.Generator().manual_seed(0))
@@ -214,7 +214,7 @@ def test_a_prompt_is_held_once_for_its_rows_and_goes_with_the_last(language: Lan
 
 
 def test_draws_follow_the_models_own_distribution(language: Language) -> None:
-    prompt = Codec(language.tokenizer).prompt(Prompt.ask("Hi"))
+    prompt = language.codec.prompt(Prompt.ask("Hi"))
     with torch.no_grad():
         expected = (language.model(input_ids=torch.tensor([prompt])).logits[0, -1] / 1.3).softmax(-1)
     n = 8000
@@ -228,7 +228,7 @@ def test_draws_follow_the_models_own_distribution(language: Language) -> None:
 
 
 def test_temperature_zero_takes_the_likeliest_token(language: Language) -> None:
-    prompt = Codec(language.tokenizer).prompt(Prompt.ask("Hi"))
+    prompt = language.codec.prompt(Prompt.ask("Hi"))
     drawn = sample(language.model, [prompt], 1, Sampling(0.0, 5), frozenset(), torch.Generator())[0].ids
     ids = list(prompt)
     with torch.no_grad():
@@ -243,13 +243,14 @@ def test_a_reward_model_scores_alike_here_and_in_plain_transformers(folder: Path
     made = new_reward(folder, seed=1)
     save(made, tmp_path / "reward")
     ours = load_reward(tmp_path / "reward")
-    codec = Codec(ours.tokenizer)
+    codec = ours.codec
     prompt = Prompt.ask("Where is the cat?")
     texts = ["In the garden.", "I do not know where she went with the dog.", "No."]
-    rows = [list(sum(codec.encode(prompt, text), ())) for text in texts]
+    answers = [Completion(text) for text in texts]
+    rows = [list(sum(codec.encode(prompt, answer), ())) for answer in answers]
     with torch.no_grad():
         found = scores(
-            ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, t) for t in texts))])
+            ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, a) for a in answers))])
         )
         theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
@@ -308,7 +309,7 @@ def family(folder: Path, name: str, settings: dict[str, Any], like: Language) ->
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(3)
-    save(Language(model, like.tokenizer), folder)
+    save(Language(model, like.codec), folder)
     return folder
 
 

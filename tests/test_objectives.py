@@ -323,6 +323,26 @@ def test_a_row_without_weight_has_no_gradient(objective: Objective, batch: Batch
 
 
 @CASES
+@pytest.mark.parametrize("rows", [4, 0])
+def test_a_step_in_which_nothing_counts_costs_nothing_and_moves_nothing(
+    objective: Objective, batch: Batch, rows: int
+) -> None:
+    silent = pick(replace(batch, weight=0 * batch.weight), slice(0, rows))
+    loss = objective(silent)
+    assert loss.value == 0 and {value.item() for value in loss.metrics.values()} == {0.0}
+    assert all((grad == 0).all() for grad in gradients(objective, silent))
+
+
+@pytest.mark.parametrize("objective", [IPO(per_token=True), ORPO(), SimPO()], ids=repr)
+def test_a_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> None:
+    none, one = torch.zeros(1), torch.ones(1)
+    empty = Pairs(none, -2 * one, none, -2 * one, none, 2 * one, one, one)  # cut before its first token
+    counted = replace(empty, chosen_tokens=one)
+    assert objective(empty).value.isfinite() and objective(empty).value == objective(counted).value
+    assert all(grad.isfinite().all() for grad in gradients(objective, empty))
+
+
+@CASES
 def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective, batch: Batch) -> None:
     loss = objective(learnable(batch))
     assert loss.value.requires_grad and loss.value.shape == ()

@@ -1,7 +1,9 @@
 """Objectives of reinforcement, against numbers that can be done by hand."""
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -79,6 +81,34 @@ def one(logprobs: list[float], old: list[float], advantages: list[float], refere
 
 
 # What every objective of reinforcement does
+
+
+@EVERY
+def test_a_step_without_a_completion_token_costs_nothing_and_moves_nothing(objective: Objective) -> None:
+    batch = replace(actions(objective, math.nan), mask=torch.zeros_like(MASK))
+    loss = objective(batch)
+    loss.value.backward()
+    assert loss.value == 0 and all(metric.isfinite() for metric in loss.metrics.values())
+    assert batch.logprobs.grad is not None and (batch.logprobs.grad == 0).all()
+    if batch.values is not None:
+        assert batch.values.grad is not None and (batch.values.grad == 0).all()
+
+
+@EVERY
+@pytest.mark.parametrize("width", [0, 4])
+def test_a_rollout_without_a_completion_token_has_no_advantages(objective: Objective, width: int) -> None:
+    drawn = rollout()
+    assert drawn.values is not None
+    nothing = replace(
+        drawn,
+        mask=torch.zeros_like(MASK[:, :width]),
+        logprobs=drawn.logprobs[:, :width],
+        reference_logprobs=drawn.reference_logprobs[:, :width],
+        values=drawn.values[:, :width],
+    )
+    estimate = objective.advantages(nothing)
+    assert estimate.advantages.tolist() == [[0.0] * width] * 4
+    assert all(metric.isfinite() for metric in estimate.metrics.values())
 
 
 @EVERY
@@ -264,6 +294,16 @@ def test_grpo_pays_for_kl_in_the_loss() -> None:
     loss = GRPO(beta=0.5)(one([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0))
     assert loss.metrics["penalty"].item() == pytest.approx(0.5 * 0.718282, abs=1e-6)
     assert loss.value == loss.metrics["penalty"] and loss.metrics["policy_loss"] == 0
+
+
+@pytest.mark.parametrize(("estimator", "penalty"), [("k3", 0.5 * (math.e - 2)), ("k2", 0.5 * 0.5)])
+@pytest.mark.parametrize("preset", [GRPO, DAPO, partial(DrGRPO, length=2), GSPO])
+def test_the_penalty_in_a_loss_is_that_of_the_estimator_that_is_named(
+    preset: Callable[..., GRPO | GSPO], estimator: str, penalty: float
+) -> None:
+    batch = one([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0)  # the log-ratio is -1
+    loss = preset(beta=0.5, kl_estimator=estimator)(batch)
+    assert loss.metrics["penalty"].item() == pytest.approx(penalty)
 
 
 def test_groups_without_a_difference_are_counted() -> None:

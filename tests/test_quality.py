@@ -214,7 +214,7 @@ def test_what_nobody_else_answered_makes_nobody_reliable() -> None:
     ]
     found, peers = dawid_skene(*Crowd.of(rows)), peer_kappa(*Crowd.of(rows))
     assert found.annotators.tolist() == ["a", "b", "c", "new"]
-    assert found.weight[3] == pytest.approx(found.unknown) == pytest.approx(0.5)
+    assert found.weight[3] == pytest.approx(found.unknown) == pytest.approx(0.6)
     assert (found.shared[3], peers.items[3], math.isnan(peers.kappa[3])) == (0, 0, True)
     assert found.weight[:3] == pytest.approx(before.weight, abs=1e-6)
 

@@ -24,6 +24,7 @@ from assent.stages.unpaired import judgements
 from assent.store.exchange import read, write
 from assent.store.runs import Setup, open_run
 from assent.training.comparisons import FEEDS, MOST_BRANCHES, compare
+from assent.training.left_out import LeftOut
 from assent.training.meter import read as metrics_of
 
 ABOUT = Prompt.ask("Which planet is the largest?")
@@ -42,7 +43,7 @@ def language(folder: Path) -> Language:
 
 def by_hand(language: Language, text: Completion) -> torch.Tensor:
     """The score of one answer by transformers alone: one row, padded by nothing."""
-    encoded = language.codec.encode(ABOUT, text.text, text.finished)
+    encoded = language.codec.encode(ABOUT, text)
     ids = torch.tensor([[*encoded.prompt, *encoded.completion]])
     found: torch.Tensor = language.model(input_ids=ids).logits[0, 0]
     return found
@@ -50,9 +51,9 @@ def by_hand(language: Language, text: Completion) -> torch.Tensor:
 
 def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: Language) -> None:
     a, b, c, d = TEXTS
-    trees, too_long = compare([Ranked(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
+    trees, left_out = compare([Ranked(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
     (tree,) = trees
-    assert too_long == 0 and len(tree.tree.branches) == 4 and len(tree.pairs) == 5
+    assert left_out == LeftOut() and len(tree.tree.branches) == 4 and len(tree.pairs) == 5
     assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
     assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.branches))
     scored = scores(language.model, pack([tree.tree]))[:, 0]
@@ -76,7 +77,7 @@ def test_rankings_of_several_sizes_stand_in_one_batch(language: Language) -> Non
 
 
 def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: Language) -> None:
-    sure = Preference(ABOUT, "Jupiter.", "Saturn.")
+    sure = Preference(ABOUT, Completion("Jupiter."), Completion("Saturn."))
     told = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
     (tree,), _ = compare(told, language.codec, 256)
     assert [(r.branches, r.tiers, r.weight) for r in tree.rankings] == [
@@ -89,9 +90,9 @@ def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: Language) -> N
 def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: Language) -> None:
     long = Completion("very " * 200)
     told = [Ranked(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
-    (tree,), too_long = compare(told, language.codec, 100)
-    assert too_long == 2 and len(tree.tree.branches) == 2 and tree.rankings[0].tiers == (0, 2)
-    assert compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], 1)
+    (tree,), left_out = compare(told, language.codec, 100)
+    assert left_out == LeftOut(too_long=2) and len(tree.tree.branches) == 2 and tree.rankings[0].tiers == (0, 2)
+    assert compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], LeftOut(too_long=1))
 
 
 def test_a_ranking_is_never_split_over_trees(language: Language) -> None:
@@ -108,7 +109,7 @@ def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
         for i, value in enumerate(said):
             event = Feedback("q", who, Rating((("overall", 4),)), "2026-01-01T00:00:00Z", id=f"{who}{i}")
             events.append(event)
-            labels.append(Label(Prompt.ask(f"Question {i}?"), "An answer.", value, sources=(event.id,)))
+            labels.append(Label(Prompt.ask(f"Question {i}?"), Completion("An answer."), value, sources=(event.id,)))
     train = {Prompt.ask(f"Question {i}?").id for i in range(2)}
     made = standardised(labels, events, train)
     assert [label.value for label in made] == pytest.approx([-1, 1, 0, -1, 1, 0])  # the third by the first two's scale

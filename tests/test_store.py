@@ -223,7 +223,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path: P
 def test_a_file_of_a_newer_assent_is_told_as_such(store: Store) -> None:
     with sqlite3.connect(store.name) as raw:
         raw.execute(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(AssentError, match="has version 9999, this assent knows 0005: install a newer assent"):
+    with pytest.raises(AssentError, match="has version 9999, this assent knows 0006: install a newer assent"):
         Store.open(store.name)
 
 
@@ -387,3 +387,31 @@ def test_a_store_of_version_0004_opens_and_counts_people_only(database: str) -> 
         assert desk.wanting(["q"]) == {"q"}  # one person answered, and a program that no longer counts
         desk.send_back("ann", "q", "Why so?")
         assert desk.sent_back("ann", ["q"]) == {"q": "Why so?"}
+
+
+def test_a_store_of_version_0005_keeps_its_ids_and_takes_messages_with_calls(database: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    engine = sa.create_engine(database if "://" in database else f"sqlite:///{database}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        messages = '[{"role": "user", "content": "Which is the largest planet?"}]'
+        prompt = {"id": PROMPT.id, "messages": messages, "mode": PROMPT.mode, "source": PROMPT.source}
+        insert = "INSERT INTO prompts (id, messages, mode, source) VALUES (:id, :messages, :mode, :source)"
+        connection.execute(sa.text(insert), prompt)
+        item = {"id": A, "prompt": PROMPT.id, "text": "Jupiter.", "policy": "sft", "sampling": "temperature 0.7"}
+        insert = "INSERT INTO responses (id, prompt, text, policy, finished, sampling)"
+        connection.execute(sa.text(f"{insert} VALUES (:id, :prompt, :text, :policy, true, :sampling)"), item)
+    engine.dispose()
+    called = Response(
+        PROMPT.id, "", "sft", extra={"tool_calls": [{"type": "function"}]}, token_ids=(5, 2), tokenizer="t"
+    )
+    asked = Prompt((Message("tool", "", {"name": "look"}),), tools=({"type": "function"},))
+    with Store.open(database) as opened:
+        assert (list(opened.prompts()), list(opened.responses())) == ([PROMPT], [ITEMS[0]])
+        assert (PROMPT.id, A) == ("f035841ca103e8812f88", "5e79f16bdaa8d9105d6b"), "as 0005 named them"
+        opened.add_prompts([PROMPT, asked])
+        opened.add_responses([ITEMS[0], called])
+        assert (list(opened.prompts()), list(opened.responses())) == ([PROMPT, asked], [ITEMS[0], called])
+        assert [each.token_ids for each in opened.responses()] == [(), (5, 2)]

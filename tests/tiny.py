@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 
-from assent.models.load import Language, load_policy, save
+from assent.models.checkpoints import save
+from assent.models.load import Language, load_policy
+from assent.models.tokenization import Codec
 from assent.stages.pretrain import train_tokenizer
 
 STORIES = Path(__file__).parent.parent / "examples" / "stories.txt"
@@ -37,7 +39,7 @@ def make(folder: Path, chat: bool = True, vocabulary: int = 400, seed: int = 0) 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    save(Language(LlamaForCausalLM(config), tokenizer), folder)
+    save(Language(LlamaForCausalLM(config), Codec(tokenizer)), folder)
     return folder
 
 

@@ -16,7 +16,10 @@ LARGE = 1e30
 
 def body(answer: Answer) -> dict[str, Any]:
     """An answer as JSON-able values; `parse` turns them back."""
-    return cast(dict[str, Any], _thaw(asdict(cast(Any, answer))))
+    values = cast(dict[str, Any], _thaw(asdict(cast(Any, answer))))
+    if not values.get("extra", True):
+        del values["extra"]  # an answer without any is written as before there were such
+    return values
 
 
 def parse(kind: str, values: Mapping[str, Any]) -> Answer:

@@ -37,4 +37,4 @@ class Approval:
     ) -> tuple[Example, ...]:
         """One label, 1 or 0."""
         answer, weight = responses[query.items[0]], weight * self.weight
-        return (Label(prompt, answer.text, float(self.approved), weight, (feedback_id,), answer.finished),)
+        return (Label(prompt, answer.completion, float(self.approved), weight, (feedback_id,)),)

@@ -63,6 +63,6 @@ class Comparison:
             case "tie":
                 return (prefer(prompt, one, other, weight, feedback_id, p_chosen=0.5),)
             case "both bad":
-                return tuple(Label(prompt, r.text, 0.0, weight, (feedback_id,), r.finished) for r in (one, other))
+                return tuple(Label(prompt, r.completion, 0.0, weight, (feedback_id,)) for r in (one, other))
             case "cannot tell":
                 return ()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Example, Imitation, Prompt, Query, Response, prefer
+from assent.records import Completion, Example, Imitation, Prompt, Query, Response, prefer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Correction:
     ) -> tuple[Example, ...]:
         """The corrected text to imitate, and to prefer to the original if they differ."""
         original = responses[query.items[0]]
-        imitation = Imitation(prompt, self.text, weight, (feedback_id,))
+        imitation = Imitation(prompt, Completion(self.text), weight, (feedback_id,))
         if self.text == original.text:
             return (imitation,)
         corrected = Response(prompt.id, self.text, "correction")

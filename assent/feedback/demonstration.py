@@ -1,12 +1,13 @@
 """An answer that a person wrote, to be imitated."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Example, Imitation, Prompt, Query, Response
+from assent.records import Completion, Example, Imitation, Prompt, Query, Response
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,18 @@ class Demonstration:
     text: str
     weight: float = 1.0
     """How much it counts, beside the reliability of who wrote it."""
+    extra: str = ""
+    """Other keys of the message as a JSON object, such as `reasoning_content` and `tool_calls`; empty: none."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text.strip():
+        if not isinstance(self.text, str) or not (self.text.strip() or self.extra):
             raise AssentError(f"a demonstration is a text, not {self.text!r}")
+        try:
+            keys = json.loads(self.extra or "{}")
+        except (TypeError, ValueError, RecursionError):
+            keys = None
+        if not isinstance(keys, dict):
+            raise AssentError(f"'extra' of a demonstration is a JSON object as text, not {str(self.extra)[:40]!r}")
         demand_number("weight", self.weight)
 
     @property
@@ -32,4 +41,5 @@ class Demonstration:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One completion to imitate."""
-        return (Imitation(prompt, self.text, weight * self.weight, (feedback_id,)),)
+        completion = Completion(self.text, extra=json.loads(self.extra or "{}"))
+        return (Imitation(prompt, completion, weight * self.weight, (feedback_id,)),)

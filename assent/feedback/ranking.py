@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Completion, Example, Prompt, Query, Ranked, Response
+from assent.records import Example, Prompt, Query, Ranked, Response
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class Ranking:
         self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One ranking of the items that were judged."""
-        tiers = tuple(tuple(Completion(responses[i].text, responses[i].finished) for i in tier) for tier in self.tiers)
+        tiers = tuple(tuple(responses[i].completion for i in tier) for tier in self.tiers)
         return (Ranked(prompt, tiers, weight * self.weight, (feedback_id,)),)

@@ -49,4 +49,4 @@ class Rating:
         """One label: the mean over the axes, brought from 1 .. 7 to 0 .. 1."""
         value = (fmean(value for _, value in self.axes) - 1) / 6
         answer, weight = responses[query.items[0]], weight * self.weight
-        return (Label(prompt, answer.text, value, weight, (feedback_id,), answer.finished),)
+        return (Label(prompt, answer.completion, value, weight, (feedback_id,)),)

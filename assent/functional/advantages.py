@@ -35,15 +35,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, gae_l
     Args: rewards, values: (B, T), read on the mask only. mask: (B, T) bool.
     """
     rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
-    advantage = next_value = torch.zeros_like(values[:, 0])  # (B,)
-    columns: list[Tensor] = []
+    advantage = next_value = values.new_zeros(len(values))  # (B,)
+    advantages = torch.zeros_like(values)
     for t in range(values.shape[1] - 1, -1, -1):
         here = mask[:, t]
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantage = torch.where(here, delta + gamma * gae_lambda * advantage, advantage)
         next_value = torch.where(here, values[:, t], next_value)
-        columns.append(advantage)
-    advantages = torch.where(mask, torch.stack(columns[::-1], dim=1), 0.0)
+        advantages[:, t] = torch.where(here, advantage, 0.0)
     return Estimate(advantages, advantages + values)
 
 
@@ -55,8 +54,9 @@ def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Ten
 def group_relative(scores: Tensor, groups: Tensor, scale: bool = True) -> Tensor:
     """Compare each score with its group's mean, in units of its group's deviation if `scale`.
 
-    (r - mean) / (std + 1e-4) with the unbiased deviation: Shao et al. 2024 (arXiv:2402.03300); r - mean: Liu et al.
-    2025 (arXiv:2503.20783). A group of one, or of equals, gets 0. With annotators as groups these are z-scores.
+    (r - mean) / std: Shao et al. 2024, section 4.1.2 (arXiv:2402.03300), which adds nothing to std. That the deviation
+    is unbiased, and the 1e-4 beside it, are of TRL's GRPOTrainer (`rewards.std() + 1e-4`). r - mean: Liu et al. 2025
+    (arXiv:2503.20783). A group of one, or of equals, gets 0. With annotators as groups these are z-scores.
 
     Args: scores: (B,). groups: (B,) long, any labels.
     """

@@ -2,6 +2,13 @@
 
 Dawid & Skene 1979 (doi:10.2307/2346806): each item has a true label, each annotator a habit of confusing labels; EM
 finds both. What nobody else answered tells nothing of a habit, and is left out of learning it.
+
+The prior of an annotator's confusions, for each true label k of K, is a Dirichlet with the pseudo-counts
+
+    a_kl = MASS / K [SKILL 1(l = k) + (1 - SKILL) / K],  sum_l a_kl = MASS / K,  sum_kl a_kl = MASS
+
+as of MASS answers by somebody who knows the label with the chance SKILL and otherwise says any. It weighs MASS answers,
+and its weight is SKILL, however many labels there are; with two labels it is 4 right answers and 1 wrong of each.
 """
 
 from dataclasses import dataclass
@@ -13,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-RIGHT, WRONG = 4.0, 1.0
-"""Answers that each annotator is taken to have given of each true label beforehand: right, and wrong of each kind."""
+MASS, SKILL = 10.0, 0.6
+"""Answers that each annotator is taken to have given beforehand, and how often with knowledge."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class Reliability:
 
     @property
     def unknown(self) -> float:
-        """The weight of whoever shares no item with others: that of the prior."""
-        return (RIGHT - WRONG) / (RIGHT + (len(self.labels) - 1) * WRONG)
+        """The weight of whoever shares no item with others: that of the prior, for any number of labels."""
+        return SKILL
 
 
 class Peers(NamedTuple):
@@ -161,11 +168,12 @@ class _Habits(NamedTuple):
 
 
 def _habits(said: _Answers, posterior: Floats) -> _Habits:
-    """The M step: expected counts, with the prior's answers added (and one item of each label)."""
+    """The M step: expected counts, with the prior's pseudo-counts added (and one item of each label)."""
     size, k = len(said.annotators), len(said.labels)
     cell = said.annotator * k + said.label
     counts = [np.bincount(cell, posterior[said.item, true], size * k).reshape(size, k) for true in range(k)]
-    confusion = np.array(counts).reshape(k, size, k).swapaxes(0, 1) + WRONG + (RIGHT - WRONG) * np.eye(k)
+    pseudo = MASS / max(k, 1) * (SKILL * np.eye(k) + (1 - SKILL) / max(k, 1))
+    confusion = np.array(counts).reshape(k, size, k).swapaxes(0, 1) + pseudo
     prior = posterior[said.answers > 0].sum(0) + 1
     return _Habits(prior / prior.sum(), confusion / confusion.sum(2, keepdims=True))
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from assent.functional.products import few_rows
 from assent.generation.graph import Decoder
 from assent.limits import Count, NonNegative
-from assent.models.adapters import View
 from assent.models.attention import Cache, Tree, pack, shares
-from assent.models.forward import head, packed_states
+from assent.models.families import drawing
+from assent.models.forward import head, packed_states, whole
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def sample(
     ids = torch.full((len(rows), sampling.max_new_tokens), -1, device=device)
     drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    with few_rows(_whole(model)):
+    with few_rows(whole(model)):
         for step in range(sampling.max_new_tokens):
             token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
             ids[rows[alive], step] = token[alive]
@@ -89,10 +89,6 @@ def sample(
         _finished(i // n, row, logprobs, ends)
         for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
     ]
-
-
-def _whole(model: Any) -> Any:
-    return model.whole() if isinstance(model, View) else model
 
 
 def _dice(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -121,12 +117,17 @@ def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozense
 
 
 def held(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> int:
-    """Bytes that n completions of so many tokens take while they are drawn, for each prompt of these lengths."""
-    config, weight = cast(Any, model.config), next(model.parameters())
-    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    """Bytes that n completions of so many tokens take while they are drawn, for each prompt of these lengths.
+
+    What a family without attention keeps does not grow with the tokens: for it this is more than it takes.
+    """
+    config, weight = cast(Any, model.config).get_text_config(), next(model.parameters())
+    queries = getattr(config, "num_attention_heads", None) or 1
+    heads = int(getattr(config, "num_key_value_heads", None) or queries)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
     size = 4 if weight.device.type == "cpu" else weight.element_size()
-    cached = 2 * int(config.num_hidden_layers) * heads * width * size * (max(prompts) + n * new_tokens)
+    tokens = max(prompts) + n * new_tokens if shares(cast(Any, model.base_model)) else n * (max(prompts) + new_tokens)
+    cached = 2 * int(config.num_hidden_layers) * heads * width * size * tokens
     return len(prompts) * (cached + n * 4 * 4 * int(config.vocab_size))
 
 
@@ -143,30 +144,35 @@ def _generate(
 
     Prompts of one length go together, so that no row is padded: not every such model knows what padding is.
     """
-    from transformers import GenerationConfig
-
-    causal = _whole(model)
-    ours = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=causal.config.pad_token_id,
-    )
-    kept, causal.generation_config = causal.generation_config, ours  # what a model recommends would bend our draws
+    causal = whole(model)
+    usual = causal.generation_config
+    # what a model recommends would bend our draws
+    causal.generation_config = drawing(ends, sampling.max_new_tokens)
     found: dict[int, list[Sample]] = {}
     try:
         for length in sorted({len(ids) for ids in prompts}):
             asked = [i for i, ids in enumerate(prompts) if len(ids) == length]
             rows = torch.tensor([prompts[i] for i in asked for _ in range(n)], device=causal.device)
-            drawing = _Drawing(
-                sampling.temperature, ends, generator, [i * n + k for i in asked for k in range(n)], told
-            )
-            causal.generate(input_ids=rows, attention_mask=torch.ones_like(rows), logits_processor=[drawing])
+            draws = _Drawing(sampling.temperature, ends, generator, [i * n + k for i in asked for k in range(n)], told)
+            if usual.use_cache is False:
+                _generate_without_cache(causal, rows, sampling.max_new_tokens, draws)
+            else:
+                causal.generate(input_ids=rows, attention_mask=torch.ones_like(rows), logits_processor=[draws])
             for i, start in zip(asked, range(0, len(rows), n), strict=True):
-                drawn = zip(drawing.ids[start : start + n], drawing.logprobs[start : start + n], strict=True)
+                drawn = zip(draws.ids[start : start + n], draws.logprobs[start : start + n], strict=True)
                 found[i] = [Sample(i, tuple(ids), tuple(ps), bool(ids) and ids[-1] in ends) for ids, ps in drawn]
     finally:
-        causal.generation_config = kept
+        causal.generation_config = usual
     return [one for i in range(len(prompts)) for one in found[i]]
+
+
+def _generate_without_cache(model: Any, rows: Tensor, new_tokens: int, draws: "_Drawing") -> None:
+    """For families that would draw by other numbers with their cache than without: each step reads all of a row."""
+    for _ in range(new_tokens):
+        scores = draws(rows, model(input_ids=rows, use_cache=False).logits[:, -1])
+        rows = torch.cat([rows, scores.argmax(-1, keepdim=True)], 1)
+        if all(ids[-1] in draws.ends for ids in draws.ids):
+            break
 
 
 @dataclass

@@ -7,6 +7,7 @@ head besides. One body in memory serves all of them, one at a time.
 import json
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError
-from assent.models.load import HEAD, Language, locate, weights_of
+from assent.models.checkpoints import locate, weights_of
+from assent.models.heads import FILE as OWN_HEAD
+from assent.models.heads import HEAD, RewardModel, stored_head
+from assent.models.load import Language
+from assent.models.merging import BASE
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -22,15 +27,45 @@ if TYPE_CHECKING:
 
 FOLDER = "adapter"
 """Where a checkpoint keeps what was trained, beside the merged weights."""
+PEFT_HEAD = f"base_model.model.{HEAD}"
+"""A classifier's head in an adapter of peft's."""
+SCALE = ("reward_heads", "reward_mean", "reward_std")
+"""What a reward model's configuration says of its scores."""
 
 
 def attach(model: "PreTrainedModel", config: "LoraConfig", name: str = "default") -> "PeftModel":
-    """Put a new adapter into a model, in place, and freeze the rest."""
+    """Put a new adapter into a model, in place, and freeze the rest.
+
+    Raises:
+        AssentError: peft has no way to.
+    """
     from peft import get_peft_model
 
+    config.exclude_modules = _unfit(model)
     with warnings.catch_warnings():  # peft asks transformers 5 for something by its old name
         warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config, adapter_name=name)
+        try:
+            return get_peft_model(model, config, adapter_name=name)
+        except ValueError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise AssentError(f"LoRA does not go with a {type(model.base_model).__name__}: {reason}") from None
+
+
+def _unfit(model: nn.Module) -> list[str] | None:
+    """Linear maps without LoRA: routers of experts, which return more than a product, and those of a state space
+    (Mamba) whose weights its kernels take as they are, past any adapter.
+    """
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and not _is_product(part)]
+    for name, part in model.named_modules():
+        if hasattr(part, "A_log") and hasattr(part, "D"):
+            names += [f"{name}.{child}" for child in ("conv1d", "out_proj")]
+    return names or None
+
+
+@torch.no_grad()
+def _is_product(part: nn.Linear) -> bool:
+    """Whether a linear map, of a class of its own perhaps, returns one product."""
+    return type(part) is nn.Linear or isinstance(part(part.weight[:1]), Tensor)
 
 
 def lora(rank: int, alpha: int = 0, head: bool = False) -> "LoraConfig":
@@ -46,32 +81,38 @@ def lora(rank: int, alpha: int = 0, head: bool = False) -> "LoraConfig":
 
 
 def keep(peft: "PeftModel", name: str, folder: Path) -> None:
-    """Write an adapter without its head into `folder/adapter`, and the name of the weights that it was trained on."""
+    """Write an adapter into `folder/adapter` as peft reads it, with its reward head, and whose weights it belongs to.
+
+    A head of ours lies beside it in a file of its own: peft knows no class that it would fit into.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-    matrices = {key: value.contiguous() for key, value in state.items() if "lora_" in key}
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    save_file(matrices, folder / FOLDER / "adapter_model.safetensors")
-    config: Any = peft.peft_config[name]
-    config.modules_to_save = None
-    config.save_pretrained(folder / FOLDER)
     model: Any = peft.base_model.model
-    place = str(model.name_or_path)
-    (folder / FOLDER / "base.json").write_text(json.dumps({"base": place, "weights": weights_of(place)}) + "\n")
+    own, place, target = isinstance(model, RewardModel), str(model.name_or_path), folder / FOLDER
+    state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+    matrices = {key: value.contiguous() for key, value in state.items() if "lora_" in key or key.endswith(HEAD)}
+    target.mkdir(parents=True, exist_ok=True)
+    head: Tensor | None = matrices.pop(PEFT_HEAD) if own else matrices.get(PEFT_HEAD)
+    if own and head is not None:
+        save_file({HEAD: head}, target / OWN_HEAD, {"format": "pt"})
+    save_file(matrices, target / "adapter_model.safetensors", {"format": "pt"})
+    config: Any = copy(peft.peft_config[name])
+    config.modules_to_save = ["score"] if PEFT_HEAD in matrices else None
+    config.task_type = "FEATURE_EXTRACTION" if own else "CAUSAL_LM" if head is None else "SEQ_CLS"
+    config.base_model_name_or_path = str(Path(place).resolve()) if Path(place).is_dir() else place
+    config.inference_mode = True
+    config.save_pretrained(target)
+    scale = {key: value for key in SCALE if (value := getattr(model.config, key, None)) is not None}
+    about = {"base": config.base_model_name_or_path, "weights": weights_of(place), "config": scale}
+    (target / BASE).write_text(json.dumps(about) + "\n")
 
 
 def fits(folder: Path, where: str) -> bool:
     """Whether a checkpoint is a reward model that was trained as an adapter of the weights that lie in `where` now."""
-    from safetensors import safe_open
-
-    path, whole = folder / FOLDER / "base.json", folder / "model.safetensors"
-    if not path.exists() or not whole.exists():
+    path = folder / FOLDER / BASE
+    if not path.exists() or stored_head(folder) is None:
         return False
-    with safe_open(whole, "pt") as file:
-        if HEAD not in file.keys():  # noqa: SIM118 (it is no mapping)
-            return False
     try:
         return bool(json.loads(path.read_text())["weights"] == weights_of(locate(where)))
     except (ValueError, KeyError):
@@ -101,27 +142,32 @@ class Body:
         """
         from peft import LoraConfig, set_peft_model_state_dict
         from safetensors.torch import load_file
-        from transformers import PreTrainedConfig
+        from transformers import AutoConfig
 
-        config = PreTrainedConfig.from_pretrained(folder)
-        weight = load_file(folder / "model.safetensors")[HEAD]
+        config, adapter = AutoConfig.from_pretrained(folder), folder / FOLDER
+        matrices = load_file(adapter / "adapter_model.safetensors")
+        weight = matrices.pop(PEFT_HEAD, None)
+        if weight is None:  # a head of ours, or an adapter that was written before heads were
+            weight = stored_head(adapter)
+        if weight is None:
+            weight = stored_head(folder)
+        assert weight is not None, "this checkpoint fits"
         head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         head.weight.data.copy_(weight)
-        made: Any = LoraConfig.from_pretrained(str(folder / FOLDER))
+        made: Any = LoraConfig.from_pretrained(str(adapter))
+        made.modules_to_save = made.task_type = None  # the body is a policy, and the head ours
         # what is trained begins in float32, as its masters stay
         head.to(self.model.device, torch.float32 if train else self.model.dtype)
         seen = self._seen(name, made, head, config, train)
         assert self._peft is not None
-        told: Any = set_peft_model_state_dict(
-            self._peft, load_file(folder / FOLDER / "adapter_model.safetensors"), adapter_name=name
-        )
+        told: Any = set_peft_model_state_dict(self._peft, matrices, adapter_name=name)
         if told.unexpected_keys:
-            raise AssentError(f"{folder / FOLDER} does not fit the model: it has {told.unexpected_keys[0]} besides")
+            raise AssentError(f"{adapter} does not fit the model: it has {told.unexpected_keys[0]} besides")
         return seen
 
     def bare(self) -> Language:
         """The body without any adapter: the reference."""
-        return Language(View(self, "", None, self.model.config), self.language.tokenizer)  # type: ignore[arg-type]
+        return Language(View(self, "", None, self.model.config), self.language.codec)  # type: ignore[arg-type]
 
     def merged(self, name: str) -> Language:
         """The body in float32 with one adapter in its weights; nothing else can be seen through it afterwards."""
@@ -129,7 +175,7 @@ class Body:
         for weight in self.model.parameters():
             weight.data = weight.data.float()
         merged: Any = self._peft.merge_and_unload(adapter_names=[name])
-        return Language(merged, self.language.tokenizer)
+        return Language(merged, self.language.codec)
 
     def keep(self, name: str, folder: Path) -> None:
         """Write one adapter into a checkpoint."""
@@ -162,6 +208,7 @@ class Body:
         if self._peft is None:
             self._peft = attach(self.model, config, name)
         else:
+            config.exclude_modules = _unfit(self.model)
             self._peft.add_adapter(name, config)
         if train:
             self._trained += [weight for _, weight in self.weights(name)]
@@ -169,7 +216,7 @@ class Body:
         self.turn(name)
         for _, weight in self.weights(name):
             weight.requires_grad_(train)
-        return Language(View(self, name, head, about), self.language.tokenizer)  # type: ignore[arg-type]
+        return Language(View(self, name, head, about), self.language.codec)  # type: ignore[arg-type]
 
 
 class View(nn.Module):

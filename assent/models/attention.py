@@ -307,8 +307,11 @@ def attend(
     Raises:
         NotImplementedError: the layer asks for something that changes attention and is unknown here, such as a bias.
     """
-    if (shared or cache) and (asked := sorted(CHANGES & {name for name, value in kwargs.items() if value is not None})):
-        raise NotImplementedError(f"attention with {asked[0]}")
+    if shared or cache:
+        if asked := sorted(CHANGES & {name for name, value in kwargs.items() if value is not None}):
+            raise NotImplementedError(f"attention with {asked[0]}")
+        if attention_mask is not None and attention_mask.numel() > 1:  # not NONE: Doge's learned one, for example
+            raise NotImplementedError("attention with a mask of its own")
     look = partial(_look, scale=scaling, cap=softcap, sinks=s_aux)
     if shared is not None:
         q, k, v = (_wide(part)[0].transpose(0, 1) for part in (query, key, value))  # (S, heads, D)

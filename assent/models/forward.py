@@ -1,21 +1,23 @@
 """From a model and a pack of trees to numbers: log-probabilities of the branches, or scalar scores."""
 
 from collections.abc import Callable
-from typing import Any
+from inspect import signature
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from assent.errors import AssentError
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
-from assent.models.attention import NONE, Cache, Pack, Tree, pack, shares
+from assent.models.attention import NONE, Cache, Pack, shares
 
 
 def states(model: nn.Module, pack: Pack) -> Tensor:
-    """Last hidden states of every token of a pack, (S, H); the same whether or not the model can read packs."""
+    """Last hidden states of every token of a pack, (S, H); the same whether or not the model reads packs."""
     body = model.base_model
     assert isinstance(body, nn.Module)
-    return packed_states(body, pack) if shares(body) else _states_in_rows(body, pack)
+    return packed_states(body, pack) if shares(body) else states_in_rows(body, pack)
 
 
 def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Tensor:
@@ -63,46 +65,44 @@ class _LookUp(torch.autograd.Function):
         return None, None, None
 
 
-def _states_in_rows(body: nn.Module, pack: Pack) -> Tensor:
-    """The same of a model that cannot read packs: each span is the end of a row of its own, padded on the right."""
-    rows = pack.tokens[0][pack.looks].split(pack.seen)
-    lengths = torch.tensor(pack.seen, device=pack.tokens.device)
-    ids = pad_sequence(list(rows), batch_first=True)  # (R, L)
-    places = torch.arange(ids.shape[1], device=ids.device)
-    out = body(input_ids=ids, attention_mask=(places < lengths[:, None]).long(), use_cache=False)
-    ours = (places < lengths[:, None]) & (places >= (lengths - torch.tensor(pack.spans, device=ids.device))[:, None])
-    hidden: Tensor = out.last_hidden_state[ours]
-    return hidden
+class Rows(NamedTuple):
+    """The spans of a pack, each at the end of a row of its own, padded on the right: R rows of at most L tokens."""
+
+    ids: Tensor  # (R, L)
+    mask: Tensor  # (R, L) long: 1 for a token
+    places: Tensor  # (S,) where each token of the pack stands in the rows, laid end to end
 
 
-@torch.no_grad()
-def reads_packs(body: nn.Module) -> bool:
-    """Whether a model says of a pack, and of what is drawn after it, what it says of rows: it is tried on a few tokens.
+def in_rows(pack: Pack) -> Rows:
+    """A pack for a model that does not read packs."""
+    lengths, spans = (torch.tensor(sizes, device=pack.tokens.device)[:, None] for sizes in (pack.seen, pack.spans))
+    ids = pad_sequence(list(pack.tokens[0][pack.looks].split(pack.seen)), batch_first=True)
+    column = torch.arange(ids.shape[1], device=ids.device)
+    real = column < lengths
+    return Rows(ids, real.long(), (real & (column >= lengths - spans)).flatten().nonzero()[:, 0])
 
-    Some cannot be told which tokens may look at which: they mix tokens by other means than attention (Mamba), number
-    positions themselves, or add biases of their own (ALiBi, sinks, capped scores).
-    """
-    config: Any = body.config
-    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
-        return False
-    dice = torch.Generator().manual_seed(0)
-    a, b, c, d = (tuple(torch.randint(config.vocab_size, (k,), generator=dice).tolist()) for k in (7, 5, 3, 4))
-    device = next(body.parameters()).device
-    asked = pack([Tree(a, (b, c)), Tree(d, (a, b))]).to(device)
-    prompts = pack([Tree(a, ((),)), Tree(d, ((),))]).to(device)
-    cache = Cache.empty([len(a), len(d)], 1, 1, device)
-    drawn = pack([Tree(a, (c[:1],)), Tree(d, (c[:1],))]).to(device)
-    try:
-        packed = packed_states(body, asked)
-        packed_states(body, prompts, cache)
-        after = next_states(body, torch.tensor([c[0], c[0]], device=device), cache)
-    except Exception:  # noqa: BLE001 (a model is anybody's code, and may fail in any way on what it does not know)
-        return False
-    small = 1e-3 if packed.dtype == torch.float32 else 5e-2
-    return all(
-        bool((ours - rows).float().norm() <= small * rows.float().norm())
-        for ours, rows in ((packed, _states_in_rows(body, asked)), (after, _states_in_rows(body, drawn)[drawn.last]))
-    )
+
+def states_in_rows(body: nn.Module, pack: Pack) -> Tensor:
+    """Last hidden states of every token of a pack, (S, H), read row by row."""
+    rows = in_rows(pack)
+    hidden: Tensor = body(input_ids=rows.ids, attention_mask=rows.mask, use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1)[rows.places]
+
+
+def logits_in_rows(model: nn.Module, pack: Pack) -> Tensor:
+    """The model's own logits, (N, V), where each branch token is chosen, read row by row."""
+    rows, causal, fewer = in_rows(pack), whole(model), dict[str, int]()
+    length = rows.ids.shape[1]
+    row, column = rows.places[pack.sources] // length, rows.places[pack.sources] % length
+    if len(column) and "logits_to_keep" in signature(causal.forward).parameters:
+        fewer = {"logits_to_keep": length - int(column.min())}
+    logits: Tensor = causal(input_ids=rows.ids, attention_mask=rows.mask, use_cache=False, **fewer).logits
+    return logits[row, column - (length - logits.shape[1])]
+
+
+def whole(model: Any) -> Any:
+    """A model with its own head; of a body that is seen through an adapter, that body, seen so."""
+    return model.whole() if hasattr(model, "whole") else model
 
 
 def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
@@ -123,7 +123,13 @@ def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
 
 def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
     """Log-probability, and entropy if asked for, of every branch token, each (N,)."""
-    return token_logprobs(states(model, pack)[pack.sources], pack.targets, head(model), temperature, entropy)
+    body = model.base_model
+    assert isinstance(body, nn.Module)
+    if shares(body):
+        hidden, to_logits = packed_states(body, pack)[pack.sources], head(model)
+    else:
+        hidden, to_logits = logits_in_rows(model, pack), _themselves
+    return token_logprobs(hidden, pack.targets, to_logits, temperature, entropy)
 
 
 def scores(model: nn.Module, pack: Pack) -> Tensor:
@@ -148,24 +154,44 @@ def standard(model: nn.Module, raw: Tensor) -> Tensor:
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The map from states to logits, with the scaling and capping that some families add to it."""
-    linear = model.get_output_embeddings()  # type: ignore[operator]
-    config = model.config
-    cap = getattr(config, "final_logit_softcapping", None)
-    divide = getattr(config, "logits_scaling", None)
-    multiply = getattr(config, "logit_scale", None)
+    """The map from states to logits of a model that reads packs: linear, scaled and capped as its configuration says.
 
-    if not (cap or divide or multiply):
+    A family that does otherwise is found out when it is loaded, and reads rows with its own head.
+    """
+    linear = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if scale == 1 and not cap:
         return linear  # type: ignore[no-any-return]
 
     def logits(hidden: Tensor) -> Tensor:
-        out: Tensor = linear(hidden)
-        if divide:
-            out = out / divide
-        if multiply:
-            out = out * multiply
+        out: Tensor = linear(hidden) * scale
         return torch.tanh(out / cap) * cap if cap else out
 
+    return logits
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The layers of a model's body, in order.
+
+    Raises:
+        AssentError: it has no list of them, or several that could be.
+    """
+    body, config = cast(Any, model.base_model), cast(Any, model.config)
+    text = config.get_text_config()
+    if text is not config and hasattr(body, "get_decoder"):
+        body = body.get_decoder()
+    lists = {name: part for name, part in body.named_modules() if isinstance(part, nn.ModuleList)}
+    outer = [part for name, part in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
+    known = [part for part in outer if len(part) == getattr(text, "num_hidden_layers", 0)]
+    longest = [part for part in outer if len(part) == max(map(len, outer))]
+    if len(known or longest) != 1:
+        raise AssentError(f"it is not known which layers of a {type(body).__name__} come last: leave value_layers out")
+    return (known or longest)[0]
+
+
+def _themselves(logits: Tensor) -> Tensor:
     return logits
 
 

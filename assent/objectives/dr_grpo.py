@@ -17,7 +17,7 @@ class DrGRPO(GRPO):
     """GRPO with other values."""
 
     beta: NonNegative = 0.0
-    """Weight of the k3 penalty; the paper does without."""
+    """Weight of the KL penalty; the paper does without."""
     scale: Literal["std", "none"] = "none"
     """Leave the scores of a group as they are."""
     normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dr_grpo"

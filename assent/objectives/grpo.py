@@ -3,9 +3,11 @@
     A_i = (r_i - mean(group)) / (std(group) + 1e-4), the same for each token of completion i
     L = average over tokens of max(-A rho, -A clip(rho, 1 - low, 1 + high)) + beta k3(pi, ref)
 
-Shao et al. 2024, eq. 3 and 4 (arXiv:2402.03300). The averages: `grpo` a mean over completions of means over tokens;
-`dr_grpo` a mean over completions of sums over a constant (Liu et al. 2025, arXiv:2503.20783); `dapo` a mean over all
-tokens (Yu et al. 2025, arXiv:2503.14476).
+Shao et al. 2024, eq. 3 and 4 (arXiv:2402.03300), whose A has no 1e-4: that is TRL's (GRPOTrainer). As a loss k3 has the
+gradient of KL(ref || pi), and k2 that of KL(pi || ref): `assent.functional.kl`.
+
+The averages: `grpo` a mean over completions of means over tokens; `dr_grpo` a mean over completions of sums over a
+constant (Liu et al. 2025, arXiv:2503.20783); `dapo` a mean over all tokens (Yu et al. 2025, arXiv:2503.14476).
 """
 
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from torch import Tensor
 
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
-from assent.functional.kl import k3
-from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+from assent.functional.kl import KLEstimator, k3, kl_loss
+from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
 
 
@@ -30,7 +32,9 @@ class GRPO:
     least_n: ClassVar[int] = 2
 
     beta: NonNegative = 0.04
-    """Weight of the k3 penalty, which stands in the loss, not in the reward; 0 or more."""
+    """Weight of the KL penalty, which stands in the loss, not in the reward; 0 or more."""
+    kl_estimator: KLEstimator = "k3"
+    """The penalty: k3 has the gradient of the forward KL(ref || pi), k2 that of the reverse KL(pi || ref)."""
     clip_low: Share = 0.2
     """How far below 1 a ratio still counts; 0 to 1."""
     clip_high: Positive = 0.2
@@ -55,7 +59,7 @@ class GRPO:
         surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
         away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask)
         policy_loss = self._average(batch, surrogate.loss)
-        penalty = self.beta * self._average(batch, k3(away.clamp(min=-LIMIT), 0.0))  # beyond it e^-l overflows
+        penalty = self.beta * self._average(batch, kl_loss(away, self.kl_estimator))
         loss = policy_loss + penalty
         metrics = {
             "policy_loss": policy_loss,

@@ -12,8 +12,8 @@ import torch
 
 from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
-from assent.functional.kl import k3
-from assent.functional.surrogate import LIMIT, clipped_surrogate, importance_ratio, log_ratio
+from assent.functional.kl import KLEstimator, k3, kl_loss
+from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
 from assent.limits import NonNegative, Positive, Share
 
 
@@ -26,7 +26,9 @@ class GSPO:
     least_n: ClassVar[int] = 2
 
     beta: NonNegative = 0.0
-    """Weight of the k3 penalty (mean over a completion's tokens) in the loss; the paper leaves it out."""
+    """Weight of the KL penalty (mean over a completion's tokens) in the loss; the paper leaves it out."""
+    kl_estimator: KLEstimator = "k3"
+    """The penalty: k3 has the gradient of the forward KL(ref || pi), k2 that of the reverse KL(pi || ref)."""
     clip_low: Share = 3e-4
     """How far below 1 a ratio still counts; far smaller than for tokens."""
     clip_high: Positive = 4e-4
@@ -44,9 +46,9 @@ class GSPO:
         ratio = importance_ratio(shift.sum(1) / lengths)
         advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / lengths
         surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
-        away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask).clamp(min=-LIMIT)
+        away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask)
         policy_loss = batch.sequence_mean(surrogate.loss)
-        penalty = self.beta * batch.sequence_mean(k3(away, 0.0).sum(1) / lengths)
+        penalty = self.beta * batch.sequence_mean(kl_loss(away, self.kl_estimator).sum(1) / lengths)
         loss = policy_loss + penalty
         metrics = {
             "policy_loss": policy_loss,

@@ -24,7 +24,7 @@ class IPO:
     def __call__(self, batch: Pairs) -> Loss:
         chosen, rejected = batch.chosen - batch.reference_chosen, batch.rejected - batch.reference_rejected
         if self.per_token:
-            chosen, rejected = chosen / batch.chosen_tokens, rejected / batch.rejected_tokens
+            chosen, rejected = chosen / batch.chosen_tokens.clamp(min=1), rejected / batch.rejected_tokens.clamp(min=1)
         gap = (2 * batch.p_chosen - 1) / (2 * self.beta)
         loss = batch.mean((chosen - rejected - gap).square())
         metrics = pair_metrics(self.beta * chosen, self.beta * rejected, batch.p_chosen)

@@ -7,7 +7,7 @@ Ethayarajh et al. 2024, eq. 8 (arXiv:2402.01306). z is estimated from this part 
 `mismatched` with its mean over the whole step to make the loss independent of how the step is cut.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,7 +27,7 @@ class KTO:
     """Weight of disapproved completions."""
 
     def __call__(self, batch: Unpaired) -> Loss:
-        point = ((batch.mismatched * batch.weight).sum() / batch.weight.sum()).clamp(min=0).detach()
+        point = replace(batch, total=0.0).mean(batch.mismatched).clamp(min=0).detach()
         gain = self.beta * (batch.logprobs - batch.reference_logprobs - point)
         gain, one = torch.where(batch.desirable, gain, -gain), torch.ones_like(gain)
         scale = torch.where(batch.desirable, self.desirable_weight * one, self.undesirable_weight * one)

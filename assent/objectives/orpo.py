@@ -24,7 +24,8 @@ class ORPO:
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain imitation, .1 to 1."""
 
     def __call__(self, batch: Pairs) -> Loss:
-        chosen, rejected = batch.chosen / batch.chosen_tokens, batch.rejected / batch.rejected_tokens
+        chosen = batch.chosen / batch.chosen_tokens.clamp(min=1)
+        rejected = batch.rejected / batch.rejected_tokens.clamp(min=1)
         imitation = -(batch.p_chosen * chosen + (1 - batch.p_chosen) * rejected)
         widening = pair_loss(log_odds(chosen) - log_odds(rejected), batch.p_chosen)
         loss = batch.mean(imitation + self.odds_weight * widening)

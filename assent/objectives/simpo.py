@@ -24,8 +24,8 @@ class SimPO:
     """By how much the chosen reward should lead; 0 or more, .25 to .5 times beta."""
 
     def __call__(self, batch: Pairs) -> Loss:
-        chosen = self.beta * batch.chosen / batch.chosen_tokens
-        rejected = self.beta * batch.rejected / batch.rejected_tokens
+        chosen = self.beta * batch.chosen / batch.chosen_tokens.clamp(min=1)
+        rejected = self.beta * batch.rejected / batch.rejected_tokens.clamp(min=1)
         h, p = chosen - rejected, batch.p_chosen
         loss = batch.mean(p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h))
         metrics = pair_metrics(chosen, rejected, p)

@@ -115,7 +115,7 @@ def split(prompts: Iterable[Prompt], held_out: float) -> Split:
 def about(example: Example) -> Prompt:
     """The prompt that decides on which side of the split an example falls; bare text to imitate decides for itself."""
     if isinstance(example, Imitation) and not any(message.content for message in example.prompt.messages):
-        return Prompt.plain(example.completion)
+        return Prompt.plain(example.completion.text)
     return example.prompt
 
 

@@ -55,7 +55,7 @@ STEP = 1.0
 PAIRS = 1000
 """Pairs of written answers that are compared at most, drawn by lot."""
 PRIOR = 0.6
-"""The reliability of somebody of whom nothing is known: `functional.reliability.Reliability.unknown` of two labels."""
+"""The reliability of somebody of whom nothing is known: `functional.reliability.Reliability.unknown`."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from assent.models.attention import Tree, pack
 from assent.models.forward import scores, standard, states
 from assent.models.load import Language, load_reward
+from assent.models.tokenization import DEFAULT_RENDERING, Rendering
 from assent.records import Prompt, Response
 from assent.training.batching import READING
 from assent.training.parts import by_tree
@@ -32,12 +33,13 @@ class Model:
         where: str,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        rendering: Rendering = DEFAULT_RENDERING,
         tokens_per_pack: int = READING,
     ) -> "Model":
         """Load a sequence classifier from a folder or the hub, and the members that lie in folders inside it."""
         others = sorted(Path(where).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))
         folders = [Path(where), *(path.parent for path in others)] if others else [where]
-        return cls(tuple(load_reward(folder, dtype, device) for folder in folders), tokens_per_pack)
+        return cls(tuple(load_reward(folder, dtype, device, rendering) for folder in folders), tokens_per_pack)
 
     @property
     def language(self) -> Language:
@@ -71,7 +73,7 @@ class Model:
         trees: list[Tree] = []
         last = None
         for prompt, response in zip(prompts, responses, strict=True):
-            ids = codec.completion(prompt, response.text, response.finished)
+            ids = codec.completion(prompt, response.completion)
             if prompt is last:
                 trees[-1] = Tree(trees[-1].prefix, (*trees[-1].branches, ids))
             else:

@@ -14,7 +14,8 @@ from assent.errors import AssentError
 from assent.functional.acquisition import double_thompson
 from assent.generation.local import Sampling
 from assent.limits import Count
-from assent.models.load import load_policy, weights_of
+from assent.models.checkpoints import weights_of
+from assent.models.load import load_policy
 from assent.preferences.arena import games, table, wins
 from assent.protocols import Annotator
 from assent.records import Feedback, Prompt, Query, Response
@@ -54,7 +55,7 @@ class Arena:
         held = held_out(run)
         answers: dict[str, list[Response]] = {}
         for name in policies:
-            language = load_policy(run.policy(name), run.dtype, run.device)
+            language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
             held = fitting(held, language, self.sampling.max_new_tokens)
             answers[name] = answers_to(run, name, language, held, key, self.sampling)
         by_prompt = {name: {response.prompt: response for response in some} for name, some in answers.items()}

@@ -48,7 +48,7 @@ class BestOfN:
     draws: Draws = Draws()
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device)
+        language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device, run.rendering)
         prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "held_out")
         best = best_of(run, key, self.policy or run.base, language, prompts, self.judge, self.draws)
         chosen = f"{best.responses[0].policy} best#{content_id(*(r.id for r in best.responses))[:6]}"

@@ -16,13 +16,14 @@ from assent.functional.kl import sequence_kl
 from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
 from assent.models.attention import Tree, pack
+from assent.models.checkpoints import weights_of
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy, weights_of
+from assent.models.load import Language, load_policy
 from assent.preferences.convert import split
 from assent.protocols import Reward
 from assent.records import CHAT, Feedback, Prompt, Query, Response, content_id
 from assent.stages.generate import answer, answers_of, fitting
-from assent.stages.reward import scorer
+from assent.stages.reward import scorable, scorer
 from assent.store.runs import Run, improving
 from assent.training.batching import READING, packs
 from assent.training.meter import Bar
@@ -68,8 +69,8 @@ class Evaluate:
             if not _chosen(run, name):
                 run.policy(name)  # that there is none should be said before the first answer is drawn
         judge = scorer(run, self.judge)
-        base = load_policy(run.policy(against), run.dtype, run.device)
-        held = fitting(held, base, self.sampling.max_new_tokens)
+        base = load_policy(run.policy(against), run.dtype, run.device, run.rendering)
+        held = scorable(fitting(held, base, self.sampling.max_new_tokens), judge)
         answers = {against: answers_to(run, against, base, held, key, self.sampling)}
         distance: dict[str, float] = {}
         for name in policies:
@@ -82,7 +83,7 @@ class Evaluate:
                 if told.get("policy") == against:  # its bound is on the distance from who drew
                     distance[name] = told["kl"]
                 continue
-            language = load_policy(run.policy(name), run.dtype, run.device)
+            language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
             answers[name] = answers_to(run, name, language, held, key, self.sampling)
             distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
         worth = {name: combine(judge.score(held, answers[name])).tolist() for name in answers}
@@ -155,7 +156,7 @@ class Evaluate:
         """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
         codec = languages[0].codec
         some = list(zip(held, made, strict=True))[:KL_PROMPTS]
-        trees = [Tree(codec.prompt(p), (codec.completion(p, r.text, r.finished),)) for p, r in some]
+        trees = [Tree(codec.prompt(p), (codec.completion(p, r.completion),)) for p, r in some]
         total = 0.0
         with Bar(name, len(trees)) as bar:
             for part in packs(trees, READING):

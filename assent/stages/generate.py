@@ -7,8 +7,9 @@ from typing import Any, Literal
 from assent.errors import AssentError, warn
 from assent.generation.local import Sampling, sample
 from assent.limits import Count, Natural
-from assent.models.load import Language, context, load_policy, weights_of
-from assent.models.tokenization import Codec, is_plain
+from assent.models.checkpoints import weights_of
+from assent.models.load import Language, context, load_policy
+from assent.models.tokenization import Codec
 from assent.preferences.convert import split
 from assent.records import Prompt, Response, content_id
 from assent.store.exchange import read
@@ -42,7 +43,7 @@ class Generate:
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         name = self.policy or run.base
-        language = load_policy(run.policy(name), run.dtype, run.device)
+        language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
         codec = language.codec
         prompts = find_prompts(run, self.prompts, language, self.sampling.max_new_tokens, self.chat)
         sides = split(prompts, run.setup.held_out)
@@ -104,7 +105,9 @@ def answer(
                     codec.ends,
                     generator(run.seed, 1, number, *policy.encode()),
                 )
-                new = [Response(some[s.prompt].id, codec.decode(s.ids), policy, s.finished, words) for s in drawn]
+                asked = [some[s.prompt] for s in drawn]
+                completions = [codec.drawn(p, s.ids, s.finished) for p, s in zip(asked, drawn, strict=True)]
+                new = [Response.of(p.id, c, policy, words) for p, c in zip(asked, completions, strict=True)]
                 run.store.add_responses(new)
                 for response in new:
                     made.setdefault(response.prompt, []).append(response)
@@ -124,9 +127,10 @@ def find_prompts(run: Run, path: str, language: Language, new_tokens: int, chat:
     if reading.rejected:
         warn(f"{path}: {reading}")
     chat = chat and language.tokenizer.chat_template is not None
-    asked = [Prompt.ask(p.text, p.mode, p.source) if chat and is_plain(p) else p for p in reading.prompts]
+    asked = [Prompt.ask(p.text, p.mode, p.source) if chat and p.is_plain else p for p in reading.prompts]
     if not asked:
         raise AssentError(f"{path} holds no prompts ({reading})")
+    asked = language.codec.renderable(asked)
     if long := _too_long(asked, language, new_tokens):
         raise AssentError(
             f"{len(long)} of {len(asked)} prompts leave no room for {new_tokens} new tokens in the model's context "
@@ -156,6 +160,7 @@ def fitting(prompts: list[Prompt], language: Language, new_tokens: int) -> list[
     Raises:
         AssentError: none is left.
     """
+    prompts = language.codec.renderable(prompts)
     long = {prompt.id for prompt in _too_long(prompts, language, new_tokens)}
     told = f"leave no room for {new_tokens} new tokens in the model's context of {context(language.model)}"
     if prompts and len(long) == len(prompts):

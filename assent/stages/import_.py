@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.files import no_room
 from assent.preferences.convert import split
 from assent.records import Imitation, Label, Preference, Prompt, Ranked, Rejected
@@ -18,8 +18,11 @@ from assent.registry import name_of
 from assent.store.database import Counts
 from assent.store.exchange import FORMATS, Reading, Source, count_of, look, put, stream
 from assent.store.formats import Inquiry
-from assent.store.runs import Run
+from assent.store.runs import Run, Setup
 from assent.training.meter import Bar
+
+if TYPE_CHECKING:
+    from assent.models.tokenization import Codec
 
 Item = TypeVar("Item")
 
@@ -29,6 +32,8 @@ PLACES = 3
 """Rows that are named for each reason."""
 PATIENCE = 1.0
 """Seconds of silence."""
+MODES = ("grounded", "knowledge", "creative")
+"""Other words are kept too, and named: a column may mean something else."""
 KINDS = ((Preference, "preferences"), (Ranked, "rankings"), (Label, "labels"), (Imitation, "demonstrations"))
 
 
@@ -39,17 +44,18 @@ class Import:
     tool: ClassVar[bool] = True
 
     file: str = ""
-    """What to read: JSON lines, one JSON array or a table (.csv, .tsv), gzipped (.gz) or not."""
+    """What to read: JSON lines, a JSON array, a table (.csv, .tsv), Parquet, Arrow, or a folder of them as `datasets`
+    saves it; of several splits train, unless FILE/SPLIT names another."""
     format: str = "auto"
     """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
-    prompt-only, prompt-responses, events, label-studio, argilla, csv, openai-preference or lmarena; auto tells it
-    from the first rows."""
+    prompt-only, prompt-responses, sharegpt, alpaca, events, label-studio, argilla, csv, openai-preference or lmarena;
+    auto tells it from the first rows."""
     scale: str = ""
     """Of label-studio, argilla and csv: the lowest and the highest rating, such as 1-5, brought to 1-7; empty: 1-7."""
     encoding: str = "utf-8"
     """Of the file, such as windows-1252 or utf-16."""
     ignore: tuple[str, ...] = ()
-    """Keys to go on without, although they look like judgements that the format does not read."""
+    """Columns to leave out, such as mode,score; messages.KEY leaves out a key of messages."""
     mode: str = ""
     """Mode of use (grounded, knowledge, creative) of every prompt for which the file names none."""
     chat: bool = True
@@ -58,16 +64,26 @@ class Import:
     def __call__(self, run: Run, key: str) -> None:
         kept = run.folder / f"rejected-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
         source, tally = self._source, _Tally(held_out=run.setup.held_out)
-        readings = progress(stream(source), key, source.rows, lambda reading: reading.rows)
-        for reading in map(self._prepared, readings):
+        codec = _codec(run)
+        chunks = stream(source, refusal=None if codec is None else codec.refusal)
+        readings = progress(chunks, key, source.rows, lambda reading: reading.rows)
+        chat = self.chat and (codec is None or codec.tokenizer.chat_template is not None)
+        for reading in (self._prepared(reading, chat) for reading in readings):
             if reading.rejected:
                 keep(reading.rejected, kept)
             tally.count(reading, put(reading, run.store))
         told = " (detected)" if self.format == "auto" else ""
         print(f"{self.file}: {tally.used} of {tally.rows} rows read as {source.format}{told}")
+        if split := str(source.place):
+            print(f"  {split}")
         if source.unread:
             keys = ", ".join(f"{printable(key)} ({count_of(rows)})" for key, rows in source.unread.items())
             print(f"  not read: {keys}")
+        for mode, count in tally.modes.items():
+            if mode not in (*MODES, self.mode):
+                print(
+                    f"  mode {printable(mode)} of {count} prompts: if it is no mode of use, --ignore mode leaves it out"
+                )
         for remark, count in tally.remarks.items():
             print(f"  {count} answer{'' if count == 1 else 's'}: {remark}")
         if tally.rejected:
@@ -110,11 +126,24 @@ class Import:
             raise AssentError("name the file to read: assent import FILE --run FOLDER")
         return look(self.file, self.format, self.scale, self.encoding, self.ignore)
 
-    def _prepared(self, reading: Reading) -> Reading:
+    def _prepared(self, reading: Reading, chat: bool) -> Reading:
         prompts = [replace(prompt, mode=prompt.mode or self.mode) for prompt in reading.prompts]
-        if self.chat and FORMATS[reading.format].holds == (Prompt,):
-            prompts = [Prompt.ask(p.text, p.mode, p.source) if p.messages[-1].role == "text" else p for p in prompts]
+        if chat and FORMATS[reading.format].holds == (Prompt,):
+            prompts = [Prompt.ask(p.text, p.mode, p.source) if p.is_plain else p for p in prompts]
         return replace(reading, prompts=tuple(prompts))
+
+
+def _codec(run: Run) -> "Codec | None":
+    """The codec of the run's model, by which rows are refused that it cannot render; None: no model was named."""
+    if run.setup.model == Setup.model:
+        return None
+    from assent.models.tokenization import read_codec
+
+    try:
+        return read_codec(run.setup.model, run.rendering)
+    except AssentError as error:
+        warn(f"rows are not tried on the chat template of the run's model: {error}")
+        return None
 
 
 @dataclass
@@ -134,6 +163,7 @@ class _Tally:
     rejected: list[Rejected] = field(default_factory=list)
     """Without the rows themselves."""
     remarks: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
     """Questions without an answer, by kind."""
 
@@ -147,6 +177,7 @@ class _Tally:
         fresh = [prompt for prompt in reading.prompts if prompt.id not in self.prompts]
         self.out += len(split(fresh, self.held_out).held_out)
         self.prompts.update(prompt.id for prompt in fresh)
+        self.modes.update(prompt.mode for prompt in fresh if prompt.mode)
         self.remarks.update(reading.remarks)
         answered = {event.query for event in reading.feedback}
         self.waiting.update(query.kind for query in reading.queries if query.id not in answered)
@@ -161,8 +192,8 @@ class _Tally:
         if source.made.whole:
             return ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, self.read, strict=True))
         if Inquiry not in source.made.holds:
-            found = [f"{count} {name} about {len(self.prompts)} prompts" for name, count in self.kinds.items()]
-            return found[0] if found else f"{len(self.prompts)} different prompts"
+            found = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
+            return f"{found} about {len(self.prompts)} prompts" if found else f"{len(self.prompts)} different prompts"
         said = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "questions without an answer"
         by = f" by {len(self.annotators)} annotators" if self.annotators else ""
         return f"{said}{by} about {len(self.prompts)} prompts"

@@ -6,9 +6,9 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from assent.errors import AssentError
-from assent.models.tokenization import ANSWER, PROBE, Codec, Point, is_plain, separate_pad
+from assent.models.tokenization import ANSWER, PROBE, Codec, Point, read_codec
 from assent.preferences.convert import examples
-from assent.records import Example, Imitation, Label, Preference, Prompt, Ranked
+from assent.records import Completion, Example, Imitation, Label, Preference, Prompt, Ranked
 from assent.stages.import_ import printable, reasons
 from assent.store.exchange import read
 from assent.store.runs import Run
@@ -33,9 +33,8 @@ class Row(NamedTuple):
 
     title: str
     prompt: Prompt
-    completion: str | None
+    completion: Completion | None
     """None: a prompt that nobody has answered."""
-    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class Inspect:
         from rich.console import Console
 
         self._check()
-        tokenizer = load_tokenizer(run.setup.model)
-        mended = separate_pad(tokenizer) if tokenizer.eos_token_id is not None else False
-        codec, console = Codec(tokenizer), Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        codec = read_codec(run.setup.model, run.rendering)
+        tokenizer = codec.tokenizer
+        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         console.print(f"the tokenizer of {run.setup.model}")
         points = codec.check()
         broken = [f"({letter}) {p.name}" for letter, p in zip("abcde", points, strict=True) if p.ok is False]
@@ -80,8 +79,6 @@ class Inspect:
         console.print()
         for letter, point in zip("abcde", points, strict=True):
             _tell(console, f"({letter}) {point.name:<8}", point)
-        if mended:
-            console.print(f"its own pad token was missing or ends an answer: assent takes '{tokenizer.pad_token}'")
         if broken:
             raise AssentError(f"the tokenizer of {run.setup.model} fails at {', '.join(broken)}: see above")
 
@@ -99,12 +96,12 @@ class Inspect:
         """What the command line names, or else what the run holds, or else a conversation of our own."""
         if self.text:
             asked = Prompt.ask(self.text) if chat else Prompt.plain(self.text)
-            return iter([Row("--text", asked, self.answer or None)])
+            return iter([Row("--text", asked, Completion(self.answer) if self.answer else None)])
         if path := self.data or self.file:
             return _of_file(path, chat)
         held = _of_run(run) if (run.folder / "feedback.db").exists() else iter(())
-        ours = Row("a conversation of our own", Prompt(PROBE), ANSWER)
-        first = next(held, ours if chat else Row("a text of our own", Prompt.plain("Name a bird:"), ANSWER))
+        ours = Row("a conversation of our own", Prompt(PROBE), Completion(ANSWER))
+        first = next(held, ours if chat else Row("a text of our own", Prompt.plain("Name a bird:"), Completion(ANSWER)))
         return chain([first], held)
 
     def _show(self, console: "Console", codec: Codec, row: Row) -> None:
@@ -112,8 +109,8 @@ class Inspect:
 
         prompt, completion, added = codec.prompt(row.prompt), tuple[int, ...](), tuple[int, ...]()
         if row.completion is not None:
-            completion = codec.completion(row.prompt, row.completion, row.finished)
-            if row.finished:
+            completion = codec.completion(row.prompt, row.completion)
+            if row.completion.finished:
                 added = codec.rendered(row.prompt, row.completion).completion[len(completion) :]
         console.print(f"{printable(row.title)}: {_counts(len(prompt), len(completion), len(added), row)}")
         colour = console.color_system is not None and not console.no_color
@@ -137,25 +134,6 @@ class Inspect:
                 shown.append("\n")
         shown.rstrip()
         console.print(shown)
-
-
-def load_tokenizer(where: str) -> "PreTrainedTokenizerBase":
-    """A model's tokenizer alone, which is quick even where the model is large.
-
-    Raises:
-        AssentError: there is no model there, or no tokenizer with it.
-    """
-    from assent.models.load import locate
-
-    place = locate(where)
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
-    except Exception as error:  # noqa: BLE001 (strangers' files fail in as many ways as libraries read them)
-        line = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise AssentError(f"cannot load the tokenizer of {place}: {line}") from None
-    return tokenizer
 
 
 def _of_file(path: str, chat: bool) -> Iterator[Row]:
@@ -182,7 +160,7 @@ def _of_run(run: Run) -> Iterator[Row]:
         return
     prompts = {prompt.id: prompt for prompt in store.prompts()}
     answered = (
-        Row(f"answer of {response.policy}", prompts[response.prompt], response.text, response.finished)
+        Row(f"answer of {response.policy}", prompts[response.prompt], response.completion)
         for response in store.responses()
     )
     first = next(answered, None)
@@ -193,21 +171,21 @@ def _of_examples(made: Iterable[Example]) -> Iterator[Row]:
     for number, example in enumerate(made, 1):
         match example:
             case Preference():
-                yield Row(f"{number} chosen", example.prompt, example.chosen, example.chosen_finished)
-                yield Row(f"{number} rejected", example.prompt, example.rejected, example.rejected_finished)
+                yield Row(f"{number} chosen", example.prompt, example.chosen)
+                yield Row(f"{number} rejected", example.prompt, example.rejected)
             case Ranked():
                 for rank, tier in enumerate(example.tiers, 1):
-                    for text, finished in tier:
-                        yield Row(f"{number} ranked {rank}", example.prompt, text, finished)
+                    for completion in tier:
+                        yield Row(f"{number} ranked {rank}", example.prompt, completion)
             case Label():
-                yield Row(f"{number} labelled {example.value:g}", example.prompt, example.completion, example.finished)
+                yield Row(f"{number} labelled {example.value:g}", example.prompt, example.completion)
             case Imitation():
                 yield Row(f"{number} demonstration", example.prompt, example.completion)
 
 
 def _of_prompts(prompts: Iterable[Prompt], chat: bool) -> Iterator[Row]:
     for number, prompt in enumerate(prompts, 1):
-        asked = Prompt.ask(prompt.text) if chat and is_plain(prompt) else prompt
+        asked = Prompt.ask(prompt.text) if chat and prompt.is_plain else prompt
         yield Row(f"{number} prompt", asked, None)
 
 
@@ -218,7 +196,7 @@ def _counts(prompt: int, completion: int, added: int, row: Row) -> str:
     if not completion:
         return f"{said}, trains nothing: the answer is empty and was cut"
     said += f", trained {prompt}-{prompt + completion - 1} ({_tokens(completion)})"
-    said += "" if row.finished else ", cut before its end"
+    said += "" if row.completion.finished else ", cut before its end"
     return said + (f"; {_tokens(added)} after the end, part of nothing" if added else "")
 
 

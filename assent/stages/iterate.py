@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from assent.config import override, table
 from assent.errors import AssentError, Waiting, did_you_mean
+from assent.files import write_atomically
 from assent.limits import Count
-from assent.registry import names, resolve, takes
+from assent.registry import name_of, names, resolve, takes
 from assent.store.runs import POLICY_STAGES, Run, improving
 
 FED_BY = {"Pairs": "offline", "Unpaired": "unpaired", "Actions": "online"}
@@ -119,8 +120,23 @@ def perform(run: Run, command: str, settings: Any) -> dict[str, Any]:
         raise
     result["seconds"] = round(time.monotonic() - start, 1)
     result["peak_gb"] = round(memory.most() / 1e9, 2)
+    parallel.alone(lambda: _describe(run, key, settings, result))
     parallel.alone(lambda: run.finish(command, result))
     return result
+
+
+def _describe(run: Run, key: str, settings: Any, result: dict[str, Any]) -> None:
+    """Write the card of a policy; a reward model has one already."""
+    from assent.models import card
+
+    folder, start = run.folder / key, getattr(settings, "policy", "start")
+    if not (folder / "config.json").exists() or (folder / card.NAME).exists():
+        return
+    base = run.setup.model if start in ("", "start", *run.models) else start
+    objective = name_of(settings.objective) if hasattr(settings, "objective") else key
+    data = {name: n for name, n in result.items() if isinstance(n, int) and name not in ("n", "held_out_n", "weights")}
+    origin = card.Origin("random weights" if key == "pretrain" else base, objective, data)
+    write_atomically(folder / card.NAME, card.policy(origin))
 
 
 class _Begun(NamedTuple):

@@ -115,7 +115,7 @@ class Label:
         scores: dict[str, list[float]] = {}
         features: dict[str, list[float]] | None = None
         if self.rule != "uniform":
-            model = Model.load(run.policy(self._judge(run)), run.dtype, run.device)
+            model = Model.load(run.policy(self._judge(run)), run.dtype, run.device, run.rendering)
             asked, answers = [prompt for prompt, _ in rows], [response for _, response in rows]
             found = model.score(asked, answers) * model.deviations
             if self.rule in ("disagreement", "bald") and found.shape[1] < 2:

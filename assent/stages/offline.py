@@ -49,9 +49,9 @@ class Offline:
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = load_policy(run.policy(self.policy or run.base), device=run.device)
+        language = load_policy(run.policy(self.policy or run.base), device=run.device, rendering=run.rendering)
         codec = language.codec
-        kept, held, too_long = judged(run, codec, min(self.max_tokens, context(language.model)), CHOICES)
+        kept, held, left_out = judged(run, codec, min(self.max_tokens, context(language.model)), CHOICES)
         examples, tokens = [*kept, *held], self.training.tokens_per_pack
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
@@ -70,7 +70,7 @@ class Offline:
         train(run.folder, key, {"policy": trainee}, steps, step, [c.tree for c in kept])
         measured = held_out(key, [c.tree for c in held], tokens, lambda part: loss(trainee.model, held, part))
         trainee.save(run.folder / key)
-        counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), "too_long": too_long}
+        counts = {"pairs": sum(len(c.pairs) for c in kept), "prompts": len(kept), **left_out.report()}
         return counts | measured | _sure(measured, len({c.prompt for c in held}))
 
 

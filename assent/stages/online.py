@@ -21,7 +21,7 @@ from assent.generation.rollouts import Drawn
 from assent.limits import Count, Natural, NonNegative, Positive
 from assent.models.adapters import Body, fits
 from assent.models.attention import Pack, Tree, pack
-from assent.models.forward import logprobs, values
+from assent.models.forward import blocks, logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward, new_reward
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
@@ -31,7 +31,7 @@ from assent.records import Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import on_side
 from assent.stages.pretrain import read_texts
-from assent.stages.reward import Judge, is_rule, scorer
+from assent.stages.reward import Judge, is_rule, scorable, scorer
 from assent.store.runs import Run
 from assent.training import parallel
 from assent.training.batching import batch, chunks, generator, packs
@@ -83,7 +83,7 @@ class Online:
         made = self._on_one_body(run, where) if self.training.lora_rank else self._apart(run, where)
         language = made.policy
         codec = language.codec
-        prompts = on_side(run, language, self.sampling.max_new_tokens, "train")
+        prompts = scorable(on_side(run, language, self.sampling.max_new_tokens, "train"), made.judge)
         updates = self.steps * self.training.epochs * self.minibatches
         trainees = {"policy": Trainee(language, self.training, updates, run.dtype)}
         if made.value:
@@ -112,8 +112,8 @@ class Online:
 
     def _apart(self, run: Run, where: str) -> "_Models":
         """Each model with weights of its own."""
-        policy = load_policy(where, device=run.device)
-        reference = load_policy(where, run.dtype, run.device).model.requires_grad_(False)
+        policy = load_policy(where, device=run.device, rendering=run.rendering)
+        reference = load_policy(where, run.dtype, run.device, run.rendering).model.requires_grad_(False)
         judge = scorer(run, self.judge.name(run), self.training.tokens_per_pack)
         return _Models(policy, reference, judge, self._critic(run) if self.objective.needs_values else None)
 
@@ -124,7 +124,7 @@ class Online:
         """
         name = self.judge.name(run)
         folder = run.folder / name if (run.folder / name).exists() else Path(name)
-        body = Body(load_policy(where, run.dtype, run.device))
+        body = Body(load_policy(where, run.dtype, run.device, run.rendering))
         policy = body.adapter("policy", self.training.lora_rank, self.training.lora_alpha)
         shares = fits(folder, where) and not list(folder.glob("member-*"))
         if shares:
@@ -144,12 +144,16 @@ class Online:
         own = run.key("reward")
         name = own if is_rule(self.judge.reward) else self.judge.name(run)
         if name != own or (run.folder / own).exists():
-            language = load_reward(run.policy(name), device=run.device)
+            language = load_reward(run.policy(name), device=run.device, rendering=run.rendering)
         else:
-            language = new_reward(run.policy(self.policy or run.base), run.seed, device=run.device)
+            language = new_reward(
+                run.policy(self.policy or run.base), run.seed, device=run.device, rendering=run.rendering
+            )
         _begin_at_zero(language)
         if self.value_layers:
-            layers: Any = language.model.base_model.layers
+            layers = blocks(language.model)
+            if self.value_layers > len(layers):
+                raise AssentError(f"value_layers is {self.value_layers}, and the value model has {len(layers)} layers")
             language.model.base_model.requires_grad_(False)
             for layer in layers[-self.value_layers :]:
                 layer.requires_grad_(True)
@@ -299,11 +303,13 @@ class Worker:
 
     def _score(self, asked: list[Prompt], drawn: Drawn) -> tuple[Tensor, dict[str, float]]:
         """Scores of the answers, (B,), as the judge gives them; and how far the members of an ensemble disagree."""
-        if isinstance(self.judge, Model) and _same_words(self.judge.language, self.policy.language):
+        if isinstance(self.judge, Model) and self.judge.language.codec.fingerprint == self.codec.fingerprint:
             scores = self.judge.score_trees(drawn.trees)
         else:
-            texts = [Response(asked[s.prompt].id, self.codec.decode(s.ids), "", s.finished) for s in drawn.samples]
-            scores = self.judge.score([asked[s.prompt] for s in drawn.samples], texts)
+            about = [asked[s.prompt] for s in drawn.samples]
+            replies = [self.codec.drawn(p, s.ids, s.finished) for p, s in zip(about, drawn.samples, strict=True)]
+            texts = [Response.of(p.id, reply, "") for p, reply in zip(about, replies, strict=True)]
+            scores = self.judge.score(about, texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
         return self.settings.judge.one(scores), unsure
 
@@ -349,7 +355,7 @@ class Worker:
                 metrics = parallel.sums(metrics)
                 # packs of another shape round otherwise: in bfloat16 single log-probabilities move by a few hundredths
                 slack = 1e-3 if self.run.dtype == torch.float32 else 2e-2
-                if not gathered and abs(metrics["ratio"] - 1) > slack:
+                if tokens and not gathered and abs(metrics["ratio"] - 1) > slack:
                     raise AssentError(
                         f"the first ratio is {metrics['ratio']:.4f}, not 1: sampling and training disagree"
                     )
@@ -413,10 +419,6 @@ def _write(now: TokenLogprobs, drawn: Drawn, part: list[int], packed: Pack, old:
     assert now.entropy is not None
     drawn.place(old, part, packed, now.logprobs.detach())
     drawn.place(entropy, part, packed, now.entropy)
-
-
-def _same_words(one: Language, other: Language) -> bool:
-    return one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
 
 def _alike(scores: Tensor, prompts: int) -> list[int]:

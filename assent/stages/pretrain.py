@@ -14,7 +14,7 @@ from assent.models.load import Language
 from assent.models.tokenization import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import split
-from assent.records import Imitation, Prompt
+from assent.records import Completion, Imitation, Prompt
 from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import steps_of
@@ -55,7 +55,7 @@ class Pretrain:
         if not train:
             raise AssentError(f"{self.data} has no training document: lower held_out, or give more text")
         tokenizer = train_tokenizer(train, self.vocabulary)
-        language = Language(self._model(tokenizer, run), tokenizer)
+        language = Language(self._model(tokenizer, run), Codec(tokenizer))
         pieces = self._pieces(tokenizer, train)
         steps = steps_of(len(pieces), self.training.batch_size, self.training.epochs)
         trainee = Trainee(language, self.training, steps, run.dtype)
@@ -109,7 +109,7 @@ def read_documents(path: str) -> list[str]:
     file = Path(path)
     if ".json" in file.name:
         reading = read(file)
-        texts = [e.completion if hasattr(e, "completion") else p.text for e, p in _rows(reading)]
+        texts = [e.completion.text if hasattr(e, "completion") else p.text for e, p in _rows(reading)]
     else:
         try:
             texts = file.read_text(encoding="utf-8").split("\n\n")
@@ -131,8 +131,10 @@ def read_texts(path: str, codec: Codec, context: int) -> list[Shown]:
     """
     found = list(read(path).examples) if ".json" in Path(path).name else []
     shown = [e for e in found if isinstance(e, Imitation)]
-    shown = shown or [Imitation(Prompt.plain(""), text) for text in read_documents(path)]
-    encoded = [(codec.encode(e.prompt, e.completion), e.weight) for e in shown]
+    shown = shown or [Imitation(Prompt.plain(""), Completion(text)) for text in read_documents(path)]
+    encoded = [
+        (codec.encode(e.prompt, e.completion), e.weight) for e in shown if not codec.refusal(e.prompt, [e.completion])
+    ]
     texts = [
         Shown(Tree(ids.prompt, (ids.completion[: context - len(ids.prompt)],)), weight)
         for ids, weight in encoded

@@ -40,11 +40,11 @@ class Rejection:
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         name = self.policy or run.base
         prompts, best = alone(lambda: self._best(run, key, name))
-        language = load_policy(run.policy(name), device=run.device)
+        language = load_policy(run.policy(name), device=run.device, rendering=run.rendering)
         limit = min(self.max_tokens, context(language.model))
         shown = []
         for prompt, response in zip(prompts, best.responses, strict=True):
-            ids = language.codec.encode(prompt, response.text, response.finished)
+            ids = language.codec.encode(prompt, response.completion)
             if len(ids.prompt) + len(ids.completion) <= limit and ids.completion:
                 shown.append(Shown(Tree(ids.prompt, (ids.completion,))))
         if not shown:
@@ -60,6 +60,6 @@ class Rejection:
 
     def _best(self, run: Run, key: str, name: str) -> tuple[list[Prompt], Best]:
         """The training prompts and the best answer to each."""
-        language = load_policy(run.policy(name), run.dtype, run.device)
+        language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
         prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "train")
         return prompts, best_of(run, key, name, language, prompts, self.judge, self.draws)

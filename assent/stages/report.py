@@ -24,6 +24,7 @@ from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.files import write_atomically
+from assent.functional.finite import finite
 from assent.functional.one_sentence import Marks, marks
 from assent.limits import Natural
 from assent.models import memory
@@ -93,7 +94,7 @@ class Report:
             marks={"win": WIN_MARK, "reward": REWARD_MARK},
         )
         write_atomically(path, page)
-        write_atomically(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_atomically(run.folder / "summary.json", json.dumps(finite(summary), indent=1, allow_nan=False) + "\n")
         return {"report": str(path), "summary": str(run.folder / "summary.json")}
 
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from assent.batch import Loss
 from assent.config import plugin
 from assent.errors import AssentError, did_you_mean, warn
+from assent.files import write_atomically
 from assent.functional.ensemble import Reduction, combine, disagreement
 from assent.functional.statistics import accuracy
 from assent.limits import Count, NonNegative
+from assent.models import card
 from assent.models.attention import pack
 from assent.models.forward import scores, standard
 from assent.models.load import Language, context, load_reward, new_reward
@@ -33,6 +35,7 @@ from assent.rewards.model import Model
 from assent.store.runs import Run
 from assent.training.batching import READING, batch, steps_of
 from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
+from assent.training.left_out import LeftOut
 from assent.training.loop import train
 from assent.training.meter import Bar
 from assent.training.optimizer import Trainee, Training
@@ -48,7 +51,7 @@ class Material(NamedTuple):
 
     kept: list[Compared]
     held: list[Compared]
-    too_long: int
+    left_out: LeftOut
 
 
 @dataclass(frozen=True)
@@ -76,22 +79,26 @@ class Reward:
             trainee, material = self._fit(run, key, 0)
             result = self._measure(run, key, [trainee.language], material)
             trainee.save(run.folder / key)
+            alone(lambda: self._describe(run, key, trainee.language.codec, result))
             return result
         apart = [run.folder / "state" / key / f"member-{member + 1}" for member in range(self.members)]
         for member, folder in enumerate(apart):
             if not alone((folder / "config.json").exists):
                 self._fit(run, f"{key}/{member + 1}", member)[0].save(folder)
         gather(0)  # the last is written
-        models = [load_reward(folder, run.dtype, run.device) for folder in apart]
+        models = [load_reward(folder, run.dtype, run.device, run.rendering) for folder in apart]
         result = self._measure(run, key, models, self._material(run, models[0]))
         alone(lambda: _assemble(apart, run.folder / key))
+        alone(lambda: self._describe(run, key, models[0].codec, result))
         return result
 
     def _fit(self, run: Run, name: str, member: int) -> tuple[Trainee, Material]:
         """Train one model, and keep the scale of its scores in its own configuration."""
         seed = run.seed + 1_000_003 * member
         torch.manual_seed(seed)  # for the first weights of LoRA, also of a member that another process comes to
-        language = new_reward(run.policy(self.policy or run.base), seed, device=run.device, heads=self.heads)
+        language = new_reward(
+            run.policy(self.policy or run.base), seed, device=run.device, heads=self.heads, rendering=run.rendering
+        )
         material = self._material(run, language)
         examples = self._views(material.kept, seed)
         steps = steps_of(len(examples), self.training.batch_size, self.training.epochs)
@@ -118,6 +125,15 @@ class Reward:
         config: Any = trainee.model.config
         config.reward_mean, config.reward_std = seen.mean(0).tolist(), seen.std(0).tolist()
         return trainee, material
+
+    def _describe(self, run: Run, key: str, codec: Codec, result: dict[str, Any]) -> None:
+        """Write the checkpoint's card, which says how its scores are read."""
+        folder, start = run.folder / key, self.policy or run.base
+        base = run.setup.model if start in ("start", *run.models) else start
+        data = {kind: result[kind] for kind in (self._feed.noun, "prompts")}
+        members = [folder, *(folder / f"member-{member}" for member in range(2, self.members + 1))]
+        text = card.reward(card.Origin(base, name_of(self.objective), data), codec, members)
+        write_atomically(folder / card.NAME, text)
 
     @property
     def _feed(self) -> Feed:
@@ -149,9 +165,9 @@ class Reward:
     @torch.no_grad()
     def _measure(self, run: Run, key: str, models: list[Language], material: Material) -> dict[str, Any]:
         """Held-out accuracy on decided pairs, or rank correlation with ratings, by the mean of all members."""
-        kept, held, too_long = material
+        kept, held, left_out = material
         counts = {self._feed.noun: sum(len(self._feed.said(c)) for c in kept), "prompts": len(kept)}
-        found: dict[str, Any] = {**counts, "too_long": too_long}
+        found: dict[str, Any] = {**counts, **left_out.report()}
         tokens, about = self.training.tokens_per_pack, f"{key}: held-out"
         each = [[standard(m.model, s) for s in score_all(m, held, tokens, about)] for m in models]
         scored = [torch.cat(columns, 1) for columns in zip(*each, strict=True)]  # (K, members) a tree
@@ -268,7 +284,12 @@ def scorer(run: Run, name: str, tokens_per_pack: int = READING) -> Scorer:
             raise AssentError(f"the reward {name} cannot be made without arguments: {error}") from None
     if "/" not in name and name not in run.models and not Path(name).is_dir():
         raise AssentError(f"no reward '{name}'{did_you_mean(name, [*RULES, *run.models])}")
-    return Model.load(run.policy(name), run.dtype, run.device, tokens_per_pack)
+    return Model.load(run.policy(name), run.dtype, run.device, run.rendering, tokens_per_pack)
+
+
+def scorable(prompts: list[Prompt], judge: object) -> list[Prompt]:
+    """The prompts that a reward model's own template can render; a rule takes all."""
+    return judge.language.codec.renderable(prompts) if isinstance(judge, Model) else prompts
 
 
 def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
@@ -292,19 +313,21 @@ def judged(run: Run, codec: Codec, max_tokens: int, feed: Feed) -> Material:
     if lost := len(labels) - sum(isinstance(j, Label) for j in judgements):
         why = "of their annotators nothing, or one value only, is trained on"
         warn(f"{lost} of {len(labels)} ratings are left out: {why}")
-    kept, long_kept = compare((j for j in judgements if j.prompt.id in sides.train), codec, max_tokens)
-    held, long_held = compare((j for j in judgements if j.prompt.id in sides.held_out), codec, max_tokens)
+    kept, left_out = compare((j for j in judgements if j.prompt.id in sides.train), codec, max_tokens)
+    held, held_left_out = compare((j for j in judgements if j.prompt.id in sides.held_out), codec, max_tokens)
     if not kept:
-        raise AssentError(_nothing(run.folder, feed, bool(fit), bool(held), long_kept, max_tokens))
-    return Material(kept, held, long_kept + long_held)
+        raise AssentError(_nothing(run.folder, feed, bool(fit), bool(held), left_out, max_tokens))
+    return Material(kept, held, left_out + held_left_out)
 
 
-def _nothing(folder: Path, feed: Feed, there: bool, held: bool, too_long: int, max_tokens: int) -> str:
+def _nothing(folder: Path, feed: Feed, there: bool, held: bool, left_out: LeftOut, max_tokens: int) -> str:
     """Why there is nothing to train on, and what to do."""
     noun = "comparisons" if feed.noun == "pairs" else feed.noun
-    if too_long:
+    if left_out.refused:
+        return f"all {left_out.refused} {noun} of {folder} cannot be encoded; the first, {left_out.first}"
+    if left_out.too_long:
         longer = f"longer than {max_tokens} tokens: raise --max-tokens (up to the model's context)"
-        return f"all {too_long} {feed.noun} of {folder} to train on are {longer}"
+        return f"all {left_out.too_long} {feed.noun} of {folder} to train on are {longer}"
     if held:
         return f"all {noun} of {folder} are about held-out prompts: take another --run with a lower --held-out"
     if there:

@@ -7,6 +7,7 @@ from assent.errors import AssentError, warn
 from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
+from assent.models.tokenization import Unrenderable
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import about, examples, split
 from assent.preferences.quality import reliabilities
@@ -15,6 +16,7 @@ from assent.store.exchange import load
 from assent.store.runs import Run
 from assent.training.batching import steps_of
 from assent.training.imitation import Shown, imitate, measure
+from assent.training.left_out import LeftOut
 from assent.training.optimizer import Trainee, Training
 from assent.training.parallel import alone
 
@@ -40,7 +42,7 @@ class SFT:
             if reading.rejected:
                 warn(f"{self.data}: {reading}")
         start = self.policy or ("pretrain" if run.result("pretrain") is not None else "start")
-        language = load_policy(run.policy(start), device=run.device)
+        language = load_policy(run.policy(start), device=run.device, rendering=run.rendering)
         codec = language.codec
         store, limit = run.store, min(self.max_tokens, context(language.model))
         weights = reliabilities(store) if run.setup.weigh else None
@@ -48,14 +50,19 @@ class SFT:
         shown = [(about(example), example) for example in made if isinstance(example, Imitation)]
         held = split((prompt for prompt, _ in shown), run.setup.held_out).held_out
         sides: tuple[list[Shown], list[Shown]] = ([], [])
-        too_long = 0
+        left_out = LeftOut()
         for decides, example in shown:
-            prompt, completion = codec.encode(example.prompt, example.completion)
-            too_long += len(prompt) + len(completion) > limit
+            try:
+                prompt, completion = codec.encode(example.prompt, example.completion)
+            except Unrenderable as error:
+                left_out.refuse(example.prompt, str(error))
+                continue
+            left_out.too_long += len(prompt) + len(completion) > limit
             if len(prompt) + len(completion) <= limit:
                 sides[decides.id in held].append(Shown(Tree(prompt, (completion,)), example.weight))
         if not sides[0]:
-            why = f"{too_long} are longer than {limit} tokens, {len(sides[1])} held out"
+            why = f"{left_out.too_long} are longer than {limit} tokens, {len(sides[1])} held out"
+            why += f", {left_out.refused} cannot be encoded; the first, {left_out.first}" if left_out.refused else ""
             raise AssentError(
                 f"{run.folder} holds no demonstrations to train on: " + (why if shown else "name a file with --data")
             )
@@ -64,4 +71,4 @@ class SFT:
         imitate(run.folder, key, trainee, sides[0], self.objective, run.seed)
         measured = measure(key, trainee.model, sides[1], self.objective, self.training.tokens_per_pack)
         trainee.save(run.folder / key)
-        return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), "too_long": too_long} | measured
+        return {"demonstrations": len(sides[0]), "held_out": len(sides[1]), **left_out.report()} | measured

@@ -13,15 +13,16 @@ from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
-from assent.models.tokenization import Codec
+from assent.models.tokenization import Codec, Unrenderable
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
 from assent.preferences.quality import reliabilities
 from assent.protocols import Objective
-from assent.records import Label, Preference, Prompt, Ranked
+from assent.records import Completion, Example, Label, Preference, Prompt, Ranked
 from assent.stages.offline import branch_sums, reference_sums
 from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
+from assent.training.left_out import LeftOut
 from assent.training.loop import train
 from assent.training.optimizer import Trainee, Training
 from assent.training.parts import by_tree, descend, held_out
@@ -58,9 +59,9 @@ class Unpaired:
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = load_policy(run.policy(self.policy or run.base), device=run.device)
+        language = load_policy(run.policy(self.policy or run.base), device=run.device, rendering=run.rendering)
         codec = language.codec
-        kept, held, too_long = judgements(run, codec, min(self.max_tokens, context(language.model)))
+        kept, held, left_out = judgements(run, codec, min(self.max_tokens, context(language.model)))
         everything = [*kept, *held]
         # The reference point of KTO: each prompt also carries the first completion of the next one.
         strange = [
@@ -85,7 +86,7 @@ class Unpaired:
         if held:
             measured = held_out(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
         trainee.save(run.folder / key)
-        counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), "too_long": too_long}
+        counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), **left_out.report()}
         return counts | measured
 
     def _loss(
@@ -115,8 +116,8 @@ class Unpaired:
         return loss
 
 
-def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], list[Judged], int]:
-    """The run's approvals, and both sides of its choices, by prompt: (to train on, held out, how many were too long).
+def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], list[Judged], LeftOut]:
+    """The run's approvals, and both sides of its choices, by prompt: (to train on, held out, what was left out).
 
     Raises:
         AssentError: there are none.
@@ -125,24 +126,24 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     prompts = list(store.prompts())
     said: dict[str, dict[tuple[int, ...], list[tuple[bool, float]]]] = {}
     about: dict[str, Prompt] = {}
-    too_long = 0
+    left_out = LeftOut()
     weights = reliabilities(store) if run.setup.weigh else None
     for example in examples(store.feedback(), store.queries(), prompts, store.responses(), weights):
-        sides: list[tuple[str, bool, bool, float]] = []
-        if isinstance(example, Label) and example.value != 0.5:  # of ratings, what lies above the middle is approved
-            sides = [(example.completion, example.finished, example.value > 0.5, example.weight)]
-        for p in example.preferences if isinstance(example, Preference | Ranked) else ():
-            won = p.p_chosen > 0.5
-            if p.p_chosen != 0.5:
-                sides.append((p.chosen, p.chosen_finished, won, p.weight))
-                sides.append((p.rejected, p.rejected_finished, not won, p.weight))
-        for text, ended, good, weight in sides:
-            prompt, completion = codec.encode(example.prompt, text, ended)
-            if len(prompt) + len(completion) > max_tokens:
-                too_long += 1
+        for verdicts in _approvals(example):
+            try:
+                encoded = [codec.encode(example.prompt, completion) for completion, _, _ in verdicts]
+            except Unrenderable as error:
+                left_out.refuse(example.prompt, str(error))
                 continue
-            about[example.prompt.id] = example.prompt
-            said.setdefault(example.prompt.id, {}).setdefault(completion, []).append((good, weight))
+            if len(verdicts) == 2 and encoded[0] == encoded[1]:
+                left_out.alike += 1
+                continue
+            for ids, (_, good, weight) in zip(encoded, verdicts, strict=True):
+                if len(ids.prompt) + len(ids.completion) > max_tokens:
+                    left_out.too_long += 1
+                    continue
+                about[example.prompt.id] = example.prompt
+                said.setdefault(example.prompt.id, {}).setdefault(ids.completion, []).append((good, weight))
     held_ids = split(prompts, run.setup.held_out).held_out
     kept: list[Judged] = []
     held: list[Judged] = []
@@ -156,7 +157,18 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
             f"{run.folder} holds no approvals or comparisons to train on: "
             "'assent label' makes some, 'assent import' reads them"
         )
-    return kept, held, too_long
+    return kept, held, left_out
+
+
+def _approvals(example: Example) -> list[list[tuple[Completion, bool, float]]]:
+    """(Completion, whether it was approved, weight) of a label, and of both sides of each choice."""
+    match example:
+        case Label(value=value) if value != 0.5:  # of ratings, what lies above the middle is approved
+            return [[(example.completion, value > 0.5, example.weight)]]
+        case Preference() | Ranked():
+            choices = [p for p in example.preferences if p.p_chosen != 0.5]
+            return [[(p.chosen, p.p_chosen > 0.5, p.weight), (p.rejected, p.p_chosen < 0.5, p.weight)] for p in choices]
+    return []
 
 
 def _verdicts(votes: list[tuple[bool, float]]) -> list[tuple[bool, float]]:

@@ -194,7 +194,7 @@ def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[Inquiry]:
             continue
         if sheet.items:  # bare text to imitate has no prompt
             asked(sheet.prompt)
-        demand_apart(item.text for item in sheet.items)
+        demand_apart(item.completion for item in sheet.items)
         yield Inquiry(sheet.prompt, sheet.items, query, (replace(event, id=content),), voice.origin)
     if nothing:
         raise AssentError("no answer")
@@ -207,7 +207,7 @@ def seal(event: Feedback) -> str:
 
 def _content(event: Feedback) -> str:
     """The id that an answer has by what it says; numbers are written in one way, since some tools write 4.0 as 4."""
-    said_so = {name: _whole(value) for name, value in vars(event.answer).items()}
+    said_so = {name: _whole(value) for name, value in vars(event.answer).items() if value or name != "extra"}
     told = (event.at, _whole(event.seconds), event.shown, event.note, event.flags)
     return content_id("said", event.query, event.annotator, name_of(event.answer), said_so, *told)
 

@@ -517,20 +517,23 @@ def _digest(before: str, row: Values) -> str:
 
 
 def _prompt_row(prompt: Prompt) -> Values:
-    messages = [asdict(message) for message in prompt.messages]
-    return {"id": prompt.id, "messages": messages, "mode": prompt.mode, "source": prompt.source}
+    messages = [message.to_dict() for message in prompt.messages]
+    tools = list(prompt.tools) or None
+    return {"id": prompt.id, "messages": messages, "mode": prompt.mode, "source": prompt.source, "tools": tools}
 
 
 def _prompt(row: sa.Row[Any]) -> Prompt:
-    return Prompt(tuple(Message(**message) for message in row.messages), row.mode, row.source)
+    return Prompt(tuple(map(Message.from_dict, row.messages)), row.mode, row.source, tuple(row.tools or ()))
 
 
 def _response_row(response: Response) -> Values:
-    return {"id": response.id, **asdict(response)}
+    optional = {"extra": dict(response.extra) or None, "token_ids": list(response.token_ids) or None}
+    return {"id": response.id, **asdict(response), **optional}
 
 
 def _response(row: sa.Row[Any]) -> Response:
-    return Response(row.prompt, row.text, row.policy, row.finished, row.sampling)
+    drawn = tuple(row.token_ids or ()), row.tokenizer
+    return Response(row.prompt, row.text, row.policy, row.finished, row.sampling, row.extra or {}, *drawn)
 
 
 def _query_row(query: Query) -> Values:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from assent.errors import AssentError, did_you_mean
+from assent.errors import AssentError, did_you_mean, warn
 from assent.feedback import body, check
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
@@ -20,6 +20,7 @@ from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.records import (
+    Completion,
     Example,
     Feedback,
     Imitation,
@@ -34,11 +35,13 @@ from assent.records import (
     content_id,
 )
 from assent.registry import name_of, names, resolve
+from assent.store.arrow import is_arrow
 from assent.store.ballots import UNKNOWN_TIME, going_out, looks_judged, scale_of
 from assent.store.database import Counts, Store
-from assent.store.formats import Format, Inquiry, Remark, Row, Thing
+from assent.store.formats import EMPTY, Format, Inquiry, Remark, Row, Thing, from_cells
 from assent.store.formats.rating import stars
-from assent.store.rows import Layout, Line, demand_utf8, dump, layout, recode, rows
+from assent.store.rows import Layout, Line, demand_utf8, dump, layout, recode, rows_of, splits_of, without
+from assent.store.splits import Place, find
 
 FOLDER = "store/formats"
 FORMATS: dict[str, Format] = {name.replace("_", "-"): resolve(FOLDER, name)() for name in names(FOLDER)}
@@ -50,6 +53,7 @@ CHUNK = 1_000
 TABLES = (".csv", ".tsv")
 TWICE = "repeated under one id, counted once"
 CHANGED = "this format would give it back as something else"
+WEIGHTLESS = "a weight of 0: nothing is trained on it"
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,29 @@ class Written(NamedTuple):
     left_out: tuple[Rejected, ...]
 
 
+Refusal = Callable[[Prompt, Sequence[Completion]], str]
+"""Why a prompt with completions of it is of no use; empty if it is of use."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file whose format is known."""
 
-    name: str
-    path: Path
+    place: Place
     """Where its bytes lie: of a pipe, in a copy."""
     format: str
     layout: Layout
     made: Format
+    ignore: tuple[str, ...] = ()
     rows: int = 0
     """Good and broken ones."""
     unread: Counter[str] = field(default_factory=Counter)
     """Keys that the format does not read, and how many rows say something there."""
     copy: IO[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.place.name
 
 
 def look(
@@ -110,41 +122,44 @@ def look(
     Args:
         format: a name in `FORMATS`, or `auto`: told from the keys of the first good rows.
         scale: of ratings, such as `1-5`, for formats that do not tell it.
-        ignore: keys that may stay unread although they look like judgements.
+        ignore: columns to leave out, whatever they hold; `messages.KEY` for a key of messages.
 
     Raises:
         AssentError: a file that cannot be read, is empty, whose encoding or format is another one, or that holds
             judgements which its format does not read.
     """
     path = Path(path)
+    place = find(path)
     if format not in (*FORMATS, "auto"):
         raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
-    copy = _copy(path, encoding)
-    there = Path(copy.name) if copy else path
-    demand_utf8(there, path.name)
-    named = any(path.name.lower().removesuffix(".gz").endswith(end) for end in TABLES)
-    wanted = FORMATS.get(format)
-    how = layout(there, named if wanted is None or wanted.tabular else wanted.shape == "table")
-    known = _detect(path, rows(there, path.name, how), how, wanted=format)
+    copy = _copy(place.paths[0], encoding)
+    place = place._replace(paths=(Path(copy.name),)) if copy else place
+    how = _layout(place, FORMATS.get(format))
+    if how == "splits":
+        place = place.choose(splits_of(place.paths[0]), path.parent if place.split else path)
+    elif place.split and not place.splits:
+        raise AssentError(f"{path.parent} is a file without splits: name it alone")
+    known = _detect(path, _kept(rows_of(place, how), ignore), how, wanted=format)
     made = FORMATS[known]
     if scale:
         scale_of(scale)
         if "scale" not in [each.name for each in fields(made)]:  # type: ignore[arg-type]  # formats are dataclasses
             raise AssentError(f"{known} tells the scale of its ratings: leave --scale out")
         made = replace(made, scale=scale)  # type: ignore[type-var]
-    count, unread = _survey(rows(there, path.name, how), path, known, made, ignore)
-    return Source(path.name, there, known, how, made, count, unread, copy)
+    count, unread = _survey(rows_of(place, how), path, known, made, ignore)
+    return Source(place, known, how, made, tuple(ignore), count, unread, copy)
 
 
-def stream(source: Source, chunk: int | None = CHUNK) -> Iterator[Reading]:
+def stream(source: Source, chunk: int | None = CHUNK, refusal: Refusal | None = None) -> Iterator[Reading]:
     """Read a file some rows at a time; nothing but ids is remembered from one reading to the next.
 
     Args:
         chunk: rows of a reading; None: one reading of all.
+        refusal: says why a prompt with completions of it is of no use, or nothing; such rows are rejected.
     """
-    known, found = _Known(), _in_turn(source)
-    while some := list(islice(found, chunk)):
-        yield _reading(source.format, _things(some, source), source.name, known, source.made)
+    known, lines = _Known(), _in_turn(source)
+    while rows := list(islice(lines, chunk)):
+        yield _reading(source.format, _things(rows, source), source.name, known, source.made, refusal)
 
 
 def read(path: str | Path, format: str = "auto", scale: str = "") -> Reading:
@@ -153,7 +168,10 @@ def read(path: str | Path, format: str = "auto", scale: str = "") -> Reading:
     Raises:
         AssentError: a file that cannot be read, is empty, or whose format is unknown. Broken rows are in `rejected`.
     """
-    return next(stream(look(path, format, scale), None))
+    source = look(path, format, scale)
+    if split := str(source.place):
+        warn(f"{path}: {split}")
+    return next(stream(source, None))
 
 
 def load(path: str | Path, store: Store, format: str = "auto", scale: str = "") -> Reading:
@@ -175,8 +193,8 @@ def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
     """
     things = list(examples)
     for number, thing in enumerate(things, 1):
-        if isinstance(thing, Preference) and thing.chosen == thing.rejected:
-            raise AssentError(f"example {number} prefers a completion to itself: {thing.chosen[:60]!r}")
+        if isinstance(thing, Preference) and replace(thing.chosen, finished=thing.rejected.finished) == thing.rejected:
+            raise AssentError(f"example {number} prefers a completion to itself: {thing.chosen.text[:60]!r}")
         if isinstance(thing, Label) and not 0 <= thing.value <= 1:
             raise AssentError(
                 f"example {number} is a label of {thing.value:g}, not from 0 (disapproved) to 1 (approved)"
@@ -278,7 +296,7 @@ def write(
 
 def _copy(path: Path, encoding: str) -> IO[bytes] | None:
     """What comes through a pipe, which cannot be read twice, or in another encoding; None for a file that is read."""
-    other = encoding.lower().replace("_", "-") not in ("utf-8", "utf8")
+    other = encoding.lower().replace("_", "-") not in ("utf-8", "utf8") and not is_arrow(path)
     if path.is_dir() or not path.exists() or (path.is_file() and not other):
         return None
     copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 (it is there as long as its source is)
@@ -289,6 +307,21 @@ def _copy(path: Path, encoding: str) -> IO[bytes] | None:
             shutil.copyfileobj(pipe, copy)
     copy.flush()
     return copy
+
+
+def _layout(place: Place, wanted: Format | None) -> Layout:
+    """How files are laid out."""
+    if is_arrow(place.paths[0]):
+        return "arrow"
+    demand_utf8(place.paths[0], place.name)
+    named = any(place.name.lower().removesuffix(".gz").endswith(end) for end in TABLES)
+    return layout(place.paths[0], named if wanted is None or wanted.tabular else wanted.shape == "table")
+
+
+def _kept(lines: Iterable[Line], ignore: Collection[str]) -> Iterator[Line]:
+    """Rows without what is to be ignored."""
+    for line in lines:
+        yield line._replace(row=without(line.row, ignore)) if ignore and line.row is not None else line
 
 
 def _detect(path: Path, found: Iterable[Line], how: Layout, wanted: str) -> str:
@@ -327,27 +360,32 @@ def _survey(
     Raises:
         AssentError: judgements are among these keys, or rows would be misread.
     """
-    count, unread, judged = 0, Counter[str](), Counter[str]()
+    count, unread, judged, there = 0, Counter[str](), Counter[str](), set[str]()
     sides = {"chosen", "rejected"} <= made.reads or made.shape == "table"
     for line in lines:
         count += 1
         if line.row is None:
             continue
-        made.demand_clear(line.row)
+        row = without(line.row, ignore)
+        ignored = {key: line.row.get(key) for key in ignore if without(line.row, (key,)) != line.row}
+        there.update(ignored)
+        made.demand_clear(row)
         try:
-            rest = made.unread(line.row)
+            rest = made.unread(row)
         except AssentError:
             continue  # the row is refused for the same reason
-        said = {key: value for key, value in rest.items() if value is not None and value not in ("", [], {})}
+        unread.update(key for key, value in ignored.items() if value not in EMPTY or key not in line.row)
+        said = {key: value for key, value in rest.items() if value not in EMPTY}
         unread.update(said.keys())
         judged.update(key for key, value in said.items() if looks_judged(key, value, sides))
-    if strange := [key for key in ignore if key not in unread]:
-        raise AssentError(f"{path}: no unread key '{strange[0]}' to ignore{did_you_mean(strange[0], unread)}")
+    if strange := [key for key in ignore if key not in unread and key not in there]:
+        raise AssentError(f"{path}: no key '{strange[0]}' to ignore{did_you_mean(strange[0], unread)}")
     if judged.keys() - set(ignore):
+        whole = ",".join({**dict.fromkeys(ignore), **judged})
         keys = ", ".join(f"'{key}' ({count_of(rows)})" for key, rows in judged.items() if key not in ignore)
         raise AssentError(
             f"{path}: {format} does not read {keys}, which look like judgements or deletions: "
-            f"rename or remove them, name another --format, or import the rest with --ignore {','.join(judged)}"
+            f"rename or remove them, name another --format, or import the rest with --ignore {whole}"
         )
     return count, unread
 
@@ -391,7 +429,7 @@ class _Pile:
 def _in_turn(source: Source) -> Iterator[Line]:
     """The rows of a file; those that refer to others come after them, and wait in a file until then."""
     later: dict[int, IO[str]] = {}
-    for line in rows(source.path, source.name, source.layout):
+    for line in _kept(rows_of(source.place, source.layout), source.ignore):
         turn = source.made.turn(line.row) if line.row is not None else 0
         if not turn:
             yield line
@@ -403,17 +441,19 @@ def _in_turn(source: Source) -> Iterator[Line]:
         with kept:
             kept.seek(0)
             for where, raw in map(json.loads, kept):
-                yield Line(where, json.loads(raw), "", raw)
+                yield Line(where, without(json.loads(raw), source.ignore), "", raw)
 
 
 def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | Rejected | Remark]]]:
     """Rows and what they stand for; a broken one for the reason why it stands for nothing."""
+    cells = source.layout == "table" and bool(source.made.reads)
     for line in lines:
         if line.row is None:
             yield line, (Rejected("", line.reason),)
             continue
         try:
-            yield line, tuple(source.made.decode(line.row, source.name))
+            row = from_cells(line.row) if cells else line.row
+            yield line, tuple(source.made.decode(row, source.name))
         except AssentError as error:
             yield line, (Rejected("", str(error)),)
 
@@ -424,6 +464,7 @@ def _reading(
     source: str,
     known: _Known,
     made: Format | None = None,
+    refusal: Refusal | None = None,
 ) -> Reading:
     pile, rejected, total, used = _Pile(), list[Rejected](), 0, 0
     for line, things in found:
@@ -437,6 +478,8 @@ def _reading(
                 elif made is not None and made.whole:
                     _lay_event(thing, known, pile)
                 else:
+                    if refusal is not None and (reason := refusal(*_asked_of(thing))):
+                        raise AssentError(reason)
                     _lay(thing, line, source, known, pile, made.answer if made else "")
                 good = True
             except AssentError as error:
@@ -446,6 +489,22 @@ def _reading(
     nouns = tuple(pile.prompts.values()), tuple(pile.responses.values()), tuple(pile.queries.values())
     remarks = tuple(pile.remarks)
     return Reading(format, tuple(pile.examples), *nouns, tuple(pile.feedback), tuple(rejected), total, used, remarks)
+
+
+def _asked_of(thing: Thing) -> tuple[Prompt, list[Completion]]:
+    """The prompt of a row, and the completions of it that may be trained."""
+    match thing:
+        case Prompt():
+            return thing, []
+        case Inquiry():
+            return thing.prompt, [item.completion for item in thing.items]
+        case Preference():
+            return thing.prompt, [thing.chosen, thing.rejected]
+        case Ranked():
+            return thing.prompt, [completion for tier in thing.tiers for completion in tier]
+        case Label() | Imitation():
+            return thing.prompt, [thing.completion]
+    raise TypeError(f"{type(thing).__name__} has no prompt")
 
 
 def _lay(thing: Thing, line: Line, source: str, known: _Known, pile: _Pile, kind: str) -> None:
@@ -464,6 +523,8 @@ def _lay(thing: Thing, line: Line, source: str, known: _Known, pile: _Pile, kind
         # The id of a row may be that of its prompt: only the same answer under the same id is known.
         if _is_known(event, origin and f"{origin} {event.id}", line, known, pile):
             return
+        if not thing.weight:
+            pile.remarks.append(WEIGHTLESS)
         known.told[event.id] += 1
         event = replace(event, id=content_id(event.id, known.told[event.id]))
         told = told._replace(answers=(event,))
@@ -509,30 +570,33 @@ def _inquiry(example: Example, who: str, kind: str) -> Inquiry:
     answer: Comparison | Ranking | Approval | Rating | Demonstration
     match example:
         case Preference():
-            items = [
-                Response(prompt, example.chosen, who, example.chosen_finished),
-                Response(prompt, example.rejected, who, example.rejected_finished),
-            ]
+            items = [_response(prompt, each, who) for each in (example.chosen, example.rejected)]
             margin, p = float(example.margin), float(example.p_chosen)
             if p == 0.5:
                 answer = Comparison(verdict="tie", weight=weight)  # equals have no margin
             else:
                 answer = Comparison(items[p < 0.5].id, certainty=max(p, 1 - p), margin=margin, weight=weight)
         case Ranked():
-            tiers = [[Response(prompt, text, who, finished) for text, finished in tier] for tier in example.tiers]
+            tiers = [[_response(prompt, each, who) for each in tier] for tier in example.tiers]
             items = [item for tier in tiers for item in tier]
             answer = Ranking(tuple(tuple(item.id for item in tier) for tier in tiers), weight)
         case Label():
-            items = [Response(prompt, example.completion, who, example.finished)]
+            items = [_response(prompt, example.completion, who)]
             rated = kind == "rating" or example.value not in (0, 1)
             answer = Rating((("overall", stars(example)),), weight) if rated else Approval(bool(example.value), weight)
         case Imitation():
-            items, answer = [], Demonstration(example.completion, weight)
+            extra = dict(example.completion.extra)
+            spelt = json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else ""
+            items, answer = [], Demonstration(example.completion.text, weight, spelt)
     # In the order of their ids: the order of the file would tell which is the better.
     query = Query(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
     name = content_id("imported", who, query.id, body(answer))
     event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=name)
     return Inquiry(example.prompt, tuple(items), query, (event,))
+
+
+def _response(prompt: str, each: Completion, who: str) -> Response:
+    return Response(prompt, each.text, who, each.finished, "", each.extra, each.token_ids, each.tokenizer)
 
 
 def _lay_event(thing: Thing, known: _Known, pile: _Pile) -> None:
@@ -599,10 +663,12 @@ def _encoded(place: int, thing: Any, made: Format, left_out: list[Rejected]) -> 
             thing = replace(thing, chosen=thing.rejected, rejected=thing.chosen, p_chosen=1 - thing.p_chosen)
         mode = thing.mode if isinstance(thing, Prompt) else thing.prompt.mode
         (row,) = made.encode(thing)
-        row = {**row, **({"mode": mode} if mode else {})}
-        (back,) = made.decode(row, "")
+        tools = (thing if isinstance(thing, Prompt) else thing.prompt).tools
+        more = {"mode": mode, "tools": list(tools) if "tools" in made.reads else []}
+        row = {**row, **{key: value for key, value in more.items() if value}}
+        (back,) = _read_back(thing, [row], made)
         if _bare(back) != _bare(thing):
-            raise AssentError(CHANGED)
+            raise AssentError(_lost(thing, [row]) or CHANGED)
     except AssentError as error:
         left_out.append(Rejected(f"example {place}", str(error)))
     else:
@@ -613,6 +679,34 @@ def _bare(thing: Any) -> Any:
     if isinstance(thing, Prompt):
         return replace(thing, source="")
     return replace(thing, prompt=replace(thing.prompt, source=""), sources=())
+
+
+def _read_back(thing: Any, written: list[Row], made: Format) -> list[Thing | Rejected | Remark]:
+    """What the rows of a thing stand for."""
+    try:
+        return [back for row in written for back in made.decode(row, "")]
+    except AssentError as error:
+        raise AssentError(_lost(thing, written) or str(error)) from None
+
+
+def _lost(thing: Prompt | Example | Inquiry, written: list[Row]) -> str:
+    """What a format has no word for, of a thing that it gave back as something else; empty: nothing that is known."""
+    prompt, shown = (thing if isinstance(thing, Prompt) else thing.prompt), list[Completion | Response]()
+    match thing:
+        case Preference():
+            shown = [thing.chosen, thing.rejected]
+        case Ranked():
+            shown = [each for tier in thing.tiers for each in tier]
+        case Label() | Imitation():
+            shown = [thing.completion]
+        case Inquiry():
+            texts = [event.answer for event in thing.answers if isinstance(event.answer, Demonstration)]
+            shown = [*thing.items, *(Completion("", extra=json.loads(each.extra or "{}")) for each in texts)]
+    spelt = json.dumps(written)
+    keys = [key for each in (*prompt.messages, *shown) for key in each.extra if key not in spelt]
+    if keys:
+        return f"a message with '{keys[0]}', which this format cannot hold"
+    return "a prompt with tools, which this format cannot hold" if prompt.tools and "tools" not in spelt else ""
 
 
 def _spoken(thing: Inquiry, made: Format, left_out: list[Rejected]) -> Iterator[Row]:
@@ -632,16 +726,16 @@ def _spoken(thing: Inquiry, made: Format, left_out: list[Rejected]) -> Iterator[
 def _rows_of(thing: Inquiry, made: Format) -> list[Row]:
     found = list(made.encode(thing))
     said: Counter[Feedback] = Counter()
-    for back in (back for row in found for back in made.decode(row, "")):
+    for back in _read_back(thing, found, made):
         if isinstance(back, Rejected):
-            raise AssentError(back.reason)
+            raise AssentError(_lost(thing, found) or back.reason)
         if isinstance(back, Remark):
             continue
         assert isinstance(back, Inquiry)
         same = back.query == thing.query and _bare(back.prompt) == _bare(thing.prompt)
         if not same or {item.id for item in back.items} != {item.id for item in thing.items}:
-            raise AssentError(CHANGED)
+            raise AssentError(_lost(thing, found) or CHANGED)
         said.update(back.answers)
     if said != Counter(map(going_out, thing.answers)):
-        raise AssentError(CHANGED)
+        raise AssentError(_lost(thing, found) or CHANGED)
     return found

@@ -9,13 +9,15 @@ import re
 import tempfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, TextIO, cast
 
 from assent.errors import AssentError
+from assent.store import arrow
 from assent.store.formats import HALF, Row, Shape
+from assent.store.splits import OBJECT, Place, is_split
 
 PIECE = 1 << 20
 """Letters of an array that are looked at together."""
@@ -29,8 +31,11 @@ SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 WESTERN = 0.2
 """Share of letters beyond ASCII under which a file of one byte a letter is likely Western European."""
 
-Layout = Literal["lines", "array", "object", "table"]
-"""How a file is laid out; an object is one that stands over several lines."""
+OF_MESSAGES = "messages."
+"""What the name of a key begins with that is one of messages, not of rows."""
+
+Layout = Literal["lines", "array", "object", "splits", "table", "arrow"]
+"""How a file is laid out; an object is one that stands over several lines, splits are one of several arrays."""
 
 
 class Line(NamedTuple):
@@ -61,15 +66,14 @@ def layout(path: Path, table: bool) -> Layout:
     with _opened(path) as file:
         head, packed = file.read(PIECE).lstrip(), isinstance(file, gzip.GzipFile)
         found: Layout = "table" if table else "lines"
-        if not table and head.startswith((b"[", b"{\n", b"{\r\n")):
+        if not table and (head.startswith((b"[", b"{\n", b"{\r\n")) or OBJECT.match(head)):
             _rewind(file)
             try:
                 if head.startswith(b"["):
                     deque(_elements(file), maxlen=0)
                     found = "array"
                 else:
-                    json.load(file)
-                    found = "object"
+                    found = "splits" if is_split(json.load(file)) else "object"
             except (ValueError, RecursionError):
                 pass  # a file of lines whose first is broken
         while packed and file.read(PIECE):
@@ -140,8 +144,23 @@ def recode(path: Path, name: str, encoding: str, out: IO[bytes]) -> None:
         raise AssentError(f"{name} is not {encoding}: {error}") from None
 
 
-def rows(path: Path, name: str, how: Layout) -> Iterator[Line]:
-    """The rows of a file called `name`; blank lines are none.
+def splits_of(path: Path) -> list[str]:
+    """The names of the splits that a file holds."""
+    with _opened(path) as file:
+        return list(json.load(file))
+
+
+def rows_of(place: Place, how: Layout) -> Iterator[Line]:
+    """The rows of a place, as `rows` gives those of a file."""
+    if how != "arrow":
+        yield from rows(place.paths[0], place.name, how, place.split)
+        return
+    for number, row in enumerate(arrow.rows(place.paths), 1):
+        yield Line(f"{place.name}:row {number}", row, "", row)
+
+
+def rows(path: Path, name: str, how: Layout, split: str = "") -> Iterator[Line]:
+    """The rows of a file called `name`, or of one of its splits; blank lines are none.
 
     Raises:
         AssentError: a file that cannot be read, or a table without a header.
@@ -152,6 +171,9 @@ def rows(path: Path, name: str, how: Layout) -> Iterator[Line]:
         elif how == "array":
             for number, element in enumerate(_elements(file), 1):
                 yield _line(f"{name}:row {number}", element)
+        elif how == "splits":
+            for number, element in enumerate(json.load(file)[split], 1):
+                yield _line(f"{name}:row {number}", element)
         elif how == "object":
             yield _line(f"{name}:1", json.load(file))
         else:
@@ -159,6 +181,25 @@ def rows(path: Path, name: str, how: Layout) -> Iterator[Line]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _line(f"{name}:{number}", line.removesuffix(b"\n"))
+
+
+def without(row: Row, keys: Collection[str]) -> Row:
+    """A row without some of its columns, and without those keys of its messages that are named `messages.KEY`."""
+    rest = {key: value for key, value in row.items() if key not in keys}
+    within = {key.removeprefix(OF_MESSAGES) for key in keys if key.startswith(OF_MESSAGES)}
+    return (
+        {key: _without(value, within) if key != "tools" else value for key, value in rest.items()} if within else rest
+    )
+
+
+def _without(value: Any, keys: Collection[str]) -> Any:
+    if isinstance(value, list):
+        return [_without(each, keys) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "role" in value or {"from", "value"} <= value.keys():
+        return {key: each for key, each in value.items() if key not in keys}
+    return {key: _without(each, keys) for key, each in value.items()}
 
 
 def dump(file: BinaryIO, found: Iterable[Row], shape: Shape, header: Callable[[Iterable[str]], list[str]]) -> int:

@@ -18,7 +18,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,12 +29,14 @@ from annotated_types import Interval
 from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.files import write_atomically
+from assent.functional.finite import finite
 from assent.limits import Count, Share
 from assent.registry import names
 
 if TYPE_CHECKING:
     import torch
 
+    from assent.models.tokenization import Rendering
     from assent.store.database import Store
 
 POLICY_STAGES = ("pretrain", "sft")
@@ -65,6 +68,10 @@ class Setup:
     """In training, let each annotator's answers weigh as much as they are found reliable, instead of all alike."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    template_args: str = ""
+    """Arguments of the chat template, such as `enable_thinking=false`; commas part several."""
+    date: str = ""
+    """The date that chat templates write, such as 2026-11-30; empty: the day on which the run began."""
     dtype: str = "auto"
     """float32, bfloat16 (with float32 master weights in training); auto: bfloat16 where the processor multiplies it."""
 
@@ -97,6 +104,13 @@ class Run:
         from assent.store.database import Store
 
         return Store.open(self.setup.database or self.folder / "feedback.db")
+
+    @cached_property
+    def rendering(self) -> "Rendering":
+        """How chat templates are rendered in this run."""
+        from assent.models.tokenization import Rendering
+
+        return Rendering.parse(self.setup.template_args, self.setup.date)
 
     @cached_property
     def device(self) -> "torch.device":
@@ -172,7 +186,8 @@ class Run:
 
         key = self.key(stage)
         shutil.rmtree(self.folder / "replaced" / key, ignore_errors=True)
-        write_atomically(self.folder / "done" / f"{key}.json", json.dumps(result, indent=1) + "\n")
+        text = json.dumps(finite(result), indent=1, allow_nan=False)
+        write_atomically(self.folder / "done" / f"{key}.json", text + "\n")
         shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
 
     def put_aside(self, stage: str, table: Mapping[str, Any]) -> None:
@@ -311,8 +326,10 @@ def open_run(setup: Setup) -> Iterator[Run]:
             raise AssentError(f"another process works in {setup.run}: wait for it, or use another --run") from None
         path = setup.run / "recipe.toml"
         recipe = read_recipe(path) if path.exists() else {}
-        mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
+        if not setup.date:
+            setup = replace(setup, date=recipe.get("date") or datetime.now(UTC).date().isoformat())
         begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone decides nothing
+        mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
         for name, value in mine.items():
             if begun and name in recipe and recipe[name] != value and name not in ("device", "dtype"):
                 raise AssentError(

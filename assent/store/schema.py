@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; revisions are numbers, so that a larger one is from a newer assent."""
 VERSION_TABLE = "assent_version"
 
@@ -41,6 +41,7 @@ prompts = Table(
     Column("messages", JSON, nullable=False),
     _text("mode"),
     _text("source"),
+    Column("tools", JSON(none_as_null=True)),
     Index("prompts_by_source", "source", "seq"),
 )
 
@@ -54,6 +55,11 @@ responses = Table(
     _text("policy"),
     Column("finished", Boolean, nullable=False),
     _text("sampling"),
+    # Other keys of the message: reasoning_content, tool_calls.
+    Column("extra", JSON(none_as_null=True)),
+    # What the policy drew, and the fingerprint of its tokenizer.
+    Column("token_ids", JSON(none_as_null=True)),
+    Column("tokenizer", Text, nullable=False, server_default=""),
     # Two policies may write the same answer: one item to judge, but each of them said it.
     UniqueConstraint("id", "policy"),
     Index("responses_by_prompt", "prompt", "seq"),

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.records import Feedback, Prompt, Purpose, Query, Response
+from assent.records import Completion, Feedback, Prompt, Purpose, Query, Response
 from assent.registry import resolve
-from assent.store.formats import Inquiry, Row, is_plain, messages, said, text
+from assent.store.formats import Inquiry, Row, messages, plain, said, talk, text
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input", "document", "chat", "conversation")
 """Fields that hold what was asked; the first that is there does."""
@@ -67,35 +67,38 @@ class Sheet:
 def fields_of(sheet: Sheet) -> dict[str, Any]:
     """The prompt as text to look at, and as messages if it is a conversation."""
     prompt = sheet.prompt
-    if is_plain(prompt):
+    if prompt.is_plain:
         return {"prompt": prompt.text}
     alone = len(prompt.messages) == 1 and prompt.messages[0].role == "user"
     whole = prompt.text if alone else "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
-    return {"prompt": whole, "messages": [asdict(turn) for turn in prompt.messages]}
+    return {"prompt": whole, "messages": [turn.to_dict() for turn in prompt.messages]}
 
 
-def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, str] | None = None) -> Sheet:
+def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, Completion] | None = None) -> Sheet:
     """The sheet that named fields were.
 
     Args:
         facts: what `facts_of` wrote; empty in files of others.
-        answers: names and texts of the items, where the fields hold them as a list.
+        answers: names and contents of the items, where the fields hold them as a list.
     """
-    mode = text(facts, "mode") if facts.get("mode") else ""
     key = next((name for name in PROMPTS if fields.get(name)), "prompt")
     if fields.get("messages"):
-        prompt = Prompt(messages(fields, "messages"), mode, source)
+        prompt = talk(facts, messages(fields, "messages"))
     elif isinstance(fields.get(key), list):
-        prompt = Prompt(messages(fields, key), mode, source)
+        prompt = talk(facts, messages(fields, key))
     elif key in fields:
-        prompt = Prompt.plain(text(fields, key), mode, source)
+        prompt = plain(facts, text(fields, key))
     else:
         raise AssentError(f"no prompt among {', '.join(fields) or 'no fields'}: name one of them 'prompt'")
-    found = answers if answers is not None else answer_fields({k: v for k, v in fields.items() if k != key})
-    cut = places(facts, "cut", len(found))
+    prompt = replace(prompt, source=source)
+    if answers is None:
+        texts = answer_fields({k: v for k, v in fields.items() if k != key})
+        answers = {name: Completion(text(texts, name)) for name in texts}
+    cut = places(facts, "cut", len(answers))
     who = f"imported:{source}"
     items = [
-        Response(prompt.id, said(text(found, name), name), who, place not in cut) for place, name in enumerate(found)
+        Response(prompt.id, each.text if each.extra else said(each.text, name), who, place not in cut, extra=each.extra)
+        for place, (name, each) in enumerate(answers.items())
     ]
     shown = facts.get("shown", len(items) > 1)
     purpose = facts.get("purpose", "train")
@@ -106,11 +109,11 @@ def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, str] | No
     if order is not None and sorted(order) != list(range(len(items))):
         raise AssentError(f"'order' is {list(order)}, which does not name each of {len(items)} answers once")
     return Sheet(
-        prompt, tuple(items), tuple(found), order, tuple(range(len(items))) * bool(shown), purpose, instruction
+        prompt, tuple(items), tuple(answers), order, tuple(range(len(items))) * bool(shown), purpose, instruction
     )
 
 
-def unused(fields: Row, answers: Mapping[str, str] | None = None) -> Row:
+def unused(fields: Row, answers: Mapping[str, Completion] | None = None) -> Row:
     """The fields that `screen` does not look at."""
     key = next((name for name in PROMPTS if fields.get(name)), "prompt")
     rest = {name: value for name, value in fields.items() if name not in ("messages", key)}
@@ -133,6 +136,8 @@ def facts_of(sheet: Sheet, kind: str) -> dict[str, Any]:
         told["order"] = list(sheet.order)
     if cut := [place for place, item in enumerate(sheet.items) if not item.finished]:
         told["cut"] = cut
+    if sheet.prompt.tools:
+        told["tools"] = list(sheet.prompt.tools)
     more = {"mode": sheet.prompt.mode, "instruction": sheet.instruction}
     more["purpose"] = "" if sheet.purpose == "train" else sheet.purpose
     return told | {name: value for name, value in more.items() if value}

@@ -65,7 +65,8 @@ def _kept(model: Any, twice: bool) -> int:
     kept = memory.kept(model)
     if not twice:
         return kept
-    layers, width = int(model.config.num_hidden_layers), int(model.config.hidden_size)
+    config = model.config.get_text_config()
+    layers, width = int(config.num_hidden_layers), int(config.hidden_size)
     return kept // layers + layers * width * int(next(model.parameters()).element_size())
 
 

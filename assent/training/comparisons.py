@@ -10,8 +10,9 @@ from torch import Tensor
 
 from assent.batch import Rankings, Ratings, Scores
 from assent.models.attention import Tree
-from assent.models.tokenization import Codec
+from assent.models.tokenization import Codec, Unrenderable
 from assent.records import Completion, Label, Preference, Prompt, Ranked
+from assent.training.left_out import LeftOut
 
 MOST_BRANCHES = 16
 """A prompt with more completions than this is split over several trees."""
@@ -75,38 +76,42 @@ class Columns(NamedTuple):
     weight: Tensor
 
 
-def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> tuple[list[Compared], int]:
+def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> tuple[list[Compared], LeftOut]:
     """Gather judgements by prompt.
 
     Args:
         max_tokens: completions that are longer, with their prompt, are left out, and what was said of them.
 
     Returns:
-        The trees, in order of the first judgement about each prompt, and how many pairs and ratings were too long.
+        The trees, in order of the first judgement about each prompt, and how many pairs and ratings were left out.
     """
     gathered: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         gathered.setdefault(judgement.prompt.id, []).append(judgement)
-    found: list[Compared] = []
-    too_long = 0
+    groups: list[Compared] = []
+    left_out = LeftOut()
     for about in gathered.values():
-        growing = _Growing(about[0].prompt, codec, max_tokens)
+        growing: _Growing | None = None
         for judgement in about:
-            if growing.would_overflow(judgement):
-                found += growing.grown()
-                too_long += growing.too_long
-                growing = _Growing(about[0].prompt, codec, max_tokens)
+            try:
+                growing = growing or _Growing(judgement.prompt, codec, max_tokens, left_out)
+                overflows = growing.would_overflow(judgement)
+            except Unrenderable as error:
+                left_out.refuse(judgement.prompt, str(error))
+                continue
+            if overflows:
+                groups += growing.grown()
+                growing = _Growing(judgement.prompt, codec, max_tokens, left_out)
             growing.add(judgement)
-        found += growing.grown()
-        too_long += growing.too_long
-    return found, too_long
+        groups += growing.grown() if growing else []
+    return groups, left_out
 
 
 class _Growing:
     """A tree in the making."""
 
-    def __init__(self, prompt: Prompt, codec: Codec, max_tokens: int) -> None:
-        self.prompt, self.codec = prompt, codec
+    def __init__(self, prompt: Prompt, codec: Codec, max_tokens: int, left_out: LeftOut) -> None:
+        self.prompt, self.codec, self.left_out = prompt, codec, left_out
         self.prefix = codec.prompt(prompt)
         self.room = max_tokens - len(self.prefix)
         self.known: dict[Completion, tuple[int, ...]] = {}
@@ -114,7 +119,6 @@ class _Growing:
         self.pairs: list[Pair] = []
         self.rankings: list[Ranks] = []
         self.ratings: list[Rated] = []
-        self.too_long = 0
 
     def would_overflow(self, judgement: Judgement) -> bool:
         new = {ids for text in _texts(judgement) if len(ids := self._ids(text)) <= self.room}
@@ -138,7 +142,7 @@ class _Growing:
                 if self._short(text):
                     self.ratings.append(Rated(self._branch(text), judgement.value, judgement.weight))
                 else:
-                    self.too_long += 1
+                    self.left_out.too_long += 1
 
     def grown(self) -> list[Compared]:
         """The tree, unless nothing stands on it."""
@@ -149,15 +153,18 @@ class _Growing:
 
     def _pair(self, p: Preference) -> None:
         sides = _texts(p)
-        if all(map(self._short, sides)):
+        if self._ids(sides[0]) == self._ids(sides[1]):
+            self.left_out.alike += 1
+        elif all(map(self._short, sides)):
             first, second = map(self._branch, sides)
             self.pairs.append(Pair(first, second, p.p_chosen, p.margin, p.weight))
         else:
-            self.too_long += 1
+            self.left_out.too_long += 1
 
     def _ranks(self, placed: list[tuple[Completion, int]], weight: float) -> None:
         short = [(text, tier) for text, tier in placed if self._short(text)]
-        if weight and len({tier for _, tier in short}) > 1:
+        apart = len({self._ids(text) for text, _ in short}) == len(short)
+        if weight and apart and len({tier for _, tier in short}) > 1:
             self.rankings.append(
                 Ranks(tuple(self._branch(text) for text, _ in short), tuple(tier for _, tier in short), weight)
             )
@@ -170,21 +177,18 @@ class _Growing:
 
     def _ids(self, text: Completion) -> tuple[int, ...]:
         if text not in self.known:
-            self.known[text] = self.codec.completion(self.prompt, *text)
+            self.known[text] = self.codec.completion(self.prompt, text)
         return self.known[text]
 
 
 def _texts(judgement: Judgement) -> list[Completion]:
     match judgement:
         case Preference():
-            return [
-                Completion(judgement.chosen, judgement.chosen_finished),
-                Completion(judgement.rejected, judgement.rejected_finished),
-            ]
+            return [judgement.chosen, judgement.rejected]
         case Ranked():
             return [text for tier in judgement.tiers for text in tier]
         case Label():
-            return [Completion(judgement.completion, judgement.finished)]
+            return [judgement.completion]
 
 
 def columns(examples: Sequence[Compared], device: torch.device) -> Columns:

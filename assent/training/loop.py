@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from assent.errors import AssentError
+from assent.errors import AssentError, no_memory
 from assent.files import no_room, replacing
 from assent.models.attention import Tree
 from assent.training.batching import largest
@@ -73,7 +73,7 @@ def train(
                 try:
                     metrics = step(number)
                 except (MemoryError, RuntimeError) as error:
-                    if not _no_memory(error):
+                    if not no_memory(error):
                         raise
                     there = f"after step {last_saved}, from the state that is kept" if last_saved else "from the start"
                     raise AssentError(
@@ -149,11 +149,6 @@ def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mappin
         raise no_room(error, path) from None
     except RuntimeError as error:  # torch's writer turns a full disk into this
         raise no_room(OSError(errno.ENOSPC, str(error).splitlines()[0]), path) from None
-
-
-def _no_memory(error: Exception) -> bool:
-    """Torch has a kind of error of its own for a GPU, and none for a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from assent.files import no_room, write_atomically
+from assent.functional.finite import finite
 from assent.training.parallel import first
 
 QUIET_SECONDS = 5.0
@@ -67,7 +68,10 @@ class Bar:
 
 
 class Meter:
-    """Writes one line a step; a step that is done again after a crash replaces the line of the first time."""
+    """Writes one line a step; a step that is done again after a crash replaces the line of the first time.
+
+    A metric that is not finite is null.
+    """
 
     def __init__(self, folder: Path, stage: str, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -76,7 +80,7 @@ class Meter:
         kept = [line for line in read(folder) if line["stage"] != stage or line["step"] <= start]
         mine = [line for line in kept if line["stage"] == stage]
         self._before = float(mine[-1]["seconds"]) if mine else 0.0
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomically(self._path, "".join(map(_line, kept)))
         self._board = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=start + 1)
         self._start = time.monotonic()
 
@@ -85,7 +89,7 @@ class Meter:
         line = {"stage": self._stage, "step": step, "seconds": seconds, **{k: _short(v) for k, v in metrics.items()}}
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(_line(line))
         except OSError as error:
             raise no_room(error, self._path) from None
         for name, value in metrics.items():
@@ -118,6 +122,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(finite(row), allow_nan=False) + "\n"
 
 
 def _short(value: float) -> float:

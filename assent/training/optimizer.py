@@ -14,7 +14,8 @@ from assent.errors import AssentError
 from assent.limits import Count, Natural, NonNegative, Positive, Share
 from assent.models.adapters import FOLDER as ADAPTER
 from assent.models.adapters import View, attach, keep, lora
-from assent.models.load import Language, save
+from assent.models.checkpoints import dtype_of, save
+from assent.models.load import Language
 from assent.training.parallel import add_up, first
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Training:
     """Tokens in one forward pass: bounds memory, changes results by rounding only; 0: 1024 on a CPU, 8192 on a GPU."""
     save_every: Natural = 0
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
+    save_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Type of the checkpoint's weights; auto: that of the model it started from. Two bytes round small updates away."""
 
     def on(self, device: torch.device) -> "Training":
         """The same with a size of packs that suits a device, unless one was asked for."""
@@ -161,9 +164,9 @@ class Trainee:
         self._adam.load_state_dict(state["adam"])
 
     def save(self, folder: Path) -> None:
-        """Write the trained model in float32 as a Hugging Face folder, with LoRA in its weights and beside them.
+        """Write the trained model as a Hugging Face folder, with LoRA in its weights and, in float32, beside them.
 
-        Nothing can be trained after this.
+        LoRA is merged in float32, before the weights become what `save_dtype` says. Nothing can be trained after this.
 
         Raises:
             AssentError: weights that are not finite.
@@ -176,7 +179,10 @@ class Trainee:
                 keep(self._peft, "default", aside)
             elif isinstance(self.model, View):
                 self.model.body.keep(self.model.name, aside)
-            save(self._merged(), folder)
+            merged, wanted = self._merged(), self.training.save_dtype
+            started_from = str(merged.model.name_or_path)
+            _cast(merged.model, dtype_of(started_from) if wanted == "auto" else getattr(torch, wanted))
+            save(merged, folder)
             if aside.exists():
                 (aside / ADAPTER).rename(folder / ADAPTER)
                 aside.rmdir()
@@ -196,7 +202,7 @@ class Trainee:
             return self.model.body.merged(self.model.name)
         if self._peft is None:
             return self.language
-        return Language(self._peft.merge_and_unload(), self.language.tokenizer)
+        return Language(self._peft.merge_and_unload(), self.language.codec)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from assent.web.guard import Needs, office_of
 from assent.web.labelling import Here
 from assent.web.office import Project
 from assent.web.pages import need, page
-from assent.web.text import render_answer, render_turn
+from assent.web.text import readable, render_answer, render_turn
 
 router = APIRouter(tags=["answers"])
 Reviewing = Annotated[Person, need("review")]
@@ -103,7 +103,7 @@ def answer_page(request: Request, here: Here, person: Reviewing, answer: str) ->
     return page(
         request, "answer.html.jinja", run=here.name, page="answers", event=event, query=query, text=text,
         turns=[(turn.role, render_turn(turn)) for turn in prompt.messages],
-        shown=[(response, render_answer(response.text, prompt)) for response in shown],
+        shown=[(response, render_answer(readable(response.text, response.extra), prompt)) for response in shown],
         words=in_words(query, event), others=[(other, in_words(query, other)) for other in others],
         replaced=superseding(here.store, [event.id, *(other.id for other in others)]),
         lease=lease_of(here.store, event), names=names_of(request, person),

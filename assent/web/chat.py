@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from assent.errors import AssentError
 from assent.feedback import asks
 from assent.preferences.convert import split
-from assent.records import CHAT, Message, Prompt, Query, Response
+from assent.records import CHAT, Completion, Message, Prompt, Query, Response
 from assent.store.people import Person
 from assent.web.guard import Needs
 from assent.web.labelling import Here
@@ -64,8 +64,7 @@ class Answered(NamedTuple):
     """What a model was asked, as it understands it, and what it said."""
 
     prompt: Prompt
-    answers: list[tuple[str, bool]]
-    """Text, and whether it ended by itself."""
+    completions: list[Completion]
 
 
 def _prompt(turn: Turn, chat: bool) -> Prompt:
@@ -102,22 +101,23 @@ class Talker:
             def heard(rows: list[int], tokens: list[int]) -> None:
                 for row, token in zip(rows, tokens, strict=True):
                     so_far[row].append(token)
-                    told(row, codec.decode(tuple(so_far[row])))
+                    told(row, codec.decode(so_far[row], prompt))
 
             dice = torch.Generator().manual_seed(random.SystemRandom().getrandbits(62))
             sampling = Sampling(turn.temperature, min(turn.max_new_tokens, room))
             drawn = sample(language.model, [ids], turn.n, sampling, codec.ends, dice, heard)
-            return Answered(prompt, [(codec.decode(one.ids), one.finished) for one in drawn])
+            return Answered(prompt, [codec.drawn(prompt, one.ids, one.finished) for one in drawn])
 
     def _load(self, project: Project, name: str) -> Any:
-        from assent.models.load import load_policy, weights_of
+        from assent.models.checkpoints import weights_of
+        from assent.models.load import load_policy
 
         run = project.run
         where = run.policy(name)
         wanted = (where, weights_of(where))
         if self._held is None or self._held[0] != wanted:
             self._held = None  # the old one leaves before the new one comes
-            self._held = (wanted, load_policy(where, run.dtype, run.device))
+            self._held = (wanted, load_policy(where, run.dtype, run.device, run.rendering))
         return self._held[1]
 
 
@@ -198,14 +198,12 @@ def _keep(
     turn: Turn,
     covered: Covered,
     prompt: Prompt,
-    made: list[tuple[str, bool]],
+    completions: list[Completion],
 ) -> dict[str, Any]:
     """Store the answers, and lay before this person what may be said of them."""
     label = f"chat:{name}"
-    responses = [
-        Response(prompt.id, text, label, finished, f"temperature {turn.temperature:g}, {turn.max_new_tokens} tokens")
-        for text, finished in made
-    ]
+    sampling = f"temperature {turn.temperature:g}, {turn.max_new_tokens} tokens"
+    responses = [Response.of(prompt.id, completion, label, sampling) for completion in completions]
     here.store.add_prompts([prompt])
     here.store.add_responses(responses)
     apart = list(dict.fromkeys(response.id for response in responses))

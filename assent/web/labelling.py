@@ -19,7 +19,7 @@ from assent.store.desk import Answered, Lent
 from assent.store.people import Person
 from assent.web.guard import PAUSED, Needs, SignIn, asking, office_of
 from assent.web.office import Project
-from assent.web.text import Cover, render_answer, render_turn, show_invisible
+from assent.web.text import Cover, readable, render_answer, render_turn, show_invisible
 
 router = APIRouter(prefix="/r/{run}/api", tags=["label"])
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]
@@ -383,7 +383,7 @@ def _item(
     lent: Lent, prompt: Prompt, responses: Mapping[str, Response], axes: list[str], names: tuple[str, ...]
 ) -> Item:
     kind = lent.query.kind
-    texts = {item: Cover(responses[item].text, names).text for item in lent.shown}
+    texts = {item: Cover(readable(responses[item].text, responses[item].extra), names).text for item in lent.shown}
     return Item(
         query=lent.name,
         kind=kind,
@@ -398,11 +398,12 @@ def _item(
 def _turn(message: Message, names: tuple[str, ...]) -> Turn:
     """A message of the prompt: what a model said before may tell who it is, what people ask may not be changed."""
     ours = message.role == "assistant"
-    text = Cover(message.content, names).text if ours else show_invisible(message.content)
+    written = readable(message.content, message.extra)
+    text = Cover(written, names).text if ours else show_invisible(written)
     return Turn(role=message.role, html=render_turn(Message(message.role, text)), text=text)
 
 
-HIDDEN = ("weight", "margin", "certainty")
+HIDDEN = ("weight", "margin", "certainty", "extra")
 """Fields that are for files, not for people."""
 
 

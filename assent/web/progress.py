@@ -16,7 +16,7 @@ from assent.web.labelling import Here
 from assent.web.office import Project
 from assent.web.pages import need, page
 from assent.web.statistics import View, policy_of, statistics_of
-from assent.web.text import render
+from assent.web.text import readable, render
 
 router = APIRouter(tags=["progress"])
 Looking = Annotated[Person, need("look")]
@@ -95,9 +95,10 @@ def one_prompt(request: Request, here: Here, person: Looking, prompt: str) -> HT
     by: dict[str, list[dict[str, Any]]] = {}
     scores = SCORES.of(here).scores
     for response in here.store.responses(prompt=prompt):
-        told = {"html": render(response.text), "finished": response.finished, "score": scores.get(response.id)}
+        text = render(readable(response.text, response.extra))
+        told = {"html": text, "finished": response.finished, "score": scores.get(response.id)}
         by.setdefault(policy_of(response.policy), []).append(told)
-    turns = [(message.role, render(message.content)) for message in asked.messages]
+    turns = [(message.role, render(readable(message.content, message.extra))) for message in asked.messages]
     return page(request, "prompt.html.jinja", run=here.name, page="progress", turns=turns, by=by)
 
 
@@ -124,7 +125,7 @@ class Scores:
         name = newest_reward(here)
         if not name:
             return Scored()
-        from assent.models.load import weights_of  # it takes seconds to import
+        from assent.models.checkpoints import weights_of  # it takes seconds to import
 
         key = f"{here.folder} {name} {weights_of(str(here.folder / name))}"
         with self._lock:
@@ -146,7 +147,7 @@ class Scores:
 
         try:
             run = here.run
-            model = Model.load(run.policy(known.model), run.dtype, run.device)
+            model = Model.load(run.policy(known.model), run.dtype, run.device, run.rendering)
             said = {event.query for event in here.store.feedback()}
             items = {item for query in here.store.queries(ids=said) for item in query.items} - known.scores.keys()
             responses = list({r.id: r for r in here.store.responses(ids=items)}.values())
@@ -183,7 +184,8 @@ def disagree(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     known = SCORES.of(here)
     view = statistics_of(here).view(here, known.scores) if known.scores else View()
     items = {item for row in view.disagreements for item in (row.first, row.second)}
-    texts = {response.id: render(response.text) for response in here.store.responses(ids=items)}
+    responses = here.store.responses(ids=items)
+    texts = {response.id: render(readable(response.text, response.extra)) for response in responses}
     return page(
         request, "disagreements.html.jinja", run=here.name, page="progress", view=view, texts=texts, known=known,
         asked=here.desk.wanting([row.query for row in view.disagreements]), more=MORE,

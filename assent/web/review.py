@@ -16,7 +16,7 @@ from assent.web.answers import Reviewing, differ, in_words, names_of
 from assent.web.labelling import DECIDED, Here
 from assent.web.manage import Long, Short, now
 from assent.web.pages import page
-from assent.web.text import render_answer, render_turn
+from assent.web.text import readable, render_answer, render_turn
 
 router = APIRouter(tags=["review"])
 SHOWN = 20
@@ -36,7 +36,7 @@ def review(
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
     items = {item for query in queries.values() for item in query.items}
     texts = {
-        response.id: render_answer(response.text, prompts[response.prompt])
+        response.id: render_answer(readable(response.text, response.extra), prompts[response.prompt])
         for response in here.store.responses(ids=items)
     }
     cards = [

@@ -1,12 +1,14 @@
 """Text of a model or of a stranger becomes HTML that can do nothing: Markdown without HTML or images, then a sieve."""
 
 import html
+import json
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from itertools import count
 from typing import Any
 
+from assent.models.tokenization import REASONING
 from assent.records import Message, Prompt
 
 TAGS = {
@@ -38,9 +40,18 @@ def render(text: str) -> str:
     return _rendered(text) if len(text) <= CACHED else _rendered.__wrapped__(text)
 
 
+def readable(text: str, extra: Mapping[str, Any]) -> str:
+    """A message as Markdown with its other keys: thoughts as a quotation in front, tool calls as JSON behind."""
+    thoughts = "\n".join(f"> {line}" for key in REASONING if key in extra for line in str(extra[key]).splitlines())
+    rest = {key: value for key, value in extra.items() if key not in REASONING}
+    calls = f"```json\n{json.dumps(rest, ensure_ascii=False, indent=1)}\n```" if rest else ""
+    return "\n\n".join(part for part in (thoughts, text, calls) if part) if extra else text
+
+
 def render_turn(message: Message) -> str:
     """A turn of a conversation as HTML: Markdown if it is the assistant's; what people wrote stands as it is."""
-    return render(message.content) if message.role == "assistant" else html.escape(show_invisible(message.content))
+    text = readable(message.content, message.extra)
+    return render(text) if message.role == "assistant" else html.escape(show_invisible(text))
 
 
 def render_answer(text: str, prompt: Prompt) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from assent.generation.local import Sampling, sample
-from assent.models.load import Language, load_policy, locate, new_reward, save
+from assent.models.checkpoints import locate, save
+from assent.models.load import Language, load_policy, new_reward
 from assent.records import Message, Preference, Prompt
 from assent.store.exchange import read
 

@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.records import Feedback, content_id
+from assent.records import Completion, Feedback, content_id
 from assent.store.ballots import (
     YES,
     Ballot,
@@ -23,7 +23,7 @@ from assent.store.ballots import (
     time_of,
     verdict_of,
 )
-from assent.store.formats import Format, Inquiry, Remark, Row, Shape, get, is_plain, messages
+from assent.store.formats import Format, Inquiry, Remark, Row, Shape, get, messages
 from assent.store.sheets import Sheet, fields_of, screen, usual_kind
 
 ANSWER = "response"
@@ -58,7 +58,8 @@ class CSV(Format):
     """Ratings of the file."""
 
     def fits(self, row: Row) -> int:
-        return int("prompt" in row)
+        answers = (ANSWER, "a", *PAIR, *SAID)
+        return int("prompt" in row and any(name in answers or name.startswith(AXIS) for name in row))
 
     def unread(self, row: Row) -> Row:
         read = {"prompt", *AFTER, *_names(row)}
@@ -109,7 +110,7 @@ class CSV(Format):
         items = {item.id: item for item in thing.items}
         alone = len(ids) == 1
         names = [ANSWER] if alone else [letters(place) for place in range(len(ids))]
-        prompt = thing.prompt.text if is_plain(thing.prompt) else _dumped(fields_of(Sheet(thing.prompt))["messages"])
+        prompt = thing.prompt.text if thing.prompt.is_plain else _dumped(fields_of(Sheet(thing.prompt))["messages"])
         question = {
             "prompt": prompt,
             **{name: items[item].text for name, item in zip(names, ids, strict=True)},
@@ -167,7 +168,7 @@ def _sheet(row: Row, source: str) -> Sheet:
     names = _names(row)
     told = _prompt(row)
     asked = {"messages": told} if isinstance(told, list) else {"prompt": told}
-    sheet = screen(asked, {**facts, "shown": False}, source, {name: row[name] for name in names})
+    sheet = screen(asked, {**facts, "shown": False}, source, {name: Completion(row[name]) for name in names})
     cut = {sheet.place(name) for name in _words(row, "cut")}
     items = tuple(replace(item, finished=False) if place in cut else item for place, item in enumerate(sheet.items))
     shown = tuple(sheet.place(name) for name in _words(row, "shown"))

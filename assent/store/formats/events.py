@@ -1,16 +1,17 @@
 """Our own events: a store, whole; the only format that loses nothing."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, cast, get_args
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback import body, parse
-from assent.records import Feedback, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Message, Prompt, Purpose, Query, Response
 from assent.registry import name_of
-from assent.store.formats import Format, Row, get, messages, number, text
+from assent.store.formats import Format, Row, demand_whole, get, number, text, tools
 
+LATER = ("flags", "tools", "extra", "token_ids", "tokenizer")
+"""Fields that were added later: left out where they are empty, so that a record looks as it did before."""
 Event = Prompt | Response | Query | Feedback
 
 
@@ -49,20 +50,36 @@ class Events(Format):
         values = asdict(thing)
         if isinstance(thing, Feedback):
             values |= {"kind": name_of(thing.answer), "answer": body(thing.answer)}
-            if not thing.flags:
-                del values["flags"]
+        if isinstance(thing, Prompt):
+            values["messages"] = [message.to_dict() for message in thing.messages]
+        for name in LATER:
+            if not values.get(name, True):
+                del values[name]
         return ({"record": type(thing).__name__.lower(), "id": thing.id, **values},)
 
 
 def _prompt(row: Row) -> Prompt:
-    return Prompt(messages(row, "messages"), text(row, "mode"), text(row, "source"))
+    turns = get(row, "messages")
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+        raise AssentError("'messages' holds no messages")
+    demand_whole(turns, "messages")
+    for turn in turns:
+        text(turn, "role"), text(turn, "content")
+    return Prompt(tuple(map(Message.from_dict, turns)), text(row, "mode"), text(row, "source"), tools(row))
 
 
 def _response(row: Row) -> Response:
     finished = get(row, "finished")
     if not isinstance(finished, bool):
         raise AssentError(f"'finished' is {finished!r}, not true or false")
-    return Response(text(row, "prompt"), text(row, "text"), text(row, "policy"), finished, text(row, "sampling"))
+    extra, drawn = row.get("extra", {}), row.get("token_ids", [])
+    if not isinstance(extra, dict):
+        raise AssentError(f"'extra' is {type(extra).__name__}, not an object")
+    if not isinstance(drawn, list) or not all(type(each) is int for each in drawn):
+        raise AssentError("'token_ids' is no list of whole numbers")
+    demand_whole(extra, "extra")
+    told = text(row, "prompt"), text(row, "text"), text(row, "policy"), finished, text(row, "sampling")
+    return Response(*told, extra, tuple(drawn), text(row, "tokenizer") if "tokenizer" in row else "")
 
 
 def _query(row: Row) -> Query:
@@ -74,11 +91,7 @@ def _query(row: Row) -> Query:
 
 
 def _feedback(row: Row) -> Feedback:
-    # Through UTF-8 and back, because an answer may hide half a character at any depth.
-    try:
-        json.dumps(get(row, "answer"), ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise AssentError("'answer' holds half a character, a lone surrogate") from error
+    demand_whole(get(row, "answer"), "answer")
     answer, seconds = parse(text(row, "kind"), row["answer"]), number(row, "seconds", 0.0)
     who, at, shown = text(row, "annotator"), text(row, "at"), _names(row, "shown")
     told = text(row, "note"), text(row, "supersedes"), text(row, "id")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Message, Preference, Prompt
+from assent.records import Completion, Message, Preference, Prompt
 from assent.store.formats import PAIR, Format, Row, mode, pair, said, soft, text
 
 ASKED, TOLD = "\n\nHuman:", "\n\nAssistant:"
@@ -18,7 +18,7 @@ class HHRLHF(Format):
     """The prompt is all up to the last turn of the assistant, and the same on both sides."""
 
     holds: ClassVar[tuple[type, ...]] = (Preference,)
-    reads: ClassVar[frozenset[str]] = PAIR - {"prompt"}
+    reads: ClassVar[frozenset[str]] = PAIR - {"prompt", "tools"}
 
     def fits(self, row: Row) -> int:
         # Two keys and what stands in them: more than the two keys alone would tell.
@@ -38,12 +38,14 @@ class HHRLHF(Format):
         # One space after the colon belongs to the notation; everything else is somebody's own.
         turns = zip(parts[::2], (part.removeprefix(" ") for part in parts[1::2]), strict=True)
         talk = tuple(Message("user" if who == "Human" else "assistant", words) for who, words in turns)
-        sides = (said(words.removeprefix(" "), key) for words, key in ((reply, "chosen"), (rival, "rejected")))
+        sides = (
+            Completion(said(words.removeprefix(" "), key)) for words, key in ((reply, "chosen"), (rival, "rejected"))
+        )
         return (pair(row, Prompt(talk, mode(row)), *sides),)
 
     def encode(self, thing: Preference) -> Iterable[Row]:
         if strange := [turn.role for turn in thing.prompt.messages if turn.role not in SPEAKERS]:
             raise AssentError(f"a message of role '{strange[0]}', which a transcript cannot hold")
         before = "".join(f"{SPEAKERS[turn.role]} {turn.content}" for turn in thing.prompt.messages)
-        sides = {"chosen": f"{before}{TOLD} {thing.chosen}", "rejected": f"{before}{TOLD} {thing.rejected}"}
+        sides = {"chosen": f"{before}{TOLD} {thing.chosen.text}", "rejected": f"{before}{TOLD} {thing.rejected.text}"}
         return ({**sides, **soft(thing)},)

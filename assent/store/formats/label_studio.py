@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.records import Feedback, Rejected
+from assent.records import Completion, Feedback, Rejected
 from assent.store.ballots import (
     YES,
     Ballot,
@@ -239,17 +239,17 @@ def _rest(data: Row) -> Row:
     return unused({key: value for key, value in data.items() if key not in ("assent", "items")}, _listed(data))
 
 
-def _listed(data: Row) -> dict[str, str] | None:
+def _listed(data: Row) -> dict[str, Completion] | None:
     """Names and texts of a list of items, if the task has one."""
     items = data.get("items")
     if not isinstance(items, list):
         return None
-    found: dict[str, str] = {}
+    found: dict[str, Completion] = {}
     for item in items:
         if not isinstance(item, dict) or "id" not in item:
             raise AssentError("an item without an 'id'")
         key = next((name for name in ("body", "text", "html", "title") if item.get(name)), "body")
-        found[str(item["id"])] = text(item, key)
+        found[str(item["id"])] = Completion(text(item, key))
     if len(found) < len(items):
         raise AssentError("two items of one 'id'")
     return found

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Imitation, Prompt
+from assent.records import Completion, Imitation
 from assent.store.formats import (
     EXAMPLE,
     Format,
     Row,
     content,
-    is_plain,
     last,
     messages,
-    mode,
+    plain,
     said,
+    talk,
     text,
     turn,
     weighed,
@@ -36,13 +36,13 @@ class LanguageModelling(Format):
     def decode(self, row: Row, source: str) -> Iterable[Imitation]:
         counts = weight(row)
         if "messages" not in row:
-            return (Imitation(Prompt.plain("", mode(row)), said(text(row, "text"), "text"), counts),)
+            return (Imitation(plain(row, ""), Completion(said(text(row, "text"), "text")), counts),)
         turns = messages(row, "messages")
         if len(turns) < 2:
             raise AssentError("'messages' holds no message before the reply")
-        return (Imitation(Prompt(turns[:-1], mode(row)), last(turns, "messages", len(turns)), counts),)
+        return (Imitation(talk(row, turns[:-1]), last(turns, "messages", len(turns)), counts),)
 
     def encode(self, thing: Imitation) -> Iterable[Row]:
         before, after = content(thing.prompt), turn(thing.prompt, thing.completion)
         whole = before + after  # type: ignore[operator]  # both text or both messages
-        return ({"text" if is_plain(thing.prompt) else "messages": whole, **weighed(thing)},)
+        return ({"text" if thing.prompt.is_plain else "messages": whole, **weighed(thing)},)

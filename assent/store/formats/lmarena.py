@@ -1,12 +1,12 @@
 """Battles of LMArena: two models answer in two conversations, and a person names the winner (arXiv:2403.04132)."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.records import Message, Rejected
+from assent.records import Rejected
 from assent.store.ballots import (
     UNKNOWN_TIME,
     Ballot,
@@ -19,7 +19,7 @@ from assent.store.ballots import (
     seal,
     time_of,
 )
-from assent.store.formats import Format, Inquiry, Remark, Row, get, has, is_plain, last, messages, text
+from assent.store.formats import Format, Inquiry, Remark, Row, has, last, messages, text, turn
 from assent.store.sheets import Sheet, facts_of, screen, sheets
 
 SIDES = ("model_a", "model_b")
@@ -62,11 +62,11 @@ class LMArena(Format):
         yield from heard(_sheet(row, facts, source), Ballot(**WINNERS[winner]), voice)
 
     def encode(self, thing: Inquiry) -> Iterable[Row]:
-        if thing.query.kind != "comparison" or is_plain(thing.prompt):
+        if thing.query.kind != "comparison" or thing.prompt.is_plain:
             raise AssentError(f"a {thing.query.kind}, and this format holds comparisons of conversations")
         for sheet, events in sheets(thing, SIDES):
-            before = [asdict(message) for message in thing.prompt.messages]
-            talks = [[*before, {"role": "assistant", "content": item.text}] for item in sheet.items]
+            before = [message.to_dict() for message in thing.prompt.messages]
+            talks = [[*before, *turn(thing.prompt, item.completion)] for item in sheet.items]
             for event in map(going_out, events):
                 ballot = Ballot.of(event, [item.id for item in sheet.items]).demand_usual("LMArena")
                 chosen = {"better": ballot.better} if ballot.better is not None else {"verdict": ballot.verdict}
@@ -82,29 +82,16 @@ class LMArena(Format):
 
 
 def _sheet(row: Row, facts: Row, source: str) -> Sheet:
-    talks = [messages({key: _parts_joined(get(row, key))}, key) for key in ("conversation_a", "conversation_b")]
+    talks = [messages(row, key) for key in ("conversation_a", "conversation_b")]
     if talks[0][:-1] != talks[1][:-1] or len(talks[0]) < 2:
         raise AssentError("the two conversations differ before the last reply: no shared prompt")
     replies = [last(talk, f"conversation_{side}", len(talk)) for talk, side in zip(talks, "ab", strict=True)]
-    before: list[dict[str, str]] = [asdict(message) for message in talks[0][:-1] if isinstance(message, Message)]
+    before = [message.to_dict() for message in talks[0][:-1]]
     sheet = screen({"messages": before}, facts, source, dict(zip(SIDES, replies, strict=True)))
     models = [row.get(side) for side in SIDES]
     both = zip(sheet.items, models, strict=True)
     items = (replace(item, policy=model) if isinstance(model, str) and model else item for item, model in both)
     return replace(sheet, items=tuple(items))
-
-
-def _parts_joined(turns: Any) -> Any:
-    """Messages whose content is a list of texts, as newer files have it, with one text each."""
-    if not isinstance(turns, list):
-        return turns
-    joined = []
-    for turn in turns:
-        parts = turn.get("content") if isinstance(turn, dict) else None
-        if isinstance(parts, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in parts):
-            turn = {**turn, "content": "".join(text(part, "text") for part in parts)}
-        joined.append(turn)
-    return joined
 
 
 def _time(row: Row) -> Moment:

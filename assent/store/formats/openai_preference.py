@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Preference, Prompt
+from assent.records import Preference
 from assent.store.formats import (
     Format,
     Row,
@@ -13,14 +13,16 @@ from assent.store.formats import (
     content,
     get,
     has,
-    is_plain,
     last,
     messages,
-    mode,
     pair,
     soft,
+    talk,
     turn,
 )
+
+INPUT = ("messages", "tools", "parallel_tool_calls")
+"""Parts of `input`; whether tools may be called in parallel is for the server that samples."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,25 @@ class OpenAIPreference(Format):
     def fits(self, row: Row) -> int:
         return has(row, "input", "preferred_output", "non_preferred_output")
 
+    def unread(self, row: Row) -> Row:
+        given = row["input"] if isinstance(row.get("input"), dict) else {}
+        within = {f"input.{key}": value for key, value in given.items() if key not in INPUT}
+        return {**super().unread(row), **within}
+
     def decode(self, row: Row, source: str) -> Iterable[Preference]:
         given = get(row, "input")
         if not isinstance(given, dict):
             raise AssentError(f"'input' is {type(given).__name__}, not an object")
-        if given.get("tools"):
-            raise AssentError("'input' offers tools, which no record can hold yet")
-        prompt = asked(Prompt(messages(given, "messages"), mode(row)))
+        prompt = asked(talk({**row, "tools": given.get("tools")}, messages(given, "messages")))
         preferred, other = (last(messages(row, key), key, 1) for key in ("preferred_output", "non_preferred_output"))
         return (pair(row, prompt, preferred, other),)
 
     def encode(self, thing: Preference) -> Iterable[Row]:
-        if is_plain(thing.prompt):
+        if thing.prompt.is_plain:
             raise AssentError("text to be continued, and this format holds conversations")
         sides = {
             "preferred_output": turn(thing.prompt, thing.chosen),
             "non_preferred_output": turn(thing.prompt, thing.rejected),
         }
-        return ({"input": {"messages": content(thing.prompt)}, **sides, **soft(thing)},)
+        tools = {"tools": list(thing.prompt.tools)} if thing.prompt.tools else {}
+        return ({"input": {"messages": content(thing.prompt), **tools}, **sides, **soft(thing)},)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Preference, Prompt
+from assent.records import Completion, Preference
 from assent.store.formats import (
     PAIR,
     Format,
@@ -15,10 +15,11 @@ from assent.store.formats import (
     has,
     last,
     messages,
-    mode,
     pair,
+    plain,
     said,
     soft,
+    talk,
     text,
     turn,
 )
@@ -41,7 +42,7 @@ class PreferenceImplicit(Format):
         if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
             raise AssentError("no shared prompt")
         sides = [last(turns, key, len(turns)) for turns, key in ((chosen, "chosen"), (rejected, "rejected"))]
-        return (pair(row, Prompt(chosen[:-1], mode(row)), *sides),)
+        return (pair(row, talk(row, chosen[:-1]), *sides),)
 
     def encode(self, thing: Preference) -> Iterable[Row]:
         sides = {}
@@ -61,5 +62,5 @@ def _of_text(row: Row) -> Preference:
     cut = next((place for place in reversed(range(shared)) if chosen[place].isspace()), 0)
     if not cut:
         raise AssentError("no shared prompt")
-    sides = said(chosen[cut:], "chosen"), said(rejected[cut:], "rejected")
-    return pair(row, Prompt.plain(chosen[:cut], mode(row)), *sides)
+    sides = Completion(said(chosen[cut:], "chosen")), Completion(said(rejected[cut:], "rejected"))
+    return pair(row, plain(row, chosen[:cut]), *sides)

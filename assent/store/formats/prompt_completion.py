@@ -13,6 +13,7 @@ class PromptCompletion(Format):
     """The completion stands apart from the prompt."""
 
     holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    tabular: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion"}
 
     def fits(self, row: Row) -> int:

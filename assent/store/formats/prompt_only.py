@@ -13,7 +13,8 @@ class PromptOnly(Format):
     """Text or messages, without an answer."""
 
     holds: ClassVar[tuple[type, ...]] = (Prompt,)
-    reads: ClassVar[frozenset[str]] = frozenset(("prompt", "mode"))
+    tabular: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset(("prompt", "mode", "tools"))
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt")

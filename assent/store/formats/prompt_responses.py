@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.store.formats import Format, Inquiry, Row, asked, content, last, messages, mode, prompt_of, text, turn
+from assent.records import Completion
+from assent.store.formats import Format, Inquiry, Row, asked, content, get, last, messages, mode, text, turn
 from assent.store.sheets import Sheet, answer_fields, facts_of, screen, usual_kind
 
 LISTS = ("responses", "completions")
@@ -21,23 +22,26 @@ class PromptResponses(Format):
         return 2 * ("prompt" in row and bool(_keys(row)))
 
     def unread(self, row: Row) -> Row:
-        read = {"prompt", "mode", "assent", *_keys(row)}
+        read = {"prompt", "mode", "tools", "assent", *_keys(row)}
         return {key: value for key, value in row.items() if key not in read} if self.fits(row) else {}
 
     def decode(self, row: Row, source: str) -> Iterable[Inquiry]:
-        prompt, facts = asked(prompt_of(row)), row.get("assent") or {}
+        facts = row.get("assent") or {}
         if not isinstance(facts, dict):
             raise AssentError("'assent' is not an object")
         keys = _keys(row)
         if not keys:
             raise AssentError(f"no responses: put them in a list under '{LISTS[0]}'")
         listed = row[keys[0]] if keys[0] in LISTS else [row[key] for key in keys]
-        texts = list(dict.fromkeys(_text(response) for response in listed))
-        if len(texts) < 2:
+        replies: list[Completion] = []
+        for each in map(_completion, listed):
+            replies += [each] * (each not in replies)
+        if len(replies) < 2:
             raise AssentError("identical replies")
-        named = {f"response_{place}": response for place, response in enumerate(texts, 1)}
-        sheet = screen({"prompt": row["prompt"]}, {"mode": mode(row), **facts}, source, named)
-        assert sheet.prompt.id == prompt.id, "both read the same key"
+        named = {f"response_{place}": each for place, each in enumerate(replies, 1)}
+        facts = {"mode": mode(row), "tools": row.get("tools"), **facts}
+        sheet = screen({"prompt": get(row, "prompt")}, facts, source, named)
+        asked(sheet.prompt)
         yield sheet.unanswered(text(facts, "kind") if "kind" in facts else usual_kind(sheet))
 
     def encode(self, thing: Inquiry) -> Iterable[Row]:
@@ -50,7 +54,7 @@ class PromptResponses(Format):
         query = thing.query
         order = tuple(range(len(ordered)))
         sheet = Sheet(thing.prompt, ordered, (), order, (), query.purpose, query.instruction)
-        responses = [turn(thing.prompt, item.text) for item in ordered]
+        responses = [turn(thing.prompt, item.completion) for item in ordered]
         yield {"prompt": content(thing.prompt), "responses": responses, "assent": facts_of(sheet, query.kind)}
 
 
@@ -65,7 +69,7 @@ def _keys(row: Row) -> list[str]:
     return keys if len(keys) > 1 else []
 
 
-def _text(response: Any) -> str:
+def _completion(response: Any) -> Completion:
     """Text, or one message of the assistant."""
-    key = "responses"
-    return last(messages({key: response}, key), key, 1) if isinstance(response, list) else text({key: response}, key)
+    row, key = {"responses": response}, "responses"
+    return last(messages(row, key), key, 1) if isinstance(response, list) else Completion(text(row, key))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Completion, Ranked
+from assent.records import Ranked
 from assent.store.formats import (
     EXAMPLE,
     Format,
@@ -43,11 +43,11 @@ class Ranking(Format):
         replies = [reply({"completions": answer}, "completions", prompt) for answer in texts]
         demand_apart(replies)
         placed = list(zip(replies, ranks, strict=True))
-        tiers = [[Completion(answer) for answer, rank in placed if rank == tier] for tier in sorted(set(ranks))]
+        tiers = [[answer for answer, rank in placed if rank == tier] for tier in sorted(set(ranks))]
         return (Ranked(prompt, tuple(map(tuple, tiers)), weight(row)),)
 
     def encode(self, thing: Ranked) -> Iterable[Row]:
-        placed = [(answer.text, rank) for rank, tier in enumerate(thing.tiers, 1) for answer in tier]
+        placed = [(answer, rank) for rank, tier in enumerate(thing.tiers, 1) for answer in tier]
         texts = [turn(thing.prompt, answer) for answer, _ in placed]
         sides = {"completions": texts, "ranks": [rank for _, rank in placed]}
         return ({"prompt": content(thing.prompt), **sides, **weighed(thing)},)

@@ -20,6 +20,7 @@ from assent.store.formats import (
     turn,
     weighed,
     weight,
+    without,
 )
 
 
@@ -28,6 +29,7 @@ class Rating(Format):
     """One number for the whole; each row is an answer of its own."""
 
     holds: ClassVar[tuple[type, ...]] = (Label,)
+    tabular: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion", "rating"}
     answer: ClassVar[str] = "rating"
 
@@ -37,7 +39,7 @@ class Rating(Format):
     def decode(self, row: Row, source: str) -> Iterable[Label]:
         prompt, rating = asked(prompt_of(row)), number(row, "rating", math.nan)
         if not 1 <= rating <= 7:
-            raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7")
+            raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7: {without('rating')}")
         return (Label(prompt, reply(row, "completion", prompt), (rating - 1) / 6, weight(row)),)
 
     def encode(self, thing: Label) -> Iterable[Row]:

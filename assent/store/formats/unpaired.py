@@ -6,7 +6,21 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.records import Label
-from assent.store.formats import EXAMPLE, Format, Row, asked, content, get, has, prompt_of, reply, turn, weighed, weight
+from assent.store.formats import (
+    EXAMPLE,
+    Format,
+    Row,
+    asked,
+    content,
+    get,
+    has,
+    prompt_of,
+    reply,
+    turn,
+    weighed,
+    weight,
+    without,
+)
 
 
 @dataclass(frozen=True)
@@ -14,6 +28,7 @@ class Unpaired(Format):
     """The label is true or false, 1 or 0."""
 
     holds: ClassVar[tuple[type, ...]] = (Label,)
+    tabular: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion", "label"}
 
     def fits(self, row: Row) -> int:
@@ -21,8 +36,8 @@ class Unpaired(Format):
 
     def decode(self, row: Row, source: str) -> Iterable[Label]:
         prompt, label = asked(prompt_of(row)), get(row, "label")
-        if not isinstance(label, bool | int) or label not in (0, 1):
-            raise AssentError(f"'label' is {label!r}, not true or false")
+        if not isinstance(label, bool | int | float) or label not in (0, 1):
+            raise AssentError(f"'label' is {label!r}, not true or false: {without('label')}")
         return (Label(prompt, reply(row, "completion", prompt), float(label), weight(row)),)
 
     def encode(self, thing: Label) -> Iterable[Row]:

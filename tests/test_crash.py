@@ -1,0 +1,168 @@
+"""What nobody foresaw is told in two lines, and its traceback lies in a log; what was foreseen is one line as ever."""
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import tiny
+from processes import completed
+
+from assent.cli import main
+from assent.errors import LONGEST, at_work_in, crashed, no_memory
+
+FAULTY = """
+class Faulty:
+    def __init__(self):
+        {}
+
+    def score(self, prompts, responses):
+        return [0.0 for _ in responses]
+"""
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has prompts."""
+    folder = tmp_path_factory.mktemp("crash")
+    model = tiny.make(folder / "model")
+    (folder / "prompts.jsonl").write_text('{"prompt": "Where is the duck?"}\n{"prompt": "Where is the cat?"}\n')
+    words = ["generate", "--model", str(model), "--prompts", str(folder / "prompts.jsonl"), "--dtype", "float32"]
+    assert main([*words, "--run", str(folder / "run"), "--max-new-tokens", "4", "--n", "2", "--held-out", "0"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(generated: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(generated, tmp_path / "run"))
+
+
+def grpo(run: Path, fault: str) -> list[str]:
+    """The words of `assent grpo` with a reward that does this when it is made."""
+    (run.parent / "faulty.py").write_text(FAULTY.format(fault))
+    return ["grpo", "--run", "run", "--reward", "./faulty.py", "--steps", "1", "--max-new-tokens", "4"]
+
+
+def told(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith("assent: ")]
+
+
+def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> None:
+    words = [sys.executable, "-m", "assent", *grpo(run, "raise LookupError('no such\\nduck')")]
+    done = subprocess.run(words, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
+    log = run / "error.log"
+    assert done.returncode == 1
+    assert told(done.stderr) == [
+        "assent: LookupError: no such duck",
+        f"assent: this is a fault in assent or in a plug-in: report it with {log}, which holds the traceback",
+    ]
+    assert "Traceback" not in done.stdout + done.stderr
+    when, command, versions, empty, trace, *_ = log.read_text().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", when)
+    assert command == "assent grpo --run run --reward ./faulty.py --steps 1 --max-new-tokens 4"
+    assert f"torch {version('torch')}, transformers {version('transformers')}" in versions
+    assert f"Python {platform.python_version()}, {platform.platform()}" in versions
+    assert (empty, trace) == ("", "Traceback (most recent call last):")
+    assert "faulty.py\", line 4, in __init__\n    raise LookupError('no such\\nduck')" in log.read_text()
+
+
+def test_who_asks_for_the_traceback_sees_it_and_a_second_fault_is_logged_after_the_first(run: Path) -> None:
+    completed(*grpo(run, "raise LookupError('first')"), cwd=run.parent)
+    again = grpo(run, "raise LookupError('second')")
+    done = completed(*again, cwd=run.parent, environment={"ASSENT_DEBUG": "1"})
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):" in done.stderr
+    assert told(done.stderr)[0] == "assent: LookupError: second"
+    log = (run / "error.log").read_text()
+    assert log.index("LookupError: first") < log.index("LookupError: second")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "line"),
+    [
+        ("raise MemoryError", 2, "assent: out of memory: lower --rows, --max-new-tokens or --tokens-per-pack"),
+        ("raise OSError(28, 'No space left on device', 'disk')", 2, "assent: disk: No space left on device"),
+        ("raise KeyboardInterrupt", 130, "assent: stopped; the same command goes on from what is saved"),
+        ("raise BrokenPipeError", 0, ""),
+        ("raise SystemExit(7)", 7, ""),
+    ],
+)
+def test_what_was_foreseen_is_no_fault_and_leaves_no_log(fault: str, status: int, line: str, run: Path) -> None:
+    done = completed(*grpo(run, fault), cwd=run.parent)
+    assert done.returncode == status
+    assert len(told(done.stderr)) == bool(line)
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (run / "error.log").exists()
+
+
+def fault(message: str) -> Exception:
+    try:
+        raise ValueError(message)
+    except ValueError as error:
+        return error
+
+
+@pytest.fixture
+def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of temporary files of our own, and a run folder that does not exist yet."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("ASSENT_DEBUG", raising=False)
+    monkeypatch.setattr("assent.errors._Here.folder", None)
+    at_work_in(tmp_path / "run")
+    return tmp_path
+
+
+def test_without_a_run_folder_the_log_lies_among_the_temporary_files(
+    at_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert crashed(fault("boom"), ["serve"]) == 1
+    (log,) = at_work.glob("assent-error-*.log")
+    assert f"report it with {log}, " in capsys.readouterr().err
+    assert log.is_absolute() and "ValueError: boom" in log.read_text()
+
+
+def test_where_no_log_can_be_written_the_traceback_is_shown(
+    at_work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (at_work / "run" / "error.log").mkdir(parents=True)  # in its place lies a folder
+    monkeypatch.setattr("tempfile.tempdir", str(at_work / "gone"))
+    assert crashed(fault("boom"), ["serve"]) == 1
+    assert "Traceback (most recent call last):" in capsys.readouterr().err
+
+
+def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (at_work / "run").mkdir()
+    address = "postgresql://duck:quack@db.example/house"
+    crashed(fault(f"cannot reach {address}"), ["label", "--database", address])
+    log = (at_work / "run" / "error.log").read_text()
+    said = capsys.readouterr().err
+    assert "quack" not in log + said
+    assert log.count("postgresql://***@db.example/house") == 2
+    assert "ValueError: cannot reach postgresql://***@db.example/house\n" in said
+
+
+def test_a_long_message_is_cut_on_the_screen_and_whole_in_the_log(
+    at_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (at_work / "run").mkdir()
+    crashed(fault("x" * 1000), [])
+    first, second, end = capsys.readouterr().err.split("\n")
+    assert len(first) == len("assent: ") + LONGEST + len(" ...")
+    assert second.startswith("assent: this is a fault") and end == ""
+    assert "x" * 1000 in (at_work / "run" / "error.log").read_text()
+
+
+def test_running_out_of_memory_is_known_by_what_torch_says() -> None:
+    import torch
+
+    assert no_memory(MemoryError()) and no_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50)
+    assert no_memory(error.value)
+    assert not no_memory(RuntimeError("shapes do not fit"))

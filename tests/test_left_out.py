@@ -1,0 +1,136 @@
+"""What a stage leaves out: rows that the template refuses, and pairs whose sides are the same tokens."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from assent.cli import main
+from assent.models.tokenization import Codec
+from assent.records import Completion, Message, Preference, Prompt
+from assent.store.database import Store
+from assent.store.exchange import add
+from assent.training.comparisons import compare
+from assent.training.left_out import LeftOut
+
+STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+TRIMS = tiny.CHATML.replace("m['content']", "m['content'] | trim")
+ODD = Prompt((Message("system", "Be brief."), Message("user", "Who?")))
+SHORT = ("--dtype", "float32", "--held-out", "0")
+
+
+def model(folder: Path, template: str) -> Path:
+    """A tiny model with another chat template."""
+    tiny.make(folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model(tmp_path_factory.mktemp("strict") / "model", STRICT + tiny.CHATML)
+
+
+@pytest.fixture(scope="module")
+def trims(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model(tmp_path_factory.mktemp("trims") / "model", TRIMS)
+
+
+def pair(number: int, chosen: str = "The duck.", rejected: str = "No.") -> Preference:
+    return Preference(Prompt.ask(f"Who is number {number}?"), Completion(chosen), Completion(rejected))
+
+
+def held(run: Path, examples: list[Preference]) -> Path:
+    """A run whose store holds the examples, as an older assent, which refused nothing, left it."""
+    run.mkdir()
+    with Store.open(run / "feedback.db") as store:
+        add(examples, store, "old")
+    return run
+
+
+def result(run: Path, stage: str) -> dict[str, Any]:
+    done: dict[str, Any] = json.loads((run / "done" / f"{stage}.json").read_text())
+    return done
+
+
+@pytest.mark.parametrize("stage", ["dpo", "reward", "kto"])
+def test_a_stage_goes_on_without_a_row_that_the_template_refuses(
+    stage: str, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Preference(ODD, Completion("The duck."), Completion("No."))
+    run = held(tmp_path / "run", [*(pair(i) for i in range(8)), odd])
+    assert main([stage, "--run", str(run), "--model", str(strict), *SHORT]) == 0
+    assert result(run, stage)["refused"] >= 1
+    assert result(run, stage)["prompts"] == 8
+    told = capsys.readouterr().err
+    assert (
+        "cannot be encoded is left out; the first, 'Who?': the chat template fails on turns of system, user"
+        in told.replace("rows that cannot be encoded are", "row that cannot be encoded is")
+    )
+    assert "no system turn" in told
+
+
+def test_import_names_the_rows_that_the_model_s_template_refuses(
+    strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"Who is {i}?"}]} for i in range(3)]
+    rows.append({"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run"
+    assert main(["import", str(file), "--run", str(run), "--model", str(strict)]) == 0
+    told = capsys.readouterr().out
+    assert "3 of 4 rows read as prompt-only" in told
+    assert "1  the chat template fails on turns of system, user: no system turn: prompts.jsonl:4" in told
+    with Store.open(run / "feedback.db") as store:
+        assert store.counts().prompts == 3
+    assert main(["import", str(file), "--run", str(tmp_path / "unnamed")]) == 0  # no model was named: any may come
+    assert "4 of 4 rows" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_read_stops_no_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Who?"}\n')
+    words = ["import", str(file), "--run", str(tmp_path / "run"), "--model", str(tmp_path / "nothing")]
+    assert main(words) == 0
+    assert "rows are not tried on the chat template of the run's model: no model folder" in capsys.readouterr().err
+
+
+def test_prompts_that_the_template_refuses_are_not_asked(
+    strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = held(tmp_path / "run", [pair(0), Preference(ODD, Completion("The duck."), Completion("No."))])
+    few = ("--n", "1", "--n-held-out", "0", "--max-new-tokens", "4")
+    assert main(["generate", "--run", str(run), "--model", str(strict), *few, *SHORT]) == 0
+    assert result(run, "generate")["prompts"] == 1
+    assert "1 of 2 prompts are left out, which cannot be encoded" in capsys.readouterr().err
+
+
+def test_where_every_row_is_refused_one_line_says_why(
+    strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = held(tmp_path / "run", [Preference(ODD, Completion("The duck."), Completion("No."))])
+    for stage in ("dpo", "reward"):
+        assert main([stage, "--run", str(run), "--model", str(strict), *SHORT]) == 2
+        assert "all 1 comparisons" in (told := capsys.readouterr().err) and "no system turn" in told
+
+
+@pytest.mark.parametrize("stage", ["dpo", "reward", "kto"])
+def test_pairs_whose_sides_are_the_same_tokens_are_counted_and_left_out(
+    stage: str, trims: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alike = [pair(i, "The duck.", " The duck.\n") for i in range(10, 13)]
+    run = held(tmp_path / "run", [*(pair(i) for i in range(8)), *alike])
+    assert main([stage, "--run", str(run), "--model", str(trims), *SHORT]) == 0
+    assert (result(run, stage)["alike"], result(run, stage)["prompts"]) == (3, 8)
+    assert "3 pairs are left out: the two sides are the same tokens" in capsys.readouterr().err
+
+
+def test_what_is_left_out_adds_up(trims: Path) -> None:
+    codec: Codec = tiny.load(trims).codec
+    long = pair(0, "The duck. " * 200)
+    groups, left_out = compare([pair(0), long, pair(1, "x", "x ")], codec, 100)
+    assert ([len(group.rankings) for group in groups], left_out) == ([1], LeftOut(too_long=1, alike=1))
+    assert left_out + LeftOut(refused=2) == LeftOut(1, 1, 2)

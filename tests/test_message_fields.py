@@ -1,0 +1,346 @@
+"""Messages with more than a role and a content: what they carry is kept, named or refused, and old ids stay."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_exchange import lines, reasons, there_and_back
+
+from assent.cli import main
+from assent.errors import AssentError
+from assent.feedback.comparison import Comparison
+from assent.feedback.demonstration import Demonstration
+from assent.preferences import convert
+from assent.records import (
+    Completion,
+    Example,
+    Feedback,
+    Imitation,
+    Message,
+    Preference,
+    Prompt,
+    Query,
+    Response,
+)
+from assent.store.database import Store
+from assent.store.exchange import FORMATS, add, load, look, read, write
+
+USER, SYSTEM = {"role": "user", "content": "Sky?"}, {"role": "system", "content": "Be brief."}
+BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue", "Green"))
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"where": "up"}}}
+CALLS = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+SEEN = {"role": "tool", "content": "blue", "tool_call_id": "c1", "name": "look"}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+THOUGHT = {**BLUE, "reasoning_content": "Light scatters."}
+
+
+def only(path: Path) -> Example:
+    reading = read(path)
+    assert reasons(reading) == []
+    (example,) = reading.examples
+    return example
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = main([str(word) for word in words])
+    return status, *capsys.readouterr()
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(
+    "key", ["reasoning_content", "reasoning", "thinking", "tool_plan", "tool_call_id", "function_call", "name"]
+)
+def test_a_key_that_templates_read_is_kept_and_an_empty_one_is_none(key: str, tmp_path: Path) -> None:
+    row = {"messages": [USER, {**BLUE, key: "x"}, {**USER, "tool_calls": None, key: ""}, {**GREEN, "name": []}]}
+    shown = only(lines(tmp_path / "x.jsonl", row))
+    assert isinstance(shown, Imitation)
+    assert [message.extra for message in shown.prompt.messages] == [{}, {key: "x"}, {}]
+    assert shown.completion == Completion("Green")
+
+
+def test_a_call_is_an_answer_and_tools_belong_to_the_prompt(tmp_path: Path) -> None:
+    row = {"messages": [SYSTEM, USER, CALLS], "tools": [TOOL]}
+    shown = only(lines(tmp_path / "x.jsonl", row))
+    assert isinstance(shown, Imitation)
+    assert shown.completion == Completion("", extra={"tool_calls": [CALL]})
+    assert shown.prompt.tools == (TOOL,)
+    assert shown.prompt.id != Prompt(shown.prompt.messages).id
+    spelt = only(lines(tmp_path / "x.jsonl", {**row, "tools": json.dumps([TOOL])}))
+    assert spelt.prompt == shown.prompt
+
+
+def test_an_answer_of_thoughts_alone_is_empty(tmp_path: Path) -> None:
+    path = lines(tmp_path / "x.jsonl", {"messages": [USER, {**THOUGHT, "content": ""}]})
+    assert reasons(read(path)) == [("x.jsonl:1", "empty reply in 'messages'")]
+
+
+ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("language-modelling", {"messages": [SYSTEM, USER, CALLS, SEEN, THOUGHT]}),
+    ("prompt-completion", {"prompt": [SYSTEM, USER, CALLS, SEEN], "completion": [THOUGHT]}),
+    ("preference", {"prompt": [SYSTEM, USER, CALLS, SEEN], "chosen": [THOUGHT], "rejected": [CALLS]}),
+    ("preference-implicit", {"chosen": [USER, CALLS, SEEN, THOUGHT], "rejected": [USER, CALLS, SEEN, BLUE]}),
+    ("ranking", {"prompt": [USER], "completions": [[THOUGHT], [BLUE], [CALLS]], "ranks": [1, 2, 3]}),
+    ("rating", {"prompt": [USER], "completion": [CALLS], "rating": 7}),
+    ("unpaired", {"prompt": [USER], "completion": [THOUGHT], "label": True}),
+)
+
+
+@pytest.mark.parametrize(("format", "row"), ROWS)
+def test_thoughts_calls_and_tools_go_through_the_store_and_out_and_in_again(
+    format: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "x.jsonl", {**row, "tools": [TOOL]})
+    with Store.open(tmp_path / "store.db") as store:
+        reading = load(path, store)
+        assert (reading.format, reading.rejected) == (format, ())
+        made = convert.examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+    assert made == list(reading.examples)
+    assert [key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(row)] == [
+        key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(made)
+    ]
+    back = there_and_back(made, format)
+    assert back and back.rejected == ()
+    assert [event.answer for event in back.feedback] == [event.answer for event in reading.feedback]
+    assert {prompt.id for prompt in back.prompts} == {reading.prompts[0].id}
+
+
+def test_openai_keeps_its_tools_and_names_what_else_stands_in_its_input(tmp_path: Path) -> None:
+    given = {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True}
+    row = {"input": given, "preferred_output": [CALLS], "non_preferred_output": [BLUE]}
+    path = lines(tmp_path / "x.jsonl", row)
+    pair = only(path)
+    assert isinstance(pair, Preference) and pair.prompt.tools == (TOOL,) and pair.chosen.extra == {"tool_calls": [CALL]}
+    assert look(path).unread == {}
+    assert look(lines(path, {**row, "input": {**given, "seed": 3}})).unread == {"input.seed": 1}
+    back = there_and_back([pair], "openai-preference")
+    assert back and back.prompts[0].tools == (TOOL,)
+
+
+def test_questions_about_calls_keep_them(tmp_path: Path) -> None:
+    row = {"prompt": [USER], "tools": [TOOL], "responses": [[CALLS], [THOUGHT], [BLUE]]}
+    path = lines(tmp_path / "x.jsonl", row)
+    with Store.open(tmp_path / "store.db") as store:
+        load(path, store)
+        assert [item.extra for item in store.responses()] == [
+            {"tool_calls": [CALL]},
+            {"reasoning_content": "Light scatters."},
+            {},
+        ]
+        assert write(store, tmp_path / "y.jsonl", "prompt-responses") == (1, ())
+        assert read(tmp_path / "y.jsonl").queries == read(path).queries
+
+
+def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> None:
+    other = {
+        **CALLS,
+        "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"where": "down"}}}],
+    }
+    pair = only(lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [other]}))
+    assert isinstance(pair, Preference) and pair.chosen != pair.rejected
+    path = lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [CALLS]})
+    assert reasons(read(path)) == [("x.jsonl:1", "identical replies")]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (
+            {"messages": [USER, {**BLUE, "weight": 0}]},
+            (
+                "a message of 'messages' has 'weight', which says which turns are trained on, and assent trains on the "
+                "last one alone: 'assent import --ignore messages.weight' leaves it out"
+            ),
+        ),
+        (
+            {"prompt": [{**USER, "message_id": "m1"}], "completion": [BLUE]},
+            (
+                "a message of 'prompt' has 'message_id', which assent does not read: "
+                "'assent import --ignore messages.message_id' leaves it out"
+            ),
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, BLUE]},
+            "'content' holds a part of type 'image_url', and assent reads text alone",
+        ),
+        (
+            {"messages": [{"role": "text", "content": "Sky?"}, BLUE]},
+            "a message of 'messages' has the role 'text', which is reserved for prompts without turns",
+        ),
+        (
+            {"prompt": "Sky?", "completion": "Blue", "tools": [TOOL]},
+            "'tools' beside a prompt that is text: write the prompt as messages",
+        ),
+        ({"messages": [USER, BLUE], "tools": "look"}, "'tools' is text, but no JSON"),
+        ({"messages": [USER, BLUE], "tools": {"name": "look"}}, "'tools' is not a list of objects"),
+        ({"messages": [USER, {**BLUE, "thinking": "\ud800"}]}, "'messages' holds half a character, a lone surrogate"),
+    ],
+)
+def test_what_assent_cannot_keep_refuses_the_row_by_name(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    assert reasons(read(lines(tmp_path / "x.jsonl", row))) == [("x.jsonl:1", reason)]
+
+
+def test_texts_in_parts_are_joined(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Sk"}, {"type": "text", "text": "y?"}]
+    shown = only(lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, BLUE]}))
+    assert shown.prompt.text == "Sky?"
+
+
+def test_a_key_of_messages_that_is_ignored_is_left_out_wherever_messages_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {**CALL, "id": "c1"}
+    row = {"prompt": [{**USER, "id": 1}], "chosen": [{**CALLS, "tool_calls": [call], "id": 2}], "rejected": [BLUE]}
+    path, run = (
+        lines(tmp_path / "x.jsonl", {**row, "weight": 2, "tools": [{**TOOL, "role": "x", "id": 7}]}),
+        tmp_path / "run",
+    )
+    status, out, _ = said(capsys, "import", path, "--run", run, "--ignore", "messages.id")
+    assert status == 0 and "\n  not read: messages.id (1 row)\n" in out
+    with Store.open(run / "feedback.db") as store:
+        assert store.prompts()
+        (prompt,), (event,) = store.prompts(), store.feedback()
+        calls = [item.extra for item in store.responses() if item.extra]
+    assert prompt.messages == (Message("user", "Sky?"),) and prompt.tools == ({**TOOL, "role": "x", "id": 7},)
+    assert calls == [{"tool_calls": [call]}], "what stands inside a call is the call's own"
+    assert isinstance(event.answer, Comparison) and event.answer.weight == 2
+    with pytest.raises(AssentError, match=r"no key 'messages\.ident' to ignore"):
+        look(path, ignore=["messages.ident"])
+
+
+@pytest.mark.parametrize("format", ["hh-rlhf"])
+def test_a_format_without_a_word_for_it_leaves_it_out_by_name(format: str, tmp_path: Path) -> None:
+    talk, tools = Prompt.ask("Sky?"), Prompt((Message("user", "Sky?"),), tools=(TOOL,))
+    pairs = [
+        Preference(talk, Completion("Blue", extra={"thinking": "Hm."}), Completion("Green")),
+        Preference(tools, Completion("Blue"), Completion("Green")),
+        Preference(talk, Completion("Blue"), Completion("Green")),
+    ]
+    written = write(pairs, tmp_path / "x.jsonl", format)
+    assert written.rows == 1
+    assert [each.reason for each in written.left_out] == [
+        "a message with 'thinking', which this format cannot hold",
+        "a prompt with tools, which this format cannot hold",
+    ]
+
+
+@pytest.mark.parametrize("format", ["csv", "label-studio", "argilla"])
+def test_labelling_tools_leave_out_by_name_what_they_cannot_show(format: str, tmp_path: Path) -> None:
+    row = {"prompt": [USER], "chosen": [THOUGHT], "rejected": [BLUE]}
+    with Store.open(tmp_path / "store.db") as store:
+        load(lines(tmp_path / "x.jsonl", row), store)
+        load(lines(tmp_path / "y.jsonl", {"messages": [USER, CALLS]}), store)
+        written = write(store, tmp_path / "out", format)
+    assert written.rows == 0
+    assert [each.reason for each in written.left_out] == [
+        "a message with 'reasoning_content', which this format cannot hold",
+        "a message with 'tool_calls', which this format cannot hold",
+    ]
+
+
+def test_tokens_that_were_drawn_do_not_keep_an_example_from_going_out(tmp_path: Path) -> None:
+    drawn = Completion("Blue", token_ids=(4, 7), tokenizer="t")
+    assert write([Imitation(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
+
+
+# The store and its events
+
+
+def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_path: Path) -> None:
+    prompt = Prompt((Message("user", "Sky?"), Message("tool", "", {"name": "look"})), "creative", "quiz", (TOOL,))
+    called = Response(prompt.id, "", "sft", True, "seed 3", {"tool_calls": [CALL]}, (5, 6, 2), "fingerprint")
+    plain = Response(prompt.id, "Blue", "sft", token_ids=(7, 2), tokenizer="fingerprint")
+    query = Query("demonstration", prompt.id, ())
+    event = Feedback(query.id, "ann", Demonstration("", 1.0, '{"tool_calls": []}'), "2026-11-20T10:00:00Z")
+    with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
+        one.add_prompts([prompt])
+        one.add_responses([called, plain])
+        one.add_queries([query])
+        one.add_feedback([event])
+        write(one, tmp_path / "events.jsonl", "events")
+        for _ in range(2):
+            assert load(tmp_path / "events.jsonl", two).rejected == ()
+        assert list(two.prompts()) == [prompt]
+        assert list(two.responses()) == [called, plain]
+        assert [(each.token_ids, each.tokenizer) for each in two.responses()] == [
+            ((5, 6, 2), "fingerprint"),
+            ((7, 2), "fingerprint"),
+        ]
+        assert list(two.feedback()) == [event]
+        write(two, tmp_path / "again.jsonl", "events")
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "events.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"token_ids": [1, "2"]}, "'token_ids' is no list of whole numbers"),
+        ({"extra": [1]}, "'extra' is list, not an object"),
+        ({"extra": {"thinking": "Hm."}}, "its content has id "),
+    ],
+)
+def test_a_response_whose_extras_were_spoiled_is_refused(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    prompt = Prompt.ask("Sky?")
+    with Store.open(tmp_path / "one.db") as store:
+        store.add_prompts([prompt])
+        store.add_responses([Response(prompt.id, "Blue", "sft")])
+        write(store, tmp_path / "x.jsonl", "events")
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    ((_, told),) = reasons(read(lines(tmp_path / "x.jsonl", rows[0], {**rows[1], **changes})))
+    assert told.startswith(reason)
+
+
+def test_a_preference_of_python_keeps_its_calls_and_its_tokens(tmp_path: Path) -> None:
+    called = Completion("", False, {"tool_calls": [CALL]}, (3, 4), "t")
+    given = [Preference(Prompt.ask("Sky?"), called, Completion("Blue"))]
+    with Store.open(tmp_path / "store.db") as store:
+        add(given, store, "python")
+        assert [item.completion for item in store.responses()] == [called, Completion("Blue")]
+        assert next(iter(store.responses())).token_ids == (3, 4)
+        with pytest.raises(AssentError, match="prefers a completion to itself: 'Blue'"):
+            add([Preference(Prompt.ask("Sky?"), Completion("Blue"), Completion("Blue", False))], store, "python")
+
+
+def test_ids_and_events_without_other_keys_are_those_of_before_there_were_any(tmp_path: Path) -> None:
+    """Taken from the commit before messages had other keys (5ec97d8)."""
+    pairs = lines(
+        tmp_path / "pairs.jsonl",
+        {"prompt": [SYSTEM, USER], "chosen": [BLUE], "rejected": [GREEN], "margin": 0.5},
+        {"prompt": "The sky is", "chosen": " blue", "rejected": " green"},
+    )
+    shown = lines(tmp_path / "shown.jsonl", {"messages": [USER, BLUE]}, {"text": "The sky is blue"})
+    reading = read(pairs)
+    assert [each.id for each in reading.prompts] == ["794e033a0ae4d6385d9b", "fee237661a37fa5d9dd6"]
+    assert [each.id for each in reading.responses] == [
+        *("fdf2bb71ad63bdc8b922", "1f98d7776e2b21a6f440", "61b6b5190827317c9ffd", "ffbe2535c91274ba5fa5")
+    ]
+    assert [each.id for each in reading.queries] == ["f8402e0c68065d71c27d", "3c14bd5aece524b5e7db"]
+    assert [each.id for each in reading.feedback] == ["d6d7884e9e61799ba866", "fd48ee113f38fe0b2ba4"]
+    assert [each.id for each in read(shown).feedback] == ["d3b7e650e6c5031ac7b3", "602863b2b31345b63b48"]
+    assert Feedback("q", "ann", Demonstration("So."), "2026").id == "2c2940a24cfaef6586bc"
+    assert Feedback("q", "ann", Comparison("a"), "2026").id == "0aadd7d1e2d66fb77252"
+    table = tmp_path / "x.csv"
+    table.write_text("prompt,response,demonstration\nName a fish.,,A carp.\n")
+    (event,) = read(table).feedback
+    assert event.id == "5830f228c85446b474bf"
+    with Store.open(tmp_path / "store.db") as store:
+        for path in (pairs, shown):
+            load(path, store)
+        write(store, tmp_path / "events.jsonl", "events")
+    digest = hashlib.sha256((tmp_path / "events.jsonl").read_bytes()).hexdigest()
+    assert digest == "885d2189df54d674d2d871c3af297345efaf846bc9e1a1e1f881bf2e6d8d6fcf"
+
+
+def test_a_format_that_is_only_read_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = lines(tmp_path / "x.jsonl", {"instruction": "Name a fish.", "output": "A carp."})
+    assert said(capsys, "import", path, "--run", tmp_path / "run")[0] == 0
+    out = tmp_path / "out.jsonl"
+    status, _, err = said(capsys, "export", out, "--run", tmp_path / "run", "--format", "alpaca")
+    assert status == 2 and "alpaca cannot hold what" in err and "prompt-completion" in err
+    assert not out.exists() and not FORMATS["alpaca"].holds
