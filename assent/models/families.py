@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError, warn
-from assent.models.attention import NAME, Cache, Pack, Tree, pack
+from assent.models.attention import NAME, Cache, Pack, Tree, pack, shares
 from assent.models.forward import head, logits_in_rows, next_states, packed_states, states_in_rows
 from assent.models.heads import RewardModel
 
@@ -71,6 +71,30 @@ def _say_that_it_reads_rows(family: str) -> None:
         f"{family}, which cannot read packs with shared prefixes: each sequence goes through it by itself, with equal "
         "results, more slowly"
     )
+
+
+class Gap(NamedTuple):
+    """The largest differences to transformers' own forward pass, on a few tokens."""
+
+    logprobs: float  # nats
+    gradients: float  # share of the largest gradient
+
+
+def compared(model: Any, plain: Any) -> Gap:
+    """How a policy as it is read here differs from the same model as transformers loads it.
+
+    Args:
+        model: a settled policy.
+        plain: the same weights in a model of their own, in transformers' own attention.
+    """
+    a, b, c, d, e, f = _tokens(model, 7, 5, 3, 4, 8, 2)
+    asked = _pack(model, Tree(a, (b, c)), Tree(d, (e, f)))
+    read = _in_pack if shares(model.base_model) else _in_rows
+    with _frozen(model), _frozen(plain):
+        ours = _tried(model, asked, lambda: read(model, asked))
+        own = _tried(plain, asked, lambda: _by_transformers(plain, asked))
+    gradients = float((ours.gradient - own.gradient).abs().max() / own.gradient.abs().max())
+    return Gap(float((ours.outputs - own.outputs).abs().max()), gradients)
 
 
 def drawing(ends: frozenset[int], new_tokens: int) -> "GenerationConfig":

@@ -98,8 +98,13 @@ def new_reward(
 
 def context(model: "PreTrainedModel") -> int:
     """Positions that a model was made for."""
-    config = model.config.get_text_config()
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return context_of(model.config)
+
+
+def context_of(config: "PreTrainedConfig") -> int:
+    """Positions that a model of such a configuration was made for; a very large number if it names no limit."""
+    text = config.get_text_config()
+    limits = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
     return int(next(filter(None, limits), 1 << 30))
 
 

@@ -278,7 +278,8 @@ class Codec:
             return f"the prompt opens thoughts, and {how}"
         if THOUGHTS.search(whole.rpartition(ANSWER)[0]):
             return "an answer without thoughts gets empty ones in front"
-        reads = next((key for key in REASONING if key in str(self.tokenizer.get_chat_template())), "")
+        template = str(self.tokenizer.get_chat_template())
+        reads = next((key for key in REASONING if re.search(rf"""(?:\.|\[['"]){key}\b""", template)), "")
         return f"those in '{reads}' of a message are written" if reads else "none"
 
     # The contract

@@ -1,9 +1,10 @@
 """Show what is trained, token by token, and whether a model's tokenizer keeps the contract."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from assent.errors import AssentError
 from assent.models.tokenization import ANSWER, PROBE, Codec, Point, read_codec
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
 
+    from assent.models.inspection import Fact
+    from assent.models.load import Language
+
 STYLES = {
     "prompt": ("grey50", "grey62"),
     "trained": ("bold white on dark_green", "bold white on green4"),
@@ -24,6 +28,9 @@ STYLES = {
     "nothing": ("grey35 strike",),
 }
 """Neighbours alternate, so that each token is seen."""
+SMALL = 2_000_000_000
+"""Bytes of weights up to which a model is loaded without being asked to."""
+DRAWN = 16
 MARKS = {"prompt": ("", ""), "trained": ("[", "]"), "end": ("[", " <- end]"), "nothing": ("(", ")")}
 """Without colour."""
 
@@ -46,7 +53,7 @@ class Inspect:
     """It only looks: no run folder is made or held."""
 
     file: str = ""
-    """A file of examples or prompts, the same as --data."""
+    """A model: what it is and what it can be used for; or a file of examples or prompts, the same as --data."""
     data: str = ""
     """A file of examples or prompts; empty: what the run holds, or else a conversation of our own."""
     text: str = ""
@@ -57,14 +64,20 @@ class Inspect:
     """How many examples to show."""
     ids: bool = False
     """Show the token ids too."""
+    all: bool = False
+    """Load the model, however large, and measure it against transformers' own forward pass and draws."""
 
     def __call__(self, run: Run, key: str) -> None:
         from rich.console import Console
 
         self._check()
+        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if is_model(self.file):
+            run = Run(replace(run.setup, model=self.file), run.recipe)
+            self._model(run, console)
+            return
         codec = read_codec(run.setup.model, run.rendering)
         tokenizer = codec.tokenizer
-        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         console.print(f"the tokenizer of {run.setup.model}")
         points = codec.check()
         broken = [f"({letter}) {p.name}" for letter, p in zip("abcde", points, strict=True) if p.ok is False]
@@ -81,6 +94,28 @@ class Inspect:
             _tell(console, f"({letter}) {point.name:<8}", point)
         if broken:
             raise AssentError(f"the tokenizer of {run.setup.model} fails at {', '.join(broken)}: see above")
+
+    def _model(self, run: Run, console: "Console") -> None:
+        """One screen about a model."""
+        from assent.models.checkpoints import locate
+        from assent.models.inspection import Fact, facts, weights_in
+
+        where = run.setup.model
+        codec = read_codec(where, run.rendering)
+        page, failed = facts(where, codec), False
+        for fact in page:
+            _line(console, fact)
+        points = codec.check()
+        for letter, point in zip("abcde", points, strict=True):
+            _tell(console, f"({letter}) {point.name:<8}", point)
+        failed = any(point.ok is False for point in points)
+        weights = weights_in(locate(where))
+        if not failed and (self.all or (weights is not None and weights.size <= SMALL)):
+            failed = sum(not _line(console, fact) for fact in _trials(run, self.all)) > 0
+        elif not failed:
+            _line(console, Fact("read as", "not tried, the model is large or not here: --all loads it"))
+        if failed:
+            raise AssentError(f"{where} cannot be trained as it is: see above")
 
     def _check(self) -> None:
         if self.n < 1:
@@ -134,6 +169,62 @@ class Inspect:
                 shown.append("\n")
         shown.rstrip()
         console.print(shown)
+
+
+def is_model(name: str) -> bool:
+    """Whether somebody who writes this means a model, not a file of data."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return (path / "config.json").exists() or (path / "adapter_config.json").exists()
+    return path.suffix == ".gguf" or (name.count("/") == 1 and not path.suffix and not path.parent.exists())
+
+
+def _trials(run: Run, every: bool) -> Iterator["Fact"]:
+    """What is found out by loading a model, and by measuring it."""
+    import torch
+
+    from assent.models.inspection import Fact, is_reward, measured, tried
+    from assent.models.load import load_policy, load_reward
+
+    where, reward = run.setup.model, is_reward(run.setup.model)
+    load = load_reward if reward else load_policy
+    # the arithmetic is compared in float32: in bfloat16 unlikely tokens move by a nat
+    language = load(where, torch.float32 if every else run.dtype, run.device, run.rendering)
+    yield from tried(language)
+    if every and not reward:
+        yield from measured(where, language)
+        yield Fact("draws", *_same_draws(where, language))
+
+
+def _same_draws(where: str, language: "Language") -> tuple[str, bool]:
+    """Whether the likeliest tokens behind a prompt are those of transformers' own `generate`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from assent.generation.local import Sampling, sample
+    from assent.models.checkpoints import locate
+    from assent.models.families import drawing
+
+    codec, model = language.codec, language.model
+    prompt = codec.prompt(Prompt(PROBE) if codec.tokenizer.chat_template else Prompt.plain("Name a bird:"))
+    plain: Any = AutoModelForCausalLM.from_pretrained(locate(where), dtype=model.dtype)
+    plain.to(model.device).eval()
+    plain.generation_config = drawing(codec.ends, DRAWN)
+    ids = torch.tensor([prompt], device=model.device)
+    own = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)[0, len(prompt) :].tolist()
+    (drawn,) = sample(model, [prompt], 1, Sampling(0.0, DRAWN), codec.ends, torch.Generator())
+    same = list(drawn.ids) == own[: len(drawn.ids)]
+    count = len(drawn.ids)
+    return f"the {count} likeliest tokens are {'those' if same else 'NOT those'} of transformers' own generate", same
+
+
+def _line(console: "Console", fact: "Fact") -> bool:
+    """Print a fact; whether it is as it should be."""
+    from rich.text import Text
+
+    text = f"{fact.name:<18} {printable(fact.text)}"
+    console.print(Text(text if fact.ok else f"{text}  FAIL", "" if fact.ok else "bold red"))
+    return fact.ok
 
 
 def _of_file(path: str, chat: bool) -> Iterator[Row]:
