@@ -49,6 +49,17 @@ def test_the_first_day_of_a_run_is_its_date_for_good(tmp_path: Path) -> None:
         assert run.rendering.strftime("%d %B %Y, %H:%M") == "29 February 2020, 00:00"
 
 
+@pytest.mark.parametrize("words", [("--date", "30.11.2026"), ("--template-args", "enable_thinking")])
+def test_what_is_mistyped_makes_no_run(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Who?"}\n')
+    assert main(["import", str(file), "--run", str(tmp_path / "run"), *words]) == 2
+    assert f"{words[0]} " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_date_of_a_run_that_trained_is_not_changed(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,7 +122,8 @@ def _reward(
     # A classifier of transformers reads its score at the last token that is not the pad token.
     text = config.get_text_config()
     if text.pad_token_id is None or text.pad_token_id in language.codec.ends:
-        text.pad_token_id = language.codec.pad
+        pad = language.codec.pad
+        text.pad_token_id = pad if pad is not None and pad < text.vocab_size else None
     return language
 
 

@@ -314,6 +314,7 @@ def open_run(setup: Setup) -> Iterator[Run]:
     """
     from assent.config import table
 
+    _ = Run(setup).rendering  # a mistyped date is refused before a folder is made for it
     try:
         (setup.run / "done").mkdir(parents=True, exist_ok=True)
         lock = open(setup.run / ".lock", "a+")  # noqa: SIM115 (held as long as the run is)
