@@ -21,8 +21,10 @@ from assent.cli import main
 from assent.errors import STOPPED, AssentError
 from assent.models.checkpoints import save
 from assent.models.load import load_policy, load_reward, new_reward
+from assent.records import Prompt, Response
 from assent.stages.report import curves
 from assent.stages.unpaired import judgements
+from assent.store.database import Store
 from assent.store.runs import Setup, open_run
 from assent.training.meter import Meter, read
 
@@ -445,3 +447,14 @@ def test_sigterm_is_as_good_as_ctrl_c_wherever_it_comes(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1] == STOPPED
+
+
+def test_that_there_is_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    prompt = Prompt.ask("Where is the duck?")
+    (tmp_path / "run").mkdir()
+    with Store.open(tmp_path / "run" / "feedback.db") as store:
+        store.add_prompts([prompt])
+        store.add_responses([Response(prompt.id, "", "mute")])
+    done = assent("label", "--run", "run", "--policy", "mute", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "nothing to ask: none of the 1 prompts has two different answers" in done.stderr

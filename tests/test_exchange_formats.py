@@ -201,7 +201,7 @@ def test_what_a_tool_has_no_word_for_is_left_out_by_name_and_never_altered(forma
         assert Counter(two.feedback()) == Counter(kept)
 
 
-TWICE = ("names each axis once", "as something else", "as a second", "two answers of")  # an axis called rating beside the whole
+TWICE = ("names each axis once", "as something else", "as a second", "two answers of")  # an axis called rating
 CANNOT = {
     "label-studio": ("has no word for", "whole stars", "a quote that does not stand", *TWICE),
     "argilla": ("has no word for", "whole numbers", "a quote that does not stand", *TWICE),

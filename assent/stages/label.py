@@ -78,6 +78,9 @@ class Label:
         if self.count:
             queries = [query for query in queries if query.purpose == "evaluate"]
             queries += self._choose(run, key, prompts, responses, held_out)
+        if not queries:
+            answered = len({response.prompt for response in responses.values()})
+            warn(f"nothing to ask: none of the {answered} prompts has two different answers; draw more, or hotter")
         gather(run, key, queries, self.annotator)
         asked = {purpose: sum(query.purpose == purpose for query in queries) for purpose in ("train", "evaluate")}
         return {"queries": asked["train"], "held_out": asked["evaluate"], "prompts": len({q.prompt for q in queries})}

@@ -326,7 +326,7 @@ def _nothing(folder: Path, feed: Feed, there: bool, held: bool, left_out: LeftOu
     if left_out.refused:
         return f"all {left_out.refused} {noun} of {folder} cannot be encoded; the first, {left_out.first}"
     if left_out.too_long:
-        longer = f"longer than {max_tokens} tokens: raise --max-tokens (up to the model's context)"
+        longer = f"longer than {max_tokens} tokens, the lesser of --max-tokens and the model's context"
         return f"all {left_out.too_long} {feed.noun} of {folder} to train on are {longer}"
     if held:
         return f"all {noun} of {folder} are about held-out prompts: take another --run with a lower --held-out"
