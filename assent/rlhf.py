@@ -22,7 +22,7 @@ from assent.functional.ensemble import combine, disagreement
 from assent.generation.local import Sampling, sample
 from assent.models.checkpoints import locate
 from assent.models.load import Language, load_policy
-from assent.models.tokenization import load_codec
+from assent.models.tokenization import DEFAULT_RENDERING, Rendering, load_codec
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
 from assent.stages.generate import DEMO_PROMPTS
@@ -87,6 +87,8 @@ class RewardModel:
     """A Hugging Face sequence classifier with one label."""
     report: dict[str, Any]
     """What was measured when it was fitted: accuracy on held-out prompts with its interval."""
+    rendering: Rendering = DEFAULT_RENDERING
+    """How the chat template was rendered when it was fitted."""
 
     @classmethod
     def fit(
@@ -103,7 +105,7 @@ class RewardModel:
             elif comparisons is not None:
                 add(comparisons, run.store, "comparisons")
             report = perform(run, "reward", override(stage("reward"), settings, "RewardModel.fit"))
-            return cls(str(run.folder / run.key("reward")), report)
+            return cls(str(run.folder / run.key("reward")), report, run.rendering)
 
     def score(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
         """Scores of finished answers to one prompt; the higher the better."""
@@ -114,7 +116,7 @@ class RewardModel:
         return disagreement(self._scores(prompt, answers)).tolist()
 
     def _scores(self, prompt: str | Prompt, answers: Sequence[str]) -> Tensor:
-        model = Model.load(self.folder)
+        model = Model.load(self.folder, rendering=self.rendering)
         chat = model.language.tokenizer.chat_template is not None
         asked = prompt if isinstance(prompt, Prompt) else Prompt.ask(prompt) if chat else Prompt.plain(prompt)
         return model.score([asked] * len(answers), [Response(asked.id, a, "") for a in answers])

@@ -1,16 +1,21 @@
 """A run renders its prompts alike from its first day to its last, and trains the tokens that were drawn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
+from assent import Completion, Prompts, RewardModel
 from assent.cli import main
-from assent.models.tokenization import read_codec
+from assent.models.checkpoints import save
+from assent.models.load import new_reward
+from assent.models.tokenization import Rendering, read_codec
 from assent.preferences.convert import examples
 from assent.records import Preference, Prompt
+from assent.rewards.model import Model
 from assent.store.database import Store
 from assent.store.runs import Setup, open_run
 
@@ -117,3 +122,38 @@ def test_arguments_of_the_template_are_those_of_the_run(tmp_path: Path) -> None:
             for codec in (read_codec(str(folder)), read_codec(str(folder), run.rendering))
         ]
     assert ends == ["Hm. ", "ant\n"]
+
+
+@pytest.mark.parametrize(("template", "rendered"), [(DATED, False), ("{{ 'You judge.\n' }}" + tiny.CHATML, True)])
+def test_a_judge_reads_its_own_template(
+    template: str, rendered: bool, model: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the same vocabulary is given the drawn tokens only if it would read the very same ones."""
+    judge = tmp_path / "judge"
+    save(new_reward(model, 0), judge)
+    (judge / "chat_template.jinja").write_text(template)
+    heads = {"reward_mean": [0.0], "reward_std": [1.0]}
+    config = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps(config | heads))
+    asked: list[Prompt] = []
+    score = Model.score
+
+    def listen(self: Model, some: Any, responses: Any) -> Any:
+        asked.extend(some)
+        return score(self, some, responses)
+
+    monkeypatch.setattr(Model, "score", listen)
+    run = str(tmp_path / "run")
+    assert main(["import", str(prompts), "--run", run, "--model", str(model)]) == 0
+    steps = ("--steps", "1", "--n", "2", "--batch-size", "2", "--max-new-tokens", "6")
+    assert main(["grpo", "--run", run, "--reward", str(judge), *steps, *SHORT]) == 0
+    assert bool(asked) == rendered
+
+
+def test_a_fitted_reward_model_scores_as_it_was_fitted(model: Path, prompts: Path, tmp_path: Path) -> None:
+    pairs = [Preference(Prompt.ask(f"Who {i}?"), Completion("The duck."), Completion("No.")) for i in range(6)]
+    environment = Prompts(prompts, str(model), tmp_path / "run", held_out=0, dtype="float32", date="2020-02-29")
+    fitted = RewardModel.fit(environment, pairs, lr=1e-2)
+    assert fitted.rendering.date == "2020-02-29"
+    another = replace(fitted, rendering=Rendering(date="2031-01-05"))
+    assert fitted.score("Who 1?", ["The duck."]) != another.score("Who 1?", ["The duck."])

@@ -154,8 +154,11 @@ def _reward_head(place: str, config: "PreTrainedConfig") -> str:
 def _template(codec: Codec) -> str:
     if codec.tokenizer.chat_template is None:
         return "none: it continues text, and takes no conversations"
+    try:
+        dated = ", writes the date (--date)" if codec.template() != codec.tokenizer.get_chat_template() else ""
+    except AssentError as error:
+        return str(error)
     reads = f"reads {', '.join(sorted(codec.arguments))} (--template-args)" if codec.arguments else "takes no arguments"
-    dated = ", writes the date (--date)" if codec.template() != codec.tokenizer.get_chat_template() else ""
     return f"{reads}{dated}"
 
 

@@ -1,6 +1,7 @@
 """Models ready for use: a policy or a reward model with its tokenizer, checked before anything is trained."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,6 +118,7 @@ def _reward(
         return _classifier(place, config, dtype, new) or _with_own_head(where, place, dtype, new)
 
     language = _load(read, where, device, rendering, {HEAD} if new else set())
+    language = Language(language.model, replace(language.codec, scores=True))
     config: Any = language.model.config
     config.reward_heads = config.num_labels = len(language.model.get_submodule("score").weight)  # type: ignore[arg-type]
     # A classifier of transformers reads its score at the last token that is not the pad token.

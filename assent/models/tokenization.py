@@ -22,16 +22,22 @@ MARKER = "assent"
 NO_END = "the tokenizer has no end token, completions could never end: give it an eos_token"
 THOUGHTS = re.compile(r"<(\|?)(\w*think\w*)\|?>(\s*<(?:/\2|\|END_\w*THINK\w*\|)>)?\s*$", re.IGNORECASE)
 """A generation prompt that opens thoughts (DeepSeek R1, Qwen3 Thinking), or leaves them empty (Command R7B)."""
-CLOCK = re.compile(r"""strftime_now\(\s*(['"])([^'"]*)\1\s*\)""")
+CLOCK = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])([^'"]*)\1\s*\)""")
 """How templates ask for the date; transformers gives them the time of day."""
 GENERATION = re.compile(r"{%-?\s*(?:end)?generation\s*-?%}")
 """A tag of transformers' own, which marks what the assistant says."""
 GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"}
 """Names that every chat template is given."""
+THINK = re.compile("think", re.IGNORECASE)
+"""Part of the names of tokens that open and close thoughts."""
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys of a message that hold its thoughts."""
 BREAK = "\ufdd0\ufdd1"
 """Noncharacters of Unicode that part a control token that stands in the data, while a template is rendered."""
+PARTED = re.compile(BREAK + r"|\\ufdd0\\ufdd1")
+"""The same, as a template that writes JSON in ASCII spells it too."""
+ANCHORS = ("\n", "\x01", "~")
+"""Characters behind which a text is encoded as it goes on; some tokenizers merge the first with what follows."""
 
 
 class Unrenderable(AssentError):
@@ -121,6 +127,8 @@ class Codec:
     rendering: Rendering = DEFAULT_RENDERING
     stops: frozenset[int] = frozenset()
     """End tokens that the model's own configuration names, beside the tokenizer's."""
+    scores: bool = False
+    """Whether it is a reward model's: an answer is scored alike whichever end was drawn, and whatever it spells."""
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -153,7 +161,8 @@ class Codec:
 
     def completion(self, prompt: Prompt, completion: Completion) -> tuple[int, ...]:
         """Ids of a completion; the end token closes it if it is finished."""
-        return completion.token_ids if self._drawn(completion) else self.encode(prompt, completion).completion
+        drawn = self._drawn(prompt, completion)
+        return drawn if drawn is not None else self.encode(prompt, completion).completion
 
     def encode(self, prompt: Prompt, completion: Completion) -> Encoded:
         """Ids of a prompt and a completion: the ids that were drawn, where they are of this vocabulary.
@@ -161,8 +170,8 @@ class Codec:
         Raises:
             Unrenderable: see `prompt`.
         """
-        if self._drawn(completion):
-            return Encoded(self.prompt(prompt), completion.token_ids)
+        if (drawn := self._drawn(prompt, completion)) is not None:
+            return Encoded(self.prompt(prompt), drawn)
         before, ids = self.rendered(prompt, completion)
         end = next((i for i, token in enumerate(ids) if token in self.ends), None)
         return Encoded(before, ids if end is None else ids[: end + 1])
@@ -211,7 +220,7 @@ class Codec:
             for completion in completions:
                 if prompt.is_plain:
                     self._demand_plain(completion.text)
-                elif completion.finished and not self._drawn(completion):
+                elif completion.finished and self._drawn(prompt, completion) is None:
                     self._behind(before, self._render(prompt, completion), completion)
         except Unrenderable as error:
             return str(error)
@@ -242,10 +251,10 @@ class Codec:
 
         if self.tokenizer.chat_template is None:
             return frozenset()
-        text = GENERATION.sub("", str(self.tokenizer.get_chat_template()))
         try:
+            text = GENERATION.sub("", self.template())
             tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
-        except TemplateSyntaxError:  # reported by check()
+        except (TemplateSyntaxError, Unrenderable):  # reported by check()
             return frozenset()
         tests = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
         defaults = {node.name for node in tests if isinstance(node, nodes.Name)}  # `x is defined`, or else set here
@@ -254,8 +263,15 @@ class Codec:
         return frozenset(names - GIVEN - DEFAULT_NAMESPACE.keys() - set(self.tokenizer.SPECIAL_TOKENS_ATTRIBUTES))
 
     def template(self, tools: bool = False) -> str:
-        """The chat template, the one for tools where there is one, with the run's date in place of the clock."""
-        text = str(self.tokenizer.get_chat_template(tools=[{}] if tools else None))
+        """The chat template, the one for tools where there is one, with the run's date in place of the clock.
+
+        Raises:
+            Unrenderable: there are several, and none of them is the default.
+        """
+        try:
+            text = str(self.tokenizer.get_chat_template(tools=[{}] if tools else None))
+        except ValueError as error:
+            raise Unrenderable(str(error).strip().partition("\n")[0]) from None
         return CLOCK.sub(lambda call: json.dumps(self.rendering.strftime(call[2]), ensure_ascii=False), text)
 
     def thoughts(self) -> str:
@@ -278,7 +294,7 @@ class Codec:
             return f"the prompt opens thoughts, and {how}"
         if THOUGHTS.search(whole.rpartition(ANSWER)[0]):
             return "an answer without thoughts gets empty ones in front"
-        template = str(self.tokenizer.get_chat_template())
+        template = self.template()
         reads = next((key for key in REASONING if re.search(rf"""(?:\.|\[['"]){key}\b""", template)), "")
         return f"those in '{reads}' of a message are written" if reads else "none"
 
@@ -310,6 +326,8 @@ class Codec:
             if argument not in self.arguments:
                 known = f" (it reads {', '.join(sorted(self.arguments))})" if self.arguments else ""
                 warn(f"the chat template of {name} has no argument '{argument}'{known}: it is ignored")
+        if self.tokenizer.chat_template is not None and "strftime_now(" in self.template():
+            warn(f"the chat template of {name} asks for the time in a way of its own: prompts change with the clock")
 
     def _how_prompts_begin(self, probe: Prompt) -> str:
         if probe.is_plain:
@@ -322,6 +340,11 @@ class Codec:
         return "with an answer the template writes the prompt otherwise: answers are put behind the prompt as it is"
 
     def _check_end(self, added: Sequence[int]) -> Point:
+        if letters := [token for token in self.ends if len(self._special.get(token, "")) == 1]:
+            name = self._special[letters[0]]
+            return Point(
+                "end", False, f"the end token {name!r} is an ordinary character, at which answers would break off"
+            )
         if end := [token for token in added if token in self.ends]:
             others = sorted(self.ends - {end[0]})
             also = f"; {', '.join(map(self._name, others))} would end one too" if others else ""
@@ -379,7 +402,7 @@ class Codec:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    self._part(messages),
+                    [{**self._part(message), "role": message["role"]} for message in messages],
                     tools=self._part(tools) or None,
                     chat_template=self.template(bool(tools)),
                     tokenize=False,
@@ -458,15 +481,44 @@ class Codec:
 
     @cached_property
     def _special(self) -> dict[int, str]:
-        """Control tokens: those that the tokenizer marks as special."""
-        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        """Control tokens: those that the tokenizer marks as special, and those with which the template builds turns."""
+        added = self.tokenizer.added_tokens_decoder
+        names = {i: str(token) for i, token in added.items() if token.special or i in self._structure}
         ids = self.tokenizer.all_special_ids
-        return added | dict(zip(ids, map(str, self.tokenizer.all_special_tokens), strict=True))
+        return names | dict(zip(ids, map(str, self.tokenizer.all_special_tokens), strict=True))
+
+    @cached_property
+    def _structure(self) -> frozenset[int]:
+        """Added tokens with which the template builds turns, whether or not the tokenizer marks them as special."""
+        roles = ("user", "assistant", "user")
+        turns = [{"role": role, "content": letter} for role, letter in zip(roles, "abc", strict=True)]
+        if self.tokenizer.chat_template is None:
+            return frozenset()
+        try:
+            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **self.rendering.arguments))
+        except Exception:  # noqa: BLE001 (templates are programs of strangers; check() reports it)
+            return frozenset()
+        added = {i: str(token).strip() for i, token in self.tokenizer.added_tokens_decoder.items()}
+        ids = set(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return frozenset(i for i in ids & added.keys() if added[i] and not added[i].isalnum())
+
+    @cached_property
+    def _spellings(self) -> dict[int, str]:
+        """Control tokens that text must not become, but for the marks of thoughts, which answers do hold.
+
+        One of a single character is that character, wherever it stands.
+        """
+        return {i: name for i, name in self._special.items() if len(name) > 1 and not THINK.search(name)}
+
+    @cached_property
+    def _hidden(self) -> frozenset[int]:
+        """Ids that do not show in a text."""
+        return frozenset({*self._spellings, *self.ends})
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
         """Every control token, the longest first; without any, what matches nothing."""
-        spellings = sorted(self._special.values(), key=len, reverse=True)
+        spellings = sorted(self._spellings.values(), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
 
     def _part(self, value: Any) -> Any:
@@ -476,11 +528,13 @@ class Codec:
                 raise Unrenderable("a message holds U+FDD0 U+FDD1, which are no characters: take them out")
             return self._control.sub(lambda match: match[0][0] + BREAK + match[0][1:], value)
         if isinstance(value, Mapping):
-            return {key: self._part(part) for key, part in value.items()}
+            return {self._part(key): self._part(part) for key, part in value.items()}
         return [self._part(part) for part in value] if isinstance(value, list | tuple) else value
 
     def _demand_plain(self, text: str) -> str:
         """Refuse plain text that spells a control token: it may be a rendered conversation, or just speak of one."""
+        if self.scores:
+            return str(self._part(text))
         if spelt := self.spelt(text):
             raise Unrenderable(
                 f"plain text spells the control token {spelt[0]!r}: give a conversation as messages, or leave it out"
@@ -488,17 +542,20 @@ class Codec:
         return text
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        first, *rest = text.split(BREAK)
+        first, *rest = PARTED.split(text)
         ids: list[int] = self.tokenizer(first, add_special_tokens=False)["input_ids"]
         return (*ids, *(token for part in rest for token in self._continuation(part)))
 
     def _continuation(self, text: str) -> tuple[int, ...]:
         """Ids of a text that goes on: some tokenizers put a space in front of every text that they are given."""
-        first, *rest = text.split(BREAK)
-        anchored = self.tokenizer("\n" + first, add_special_tokens=False)["input_ids"] if self._anchor else []
-        n = len(self._anchor)
-        whole = n and tuple(anchored[:n]) == self._anchor
-        ids = anchored[n:] if whole else self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        first, *rest = PARTED.split(text)
+        ids = self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        for anchor in ANCHORS if self._anchor else ():
+            head = self.tokenizer(anchor, add_special_tokens=False)["input_ids"]
+            anchored = self.tokenizer(anchor + first, add_special_tokens=False)["input_ids"]
+            if anchored[: len(head)] == head:
+                ids = anchored[len(head) :]
+                break
         return (*ids, *(token for part in rest for token in self._continuation(part)))
 
     @cached_property
@@ -509,13 +566,22 @@ class Codec:
             return ()
         return tuple(self.tokenizer("\n", add_special_tokens=False)["input_ids"])
 
-    def _drawn(self, completion: Completion) -> bool:
-        """Whether a completion has ids of this vocabulary."""
-        return bool(completion.token_ids) and completion.tokenizer == self.fingerprint
+    def _drawn(self, prompt: Prompt, completion: Completion) -> tuple[int, ...] | None:
+        """The ids that were drawn, if they are of this vocabulary; a reward model reads the end that it knows."""
+        ids = completion.token_ids
+        if not ids or completion.tokenizer != self.fingerprint or max(ids) >= len(self.tokenizer):
+            return None
+        if not (self.scores and completion.finished and ids[-1] in self.ends):
+            return ids
+        return (*ids[:-1], self.end(prompt))
+
+    def end(self, prompt: Prompt) -> int:
+        """The token that closes an answer to a prompt."""
+        return self._eos() if prompt.is_plain or self._turn.end is None else self._turn.end
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        kept = [token for token in ids if token not in self._hidden]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _eos(self) -> int:
         if self.tokenizer.eos_token_id is None:
@@ -546,8 +612,9 @@ def read_codec(where: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
     Raises:
         AssentError: there is no model there, or no tokenizer with it.
     """
-    from assent.models.checkpoints import locate
+    from assent.models.checkpoints import locate, quiet
 
+    quiet()
     place = locate(where)
     try:
         return load_codec(place, rendering)

@@ -31,6 +31,8 @@ STYLES = {
 SMALL = 2_000_000_000
 """Bytes of weights up to which a model is loaded without being asked to."""
 DRAWN = 16
+DATA = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".gz", ".parquet", ".arrow")
+"""Ends of the names of files of data; a hub id may have a dot too (Qwen/Qwen2.5-0.5B)."""
 MARKS = {"prompt": ("", ""), "trained": ("[", "]"), "end": ("[", " <- end]"), "nothing": ("(", ")")}
 """Without colour."""
 
@@ -176,7 +178,7 @@ def is_model(name: str) -> bool:
     path = Path(name).expanduser()
     if path.is_dir():
         return (path / "config.json").exists() or (path / "adapter_config.json").exists()
-    return path.suffix == ".gguf" or (name.count("/") == 1 and not path.suffix and not path.parent.exists())
+    return path.suffix == ".gguf" or (name.count("/") == 1 and path.suffix not in DATA and not path.parent.exists())
 
 
 def _trials(run: Run, every: bool) -> Iterator["Fact"]:

@@ -112,13 +112,17 @@ class Label:
         for response in responses.values():
             if response.prompt not in held_out:
                 about.setdefault(response.prompt, []).append(response)
+        model = None
+        if self.rule != "uniform":
+            model = Model.load(run.policy(self._judge(run)), run.dtype, run.device, run.rendering)
+            readable = model.language.codec.renderable([prompts[name] for name in about])
+            about = {prompt.id: about[prompt.id] for prompt in readable}
         rows = [(prompts[name], response) for name, some in about.items() for response in some]
         pairs = [Candidate(name, a.id, b.id) for name, some in about.items() for a, b in combinations(some, 2)]
         apart = distinct(pairs, {response.id: response.text for _, response in rows})
         scores: dict[str, list[float]] = {}
         features: dict[str, list[float]] | None = None
-        if self.rule != "uniform":
-            model = Model.load(run.policy(self._judge(run)), run.dtype, run.device, run.rendering)
+        if model is not None:
             asked, answers = [prompt for prompt, _ in rows], [response for _, response in rows]
             found = model.score(asked, answers) * model.deviations
             if self.rule in ("disagreement", "bald") and found.shape[1] < 2:

@@ -303,7 +303,7 @@ class Worker:
 
     def _score(self, asked: list[Prompt], drawn: Drawn) -> tuple[Tensor, dict[str, float]]:
         """Scores of the answers, (B,), as the judge gives them; and how far the members of an ensemble disagree."""
-        if isinstance(self.judge, Model) and self.judge.language.codec.fingerprint == self.codec.fingerprint:
+        if isinstance(self.judge, Model) and self._reads_alike(self.judge.language.codec, asked, drawn):
             scores = self.judge.score_trees(drawn.trees)
         else:
             about = [asked[s.prompt] for s in drawn.samples]
@@ -312,6 +312,14 @@ class Worker:
             scores = self.judge.score(about, texts)
         unsure = {"disagreement": float(disagreement(scores).mean())} if scores.ndim > 1 and scores.shape[1] > 1 else {}
         return self.settings.judge.one(scores), unsure
+
+    def _reads_alike(self, codec: Codec, asked: list[Prompt], drawn: Drawn) -> bool:
+        """Whether a reward model reads these prompts and answers as the very tokens that were drawn."""
+        return (
+            codec.fingerprint == self.codec.fingerprint
+            and all(codec.prompt(prompt) == self.ids[prompt.id] for prompt in asked)
+            and all(s.ids[-1] == codec.end(asked[s.prompt]) for s in drawn.samples if s.finished)
+        )
 
     def _charge(self, scores: Tensor, drawn: Drawn) -> Tensor:
         """Scores, (B,), with answers that came near the limit charged, and those that were cut put in their place."""

@@ -151,8 +151,10 @@ class Scores:
             said = {event.query for event in here.store.feedback()}
             items = {item for query in here.store.queries(ids=said) for item in query.items} - known.scores.keys()
             responses = list({r.id: r for r in here.store.responses(ids=items)}.values())
+            refusal = model.language.codec.refusal
+            about = {p.id: p for p in here.store.prompts(ids={r.prompt for r in responses}) if not refusal(p)}
+            responses = [response for response in responses if response.prompt in about]
             known.total = len(known.scores) + len(responses)
-            about = {p.id: p for p in here.store.prompts(ids={r.prompt for r in responses})}
             for i in range(0, len(responses), 16):
                 some = responses[i : i + 16]
                 values = combine(model.score([about[r.prompt] for r in some], some)).tolist()
