@@ -25,6 +25,14 @@ LONGEST = 300
 """Characters of an error's own message that are shown; the log has all of it."""
 
 
+USER = re.compile(r"(?<=://)\S*@|\b[\w.+-]{1,64}:(?!//)[^\s\"']{0,200}@")
+"""The user and password of an address up to its last `@`, since a password may hold one, or a slash."""
+PASSWORD = re.compile(
+    r"(pass(?:word|wd|phrase)[\"']?\s*[=:](?!=)\s*)(?:(\\?[\"'])(?:\\+.|(?!\2).)*?\2|[^\s&\"']+)", re.IGNORECASE
+)
+"""A password that is named, as in the parameters of an address or in libpq's `host=h password=secret`."""
+
+
 class _Here:
     """What this process is doing."""
 
@@ -94,7 +102,7 @@ def _circumstances(words: Iterable[str]) -> str:
     return "\n".join(
         [
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            _discreet(shlex.join(["assent", *words])),
+            shlex.join(["assent", *map(_discreet, words)]),
             ", ".join([*versions, f"Python {platform.python_version()}", platform.platform()]),
         ]
     )
@@ -108,7 +116,7 @@ def _log(text: str) -> Path | None:
     try:
         if _Here.folder is not None and _Here.folder.is_dir():
             path = _Here.folder.absolute() / ("error.log" if rank == "0" else f"error-{rank}.log")
-            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
                 file.write(text)
             return path
     except OSError:
@@ -122,9 +130,14 @@ def _log(text: str) -> Path | None:
     return Path(name).absolute()
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read."""
+    return os.open(path, flags, 0o600)
+
+
 def _discreet(text: str) -> str:
-    """The same without the user and password of any address, such as a database's."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "***@", text)
+    """The same without the user and password of any address, such as a database's, and without other passwords."""
+    return PASSWORD.sub(r"\1***", USER.sub("***@", text))
 
 
 def warn(line: str) -> None:

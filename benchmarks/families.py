@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from assent.errors import AssentError
-from assent.generation.local import Sampling, sample
+from assent.generation.local import Sampling, held, sample
 from assent.models.adapters import attach, lora
 from assent.models.attention import Tree, pack, shares
 from assent.models.checkpoints import quiet, save
 from assent.models.families import drawing
 from assent.models.forward import blocks, logprobs, scores
 from assent.models.heads import RewardModel, stored_head
-from assent.models.load import load_policy, load_reward, new_reward
+from assent.models.load import Language, load_policy, load_reward, new_reward
+from assent.training.optimizer import Trainee, Training
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 BEGIN, END = "<!-- families -->", "<!-- /families -->"
@@ -194,6 +195,8 @@ class Row:
     reward: str = ""
     """Whose head: `transformers`, `assent`, or none."""
     score: float | str = ""
+    bfloat16: str = ""
+    """Whether a step of training, drawing and scoring come to finite numbers in it."""
     lora: str = ""
     value_layers: str = ""
     note: str = ""
@@ -203,8 +206,8 @@ class Row:
 
 
 COLUMNS = (
-    "family", "read as", "log-probabilities", "gradients", "draws", "reward head", "score", "LoRA", "value layers",
-    "what was refused",
+    "family", "read as", "log-probabilities", "gradients", "draws", "reward head", "score", "bfloat16", "LoRA",
+    "value layers", "what was refused",
 )  # fmt: skip
 
 
@@ -306,6 +309,7 @@ def measure(family: str, folder: Path) -> Row:
         gap(ours.detach(), expected.detach()),
         max(apart) / largest,
         draws(model, plain, forest[0].prefix),
+        bfloat16=halved(policy, forest),
     )
     return adapted(rewarded(row, folder, forest), folder, forest)
 
@@ -313,6 +317,7 @@ def measure(family: str, folder: Path) -> Row:
 def draws(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
     """Whether the likeliest tokens are those of transformers' `generate`, and others as likely as its forward says."""
     ends, ids = frozenset({3}), torch.tensor([prompt])
+    assert held(model, [len(prompt)], 2, 8) > 0  # what every online stage asks first
     cached = model.generation_config.use_cache is not False
     plain.generation_config = drawing(ends, 8)
     if cached:
@@ -321,7 +326,7 @@ def draws(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
         for _ in range(8):
             ids = torch.cat([ids, plain(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)], 1)
         usual = ids[0, len(prompt) :].tolist()
-    likeliest = sample(model, [prompt], 1, Sampling(0.0, 8), ends, torch.Generator())[0].ids
+    likeliest = sample(model, [prompt], 2, Sampling(0.0, 8), ends, torch.Generator())[0].ids
     prompts = [prompt, prompt[::-1], prompt[:3]]
     drawn = sample(model, prompts, 2, Sampling(1.0, 8), ends, torch.Generator().manual_seed(0))
     ours = torch.cat([torch.tensor(each.logprobs) for each in drawn])
@@ -330,6 +335,27 @@ def draws(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
         expected = torch.cat(theirs(plain, forest, lambda out: out.logits[0].float().log_softmax(-1)))
     equal = list(likeliest) == usual[: len(likeliest)] and gap(ours, expected) < 1e-3
     return ("equal" if equal else "different") + ("" if cached else ", without a cache")
+
+
+def halved(language: Language, forest: list[Tree]) -> str:
+    """Whether a model is drawn from and moved, or scores and is moved, in bfloat16; it is no more what it was then."""
+    trainee = Trainee(language, Training(), 1, torch.bfloat16)
+    model: Any = trainee.model
+    try:
+        if hasattr(model, "score"):
+            said = scores(model, pack(forest))[:, 0]
+        else:
+            sample(model, [tree.prefix for tree in forest], 2, Sampling(1.0, 2), frozenset({3}), torch.Generator())
+            packed = pack(forest)
+            said = packed.sums(logprobs(model, packed).logprobs)
+        loss = -torch.nn.functional.logsigmoid(said[0] - said[1])
+        loss.backward()
+        trainee.step(0)
+    except (AssentError, RuntimeError) as error:
+        return f"fails: {str(error).splitlines()[0]}"
+    finally:
+        trainee.release()
+    return "works" if bool(loss.isfinite()) else "not finite"
 
 
 def rewarded(row: Row, folder: Path, forest: list[Tree]) -> Row:
@@ -356,7 +382,8 @@ def rewarded(row: Row, folder: Path, forest: list[Tree]) -> Row:
             single = [usual(input_ids=ids, use_cache=False).logits[0, 0] for ids in rows]
     expected = torch.stack(single)
     own = "assent" if isinstance(reward.model, RewardModel) else "transformers"
-    return replace(row, reward=own, score=gap(ours, expected) / float(expected.abs().max()))
+    row = replace(row, reward=own, score=gap(ours, expected) / float(expected.abs().max()))
+    return replace(row, bfloat16=halved(again, forest)) if row.bfloat16 == "works" else row
 
 
 def adapted(row: Row, folder: Path, forest: list[Tree]) -> Row:

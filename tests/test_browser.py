@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,6 +294,19 @@ def test_a_correction_shows_what_changes_while_it_is_written(opens: Opens) -> No
     screen.submit("Escape", "n")
     answers = [event.answer for event in screen.stored(2)]
     assert answers == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
+
+
+def test_a_correction_leaves_thoughts_and_calls_as_they_are(opens: Opens) -> None:
+    task = ask("correction", "The sea is red.")
+    extra = {"reasoning_content": "Look at it.", "tool_calls": [{"function": {"name": "look"}}]}
+    response = replace(task.responses[0], extra=extra)
+    query = replace(task.query, items=(response.id,))
+    screen = opens(replace(task, query=query, responses=(response,)))
+    assert screen.page.locator("#control textarea").input_value() == "The sea is red."
+    answer = screen.page.locator("#items .text").inner_text()
+    assert all(words in answer for words in ("Look at it.", "The sea is red.", "tool_calls"))
+    screen.submit("Escape", "n")
+    assert [event.answer for event in screen.stored(1)] == [Correction("The sea is red.")]
 
 
 def test_e_makes_a_correction_of_the_better_one_for_this_person_alone(opens: Opens, server: Server) -> None:

@@ -363,7 +363,75 @@ def test_an_adapter_that_cannot_be_merged_is_refused_in_one_line(base: Path, tmp
     refused(adapter, "cannot read .*adapter_config.json")
 
 
+def test_an_adapter_that_is_its_own_base_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
+    for name, of in (("self", "self"), ("first", "second"), ("second", "first"), ("outer", "self")):
+        adapted(base, tmp_path / name, "Lora", **LINEAR)
+        spoil(lambda config, of=of: config.update(base_model_name_or_path=str(tmp_path / of)), tmp_path / name)  # type: ignore[misc]
+    for name in ("self", "first", "outer"):
+        for ask in (locate, weights_of):
+            with pytest.raises(AssentError, match=r"^.* is an adapter of itself, and so of no model: .*$"):
+                ask(str(tmp_path / name))
+
+
+# GGUF
+
+
+def gguf_file(path: Path, like: Path, seed: int) -> Path:
+    """A Llama of one block with random weights, as llama.cpp writes it."""
+    import gguf
+
+    core = json.loads((like / "tokenizer.json").read_text())
+    ids = core["model"]["vocab"] | {token["content"]: token["id"] for token in core["added_tokens"]}
+    vocabulary = sorted(ids, key=lambda token: int(ids[token]))
+    writer, dice = gguf.GGUFWriter(path, "llama"), torch.Generator().manual_seed(seed)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in core["model"]["merges"]])
+    writer.add_eos_token_id(0)
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (len(vocabulary), 32), "output_norm": (32,)}
+    shapes |= {f"blk.0.{part}_norm": (32,) for part in ("attn", "ffn")}
+    shapes |= {f"blk.0.attn_{part}": (32, 32) for part in ("q", "k", "v", "output")}
+    shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", torch.randn(shape, generator=dice).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_of_the_same_name_and_size_is_converted_again(base: Path, tmp_path: Path) -> None:
+    path = gguf_file(tmp_path / "model.gguf", base, seed=0)
+    size, first = path.stat().st_size, locate(path)
+    assert locate(path) == first
+    weights = load_file(Path(first) / "model.safetensors")
+    gguf_file(path, base, seed=1)
+    second = locate(path)
+    assert path.stat().st_size == size and second != first
+    other = load_file(Path(second) / "model.safetensors")
+    assert not torch.equal(weights["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
 # Types of the weights
+
+
+def test_auto_follows_the_base_of_an_adapter_whatever_it_was_merged_in(base: Path, tmp_path: Path) -> None:
+    half = trained("dpo", base, tmp_path / "half", "--save-dtype", "bfloat16")
+    adapted(half, tmp_path / "adapter", "Lora", **LINEAR)
+    adapted(base, tmp_path / "single", "Lora", **LINEAR)
+    assert dtype_of(locate(tmp_path / "single")) == torch.float32
+    saved = trained("dpo", tmp_path / "adapter", tmp_path / "run", "--save-dtype", "auto")
+    assert {weight.dtype for weight in load_file(saved / "model.safetensors").values()} == {torch.bfloat16}
+    assert not (saved / "merged.json").exists()
 
 
 def test_weights_are_saved_in_the_type_that_is_asked_for(base: Path, tmp_path: Path) -> None:

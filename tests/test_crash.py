@@ -147,6 +147,42 @@ def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: py
     assert "ValueError: cannot reach postgresql://***@db.example/house\n" in said
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://duck:quack@db.example/house",
+        "postgresql://duck:qu@ack@db.example/house",
+        "postgresql+psycopg://duck:qu/ack@db.example/house",
+        "postgresql://duck:qu'ack@db.example/house",
+        "postgresql://db.example/house?user=duck&password=quack&port=5",
+        "host=db.example password=quack",
+        "host=db.example password = 'qu\\'ack, ack'",
+        "duck:qu@ack@db.example",
+    ],
+)
+def test_no_spelling_of_an_address_brings_its_password_into_the_log(
+    address: str, at_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (at_work / "run").mkdir()
+    crashed(fault(f"cannot reach {address}, or ({address!r})"), ["label", "--database", address])
+    log = (at_work / "run" / "error.log").read_text()
+    assert "ack" not in (log + capsys.readouterr().err).replace("Traceback", "").replace("traceback", "")
+    assert "db.example" in log and "***" in log
+
+
+def test_what_only_looks_like_a_password_stays(at_work: Path) -> None:
+    (at_work / "run").mkdir()
+    line = "https://hub.example/duck at 10:15 (a @ b, password == given): x:y and duck@db.example"
+    crashed(fault(line), [])
+    assert line in (at_work / "run" / "error.log").read_text()
+
+
+def test_a_log_is_for_its_owner_alone(at_work: Path) -> None:
+    (at_work / "run").mkdir()
+    crashed(fault("boom"), [])
+    assert (at_work / "run" / "error.log").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_long_message_is_cut_on_the_screen_and_whole_in_the_log(
     at_work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from assent.cli import main
 from assent.errors import AssentError
-from assent.generation.local import held
+from assent.generation.local import Sampling, held, sample
 from assent.models import heads
 from assent.models.adapters import attach, lora
 from assent.models.attention import Tree, pack, shares
@@ -61,10 +61,11 @@ def test_every_family_is_documented() -> None:
 @pytest.mark.parametrize("family", table.FAMILIES)
 def test_a_family_is_read_as_the_docs_say_and_comes_to_transformers_own_numbers(family: str, tmp_path: Path) -> None:
     row, documented = table.measure(family, tmp_path), DOCUMENTED[family]
-    for column in ("way", "draws", "reward", "lora", "value_layers", "note"):
+    for column in ("way", "draws", "reward", "bfloat16", "lora", "value_layers", "note"):
         assert getattr(row, column) == getattr(documented, column)
     if row.way != "refused":
         assert row.logprobs < 1e-4 and row.gradients < 1e-3 and row.draws.startswith("equal")
+        assert row.bfloat16 == "works"
     if row.reward in ("assent", "transformers"):
         assert row.score < 1e-5
 
@@ -163,6 +164,47 @@ def test_what_drawing_takes_is_estimated_without_attention_too(tmp_path: Path) -
     rows = [held(mamba, [10], n, 5) for n in (1, 2, 4)]
     assert rows[1] == 2 * rows[0] and rows[2] == 4 * rows[0]  # each row holds its prompt
     assert held(llama, [10], 2, 5) < 2 * held(llama, [10], 1, 5)  # a prompt is held once
+
+
+def test_what_drawing_takes_is_counted_layer_by_layer_where_heads_are_wider_in_some(tmp_path: Path) -> None:
+    model = load_policy(make("gemma4_text", tmp_path)).model  # 2 layers of 2 keys, 8 wide and 512
+    vocabulary = int(model.config.vocab_size)
+    assert held(model, [10], 2, 5) == 2 * 2 * (8 + 512) * 4 * (10 + 2 * 5) + 2 * 4 * 4 * vocabulary
+
+
+# Types of the weights
+
+
+def halved(family: str, folder: Path) -> Any:
+    """A policy whose weights, not its buffers, became bfloat16 after it was loaded, as a stage does it."""
+    model = load_policy(make(family, folder)).model
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16()
+    return model
+
+
+def test_buffers_that_do_not_go_with_bfloat16_are_cast_only_while_a_model_is_read(tmp_path: Path) -> None:
+    for family in ("minimax", "openai-gpt", "xglm"):
+        model = halved(family, tmp_path / family)
+        before = dict(model.named_buffers())
+        draw = sample(model, [(20, 21, 22)], 2, Sampling(1.0, 3), frozenset({3}), torch.Generator().manual_seed(0))
+        said = logprobs(model, pack([Tree((20, 21, 22), tuple(each.ids for each in draw))])).logprobs
+        drawn = torch.tensor([logprob for each in draw for logprob in each.logprobs])
+        assert torch.allclose(said, drawn, atol=0.2)
+        assert all(buffer is before[name] for name, buffer in model.named_buffers())
+
+
+def test_a_model_that_cannot_be_computed_in_its_type_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = halved("llama", tmp_path)
+    model.model.layers[1].mlp.register_forward_pre_hook(lambda module, args: (args[0].float(),))
+    pattern = r"^a LlamaForCausalLM cannot be computed in bfloat16 \(.*dtype.*\): give --dtype float32$"
+    with pytest.raises(AssentError, match=pattern):
+        logprobs(model, pack(table.trees(280)))
+    with pytest.raises(AssentError, match=pattern):
+        sample(model, [(20, 21, 22)], 2, Sampling(1.0, 3), frozenset({3}), torch.Generator())
+    for weight in model.parameters():
+        weight.data = weight.data.float()
+    assert logprobs(model, pack(table.trees(280))).logprobs.isfinite().all()
 
 
 # Reward models

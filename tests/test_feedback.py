@@ -172,6 +172,21 @@ def test_a_correction_that_changes_nothing_is_no_preference() -> None:
     assert say(Correction("Jupiter."), A) == (Imitation(PROMPT, Completion("Jupiter."), 1.0, ("f1",)),)
 
 
+def test_a_correction_keeps_the_thoughts_and_calls_of_the_original() -> None:
+    called = Response(PROMPT.id, "Mars.", "sft", extra={"reasoning_content": "A big one.", "tool_calls": [{"a": 1}]})
+    query = Query("correction", PROMPT.id, (called.id,))
+
+    def examples(text: str) -> tuple[Example, ...]:
+        return Correction(text).examples(query, PROMPT, {called.id: called}, "f1", 1.0)
+
+    mended = Completion("Jupiter.", extra=called.extra)
+    assert examples("Jupiter.") == (
+        Imitation(PROMPT, mended, 1.0, ("f1",)),
+        Preference(PROMPT, mended, called.completion, sources=("f1",)),
+    )
+    assert examples("Mars.") == (Imitation(PROMPT, called.completion, 1.0, ("f1",)),)
+
+
 def test_a_demonstration_is_imitated_and_a_critique_trains_nobody() -> None:
     assert say(Demonstration("Jupiter.")) == (Imitation(PROMPT, Completion("Jupiter."), 1.0, ("f1",)),)
     assert say(Critique("Too short."), A) == ()

@@ -163,6 +163,49 @@ def test_values_of_arrow_become_values_of_json(tmp_path: Path) -> None:
     assert odd == "\udcff", "no text: refused where a text is needed"
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (pa.timestamp("ns"), 1_700_000_000_123_456_789, "2023-11-14T22:13:20.123456789"),
+        (pa.timestamp("ns"), -1, "1969-12-31T23:59:59.999999999"),
+        (pa.timestamp("ns", "UTC"), 1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000000+00:00"),
+        (pa.time64("ns"), 1_000_000_001, "00:00:01.000000001"),
+        (pa.duration("ns"), 90_000_000_000_001, "PT90000.000000001S"),
+        (pa.duration("ms"), -1500, "-PT1.500000S"),
+    ],
+)
+def test_times_finer_than_those_of_python_are_text(kind: Any, value: int, text: str, tmp_path: Path) -> None:
+    values = pa.array([value, None], pa.int64()).cast(kind)
+    nested = pa.StructArray.from_arrays([values], names=["at"])
+    table = pa.table(
+        {
+            **{name: [row[name] for row in ROWS[:2]] for name in ROWS[0]},
+            "at": values,
+            "nested": nested,
+            "list": pa.ListArray.from_arrays(pa.array([0, 2, 2]), values),
+            "large": pa.LargeListArray.from_arrays(pa.array([0, 2, 2], pa.int64()), values),
+            "map": pa.MapArray.from_arrays([0, 1, 2], ["k", "k"], values),
+            "fixed": pa.FixedSizeListArray.from_arrays(values, 1),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second = arrow.rows([tmp_path / "a.parquet"])
+    assert [first[name] for name in ("at", "nested", "list", "large", "map", "fixed")] == [
+        *(text, {"at": text}, [text, None], [text, None], {"k": text}, [text]),
+    ]
+    assert [second[name] for name in ("at", "nested", "list", "map", "fixed")] == [None, {}, [], {"k": None}, [None]]
+    assert texts(tmp_path / "a.parquet") == BIRDS[:2]
+
+
+def test_a_time_beyond_the_calendar_is_one_error_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pa.Table.from_pylist(ROWS[:1]).append_column("at", pa.array([2**62], pa.timestamp("us")))
+    pq.write_table(rows, tmp_path / "a.parquet")
+    status, _, err = said(capsys, "import", tmp_path / "a.parquet", "--run", tmp_path / "run")
+    assert (status, err.count("\n")) == (2, 1) and err.startswith(f"assent: cannot read {tmp_path / 'a.parquet'}: ")
+
+
 def test_rows_are_passed_on_before_the_rest_of_a_file_is_read(tmp_path: Path) -> None:
     path = stream(tmp_path / "a.arrow")
     path.write_bytes(path.read_bytes()[:-200])
@@ -232,6 +275,29 @@ def test_another_split_is_named_behind_the_folder_or_file(tmp_path: Path) -> Non
     for name, split in (("saved", "test"), ("hub", "test_sft"), ("splits.json", "test"), ("packed.json.gz", "val")):
         assert (texts(tmp_path / name), texts(tmp_path / name / split)) == (BIRDS, BIRDS[:1])
         assert look(tmp_path / name / split).name == f"{name}/{split}"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("prefs_train.parquet", "prefs_test.parquet"),
+        ("prefs-train-00000-of-00001.parquet", "prefs-test-00000-of-00001.parquet"),
+        ("my.test.train.arrow", "my.train.test.arrow"),
+        ("UltraFeedback_Train.parquet", "UltraFeedback_Test.parquet"),
+        ("a_train_sft.parquet", "a_test_sft.parquet"),
+        ("a_train1.parquet", "a_test1.parquet"),
+    ],
+)
+def test_a_split_is_a_word_anywhere_in_the_name_of_a_shard(train: str, test: str, tmp_path: Path) -> None:
+    for name, rows in ((train, ROWS), (test, ROWS[:1])):
+        (parquet if name.endswith("parquet") else stream)(tmp_path / "hub" / name, rows)
+    assert (texts(tmp_path / "hub"), texts(tmp_path / "hub" / "test")) == (BIRDS, BIRDS[:1])
+
+
+def test_a_word_that_only_holds_the_name_of_a_split_is_none(tmp_path: Path) -> None:
+    for name, rows in (("latest_retrain.parquet", ROWS[:1]), ("trains_testing_devices.parquet", ROWS[1:])):
+        parquet(tmp_path / "hub" / name, rows)
+    assert texts(tmp_path / "hub") == BIRDS
 
 
 def test_a_folder_or_file_with_no_train_asks_for_a_split(tmp_path: Path) -> None:

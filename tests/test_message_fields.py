@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from test_exchange import lines, reasons, there_and_back
 
 from assent.cli import main
@@ -24,6 +25,7 @@ from assent.records import (
     Query,
     Response,
 )
+from assent.stages.pretrain import read_texts
 from assent.store.database import Store
 from assent.store.exchange import FORMATS, add, load, look, read, write
 
@@ -120,6 +122,48 @@ def test_openai_keeps_its_tools_and_names_what_else_stands_in_its_input(tmp_path
     assert back and back.prompts[0].tools == (TOOL,)
 
 
+SPELT = {"type": "function", "function": {"name": "look", "arguments": '{"where": "up"}'}}
+"""`CALL` as OpenAI spells it."""
+
+
+def test_arguments_that_are_json_text_become_the_object_that_chat_templates_take(tmp_path: Path) -> None:
+    spelt = {**CALLS, "tool_calls": [SPELT]}
+    flat = {**CALLS, "tool_calls": [SPELT["function"]]}
+    rows = [{"messages": [USER, spelt, SEEN, USER, spelt]}, {"messages": [USER, flat]}]
+    old = {"role": "assistant", "content": None, "function_call": SPELT["function"]}
+    talk, plain, older = read(lines(tmp_path / "x.jsonl", *rows, {"messages": [USER, old]})).examples
+    assert isinstance(talk, Imitation) and isinstance(plain, Imitation) and isinstance(older, Imitation)
+    assert talk.prompt.messages[1].extra == talk.completion.extra == {"tool_calls": [CALL]}
+    assert plain.completion.extra == {"tool_calls": [CALL["function"]]}
+    assert older.completion.extra == {"function_call": CALL["function"]}
+    turns = [{"from": "human", "value": "Sky?"}, {"from": "function_call", "value": json.dumps(SPELT["function"])}]
+    shared = only(lines(tmp_path / "y.jsonl", {"conversations": turns}))
+    assert isinstance(shared, Imitation) and shared.completion.extra == {"tool_calls": [CALL]}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["up", "", '["up"]', '{"where": NaN}', '{"where": "up"', "[" * 100_000, None, ["up"]]
+)
+def test_arguments_that_are_no_json_text_of_an_object_stay(arguments: Any, tmp_path: Path) -> None:
+    call = {"function": {"name": "look", "arguments": arguments}}
+    shown = only(lines(tmp_path / "x.jsonl", {"messages": [USER, {**CALLS, "tool_calls": [call, 3]}]}))
+    assert isinstance(shown, Imitation) and shown.completion.extra == {"tool_calls": [call, 3]}
+
+
+def test_openai_gets_arguments_as_the_text_that_it_takes(tmp_path: Path) -> None:
+    spelt = {**CALLS, "tool_calls": [SPELT]}
+    given = {"messages": [USER, spelt, SEEN], "tools": [TOOL]}
+    pair = only(
+        lines(tmp_path / "x.jsonl", {"input": given, "preferred_output": [BLUE], "non_preferred_output": [spelt]})
+    )
+    assert isinstance(pair, Preference) and pair.rejected.extra == {"tool_calls": [CALL]}
+    assert write([pair], tmp_path / "y.jsonl", "openai-preference") == (1, ())
+    row = json.loads((tmp_path / "y.jsonl").read_text())
+    assert row["input"]["messages"][1]["tool_calls"] == row["non_preferred_output"][0]["tool_calls"] == [SPELT]
+    assert write([pair], tmp_path / "z.jsonl", "preference") == (1, ())
+    assert json.loads((tmp_path / "z.jsonl").read_text())["rejected"][0]["tool_calls"] == [CALL]
+
+
 def test_questions_about_calls_keep_them(tmp_path: Path) -> None:
     row = {"prompt": [USER], "tools": [TOOL], "responses": [[CALLS], [THOUGHT], [BLUE]]}
     path = lines(tmp_path / "x.jsonl", row)
@@ -184,6 +228,22 @@ def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> Non
 )
 def test_what_assent_cannot_keep_refuses_the_row_by_name(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
     assert reasons(read(lines(tmp_path / "x.jsonl", row))) == [("x.jsonl:1", reason)]
+
+
+def test_texts_against_forgetting_that_the_template_refuses_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make(tmp_path / "model")
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + tiny.CHATML
+    (tmp_path / "model" / "chat_template.jinja").write_text(strict)
+    codec, odd = tiny.load(tmp_path / "model").codec, {"messages": [SYSTEM, USER, BLUE]}
+    path = lines(tmp_path / "x.jsonl", {"messages": [USER, BLUE]}, odd, {"messages": [SYSTEM, USER, GREEN]})
+    assert len(read_texts(str(path), codec, 64)) == 1
+    warned = capsys.readouterr().err
+    assert warned.startswith("note: 2 rows that cannot be encoded are left out; the first, 'Sky?': ")
+    assert warned.count("\n") == 1 and "no system turn" in warned
+    with pytest.raises(AssentError, match=r"context of 64; 1 cannot be encoded, the first 'Sky\?': .*no system turn"):
+        read_texts(str(lines(path, odd)), codec, 64)
 
 
 def test_texts_in_parts_are_joined(tmp_path: Path) -> None:
@@ -281,6 +341,9 @@ def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_pa
     ("changes", "reason"),
     [
         ({"token_ids": [1, "2"]}, "'token_ids' is no list of whole numbers"),
+        ({"token_ids": [1, True]}, "'token_ids' is no list of whole numbers"),
+        ({"token_ids": [1, 2.0]}, "'token_ids' is no list of whole numbers"),
+        ({"token_ids": [1, -1]}, "'token_ids' is no list of whole numbers"),
         ({"extra": [1]}, "'extra' is list, not an object"),
         ({"extra": {"thinking": "Hm."}}, "its content has id "),
     ],

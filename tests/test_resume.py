@@ -174,3 +174,30 @@ def test_what_the_reference_has_said_is_not_asked_again(tmp_path: Path, monkeypa
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(sums("broken"), whole, strict=True))
         assert sum(asked) == 10
+
+
+@pytest.mark.parametrize("kept", ["of other examples", "by another version"])
+def test_what_the_reference_said_of_other_examples_is_not_taken_for_these(
+    kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    import torch
+    from test_models import forest
+
+    from assent.models.load import load_policy
+    from assent.stages.offline import branch_sums, reference_sums
+
+    model, trees = load_policy(tiny.make(tmp_path / "model")).model, forest(10, 3)
+    run: Any = cast(Any, SimpleNamespace(folder=tmp_path / "run", device=torch.device("cpu")))
+    with torch.no_grad():
+        reference_sums(run, "dpo", model, trees[5:] + trees[:5], 200)
+        if kept == "by another version":
+            torch.save(torch.zeros(3), tmp_path / "run" / "state" / "dpo" / "reference.pt")
+        sums = reference_sums(run, "dpo", model, trees, 200)
+        expected = [branch_sums(model, [tree], run.device) for tree in trees]
+        assert capsys.readouterr().err.count("note: dpo: what the reference said is of other examples") == 1
+        again = reference_sums(run, "dpo", model, trees, 200)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(sums, expected, strict=True))
+    assert all(map(torch.equal, sums, again)) and "note" not in capsys.readouterr().err

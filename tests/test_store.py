@@ -65,6 +65,12 @@ def test_what_was_put_in_comes_out_again(store: Store) -> None:
     assert store.counts() == (1, 2, 1, 1)
 
 
+def test_an_error_of_the_database_does_not_tell_what_people_said(store: Store) -> None:
+    with store.reading() as on, pytest.raises(sa.exc.DBAPIError) as error:
+        on.execute(sa.text("SELECT nothing FROM prompts WHERE source = :words"), {"words": "a secret"})
+    assert "nothing" in str(error.value) and "a secret" not in str(error.value)
+
+
 def test_what_was_put_in_is_there_for_the_next_process(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.db") as store:
         fill(store).add_feedback([EVENT])

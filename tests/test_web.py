@@ -1151,9 +1151,42 @@ def test_a_correction_keeps_the_names_that_were_covered_on_the_page(
         assert "chatgpt" not in told and "claude" not in told, path
 
 
-def correction_of(server: Server, text: str) -> dict[str, Any]:
+THOUGHTS = {
+    "reasoning_content": "Claude said so.\n\u05db\u05df.",
+    "tool_calls": [{"function": {"name": "ask ChatGPT"}}],
+}
+
+
+@pytest.mark.parametrize("text", ["ChatGPT is kinder than Claude.", "Nobody\u200e is kind.\r\n"])
+def test_of_an_answer_with_thoughts_and_calls_the_text_alone_is_mended(server: Server, text: str) -> None:
+    browser, item = server.client("labeller"), correction_of(server, text, THOUGHTS)
+    (shown,) = item["items"]
+    assert "ChatGPT" not in str(shown) and "Claude" not in str(shown)
+    assert "&gt;" not in shown["html"] and "said so" in shown["html"] and "tool_calls" in shown["html"]
+    assert shown["text"].startswith("> ⟦model 1⟧ said so.") and "> \u05db\u05df.\n\n" in shown["text"]
+    assert browser.post("/r/demo/api/feedback", json=given_to(item, answer={"text": shown["raw"]})).status_code == 200
+    (event,) = server.demo.store.feedback(ids=["0192-first"])
+    assert body(event.answer) == {"text": text}
+    (mine,) = browser.get("/r/demo/api/mine").json()
+    assert mine["answer"] == {"text": shown["raw"]}
+
+
+def test_a_quote_has_the_names_that_stood_there_whichever_stood_in_the_thoughts(server: Server) -> None:
+    correction = correction_of(server, "ChatGPT is kinder than Claude.", THOUGHTS)
+    server.demo.desk.lend(server.people["labeller"].id, Query("critique", PROMPT.id, (correction["items"][0]["id"],)))
+    items = next_items(server.client("labeller"))
+    item = next(one for one in items if one["kind"] == "critique" and one["items"] == correction["items"])
+    quote = item["items"][0]["text"].splitlines()[3]
+    answer = {"text": "No.", "quote": quote}
+    assert quote.endswith("is kinder than ⟦model 1⟧.")
+    server.client("labeller").post("/r/demo/api/feedback", json=given_to(item, answer=answer))
+    (event,) = server.demo.store.feedback(ids=["0192-first"])
+    assert body(event.answer) == {"text": "No.", "quote": "ChatGPT is kinder than Claude."}
+
+
+def correction_of(server: Server, text: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """A text as it stands on the labeller's page, to be corrected."""
-    made = Response(PROMPT.id, text, POLICY)
+    made = Response(PROMPT.id, text, POLICY, extra=extra or {})
     change_setting(server.demo.store, "names", ["ChatGPT", "Claude", "GPT-4"], "owner", "2026-11-20")
     server.demo.store.add_responses([made])
     server.demo.desk.lend(server.people["labeller"].id, Query("correction", PROMPT.id, (made.id,)))
@@ -2098,6 +2131,7 @@ def test_a_project_lists_the_names_that_are_covered(server: Server) -> None:
 def test_what_nobody_sees_is_seen_where_a_text_stands_as_written_and_stored_as_it_was(server: Server) -> None:
     item = correction_of(server, "Left \u202eright\u202c, and GPT-4\u200b.")
     assert item["items"][0]["text"] == "Left ⟦U+202E⟧right⟦U+202C⟧, and ⟦model 1⟧⟦U+200B⟧."
+    assert item["items"][0]["raw"] is None
     server.client("labeller").post(
         "/r/demo/api/feedback", json=given_to(item, answer={"text": item["items"][0]["text"]})
     )

@@ -10,7 +10,10 @@ from assent.records import Completion, Example, Imitation, Prompt, Query, Respon
 
 @dataclass(frozen=True)
 class Correction:
-    """The whole corrected text; the same text as the item's says that nothing had to be mended."""
+    """The whole corrected text; the same text as the item's says that nothing had to be mended.
+
+    The item's other keys, such as its thoughts and tool calls, stay as they are.
+    """
 
     takes: ClassVar[range] = range(1, 2)
     asks: ClassVar[str] = "Make this answer as good as it should be."
@@ -29,8 +32,8 @@ class Correction:
     ) -> tuple[Example, ...]:
         """The corrected text to imitate, and to prefer to the original if they differ."""
         original = responses[query.items[0]]
-        imitation = Imitation(prompt, Completion(self.text), weight, (feedback_id,))
+        imitation = Imitation(prompt, Completion(self.text, extra=original.extra), weight, (feedback_id,))
         if self.text == original.text:
             return (imitation,)
-        corrected = Response(prompt.id, self.text, "correction")
+        corrected = Response(prompt.id, self.text, "correction", extra=original.extra)
         return imitation, prefer(prompt, corrected, original, weight, feedback_id)

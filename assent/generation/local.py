@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,7 +13,7 @@ from assent.generation.graph import Decoder
 from assent.limits import Count, NonNegative
 from assent.models.attention import Cache, Tree, pack, shares
 from assent.models.families import drawing
-from assent.models.forward import head, packed_states, whole
+from assent.models.forward import head, in_its_type, packed_states, whole
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,23 @@ def sample(
             model's device.
         told: hears of each step which completions (numbered in order of prompts) got which token; may raise to stop.
     """
-    device = next(model.parameters()).device
     body = model.base_model
     assert isinstance(body, nn.Module)
-    if not shares(body):
-        return _generate(model, prompts, n, sampling, ends, generator, told)
+    draw = _from_packs if shares(body) else _generate
+    return in_its_type(model, partial(draw, model, prompts, n, sampling, ends, generator, told))
+
+
+def _from_packs(
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    n: int,
+    sampling: Sampling,
+    ends: frozenset[int],
+    generator: torch.Generator,
+    told: Callable[[list[int], list[int]], None] | None,
+) -> list[Sample]:
+    """For models that read packs: each prompt is read once, and what is kept of it serves all its completions."""
+    body, device = model.base_model, next(model.parameters()).device
     to_logits = head(model)
     trees = pack([Tree(ids, ((),)) for ids in prompts]).to(device)
     cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
@@ -122,13 +135,19 @@ def held(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> i
     What a family without attention keeps does not grow with the tokens: for it this is more than it takes.
     """
     config, weight = cast(Any, model.config).get_text_config(), next(model.parameters())
-    queries = getattr(config, "num_attention_heads", None) or 1
-    heads = int(getattr(config, "num_key_value_heads", None) or queries)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
+    apart = getattr(config, "is_heterogeneous", False)  # Gemma 4: heads of some layers are wider
+    layers = config.per_layer_config if apart else [config] * int(config.num_hidden_layers)
     size = 4 if weight.device.type == "cpu" else weight.element_size()
     tokens = max(prompts) + n * new_tokens if shares(cast(Any, model.base_model)) else n * (max(prompts) + new_tokens)
-    cached = 2 * int(config.num_hidden_layers) * heads * width * size * tokens
+    cached = 2 * sum(map(_width, layers)) * size * tokens
     return len(prompts) * (cached + n * 4 * 4 * int(config.vocab_size))
+
+
+def _width(layer: Any) -> int:
+    """Numbers in a token's keys in one layer, of such a configuration."""
+    queries = getattr(layer, "num_attention_heads", None) or 1
+    heads = int(getattr(layer, "num_key_value_heads", None) or queries)
+    return heads * int(getattr(layer, "head_dim", None) or layer.hidden_size // queries)
 
 
 def _generate(

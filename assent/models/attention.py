@@ -397,7 +397,7 @@ def _continued(
     since = rows @ own_keys.mT, seen_since  # (R, fewer, share, reach)
     to_prompt, to_row = (part.to(values.dtype) for part in _weights(cap, sinks, before, since))
     found: Tensor = cache.gathered(cache.spread(to_prompt) @ values) + to_row @ own_values
-    return found.reshape(len(query), 1, query.shape[1], -1).to(query.dtype)
+    return found.reshape(len(query), 1, query.shape[1], -1).to(query.dtype).contiguous()  # some families view it
 
 
 def _look(

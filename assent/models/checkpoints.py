@@ -38,6 +38,8 @@ TOKENIZER_FILES = (
     "*processor_config.json",  # of images
 )
 """Everything that turns what people write into what a model reads."""
+MERGED = "merged.json"
+"""What lies beside a merged adapter in the cache: the type in which its base came."""
 
 
 def save(language: "Language", folder: Path) -> None:
@@ -75,16 +77,29 @@ def files_of(where: str) -> Path | None:
 
 
 def dtype_of(where: str) -> torch.dtype:
-    """The type in which a model's weights came, by its config.json; float32 where that names none."""
+    """The type in which a model's weights came, by its config.json; float32 where that names none.
+
+    An adapter came in the type of its base, whatever it was merged in.
+    """
     source = files_of(where)
-    config = {} if source is None else json.loads((source / "config.json").read_text(encoding="utf-8"))
+    paths = [] if source is None else [source / name for name in (MERGED, "config.json")]
+    config: dict[str, Any] = next((json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()), {})
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def weights_of(where: str) -> str:
-    """A name for the weights that lie in a folder now, an adapter's with its base's; of a hub id or a file, its own."""
-    folder = Path(where)
+    """A name for the weights in a folder or file as it is now, an adapter's with its base's; of a hub id, its own.
+
+    Raises:
+        AssentError: the file cannot be read.
+    """
+    folder = Path(where).expanduser()
+    if folder.is_file():
+        try:
+            return content_id(_digest(folder, folder.stat().st_mtime_ns))
+        except OSError as error:
+            raise AssentError(f"cannot read {folder}: {error.strerror}") from None
     files = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
     parts = [_digest(path, path.stat().st_mtime_ns) for path in files]
     if files and is_adapter(folder):
@@ -131,8 +146,7 @@ def converted(gguf: Path) -> Path:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    name = hashlib.sha256(f"{gguf.name} {gguf.stat().st_size}".encode()).hexdigest()[:12]
-    return _once(f"{gguf.stem}-{name}", write)
+    return _once(f"{gguf.stem}-{weights_of(str(gguf))[:12]}", write)
 
 
 def merged(adapter: Path) -> Path:
@@ -154,6 +168,8 @@ def merged(adapter: Path) -> Path:
         if not _copy(adapter, folder, *TOKENIZER_FILES):
             _copy(source, folder, *TOKENIZER_FILES)
         _copy(source, folder, "generation_config.json")
+        about = {"dtype": str(dtype_of(place)).removeprefix("torch.")}
+        (folder / MERGED).write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     return _once(f"{adapter.resolve().parent.name}-{adapter.name}-{weights_of(str(adapter))[:12]}", write)
 

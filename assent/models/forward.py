@@ -1,8 +1,10 @@
 """From a model and a pack of trees to numbers: log-probabilities of the branches, or scalar scores."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import signature
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,60 @@ from assent.errors import AssentError
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
 from assent.models.attention import NONE, Cache, Pack, shares
 
+Read = TypeVar("Read")
+OF_TYPES = re.compile(r"dtype|scalar type|bias type|BFloat16|Half")
+"""How torch says that an operation got numbers of two types, or cannot be done in theirs."""
+
 
 def states(model: nn.Module, pack: Pack) -> Tensor:
     """Last hidden states of every token of a pack, (S, H); the same whether or not the model reads packs."""
     body = model.base_model
     assert isinstance(body, nn.Module)
-    return packed_states(body, pack) if shares(body) else states_in_rows(body, pack)
+    return in_its_type(model, lambda: packed_states(body, pack) if shares(body) else states_in_rows(body, pack))
+
+
+def in_its_type(model: nn.Module, read: Callable[[], Read]) -> Read:
+    """What is read of a model; where its float32 buffers do not go with weights of two bytes, of the buffers so cast.
+
+    Raises:
+        AssentError: it cannot be computed in the type of its weights.
+    """
+    try:
+        return read()
+    except RuntimeError as error:
+        dtype = next(cast(nn.Module, model.base_model).parameters()).dtype
+        if dtype == torch.float32 or not OF_TYPES.search(str(error)):
+            raise
+    try:
+        with _buffers_in(whole(model), dtype):
+            return read()
+    except RuntimeError as error:
+        if not OF_TYPES.search(str(error)):
+            raise
+        kind, name = type(whole(model)).__name__, str(dtype).removeprefix("torch.")
+        reason = str(error).strip().partition("\n")[0]
+        raise AssentError(f"a {kind} cannot be computed in {name} ({reason}): give --dtype float32") from None
+
+
+@contextmanager
+def _buffers_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """While it lasts float32 buffers are of another type, but for the frequencies of RoPE, as transformers loads them.
+
+    They are put back: a checkpoint may hold them, in all digits.
+    """
+    kept = [
+        (part, name, buffer)
+        for part in model.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if buffer.dtype == torch.float32 and "inv_freq" not in name
+    ]
+    try:
+        for part, name, buffer in kept:
+            setattr(part, name, buffer.to(dtype))
+        yield
+    finally:
+        for part, name, buffer in kept:
+            setattr(part, name, buffer)
 
 
 def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Tensor:
@@ -126,22 +176,20 @@ def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bo
     body = model.base_model
     assert isinstance(body, nn.Module)
     if shares(body):
-        hidden, to_logits = packed_states(body, pack)[pack.sources], head(model)
+        hidden, to_logits = states(model, pack)[pack.sources], head(model)
     else:
-        hidden, to_logits = logits_in_rows(model, pack), _themselves
+        hidden, to_logits = in_its_type(model, lambda: logits_in_rows(model, pack)), _themselves
     return token_logprobs(hidden, pack.targets, to_logits, temperature, entropy)
 
 
 def scores(model: nn.Module, pack: Pack) -> Tensor:
     """A reward model's score of each branch, read at its last token, (B, heads) float32, as its heads give it."""
-    found: Tensor = _score(model)(states(model, pack)[pack.last])
-    return found.float()
+    return _scored(model, states(model, pack)[pack.last])
 
 
 def values(model: nn.Module, pack: Pack) -> Tensor:
     """A value model's estimate in the state in which each branch token is chosen, (N,) float32."""
-    estimates: Tensor = _score(model)(states(model, pack)[pack.sources])
-    return estimates[:, 0].float()
+    return _scored(model, states(model, pack)[pack.sources])[:, 0]
 
 
 def standard(model: nn.Module, raw: Tensor) -> Tensor:
@@ -195,5 +243,8 @@ def _themselves(logits: Tensor) -> Tensor:
     return logits
 
 
-def _score(model: nn.Module) -> nn.Module:
-    return model.get_submodule("score")
+def _scored(model: nn.Module, hidden: Tensor) -> Tensor:
+    """Scores, (N, heads) float32, of states in whatever type a body leaves them."""
+    score = model.get_submodule("score")
+    scored: Tensor = score(hidden.to(next(score.parameters()).dtype))
+    return scored.float()

@@ -27,8 +27,22 @@ def base_of(adapter: Path) -> str:
     """The folder or hub id of the model that an adapter was trained on.
 
     Raises:
-        AssentError: its configuration is broken, or names none.
+        AssentError: its configuration is broken, names none, or leads back to itself.
     """
+    base = _base_of(adapter)
+    place, passed = Path(base).expanduser(), {adapter.resolve()}
+    while place.is_dir() and is_adapter(place):
+        if place.resolve() in passed:
+            raise AssentError(
+                f"{adapter} is an adapter of itself, and so of no model: write the folder or id of the model that it "
+                f"was trained on as base_model_name_or_path into {place / CONFIG}"
+            )
+        passed.add(place.resolve())
+        place = Path(_base_of(place)).expanduser()
+    return base
+
+
+def _base_of(adapter: Path) -> str:
     base = _config(adapter).get("base_model_name_or_path")
     if not base:
         raise AssentError(f"{adapter / CONFIG} names no base model: write its folder or id as base_model_name_or_path")

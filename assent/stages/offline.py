@@ -1,5 +1,6 @@
 """Optimise the policy on comparisons alone: DPO and its family, each by the name of its objective."""
 
+import hashlib
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.batch import Loss, Pairs
+from assent.errors import warn
 from assent.files import no_room, replacing
 from assent.functional.statistics import wilson
 from assent.limits import Count
@@ -76,9 +78,13 @@ class Offline:
 
 def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], tokens: int) -> list[Tensor]:
     """Summed log-probabilities of every branch under the start, (K,) a tree: made once, kept for a resumed run."""
-    path = run.folder / "state" / key / "reference.pt"
+    path, examples = run.folder / "state" / key / "reference.pt", _digest(trees)
     sizes = [len(tree.branches) for tree in trees]
-    made: Tensor = read_state(path) if path.exists() else torch.empty(0)  # (branches of the trees that are done,)
+    kept: Any = read_state(path) if path.exists() else (examples, torch.empty(0))
+    if not isinstance(kept, tuple) or kept[0] != examples:  # older files hold the sums alone
+        warn(f"{key}: what the reference said is of other examples, or of another version's: it is asked anew")
+        kept = examples, torch.empty(0)
+    made: Tensor = kept[1]  # (branches of the trees that are done,)
     done = bisect([*accumulate(sizes)], len(made))
     gather(done)  # all have read before the first one writes
     if done == len(trees):
@@ -88,7 +94,7 @@ def reference_sums(run: Run, key: str, model: nn.Module, trees: list[Tree], toke
             sums = by_tree(some, tokens, lambda part: branch_sums(model, part, run.device), bar.advance)
             made = torch.cat((made, *sums))
             if first():
-                _keep(made, path)
+                _keep((examples, made), path)
     return list(made.split(sizes))
 
 
@@ -127,10 +133,18 @@ def _sure(measured: dict[str, float], n: int) -> dict[str, float]:
     return {"held_out_low": found.low, "held_out_high": found.high, "held_out_n": n}
 
 
-def _keep(tensor: Tensor, path: Path) -> None:
+def _digest(trees: Sequence[Tree]) -> str:
+    """A name for trees in their order."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        digest.update(repr(tuple(tree)).encode())
+    return digest.hexdigest()
+
+
+def _keep(known: tuple[str, Tensor], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise no_room(error, path) from None
     with replacing(path) as file:
-        torch.save(tensor, file)
+        torch.save(known, file)

@@ -11,7 +11,7 @@ from assent.errors import AssentError
 from assent.limits import Count
 from assent.models.attention import NAME, Tree, register
 from assent.models.load import Language
-from assent.models.tokenization import Codec
+from assent.models.tokenization import Codec, Unrenderable
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import split
 from assent.records import Completion, Imitation, Prompt
@@ -19,6 +19,7 @@ from assent.store.exchange import read
 from assent.store.runs import Run
 from assent.training.batching import steps_of
 from assent.training.imitation import Shown, imitate, measure
+from assent.training.left_out import LeftOut
 from assent.training.optimizer import Trainee, Training
 
 if TYPE_CHECKING:
@@ -132,16 +133,19 @@ def read_texts(path: str, codec: Codec, context: int) -> list[Shown]:
     found = list(read(path).examples) if ".json" in Path(path).name else []
     shown = [e for e in found if isinstance(e, Imitation)]
     shown = shown or [Imitation(Prompt.plain(""), Completion(text)) for text in read_documents(path)]
-    encoded = [
-        (codec.encode(e.prompt, e.completion), e.weight) for e in shown if not codec.refusal(e.prompt, [e.completion])
-    ]
-    texts = [
-        Shown(Tree(ids.prompt, (ids.completion[: context - len(ids.prompt)],)), weight)
-        for ids, weight in encoded
-        if len(ids.prompt) < context and ids.completion
-    ]
+    texts, left_out = list[Shown](), LeftOut()
+    for each in shown:
+        try:
+            prompt, completion = codec.encode(each.prompt, each.completion)
+        except Unrenderable as error:
+            left_out.refuse(each.prompt, str(error))
+            continue
+        if len(prompt) < context and completion:
+            texts.append(Shown(Tree(prompt, (completion[: context - len(prompt)],)), each.weight))
     if not texts:
-        raise AssentError(f"{path} holds no text that fits the model's context of {context}")
+        why = f"; {left_out.refused} cannot be encoded, the first {left_out.first}" if left_out.refused else ""
+        raise AssentError(f"{path} holds no text that fits the model's context of {context}{why}")
+    left_out.report()
     return texts
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,14 @@ def rows(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
             raise AssentError(f'to read {path}, install pyarrow: pip install "assent[parquet]"') from None
         try:
             for batch in _batches(path):
+                names = batch.schema.names
                 for start in range(0, batch.num_rows, BATCH):
-                    for row in batch.slice(start, BATCH).to_pylist():
-                        yield {field.name: _value(row[field.name], field.type) for field in batch.schema}
-        except (OSError, pa.ArrowException) as error:
-            raise AssentError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+                    piece = batch.slice(start, BATCH)
+                    for place in range(piece.num_rows):
+                        yield {name: _value(column[place]) for name, column in zip(names, piece.columns, strict=True)}
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+            reason = str(error).splitlines() or [type(error).__name__]
+            raise AssentError(f"cannot read {path}: {reason[0]}") from error
 
 
 def _batches(path: Path) -> Iterator[Any]:
@@ -62,17 +65,24 @@ def _batches(path: Path) -> Iterator[Any]:
                 yield from reader.iter_batches(BATCH)
 
 
-def _value(value: Any, kind: Any) -> Any:
+def _value(scalar: Any) -> Any:
     """A value as JSON spells it; without the keys that an object has only because other rows have them."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind) and isinstance(value, dict):
-        told = {field.name: _value(value[field.name], field.type) for field in kind}
-        return {key: each for key, each in told.items() if each is not None}
-    if pa.types.is_map(kind) and isinstance(value, list):
-        return {str(key): _value(each, kind.item_type) for key, each in value}
-    if isinstance(value, list):
-        return [_value(each, kind.value_type) for each in value]
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.StructScalar):
+        return {key: value for key, each in scalar.items() if (value := _value(each)) is not None}
+    if isinstance(scalar, pa.MapScalar):
+        return {str(_value(pair[0])): _value(pair[1]) for pair in scalar.values}
+    if isinstance(scalar, pa.ListScalar):  # large ones and those of one length too
+        return [_value(each) for each in scalar.values]
+    if isinstance(scalar, pa.DictionaryScalar):
+        return _value(scalar.value)
+    if getattr(kind, "unit", "") == "ns":
+        return _nanoseconds(scalar)
+    value = scalar.as_py()
     if isinstance(value, str) and getattr(kind, "extension_name", "") == "arrow.json":
         return json.loads(value)
     match value:
@@ -80,8 +90,30 @@ def _value(value: Any, kind: Any) -> Any:
             return value.decode("utf-8", "surrogateescape")
         case datetime() | date() | time():
             return value.isoformat()
+        case timedelta():
+            return _duration(value // timedelta(microseconds=1), 6)
         case Decimal():
             return float(value)
         case None | str() | bool() | int() | float():
             return value
     return str(value)
+
+
+def _nanoseconds(scalar: Any) -> str:
+    """A time or duration, pandas' usual ones, finer than Python's own: its last three digits stand behind those."""
+    import pyarrow as pa
+
+    kind = scalar.type
+    if pa.types.is_duration(kind):
+        return _duration(scalar.value, 9)
+    coarse = pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) else pa.time64("us")
+    whole, rest = divmod(scalar.value, 1000)
+    text = pa.scalar(whole, coarse).as_py().isoformat(timespec="microseconds")
+    at = text.index(".") + 7
+    return f"{text[:at]}{rest:03}{text[at:]}"
+
+
+def _duration(count: int, digits: int) -> str:
+    """Seconds as ISO 8601 spells them, of a count of microseconds or nanoseconds."""
+    whole, rest = divmod(abs(count), 10**digits)
+    return f"{'-' * (count < 0)}PT{whole}.{rest:0{digits}}S"

@@ -391,7 +391,11 @@ def _engine(url: sa.URL, timeout: float) -> sa.Engine:
     writer = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     try:
         engine = sa.create_engine(
-            url, json_serializer=writer, connect_args={"timeout": timeout} if lite else {}, pool_pre_ping=not lite
+            url,
+            json_serializer=writer,
+            connect_args={"timeout": timeout} if lite else {},
+            pool_pre_ping=not lite,
+            hide_parameters=True,  # of what people said, nothing stands in an error
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         like = "; write postgresql+psycopg://..." if url.drivername in ("postgres", "postgresql") else ""

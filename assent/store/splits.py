@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 from assent.errors import AssentError
 
-WORD = r"(?:train|test|validation|valid|val|dev|eval)(?:[-_][a-z_]*[a-z])?(?![a-z])"
+NAMES = "train|test|validation|valid|val|dev|eval"
+WORD = rf"(?:{NAMES})(?:[-_][a-z_]*[a-z])?(?![a-z])"
 SPLIT = re.compile(WORD)
 """A split by its name, with which that of a shard begins."""
+WITHIN = re.compile(rf"(?<=[-_. ])(?:{NAMES})(?![a-z])")
+"""A split as a word further on in the name of a shard, of which the last counts: `prefs_train-00000`."""
 OBJECT = re.compile(rb"\{\s*\"" + WORD.encode() + rb"\"\s*:\s*\[")
 """How a JSON object of splits begins."""
 
@@ -86,12 +89,16 @@ def _shards(folder: Path) -> dict[str, tuple[Path, ...]]:
         return {"": _saved(folder)}
     shards: dict[str, tuple[Path, ...]] = {}
     for each in sorted([*folder.glob("*.parquet"), *folder.glob("*.arrow")]):
-        begins = SPLIT.match(each.name.lower())
-        split = begins[0] if begins else ""
+        split = _split(each)
         shards[split] = (*shards.get(split, ()), each)
     if len(shards) > 1 and "" in shards:
         raise AssentError(f"{folder} holds {shards[''][0].name} beside its splits: name one of its files")
     return shards or (_shards(folder / "data") if (folder / "data").is_dir() else {})
+
+
+def _split(shard: Path) -> str:
+    begins = SPLIT.match(shard.name.lower())
+    return begins[0] if begins else ["", *WITHIN.findall(shard.stem.lower())][-1]
 
 
 def _saved(folder: Path) -> tuple[Path, ...]:

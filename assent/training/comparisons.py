@@ -1,6 +1,8 @@
 """Judgements become trees: all about one prompt shares its tokens, and each completion is encoded once."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -134,9 +136,10 @@ class _Growing:
                     self._ranks([(chosen, 0), (rejected, 1)], judgement.weight * p)
                     self._ranks([(rejected, 0), (chosen, 1)], judgement.weight * (1 - p))
             case Ranked():
-                for preference in judgement.preferences:
+                ranked = replace(judgement, tiers=tuple(map(self._distinct, judgement.tiers)))
+                for preference in ranked.preferences:
                     self._pair(preference)
-                self._ranks([(text, i) for i, tier in enumerate(judgement.tiers) for text in tier], judgement.weight)
+                self._ranks([(text, i) for i, tier in enumerate(ranked.tiers) for text in tier], ranked.weight)
             case Label():
                 (text,) = _texts(judgement)
                 if self._short(text):
@@ -162,12 +165,20 @@ class _Growing:
             self.left_out.too_long += 1
 
     def _ranks(self, placed: list[tuple[Completion, int]], weight: float) -> None:
-        short = [(text, tier) for text, tier in placed if self._short(text)]
-        apart = len({self._ids(text) for text, _ in short}) == len(short)
-        if weight and apart and len({tier for _, tier in short}) > 1:
+        """An order of those that are short enough; the same tokens in two tiers have no place in it."""
+        times = Counter(self._ids(text) for text, _ in placed)
+        ordered = [(text, tier) for text, tier in placed if self._short(text) and times[self._ids(text)] == 1]
+        if weight and len({tier for _, tier in ordered}) > 1:
             self.rankings.append(
-                Ranks(tuple(self._branch(text) for text, _ in short), tuple(tier for _, tier in short), weight)
+                Ranks(tuple(self._branch(text) for text, _ in ordered), tuple(tier for _, tier in ordered), weight)
             )
+
+    def _distinct(self, tier: Sequence[Completion]) -> tuple[Completion, ...]:
+        """A tier whose answers are different tokens: of those that are the same, the first."""
+        distinct: dict[tuple[int, ...], Completion] = {}
+        for text in tier:
+            distinct.setdefault(self._ids(text), text)
+        return tuple(distinct.values())
 
     def _short(self, text: Completion) -> bool:
         return len(self._ids(text)) <= self.room

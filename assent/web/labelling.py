@@ -49,6 +49,9 @@ class Shown(BaseModel):
     id: str
     html: str
     text: str
+    """As it was written, with its thoughts and calls."""
+    raw: str | None = None
+    """What may be mended: the answer alone, if `text` holds thoughts or calls besides."""
 
 
 class Entry(BaseModel):
@@ -289,7 +292,13 @@ def _uncovered(here: Project, lent: Lent, answer: dict[str, Any]) -> dict[str, A
     item = next(iter(here.store.responses(ids=lent.query.items)), None) if name else None
     if item is None or not isinstance(answer.get(name), str):
         return answer
-    return {**answer, name: Cover(item.text, here.names).off(answer[name])}
+    return {**answer, name: _cover(lent.query.kind, item, here.names).off(answer[name])}
+
+
+def _cover(kind: str, response: Response, names: tuple[str, ...]) -> Cover:
+    """Of what a kind of answer repeats words of: a correction mends the text, a critique may quote thoughts too."""
+    whole = readable(response.text, response.extra)
+    return Cover(response.text if kind == "correction" else whole, names, whole)
 
 
 class Better(BaseModel):
@@ -343,14 +352,16 @@ def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mi
     names = here.desk.names(person.id, [event.query for event in said])
     quoting = [event.query for event in said if name_of(event.answer) in QUOTING]
     items = {query.id: query.items[0] for query in here.store.queries(ids=quoting)}
-    texts = {response.id: response.text for response in here.store.responses(ids=items.values())}
-
-    covers = here.names
+    responses = {response.id: response for response in here.store.responses(ids=items.values())}
+    covered_names = here.names
 
     def covered(event: Feedback) -> dict[str, Any]:
         answer = {name: value for name, value in body(event.answer).items() if name not in HIDDEN}
-        field = QUOTING.get(name_of(event.answer), "")
-        return answer if not field else {**answer, field: Cover(texts[items[event.query]], covers).over(answer[field])}
+        kind = name_of(event.answer)
+        if kind not in QUOTING:
+            return answer
+        cover = _cover(kind, responses[items[event.query]], covered_names)
+        return {**answer, QUOTING[kind]: cover.over(answer[QUOTING[kind]])}
 
     return [
         Mine(
@@ -383,16 +394,21 @@ def _item(
     lent: Lent, prompt: Prompt, responses: Mapping[str, Response], axes: list[str], names: tuple[str, ...]
 ) -> Item:
     kind = lent.query.kind
-    texts = {item: Cover(readable(responses[item].text, responses[item].extra), names).text for item in lent.shown}
     return Item(
         query=lent.name,
         kind=kind,
         instruction=lent.query.instruction or asks(kind),
         prompt=[_turn(message, names) for message in prompt.messages],
-        items=[Shown(id=item, html=render_answer(text, prompt), text=text) for item, text in texts.items()],
+        items=[_shown(responses[item], prompt, names) for item in lent.shown],
         axes=axes if kind == "rating" else [],
         form=form(kind),
     )
+
+
+def _shown(response: Response, prompt: Prompt, names: tuple[str, ...]) -> Shown:
+    text = _cover("", response, names).text
+    raw = _cover("correction", response, names).text if response.extra else None
+    return Shown(id=response.id, html=render_answer(text, prompt), text=text, raw=raw)
 
 
 def _turn(message: Message, names: tuple[str, ...]) -> Turn:

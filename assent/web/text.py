@@ -111,11 +111,13 @@ class Cover:
 
     Args:
         names: the names to cover: those of the run's own models, and the project's list.
+        whole: what the text is a part of, so that a name has the same sign in all of it; empty: the text itself.
     """
 
-    def __init__(self, text: str, names: tuple[str, ...] = ()) -> None:
-        free = (sign for n in count(1) if (sign := f"⟦model {n}⟧") not in text)
-        present = dict.fromkeys(match[0] for match in _naming(names).finditer(text)) if names else {}
+    def __init__(self, text: str, names: tuple[str, ...] = (), whole: str = "") -> None:
+        whole = whole or text
+        free = (sign for n in count(1) if (sign := f"⟦model {n}⟧") not in whole)
+        present = dict.fromkeys(match[0] for match in _naming(names).finditer(whole)) if names else {}
         shown = show_invisible(text)
         numbers = {char: f"⟦U+{ord(char):04X}⟧" for char in INVISIBLE.findall(text)}
         self._unseen = {sign: char for char, sign in numbers.items() if sign in shown}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from assent.errors import AssentError
@@ -171,7 +171,11 @@ def messages(row: Row, key: str) -> tuple[Message, ...]:
 
 
 def _message(turn: Row, key: str) -> Message:
-    extra = {name: value for name, value in turn.items() if name not in ("role", "content") and value not in EMPTY}
+    extra = {
+        name: respelt(value, _as_object) if name in CALLS else value
+        for name, value in turn.items()
+        if name not in ("role", "content") and value not in EMPTY
+    }
     if unknown := sorted(set(extra) - set(MESSAGE_KEYS)):
         masked = "says which turns are trained on, and assent trains on the last one alone"
         what = masked if unknown[0] in MASKS else "assent does not read"
@@ -181,6 +185,33 @@ def _message(turn: Row, key: str) -> Message:
     if role == "text":
         raise AssentError(f"a message of '{key}' has the role 'text', which is reserved for prompts without turns")
     return Message(role, _content(turn, bool(extra)), extra)
+
+
+def respelt(calls: Any, spell: Callable[[Any], Any]) -> Any:
+    """The value of one of `CALLS` with the arguments of each call spelt otherwise."""
+    if isinstance(calls, list):
+        return [_respelt(call, spell) for call in calls]
+    return _respelt(calls, spell)
+
+
+def _respelt(call: Any, spell: Callable[[Any], Any]) -> Any:
+    within = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(within, dict) or "arguments" not in within:
+        return call
+    changed = {**within, "arguments": spell(within["arguments"])}
+    return changed if within is call else {**call, "function": changed}
+
+
+def _as_object(arguments: Any) -> Any:
+    """The object that JSON text spells: OpenAI writes text, and chat templates take the object."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        value = json.loads(arguments)
+        json.dumps(value, allow_nan=False)  # a database may refuse what JSON has no word for
+    except (ValueError, RecursionError):
+        return arguments
+    return value if isinstance(value, dict) else arguments
 
 
 def without(key: str) -> str:

@@ -75,8 +75,8 @@ def _response(row: Row) -> Response:
     extra, drawn = row.get("extra", {}), row.get("token_ids", [])
     if not isinstance(extra, dict):
         raise AssentError(f"'extra' is {type(extra).__name__}, not an object")
-    if not isinstance(drawn, list) or not all(type(each) is int for each in drawn):
-        raise AssentError("'token_ids' is no list of whole numbers")
+    if not isinstance(drawn, list) or not all(type(each) is int and each >= 0 for each in drawn):
+        raise AssentError("'token_ids' is no list of whole numbers from 0")
     demand_whole(extra, "extra")
     told = text(row, "prompt"), text(row, "text"), text(row, "policy"), finished, text(row, "sampling")
     return Response(*told, extra, tuple(drawn), text(row, "tokenizer") if "tokenizer" in row else "")

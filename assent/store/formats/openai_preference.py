@@ -1,12 +1,14 @@
 """OpenAI's files for direct preference optimization: https://platform.openai.com/docs/guides/direct-preference-optimization"""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from assent.errors import AssentError
 from assent.records import Preference
 from assent.store.formats import (
+    CALLS,
     Format,
     Row,
     asked,
@@ -16,6 +18,7 @@ from assent.store.formats import (
     last,
     messages,
     pair,
+    respelt,
     soft,
     talk,
     turn,
@@ -54,8 +57,17 @@ class OpenAIPreference(Format):
         if thing.prompt.is_plain:
             raise AssentError("text to be continued, and this format holds conversations")
         sides = {
-            "preferred_output": turn(thing.prompt, thing.chosen),
-            "non_preferred_output": turn(thing.prompt, thing.rejected),
+            "preferred_output": _spelt(turn(thing.prompt, thing.chosen)),
+            "non_preferred_output": _spelt(turn(thing.prompt, thing.rejected)),
         }
         tools = {"tools": list(thing.prompt.tools)} if thing.prompt.tools else {}
-        return ({"input": {"messages": content(thing.prompt), **tools}, **sides, **soft(thing)},)
+        return ({"input": {"messages": _spelt(content(thing.prompt)), **tools}, **sides, **soft(thing)},)
+
+
+def _spelt(turns: Any) -> list[Row]:
+    """Messages whose calls have their arguments as JSON text, which is what OpenAI takes."""
+    return [{key: respelt(value, _as_text) if key in CALLS else value for key, value in turn.items()} for turn in turns]
+
+
+def _as_text(arguments: Any) -> Any:
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments

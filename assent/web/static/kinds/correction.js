@@ -6,7 +6,7 @@ export const keys = "Change the text; beside it stands what changed. Ctrl+Enter 
 export const raw = true;
 
 export function make(item, answer, changed) {
-  const original = item.items[0].text;
+  const original = item.items[0].raw ?? item.items[0].text; // thoughts and calls stay as they are
   const text = el("textarea", { rows: 7, dir: "auto", "aria-label": "The corrected answer" });
   text.value = original;
   const untouched = text.value; // a field writes every line end in one way
