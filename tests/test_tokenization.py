@@ -589,3 +589,5 @@ def test_drawn_ids_that_no_vocabulary_has_are_encoded_anew() -> None:
     codec = Codec(tokenizer())
     broken = Completion("owl", token_ids=(99999, 4), tokenizer=codec.fingerprint)
     assert codec.completion(TALK, broken) == codec.completion(TALK, Completion("owl"))
+    beyond = Completion("", token_ids=(len(codec.tokenizer), 4), tokenizer=codec.fingerprint)
+    assert replace(codec, rows=len(codec.tokenizer) + 60).completion(TALK, beyond) == beyond.token_ids

@@ -204,7 +204,7 @@ def _load(
     model.to(device)
     model.eval()
     settle(model, str(where))
-    return Language(model, codec)
+    return Language(model, replace(codec, rows=len(getattr(embedding, "weight", ()))))
 
 
 def _quantised(where: str | Path, config: Any) -> AssentError | None:

@@ -129,6 +129,8 @@ class Codec:
     """End tokens that the model's own configuration names, beside the tokenizer's."""
     scores: bool = False
     """Whether it is a reward model's: an answer is scored alike whichever end was drawn, and whatever it spells."""
+    rows: int = 0
+    """Rows of the model's embedding: a policy may draw ids that its tokenizer has no name for. 0: as many as names."""
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -569,7 +571,7 @@ class Codec:
     def _drawn(self, prompt: Prompt, completion: Completion) -> tuple[int, ...] | None:
         """The ids that were drawn, if they are of this vocabulary; a reward model reads the end that it knows."""
         ids = completion.token_ids
-        if not ids or completion.tokenizer != self.fingerprint or max(ids) >= len(self.tokenizer):
+        if not ids or completion.tokenizer != self.fingerprint or max(ids) >= (self.rows or len(self.tokenizer)):
             return None
         if not (self.scores and completion.finished and ids[-1] in self.ends):
             return ids
