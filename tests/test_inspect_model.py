@@ -76,9 +76,9 @@ def test_a_measure_that_disagrees_fails(
 ) -> None:
     from assent.models import inspection
 
-    def spoilt(where: str, language: object, measure: Callable[..., object] = inspection.measured) -> object:
+    def spoilt(language: object, plain: object, measure: Callable[..., object] = inspection.measured) -> object:
         next(language.model.parameters()).data.mul_(1.1)  # type: ignore[attr-defined]
-        return measure(where, language)
+        return measure(language, plain)
 
     monkeypatch.setattr(inspection, "measured", spoilt)
     assert main(["inspect", str(model), "--all"]) == 2

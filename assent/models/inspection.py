@@ -6,11 +6,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from assent.errors import AssentError
 from assent.models.attention import shares
-from assent.models.checkpoints import locate
 from assent.models.families import compared
 from assent.models.forward import blocks
 from assent.models.heads import own_head, stored_head
@@ -45,14 +42,17 @@ class Weights(NamedTuple):
     types: tuple[str, ...]  # the most frequent first
 
 
-def facts(where: str, codec: Codec) -> list[Fact]:
+def facts(place: str, weights: Weights | None, codec: Codec) -> list[Fact]:
     """What the files of a model say, without loading it.
+
+    Args:
+        place: its folder or hub id, as `locate` gives it.
+        weights: what `weights_in` counts there.
 
     Raises:
         AssentError: its configuration cannot be read.
     """
-    place = locate(where)
-    config, weights = _config(place), weights_in(place)
+    config = _config(place)
     names = ", ".join(config.architectures or [type(config).__name__])
     held = "weights not here" if weights is None else (
         f"{_short(weights.number)} weights in {', '.join(weights.types)}, {weights.size / 1e9:.2f} GB"
@@ -99,13 +99,9 @@ def tried(language: Language) -> list[Fact]:
     return [Fact("read as", how), Fact("--value-layers", layers)]
 
 
-def measured(where: str, language: Language) -> list[Fact]:
-    """How far a policy in float32 differs, as it is read here, from transformers' own forward pass."""
-    from transformers import AutoModelForCausalLM
-
-    model: Any = language.model
-    plain = AutoModelForCausalLM.from_pretrained(locate(where), dtype=torch.float32)
-    gap = compared(model, plain.to(model.device).eval())
+def measured(language: Language, plain: Any) -> list[Fact]:
+    """How far a policy in float32 differs, as it is read here, from the same model as transformers loads it."""
+    gap = compared(language.model, plain)
     return [
         Fact(
             "log-probabilities",
@@ -127,9 +123,8 @@ def _config(place: str) -> "PreTrainedConfig":
     return config
 
 
-def is_reward(where: str) -> bool:
+def is_reward(place: str) -> bool:
     """Whether a model is a reward model, or another classifier."""
-    place = locate(where)
     return _kind(place, _config(place)) != POLICY
 
 

@@ -207,7 +207,7 @@ class Codec:
 
     def decode(self, ids: Sequence[int], prompt: Prompt) -> str:
         """Text of a completion without its end token, so that behind the prompt it reads as it was drawn."""
-        before = self._anchor if prompt.is_plain else ()
+        before = self._anchors[0][1] if prompt.is_plain and self._anchors else []
         text, head = self._decode([*before, *ids]), self._decode(before)
         return text[len(head) :] if text.startswith(head) else self._decode(ids)
 
@@ -552,8 +552,7 @@ class Codec:
         """Ids of a text that goes on: some tokenizers put a space in front of every text that they are given."""
         first, *rest = PARTED.split(text)
         ids = self.tokenizer(first, add_special_tokens=False)["input_ids"]
-        for anchor in ANCHORS if self._anchor else ():
-            head = self.tokenizer(anchor, add_special_tokens=False)["input_ids"]
+        for anchor, head in self._anchors:
             anchored = self.tokenizer(anchor + first, add_special_tokens=False)["input_ids"]
             if anchored[: len(head)] == head:
                 ids = anchored[len(head) :]
@@ -561,12 +560,12 @@ class Codec:
         return (*ids, *(token for part in rest for token in self._continuation(part)))
 
     @cached_property
-    def _anchor(self) -> tuple[int, ...]:
-        """Ids of a line break, for tokenizers that put a space in front of a text (Llama 2); of others, nothing."""
+    def _anchors(self) -> list[tuple[str, list[int]]]:
+        """`ANCHORS` and their ids, for tokenizers that put a space in front of a text (Llama 2); of others, nothing."""
         tokens = self.tokenizer.convert_ids_to_tokens(self.tokenizer("a", add_special_tokens=False)["input_ids"])
         if not (tokens and str(tokens[0]).startswith("\u2581")):
-            return ()
-        return tuple(self.tokenizer("\n", add_special_tokens=False)["input_ids"])
+            return []
+        return [(anchor, self.tokenizer(anchor, add_special_tokens=False)["input_ids"]) for anchor in ANCHORS]
 
     def _drawn(self, prompt: Prompt, completion: Completion) -> tuple[int, ...] | None:
         """The ids that were drawn, if they are of this vocabulary; a reward model reads the end that it knows."""

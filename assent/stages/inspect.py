@@ -103,17 +103,16 @@ class Inspect:
         from assent.models.inspection import Fact, facts, weights_in
 
         where = run.setup.model
-        codec = read_codec(where, run.rendering)
-        page, failed = facts(where, codec), False
-        for fact in page:
+        codec, place = read_codec(where, run.rendering), locate(where)
+        weights = weights_in(place)
+        for fact in facts(place, weights, codec):
             _line(console, fact)
         points = codec.check()
         for letter, point in zip("abcde", points, strict=True):
             _tell(console, f"({letter}) {point.name:<8}", point)
         failed = any(point.ok is False for point in points)
-        weights = weights_in(locate(where))
         if not failed and (self.all or (weights is not None and weights.size <= SMALL)):
-            failed = sum(not _line(console, fact) for fact in _trials(run, self.all)) > 0
+            failed = sum(not _line(console, fact) for fact in _trials(run, place, self.all)) > 0
         elif not failed:
             _line(console, Fact("read as", "not tried, the model is large or not here: --all loads it"))
         if failed:
@@ -181,36 +180,35 @@ def is_model(name: str) -> bool:
     return path.suffix == ".gguf" or (name.count("/") == 1 and path.suffix not in DATA and not path.parent.exists())
 
 
-def _trials(run: Run, every: bool) -> Iterator["Fact"]:
+def _trials(run: Run, place: str, every: bool) -> Iterator["Fact"]:
     """What is found out by loading a model, and by measuring it."""
     import torch
+    from transformers import AutoModelForCausalLM
 
     from assent.models.inspection import Fact, is_reward, measured, tried
     from assent.models.load import load_policy, load_reward
 
-    where, reward = run.setup.model, is_reward(run.setup.model)
+    reward = is_reward(place)
     load = load_reward if reward else load_policy
     # the arithmetic is compared in float32: in bfloat16 unlikely tokens move by a nat
-    language = load(where, torch.float32 if every else run.dtype, run.device, run.rendering)
+    language = load(run.setup.model, torch.float32 if every else run.dtype, run.device, run.rendering)
     yield from tried(language)
     if every and not reward:
-        yield from measured(where, language)
-        yield Fact("draws", *_same_draws(where, language))
+        plain: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        plain.to(run.device).eval()
+        yield from measured(language, plain)
+        yield Fact("draws", *_same_draws(language, plain))
 
 
-def _same_draws(where: str, language: "Language") -> tuple[str, bool]:
+def _same_draws(language: "Language", plain: Any) -> tuple[str, bool]:
     """Whether the likeliest tokens behind a prompt are those of transformers' own `generate`."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from assent.generation.local import Sampling, sample
-    from assent.models.checkpoints import locate
     from assent.models.families import drawing
 
     codec, model = language.codec, language.model
     prompt = codec.prompt(Prompt(PROBE) if codec.tokenizer.chat_template else Prompt.plain("Name a bird:"))
-    plain: Any = AutoModelForCausalLM.from_pretrained(locate(where), dtype=model.dtype)
-    plain.to(model.device).eval()
     plain.generation_config = drawing(codec.ends, DRAWN)
     ids = torch.tensor([prompt], device=model.device)
     own = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)[0, len(prompt) :].tolist()
