@@ -8,11 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from assent.commands import PREPARATION, command_names, policy_optimisers
+from assent.commands import command as command_of
 from assent.config import Setting, belongs, override, read_recipe, settings
 from assent.config import table as table_of
 from assent.errors import STOPPED, AssentError, Waiting, at_work_in, did_you_mean, no_memory, speaks
+from assent.iterate import Iterate
+from assent.protocols import Stage, Tool
 from assent.registry import describe, names
-from assent.stages.iterate import HIDDEN, Iterate, better, commands, policies, stage
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
 PAGES = (("serve", "pages on which people answer, talk to a model and see how it goes"),)
@@ -67,7 +70,7 @@ def _main(arguments: list[str]) -> int:
         print(f"assent {version('assent')}")
         return 0
     command, rest = arguments[0], arguments[1:]
-    known = [*dict(STORY), *commands(), *dict(PAGES)]
+    known = [*dict(STORY), *command_names(), *dict(PAGES)]
     if command not in known:
         raise AssentError(f"no command '{command}'{did_you_mean(command, known)} (see 'assent --help')")
     return _serve(rest) if command == "serve" else _run(command, rest)
@@ -76,7 +79,7 @@ def _main(arguments: list[str]) -> int:
 def _serve(rest: list[str]) -> int:
     from assent.web.serve import Serve
 
-    given, words, _ = _parse("serve", Serve(), settings(Serve()), rest)
+    given, words, _ = _parse("serve", Serve(), settings(Serve()), rest, "folder")
     if len(words) > 1:
         raise AssentError(f"'serve' takes one folder and flags, not '{words[1]}'")
     if words:
@@ -89,18 +92,19 @@ def _serve(rest: list[str]) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    from assent.store.runs import Run, Setup
+    from assent.run import Run, Setup
 
     looping = command in ("run", "demo")
-    made: Any = Iterate() if looping else stage(command)
+    made: Any = Iterate() if looping else command_of(command)
     made = override(made, _plugins(made, rest), f"assent {command}")
     known = {**settings(Setup()), **settings(made)}
-    given, words, again = _parse(command, made, known, rest)
+    positional = made.positional if isinstance(made, Tool) else ""
+    given, words, again = _parse(command, made, known, rest, positional or "recipe.toml")
     recipe_path = _recipe_path(command, words, given)
-    if words and "file" in settings(made) and "file" not in given:
-        given["file"] = words.pop(0)
+    if words and positional and positional not in given:
+        given[positional] = words.pop(0)
     if words:
-        takes = "one file" if "file" in settings(made) else "one recipe (.toml)"
+        takes = f"one {positional}" if positional else "one recipe (.toml)"
         raise AssentError(f"'{command}' takes {takes} and flags, not '{words[0]}'")
     recipe = read_recipe(Path(recipe_path)) if recipe_path else {}
     _check_recipe(recipe, recipe_path)
@@ -125,44 +129,44 @@ def _run(command: str, rest: list[str]) -> int:
         kept = {} if again else before.get(key, {})
         table = {**kept, **recipe.get(command, {})}
     made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
-    if getattr(made, "reads", False) and not setup.run.is_dir():
-        raise AssentError(f"no run at {setup.run}")
-    if hasattr(made, "check"):
+    if isinstance(made, Tool):
+        if made.needs_run and not setup.run.is_dir():
+            raise AssentError(f"no run at {setup.run}")
         made.check()
-    if getattr(made, "detached", False):
-        made(Run(setup), command)
-        return 0
+        if not made.locks_run:
+            made(Run(setup), command)
+            return 0
     return _do(command, made, setup, recipe, again)
 
 
 def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool) -> int:
     """Do a stage or a loop in its run folder, together with the other processes that torchrun started."""
-    from assent.stages.iterate import perform
-    from assent.store.runs import open_run
-    from assent.training import parallel
+    from assent.run import open_run
+    from assent.runner import perform
+    from assent.training import distributed
     from assent.training.loop import Stopped
 
     with ExitStack() as held:
-        held.enter_context(parallel.joined())
-        made, run = parallel.alone(lambda: (made, held.enter_context(open_run(setup))))
+        held.enter_context(distributed.joined())
+        made, run = distributed.alone(lambda: (made, held.enter_context(open_run(setup))))
         try:
             if isinstance(made, Iterate):
                 made(run, recipe)
             else:
                 done = None if again else run.result(run.key(command))
                 if again:
-                    parallel.alone(lambda: run.put_aside(command, table_of(made)))
+                    distributed.alone(lambda: run.put_aside(command, table_of(made)))
                 result = perform(run, command, made)
-                if not getattr(made, "tool", False) and parallel.first():
+                if isinstance(made, Stage) and distributed.first():
                     _say(run.key(command), result, result == done, setup.run)
-            if (isinstance(made, Iterate) or command == "report") and parallel.first():
+            if (isinstance(made, Iterate) or command == "report") and distributed.first():
                 _conclude(setup.run)
         except Waiting as waiting:
-            if parallel.first():
+            if distributed.first():
                 print(f"assent: {waiting}", file=sys.stderr)
             return 3
         except Stopped as stopped:
-            if parallel.first():
+            if distributed.first():
                 print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
@@ -194,23 +198,23 @@ def _recipe_path(command: str, words: list[str], given: Mapping[str, Any]) -> st
 
 def _check_recipe(recipe: dict[str, Any], path: str) -> None:
     """Refuse keys and tables that nothing reads, before anything is started."""
-    from assent.store.runs import Setup
+    from assent.run import Setup
 
     top = {**settings(Setup()), **settings(Iterate())}
     for name, value in recipe.items():
         if isinstance(value, dict):
             plain = name.rsplit("-", 1)[0] if name.rsplit("-", 1)[-1].isdigit() else name
-            if plain not in commands():
-                raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, commands())}")
-            override(stage(plain), value, f"{path} [{name}]")
-        elif name in commands():
+            if plain not in command_names():
+                raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, command_names())}")
+            override(command_of(plain), value, f"{path} [{name}]")
+        elif name in command_names():
             raise AssentError(f"{path}: '{name}' is a stage: its settings stand under [{name}]")
         elif name not in top:
-            raise AssentError(f"{path}: no setting '{name}'{did_you_mean(name, [*top, *commands()])}")
+            raise AssentError(f"{path}: no setting '{name}'{did_you_mean(name, [*top, *command_names()])}")
 
 
 def _parse(
-    command: str, made: Any, known: dict[str, Setting], rest: list[str]
+    command: str, made: Any, known: dict[str, Setting], rest: list[str], positional: str
 ) -> tuple[dict[str, Any], list[str], bool]:
     """What the command line says: settings, positional words, and whether to start afresh."""
     parser = _Parser(
@@ -219,9 +223,8 @@ def _parse(
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         allow_abbrev=False,
     )
-    takes = next((word for word in ("file", "folder") if word in known), "recipe.toml")
-    parser.add_argument("words", nargs="*", metavar=takes)
-    if anew := not isinstance(made, Iterate) and not getattr(made, "tool", False):
+    parser.add_argument("words", nargs="*", metavar=positional)
+    if anew := isinstance(made, Stage):
         parser.add_argument(
             "--again", action="store_true", help="start this stage afresh, although it was begun or done"
         )
@@ -259,28 +262,27 @@ def _overview() -> str:
     ]
     for title, group in _groups():
         lines.append(title)
-        lines += [f"  {name:<12} {_short(text)}" for name, text in group]
+        lines += [f"  {name:<18} {_short(text)}" for name, text in group]
         lines.append("")
     return "\n".join([*lines, "'assent COMMAND --help' explains a command and every setting it has."])
 
 
 def _groups() -> list[tuple[str, list[tuple[str, str]]]]:
-    prepare = ("pretrain", "sft", "generate", "label", "reward")
-    others = [n for n in names("stages") if n not in (*prepare, *better(), *HIDDEN)]
+    others = [name for name in command_names() if name not in (*PREPARATION, *policy_optimisers())]
     return [
         ("The whole loop", list(STORY)),
-        ("Stages", [(name, describe("stages", name)) for name in prepare]),
+        ("Stages", [(name, describe("stages", name)) for name in PREPARATION]),
         (
             "Optimising the policy",
-            [(name, describe(_room(name), name)) for name in better()],
+            [(name, describe(_folder(name), name)) for name in policy_optimisers()],
         ),
         ("People", list(PAGES)),
-        ("Measuring, and files", [(name, describe("stages", name)) for name in others]),
+        ("Measuring, and files", [(name, describe(_folder(name), name)) for name in sorted(others)]),
     ]
 
 
-def _room(command: str) -> str:
-    return "objectives" if command in policies() else "stages"
+def _folder(command: str) -> str:
+    return next(folder for folder in ("tools", "objectives", "stages") if command in names(folder))
 
 
 def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:
@@ -295,7 +297,7 @@ def _conclude(folder: Path) -> None:
     """What came of it: a table if answers were compared, else where the report lies."""
     from rich.console import Console
 
-    from assent.stages.report import find_rounds, summary_table
+    from assent.report.page import find_rounds, summary_table
 
     if any(found.evaluation for found in find_rounds(folder)):
         Console(highlight=False, soft_wrap=True).print(summary_table(folder))

@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent
 
 @cache
 def names(folder: str) -> tuple[str, ...]:
-    """Every name in a folder, sorted, without importing any (`import_.py` is named `import`)."""
-    return tuple(sorted(module.name.rstrip("_") for module in pkgutil.iter_modules([str(ROOT / folder)])))
+    """Every file of a folder by its name, sorted, without importing any (`import_.py` is named `import`)."""
+    modules = pkgutil.iter_modules([str(ROOT / folder)])
+    return tuple(sorted(module.name.rstrip("_") for module in modules if not module.ispkg))
 
 
 def resolve(folder: str, name: str) -> Any:
@@ -67,21 +68,21 @@ def name_of(plugin: Any) -> str:
 
 def describe(folder: str, name: str) -> str:
     """The first line of a file's docstring, read without importing it."""
-    path = ROOT / folder / f"{name}.py"
-    path = path if path.exists() else path.with_stem(f"{name}_")
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+    return (ast.get_docstring(ast.parse(_path(folder, name).read_text())) or "").split("\n")[0]
 
 
 @cache
-def takes(name: str) -> str:
-    """Which class of `assent.batch` an objective is called with, read without importing it."""
-    tree = ast.parse((ROOT / "objectives" / f"{name}.py").read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "__call__":
-            return ast.unparse(node.args.args[1].annotation or node)
-    base = next(node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom) and _sibling(node))
-    return takes(base.rpartition(".")[2])
+def declared(folder: str, name: str, variable: str) -> str:
+    """A string that the class in `folder/name.py` gives to a class variable, read without importing the file.
+
+    It is for lists only (help, hints): whoever runs a plug-in imports it and asks the class.
+    """
+    for node in ast.walk(ast.parse(_path(folder, name).read_text())):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == variable and node.value is not None:
+            return str(ast.literal_eval(node.value))
+    return ""
 
 
-def _sibling(node: ast.ImportFrom) -> bool:
-    return (node.module or "").startswith("assent.objectives.")
+def _path(folder: str, name: str) -> Path:
+    path = ROOT / folder / f"{name}.py"
+    return path if path.exists() else path.with_stem(f"{name}_")

@@ -16,19 +16,20 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from assent.commands import stage
 from assent.config import override, table
 from assent.errors import AssentError
+from assent.formats.files.exchange import add, load, read
 from assent.functional.ensemble import combine, disagreement
 from assent.generation.local import Sampling, sample
 from assent.models.checkpoints import locate
 from assent.models.load import Language, load_policy
-from assent.models.tokenization import DEFAULT_RENDERING, Rendering, load_codec
+from assent.models.tokenizer import DEFAULT_RENDERING, Rendering, load_codec
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
+from assent.run import Setup, open_run
+from assent.runner import perform
 from assent.stages.generate import DEMO_PROMPTS
-from assent.stages.iterate import perform, stage
-from assent.store.exchange import add, load, read
-from assent.store.runs import Setup, open_run
 from assent.training.batching import generator
 
 
@@ -40,7 +41,7 @@ class Prompts:
         prompts: a file (any format that `assent import` reads), prompts, or texts; nothing: the demo's prompts.
         model: a hub id, a folder, or a .gguf file.
         run: the run folder.
-        settings: of `assent.store.runs.Setup`: seed, held_out, device, dtype, template_args, date.
+        settings: of `assent.run.Setup`: seed, held_out, device, dtype, template_args, date.
 
     Raises:
         AssentError: no prompts there.
@@ -134,7 +135,7 @@ class RLHF:
         self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any
     ) -> None:
         self.environment, self.reward_model, self.objective = environment, reward_model, objective
-        self._stage = override(stage(objective), {"reward": reward_model.folder, **settings}, f"RLHF {objective}")
+        self._stage: Any = override(stage(objective), {"reward": reward_model.folder, **settings}, f"RLHF {objective}")
 
     def train(self) -> dict[str, Any]:
         """Train the policy, or go on with it; returns what the stage reports."""

@@ -14,9 +14,9 @@ from assent.models.attention import Tree
 from assent.models.load import load_policy
 from assent.objectives.dpo import DPO
 from assent.stages import offline
-from assent.training.comparisons import Compared, Pair
-from assent.training.optimizer import Trainee, Training
-from assent.training.parts import by_tree, descend
+from assent.training.microbatch import by_tree, descend
+from assent.training.preferences import Compared, Pair
+from assent.training.replicated import Trainee, Training
 
 BATCH, LR = 4, 1e-5
 

@@ -28,7 +28,7 @@ from assent.models.families import drawing
 from assent.models.forward import blocks, logprobs, scores
 from assent.models.heads import RewardModel, stored_head
 from assent.models.load import Language, load_policy, load_reward, new_reward
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 BEGIN, END = "<!-- families -->", "<!-- /families -->"

@@ -12,7 +12,7 @@ from duel.material import common, rankings, reward
 
 from assent.models.attention import Tree
 from assent.objectives.kway import KWay
-from assent.training.comparisons import Compared, Pair, Ranks
+from assent.training.preferences import Compared, Pair, Ranks
 
 RANKINGS, K, LR = 2, 4, 1e-5
 """Rankings in one step, answers in one ranking."""

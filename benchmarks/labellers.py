@@ -23,10 +23,10 @@ from pathlib import Path
 
 import httpx
 
+from assent.labelling.accounts import People
+from assent.labelling.queue import Ask, Desk, overlap
 from assent.records import Prompt, Query, Response
-from assent.store.desk import Ask, Desk, overlap
-from assent.store.people import People
-from assent.store.runs import Setup, open_run
+from assent.run import Setup, open_run
 
 
 def prepared(folder: Path, people: int, queries: int, database: str) -> list[str]:

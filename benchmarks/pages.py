@@ -26,11 +26,11 @@ import httpx
 
 from assent.feedback.comparison import Comparison
 from assent.feedback.rating import Rating
+from assent.labelling.accounts import People
+from assent.labelling.queue import Ask, Desk
 from assent.records import Answer, Feedback, Prompt, Query, Response
+from assent.run import Setup, open_run
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk
-from assent.store.people import People
-from assent.store.runs import Setup, open_run
 
 PAGES = (
     "r/run/progress", "r/run/admin", "r/run/review", "r/run/disagreements", "r/run/prompts",

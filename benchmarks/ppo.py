@@ -13,7 +13,7 @@ from duel.trials import trials
 from assent.models.load import load_reward
 from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
-from assent.training.optimizer import Training
+from assent.training.replicated import Training
 
 N, LENGTH, STEPS, EPOCHS = 4, 32, 2, 2
 

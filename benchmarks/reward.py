@@ -11,7 +11,7 @@ from duel.material import common, pairs, reward
 
 from assent.models.attention import Tree
 from assent.objectives.bradley_terry import BradleyTerry
-from assent.training.comparisons import Compared, Pair
+from assent.training.preferences import Compared, Pair
 
 BATCH, LR = 4, 1e-5
 

@@ -26,9 +26,9 @@ from assent.models.load import Language
 from assent.models.memory import keep_freed
 from assent.objectives.dpo import DPO
 from assent.stages import offline
-from assent.training.comparisons import Compared, Pair
-from assent.training.optimizer import Trainee, Training
-from assent.training.parts import descend
+from assent.training.microbatch import descend
+from assent.training.preferences import Compared, Pair
+from assent.training.replicated import Trainee, Training
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 VOCABULARY = 49_152

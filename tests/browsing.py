@@ -23,13 +23,13 @@ from conftest import BROWSERS
 from processes import Process, free_port
 
 from assent.feedback import body
+from assent.labelling.accounts import FILE as PEOPLE
+from assent.labelling.accounts import People
+from assent.labelling.queue import Ask, Desk
 from assent.records import Feedback, Message, Prompt, Query, Response
+from assent.run import Setup, open_run
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk
-from assent.store.people import FILE as PEOPLE
-from assent.store.people import People
-from assent.store.runs import Setup, open_run
-from assent.web.guard import COOKIE
+from assent.web.security import COOKIE
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, Request, Route

@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 
 from assent.cli import main
 from assent.errors import AssentError
-from assent.functional import products
+from assent.functional import onednn
 from assent.generation.local import Sampling, sample
 from assent.models.adapters import Body, fits
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, scores, values
 from assent.models.load import load_policy, load_reward
 from assent.rewards.model import Model
+from assent.run import Run, Setup, open_run
 from assent.stages.online import Online
-from assent.store.runs import Run, Setup, open_run
-from assent.training.meter import read as metrics_of
-from assent.training.optimizer import Trainee, Training
+from assent.training.logging import read as metrics_of
+from assent.training.replicated import Trainee, Training
 
 LORA = ["--lora-rank", "4", "--lr", "3e-3", "--batch-size", "4"]
 SMALL = ["--steps", "3", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6"]
@@ -103,9 +103,9 @@ def test_an_adapter_draws_what_it_finds_likely_by_the_ways_of_few_rows(
     trainee = Trainee(Body(load_policy(top / "model")).adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
     (-logprobs(trainee.model, pack(TREES)).logprobs.mean()).backward()
     trainee.step(0)
-    turned = Mock(wraps=products.turned)  # it only counts
-    monkeypatch.setattr(products, "turned", turned)
-    monkeypatch.setattr(products, "slow", lambda: True)
+    turned = Mock(wraps=onednn.turned)  # it only counts
+    monkeypatch.setattr(onednn, "turned", turned)
+    monkeypatch.setattr(onednn, "slow", lambda: True)
     prompts = [tree.prefix for tree in TREES]
     drawn = sample(trainee.model, prompts, 3, Sampling(1.0, 6), frozenset(), torch.Generator().manual_seed(0))
     assert turned.call_count > 5 * 7  # in each step after the first, the maps of every block and their adapters'

@@ -21,16 +21,16 @@ from assent.feedback.correction import Correction
 from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
+from assent.labelling.accounts import Denied, People
+from assent.labelling.judgements import Filter, annotators, answers, arrived_after, number, opinions, superseding
+from assent.labelling.queue import Ask, Desk
 from assent.records import Answer, Feedback, Prompt, Query, Response
-from assent.stages.person import Person as PersonCommand
-from assent.store.answers import Filter, annotators, answers, arrived_after, number, opinions, superseding
+from assent.run import Setup, open_run
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk
-from assent.store.people import Denied, People
-from assent.store.runs import Setup, open_run
+from assent.tools.user import User as PersonCommand
 from assent.web.app import make_app
-from assent.web.guard import COOKIE
-from assent.web.office import Office
+from assent.web.security import COOKIE
+from assent.web.workspace import Office
 
 PASSWORD = "correct horse battery"
 AT = "2026-11-20T10:00:00.000+00:00"

@@ -7,11 +7,12 @@ import pytest
 import tiny
 
 from assent import Preference, Prompt, Prompts, RewardModel
+from assent.batch import Scores
 from assent.cli import main
 from assent.records import Completion
+from assent.run import open_run
 from assent.stages.reward import judged
-from assent.store.runs import open_run
-from assent.training.comparisons import FEEDS
+from assent.training.preferences import FEEDS
 
 README = Path(__file__).parent.parent / "README.md"
 OPENINGS = README.parent / "examples" / "openings.jsonl"
@@ -57,7 +58,7 @@ def test_how_sure_by_how_much_and_how_weighty_a_preference_is_reaches_training(t
     environment = Prompts(asked, model=str(model), run=tmp_path / "run", dtype="float32")
     RewardModel.fit(environment, given, batch_size=8)
     with open_run(environment.setup) as run:
-        kept, held, _ = judged(run, tiny.load(model).codec, 256, FEEDS["Scores"])
+        kept, held, _ = judged(run, tiny.load(model).codec, 256, FEEDS[Scores])
     assert len(kept) + len(held) == 8
     for one in kept + held:
         (pair,) = one.pairs

@@ -16,11 +16,11 @@ from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.generation.local import Sampling
-from assent.preferences.arena import Row, Table, table
+from assent.labelling.arena import Row, Table, table
+from assent.labelling.queue import Desk
 from assent.records import CHAT, Answer, Feedback, Prompt, Query, Response
+from assent.run import Run, Setup, open_run
 from assent.stages.arena import WAVE, Arena
-from assent.store.desk import Desk
-from assent.store.runs import Run, Setup, open_run
 
 SHORT = Sampling(temperature=1.0, max_new_tokens=8)
 POLICIES = ("poor", "fair", "good", "best")

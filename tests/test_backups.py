@@ -12,10 +12,10 @@ from assent.cli import main
 from assent.errors import AssentError
 from assent.feedback.approval import Approval
 from assent.records import Feedback, Prompt, Query, Response
+from assent.run import Setup, open_run
 from assent.store import backups, schema
 from assent.store.database import Store
-from assent.store.runs import Setup, open_run
-from assent.web.office import Office
+from assent.web.workspace import Office
 
 AT = "2026-11-21T12:00:00.000+00:00"
 PROMPT = Prompt.ask("Is it good?")

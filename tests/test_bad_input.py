@@ -22,11 +22,11 @@ from assent.errors import STOPPED, AssentError
 from assent.models.checkpoints import save
 from assent.models.load import load_policy, load_reward, new_reward
 from assent.records import Prompt, Response
-from assent.stages.report import curves
+from assent.report.page import curves
+from assent.run import Setup, open_run
 from assent.stages.unpaired import judgements
 from assent.store.database import Store
-from assent.store.runs import Setup, open_run
-from assent.training.meter import Meter, read
+from assent.training.logging import Meter, read
 
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 

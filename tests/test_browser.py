@@ -39,9 +39,9 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
+from assent.labelling.queue import Desk, change_setting
 from assent.records import Answer, Feedback, Query
 from assent.store import schema
-from assent.store.desk import Desk, change_setting
 from assent.web.text import Cover
 
 if TYPE_CHECKING:

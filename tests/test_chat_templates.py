@@ -13,7 +13,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from assent.models.tokenization import Codec, Rendering
+from assent.models.tokenizer import Codec, Rendering
 from assent.records import Completion, Message, Prompt
 
 pytestmark = pytest.mark.conformance

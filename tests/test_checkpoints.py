@@ -22,7 +22,7 @@ from assent.errors import AssentError
 from assent.models import card, transformers4
 from assent.models.checkpoints import dtype_of, files_of, locate, save, weights_of
 from assent.models.load import load_policy
-from assent.models.tokenization import Rendering
+from assent.models.tokenizer import Rendering
 from assent.records import Message, Prompt, Response
 from assent.rewards.model import Model
 

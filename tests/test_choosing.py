@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from assent.cli import main
-from assent.functional.one_sentence import utility
+from assent.functional.conciseness import utility
 from assent.store.database import Store
-from assent.training.meter import read as metrics_of
+from assent.training.logging import read as metrics_of
 
 SMALL = ["--max-new-tokens", "8", "--reward", "one_sentence"]
 

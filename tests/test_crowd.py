@@ -21,17 +21,17 @@ from assent.errors import Waiting
 from assent.feedback.comparison import Comparison
 from assent.functional.agreement import cohen_kappa
 from assent.functional.sequential import SequentialTest, Standing
+from assent.labelling.accounts import Person
+from assent.labelling.quality import LEAST, AnnotatorQuality, Quality, quality, reliabilities
+from assent.labelling.queue import Ask, Desk, agrees, change_setting, overlap
 from assent.preferences.convert import examples
-from assent.preferences.quality import LEAST, AnnotatorQuality, Quality, quality, reliabilities
 from assent.records import Feedback, Prompt, Purpose, Query, Response
+from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk, agrees, change_setting, overlap
-from assent.store.people import Person
-from assent.store.runs import Setup, open_run
 from assent.web.app import make_app
-from assent.web.guard import COOKIE
-from assent.web.office import Office
+from assent.web.security import COOKIE
+from assent.web.workspace import Office
 
 AT = "2026-11-20T10:00:00.000+00:00"
 SALT = "known here, so that every run of these tests is the same"

@@ -29,10 +29,10 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
+from assent.labelling.queue import Answered, Ask, Desk, Lent, NotShown, agrees, change_setting, overlap
 from assent.records import Answer, Feedback, Prompt, Purpose, Query, Response
 from assent.store import schema
 from assent.store.database import Busy, Conflict, DiskFull, Store
-from assent.store.desk import Answered, Ask, Desk, Lent, NotShown, agrees, change_setting, overlap
 
 AT = "2026-11-20T10:00:00.000+00:00"
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -827,7 +827,7 @@ import sys
 from assent.feedback.comparison import Comparison
 from assent.records import Feedback
 from assent.store.database import Store
-from assent.store.desk import Desk
+from assent.labelling.queue import Desk
 where, who = sys.argv[1:]
 with Store.open(where) as store:
     desk = Desk(store)

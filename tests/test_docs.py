@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from assent.cli import main
+from assent.formats.files.exchange import FORMATS, read
 from assent.functional.statistics import Interval, WinRate
 from assent.registry import ROOT, names
-from assent.stages.report import Drift
-from assent.store.exchange import FORMATS, read
-from assent.training.comparisons import FEEDS
+from assent.report.page import Drift
+from assent.training.preferences import FEEDS
 
 TOP = ROOT.parent
 DOCS = sorted(path for path in (TOP / "README.md", *(TOP / "docs").glob("*.md")) if path.exists())
@@ -89,8 +89,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def start(*_: Any, **__: Any) -> Any:
         raise Started
 
-    monkeypatch.setattr("assent.store.runs.open_run", start)
-    monkeypatch.setattr("assent.stages.inspect.Inspect.__call__", start)
+    monkeypatch.setattr("assent.run.open_run", start)
+    monkeypatch.setattr("assent.tools.inspect.Inspect.__call__", start)
     monkeypatch.setattr("assent.web.serve.Serve.__call__", start)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(TOP / "examples")
@@ -238,9 +238,15 @@ def keys_of(*patterns: str) -> set[str]:
 
 MEASURING = (
     *("batch.py", "objectives/*.py", *(f"functional/{name}.py" for name in ("advantages", "kl", "ranking"))),
-    *("training/imitation.py", "training/left_out.py", "training/parts.py", "training/meter.py"),
+    *("training/supervised.py", "training/left_out.py", "training/microbatch.py", "training/logging.py"),
     *(f"stages/{name}.py" for name in ("pretrain", "sft", "generate", "label", "reward", "online", "offline")),
-    *("stages/unpaired.py", "stages/evaluate.py", "stages/iterate.py", "stages/best_of_n.py", "stages/rejection.py"),
+    *(
+        "stages/unpaired.py",
+        "stages/evaluate.py",
+        "stages/iterate.py",
+        "stages/best_of_n.py",
+        "stages/rejection_sampling.py",
+    ),
 )
 NOT_WORDS = {
     *("policy", "value"),  # who is trained

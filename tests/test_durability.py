@@ -32,16 +32,16 @@ from sqlalchemy.pool import Pool
 from assent.feedback import body, parse
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
+from assent.labelling.accounts import People, Person
+from assent.labelling.queue import Ask, Desk, Lent
 from assent.records import Answer, Feedback, Prompt, Query, Response
 from assent.registry import name_of
+from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk, Lent
-from assent.store.people import People, Person
-from assent.store.runs import Setup, open_run
 from assent.web.app import make_app
-from assent.web.guard import COOKIE
-from assent.web.office import Office
+from assent.web.security import COOKIE
+from assent.web.workspace import Office
 
 Post = dict[str, Any]
 

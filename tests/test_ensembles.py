@@ -15,7 +15,7 @@ from assent.functional.ensemble import combine, disagreement
 from assent.models.load import load_reward
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
-from assent.training.meter import read as metrics_of
+from assent.training.logging import read as metrics_of
 
 FAST = ["--lr", "3e-3", "--batch-size", "4", "--epochs", "2"]
 

@@ -18,6 +18,7 @@ from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
+from assent.formats.files.exchange import FORMATS, Reading, load, read, write
 from assent.preferences import convert
 from assent.records import (
     Completion,
@@ -33,7 +34,6 @@ from assent.records import (
     Response,
 )
 from assent.store.database import Store
-from assent.store.exchange import FORMATS, Reading, load, read, write
 
 HH = Path(__file__).parents[2] / "shared/data/hh-rlhf"
 needs_hh = pytest.mark.skipif(not HH.is_dir(), reason=f"needs the hh-rlhf files in {HH}")

@@ -31,13 +31,13 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
+from assent.formats import Inquiry
+from assent.formats.files.annotation import pseudonym
+from assent.formats.files.exchange import FORMATS, Reading, load, look, put, questions, read, stream, write
+from assent.formats.files.rows import rows
 from assent.records import Answer, Feedback, Message, Prompt, Purpose, Query, Response
 from assent.registry import names, resolve
-from assent.store.ballots import pseudonym
 from assent.store.database import Store
-from assent.store.exchange import FORMATS, Reading, load, look, put, questions, read, stream, write
-from assent.store.formats import Inquiry
-from assent.store.rows import rows
 
 NEW = ("label-studio", "argilla", "csv")
 ENDS = {"label-studio": "json", "argilla": "json", "csv": "csv"}
@@ -830,7 +830,7 @@ def many(format: str, count: int) -> Iterator[str]:
 def test_a_large_file_is_read_and_written_without_being_held(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assent.store.exchange.CHUNK", 10)
+    monkeypatch.setattr("assent.formats.files.exchange.CHUNK", 10)
     path = tmp_path / f"large.{ENDS.get(format, 'jsonl')}"
     with path.open("w") as file:
         file.writelines(many(format, 600))
@@ -851,7 +851,7 @@ def test_a_large_file_is_read_and_written_without_being_held(
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
 def test_an_array_is_parsed_the_same_in_pieces_of_any_size(found: list[Any], piece: int, indent: int | None) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("assent.store.rows.PIECE", piece)
+        patch.setattr("assent.formats.files.rows.PIECE", piece)
         path = saved(Path(folder), "x.json", json.dumps(found, indent=indent))
         elements = [line.piece for line in rows(path, "x.json", "array")]
         assert json.dumps(elements) == json.dumps(found)
@@ -979,9 +979,9 @@ def test_a_mistyped_format_is_answered_with_the_nearest(typed: str, meant: str, 
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize("name", names("store/formats"))
+@pytest.mark.parametrize("name", names("formats"))
 def test_every_file_of_the_folder_is_a_format_of_its_name(name: str) -> None:
-    found = resolve("store/formats", name)
+    found = resolve("formats", name)
     assert found.__dataclass_params__.frozen and (found.holds or "encode" not in vars(found))
     assert found.__doc__ and not found.__doc__.startswith(f"{found.__name__}(")
     assert FORMATS[name.replace("_", "-")] == found()

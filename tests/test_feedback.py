@@ -80,7 +80,11 @@ def test_every_file_is_a_frozen_kind_that_goes_through_json_unchanged(kind: str)
 
 def test_what_people_say_loads_without_torch_or_transformers() -> None:
     modules = ", ".join(
-        ["assent.preferences.convert", "assent.store.exchange", *(f"assent.feedback.{kind}" for kind in ANSWERS)]
+        [
+            "assent.preferences.convert",
+            "assent.formats.files.exchange",
+            *(f"assent.feedback.{kind}" for kind in ANSWERS),
+        ]
     )
     code = f"import sys, {modules}; sys.exit(bool({{'torch', 'transformers', 'alembic'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

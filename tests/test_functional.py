@@ -21,7 +21,7 @@ from assent.functional.advantages import (
 )
 from assent.functional.finite import finite
 from assent.functional.kl import KLEstimator, adapt_beta, k1, k2, k3, kl_loss, sequence_kl
-from assent.functional.ranking import kway_loss, pair_loss, pair_metrics, plackett_luce_loss
+from assent.functional.losses import kway_loss, pair_loss, pair_metrics, plackett_luce_loss
 from assent.functional.statistics import accuracy, bootstrap, clustered_win_rate, wilson, win_rate
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten

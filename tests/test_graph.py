@@ -17,13 +17,13 @@ from test_models import FAMILIES, family, forest
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from assent.generation import graph
-from assent.generation.graph import Decoder
+from assent.generation import cuda_graph
+from assent.generation.cuda_graph import Decoder
 from assent.generation.local import Sample, Sampling, sample
 from assent.models.attention import Cache, Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tracer:
-    """Records as `graph.record` does, by tracing: what it returns knows operations and addresses, nothing else."""
+    """Records as `cuda_graph.record` does, by tracing: what it returns knows operations and addresses, nothing else."""
 
     def __init__(self) -> None:
         self.recorded: list[Tensor] = []
@@ -82,7 +82,7 @@ def test_a_recorded_step_draws_what_plain_steps_draw(
     assert sum(length < 20 for length in lengths) >= 10  # so that rows leave while a recording still pays
     request.getfixturevalue("fixed")
     tracer = Tracer()
-    monkeypatch.setattr(graph, "record", tracer)
+    monkeypatch.setattr(cuda_graph, "record", tracer)
     same(draw(model), expected)
     rows = [len(made) for made in tracer.recorded]
     assert rows[0] == 20
@@ -102,7 +102,7 @@ def test_what_cannot_be_recorded_is_said_once_and_done_step_by_step(
 
     expected = draw(language.model)
     request.getfixturevalue("fixed")
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "record", record)
     for _ in range(2):
         same(draw(language.model), expected)
     told = capfd.readouterr().err
@@ -119,7 +119,7 @@ def test_a_recording_that_comes_out_otherwise_is_not_relied_on(
 ) -> None:
     expected = draw(language.model)
     request.getfixturevalue("fixed")
-    monkeypatch.setattr(graph, "record", lambda step, device: lambda: step() * 1.1)
+    monkeypatch.setattr(cuda_graph, "record", lambda step, device: lambda: step() * 1.1)
     same(draw(language.model), expected)
     assert "comes out 0.1 apart" in capfd.readouterr().err
 
@@ -134,7 +134,7 @@ def test_a_recording_that_knows_a_number_of_its_first_step_is_found_out(
 
     expected = draw(language.model)
     request.getfixturevalue("fixed")
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "record", record)
     same(draw(language.model), expected)
     assert "apart" in capfd.readouterr().err
 

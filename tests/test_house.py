@@ -15,11 +15,13 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from assent.cli import main
+from assent.commands import command as command_of
+from assent.commands import command_names
 from assent.config import Setting, settings
 from assent.errors import STOPPED, AssentError
+from assent.iterate import Iterate
 from assent.registry import ROOT, names, resolve
-from assent.stages.iterate import Iterate, commands, stage
-from assent.store.runs import Setup
+from assent.run import Setup
 
 pytest_plugins = ["pytester"]
 
@@ -47,7 +49,7 @@ SOLD_AS = {"argon2": "argon2-cffi", "markdown_it": "markdown-it-py"}
 
 
 def of(command: str) -> dict[str, Setting]:
-    made = Iterate() if command in ("demo", "run") else stage(command)
+    made = Iterate() if command in ("demo", "run") else command_of(command)
     return {**settings(Setup()), **settings(made)}
 
 
@@ -86,10 +88,12 @@ def test_the_nouns_the_registry_and_the_settings_load_without_torch() -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert [name for name in ("demo", "run", *commands()) if not re.search(rf"^  {name} +\S", said, re.MULTILINE)] == []
+    assert [
+        name for name in ("demo", "run", *command_names()) if not re.search(rf"^  {name} +\S", said, re.MULTILINE)
+    ] == []
 
 
-@pytest.mark.parametrize("command", ["demo", "run", *commands()])
+@pytest.mark.parametrize("command", ["demo", "run", *command_names()])
 def test_every_command_explains_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

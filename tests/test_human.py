@@ -23,14 +23,14 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
+from assent.labelling.queue import Ask, Desk, change_setting, overlap
 from assent.preferences.convert import examples, split
 from assent.records import Answer, Feedback, Prompt, Query, Response
 from assent.registry import names
+from assent.run import Run, Setup, open_run
 from assent.stages.label import Label
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk, change_setting, overlap
-from assent.store.runs import Run, Setup, open_run
 
 AT = "2026-11-20T10:00:00.000+00:00"
 POLICY = "by hand"

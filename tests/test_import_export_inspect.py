@@ -16,10 +16,10 @@ from processes import completed
 from test_tokenization import CHATML, tokenizer
 
 from assent.cli import main
+from assent.formats.files.exchange import read
 from assent.records import Rejected
-from assent.stages.import_ import keep, printable, reasons
 from assent.store.database import Store
-from assent.store.exchange import read
+from assent.tools.import_ import keep, printable, reasons
 
 ROOT = Path(__file__).parents[1]
 HH = ROOT.parent / "shared/data/hh-rlhf"

@@ -18,11 +18,11 @@ from test_exchange import lines, reasons
 
 from assent.cli import main
 from assent.errors import AssentError
+from assent.formats.files import arrow
+from assent.formats.files.exchange import load, look, read, write
+from assent.formats.files.exchange import stream as stored
 from assent.records import Completion, Example, Imitation, Label, Message, Preference, Prompt
-from assent.store import arrow
 from assent.store.database import Store
-from assent.store.exchange import load, look, read, write
-from assent.store.exchange import stream as stored
 
 USER, BLUE, GREEN = (
     {"role": role, "content": text} for role, text in (("user", "Sky?"), ("assistant", "Blue"), ("assistant", "Green"))

@@ -15,14 +15,14 @@ from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
+from assent.formats import Inquiry
+from assent.formats.files.annotation import UNKNOWN_TIME
+from assent.formats.files.exchange import Reading, look, put, read, write
 from assent.records import Completion, Feedback, Message, Preference, Prompt, Query, Response
-from assent.stages.import_ import progress
+from assent.run import Setup, open_run
 from assent.stages.label import Label
-from assent.store.ballots import UNKNOWN_TIME
 from assent.store.database import Store
-from assent.store.exchange import Reading, look, put, read, write
-from assent.store.formats import Inquiry
-from assent.store.runs import Setup, open_run
+from assent.tools.import_ import progress
 
 USER, OAK, COD = (
     {"role": role, "content": text}
@@ -516,7 +516,7 @@ def test_what_takes_long_shows_how_far_it_is_and_what_is_quick_says_nothing(
 ) -> None:
     assert list(progress(iter("abc"), "import", 3, len)) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("assent.stages.import_.PATIENCE", 0.0)
+    monkeypatch.setattr("assent.tools.import_.PATIENCE", 0.0)
     assert list(progress(iter("abc"), "import", 3, len)) == ["a", "b", "c"]
     assert capsys.readouterr().err == "import: 3/3 in 0:00\n"
 

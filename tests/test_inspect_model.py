@@ -12,7 +12,7 @@ import tiny
 from assent.cli import main
 from assent.models.checkpoints import save
 from assent.models.load import load_policy, new_reward
-from assent.stages import inspect
+from assent.tools import inspect
 
 TOP = Path(__file__).parent.parent
 Page = Callable[..., str]

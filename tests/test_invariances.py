@@ -23,7 +23,7 @@ from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
 from assent.stages import online
-from assent.training.meter import read as metrics_of
+from assent.training.logging import read as metrics_of
 
 TREES = [
     Tree((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),

@@ -17,8 +17,8 @@ from assent.models.load import load_policy
 from assent.preferences.convert import split
 from assent.records import Completion, Prompt
 from assent.stages.offline import branch_sums
-from assent.training.meter import read as metrics_of
-from assent.training.parts import by_tree
+from assent.training.logging import read as metrics_of
+from assent.training.microbatch import by_tree
 
 ROOT = Path(__file__).parent.parent
 RULE = ROOT / "examples" / "alphabet.py"

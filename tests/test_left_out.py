@@ -8,12 +8,12 @@ import pytest
 import tiny
 
 from assent.cli import main
-from assent.models.tokenization import Codec
+from assent.formats.files.exchange import add
+from assent.models.tokenizer import Codec
 from assent.records import Completion, Message, Preference, Prompt, Ranked, independent_pairs
 from assent.store.database import Store
-from assent.store.exchange import add
-from assent.training.comparisons import compare
 from assent.training.left_out import LeftOut
+from assent.training.preferences import compare
 
 STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
 TRIMS = tiny.CHATML.replace("m['content']", "m['content'] | trim")

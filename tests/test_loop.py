@@ -16,7 +16,7 @@ from browsing import PATIENCE, browser_path
 
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.store.runs import store_of
+from assent.run import store_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

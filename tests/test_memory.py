@@ -17,10 +17,10 @@ from assent.models import memory
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs, states
 from assent.models.load import Language, load_policy, new_reward
-from assent.training import budget
+from assent.training import memory_plan
 from assent.training.batching import largest, packs
 from assent.training.loop import train
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
 
 GB = 2**30
 
@@ -81,8 +81,8 @@ def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: La
     held = [part for row in trainee._rows for part in (row.master, row.gradient)]
     held += [state[name] for state in moments for name in ("exp_avg", "exp_avg_sq")]
     assert sum(part.nbytes for part in held) == pytest.approx(16 * numbers, rel=0.01)  # all of float32, all there
-    few, many = (budget.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
-    assert many - few == pytest.approx(budget.HOLES * 20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
+    few, many = (memory_plan.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
+    assert many - few == pytest.approx(memory_plan.HOLES * 20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
     assert few >= before
 
 
@@ -141,11 +141,11 @@ def test_scarce_memory_is_saved_by_going_through_blocks_twice(
 ) -> None:
     trainees = {"policy": Trainee(language, Training(), 1)}
     tokens = 2_000_000
-    once, twice = (budget.forecast(trainees, tokens, twice=more) for more in (False, True))
+    once, twice = (memory_plan.forecast(trainees, tokens, twice=more) for more in (False, True))
     assert twice < 0.6 * once
     room = once - memory.taken(torch.device("cpu"))
     monkeypatch.setattr(memory, "free", lambda device: room)
-    budget.settle("dpo", trainees, tokens)
+    memory_plan.settle("dpo", trainees, tokens)
     assert "gone through twice" in capsys.readouterr().err
     assert any(getattr(block, "gradient_checkpointing", False) for block in language.model.modules())
 

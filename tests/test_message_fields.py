@@ -13,6 +13,7 @@ from assent.cli import main
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
+from assent.formats.files.exchange import FORMATS, add, load, look, read, write
 from assent.preferences import convert
 from assent.records import (
     Completion,
@@ -27,7 +28,6 @@ from assent.records import (
 )
 from assent.stages.pretrain import read_texts
 from assent.store.database import Store
-from assent.store.exchange import FORMATS, add, load, look, read, write
 
 USER, SYSTEM = {"role": "user", "content": "Sky?"}, {"role": "system", "content": "Be brief."}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue", "Green"))

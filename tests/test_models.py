@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from assent.batch import Loss
 from assent.errors import AssentError
-from assent.functional import products
+from assent.functional import onednn
 from assent.generation.local import Sample, Sampling, sample
 from assent.models import attention
 from assent.models.attention import Cache, Tree, pack
@@ -25,9 +25,9 @@ from assent.models.forward import logprobs, next_states, packed_states, scores, 
 from assent.models.load import Language, load_policy, load_reward, new_reward
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.records import Completion, Prompt
-from assent.training.imitation import Shown, tokens
-from assent.training.optimizer import Trainee, Training
-from assent.training.parts import by_tree, descend, held_out
+from assent.training.microbatch import by_tree, descend, held_out
+from assent.training.replicated import Trainee, Training
+from assent.training.supervised import Shown, tokens
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,13 @@ def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
     def draw() -> list[Sample]:
         return sample(model, prompts, 3, Sampling(0.7, 9), frozenset(range(60)), torch.Generator().manual_seed(3))
 
-    monkeypatch.setattr(products, "slow", lambda: False)
+    monkeypatch.setattr(onednn, "slow", lambda: False)
     expected = draw()
-    wide, turned = Mock(wraps=products.wide), Mock(wraps=products.turned)  # they only count
-    monkeypatch.setattr(products, "wide", wide)
-    monkeypatch.setattr(products, "turned", turned)
-    monkeypatch.setattr(products, "slow", lambda: True)
-    monkeypatch.setattr(products, "WIDE", len(language.tokenizer))
+    wide, turned = Mock(wraps=onednn.wide), Mock(wraps=onednn.turned)  # they only count
+    monkeypatch.setattr(onednn, "wide", wide)
+    monkeypatch.setattr(onednn, "turned", turned)
+    monkeypatch.setattr(onednn, "slow", lambda: True)
+    monkeypatch.setattr(onednn, "WIDE", len(language.tokenizer))
     found = draw()
     assert [one.ids for one in found] == [one.ids for one in expected]
     for a, b in zip(found, expected, strict=True):
@@ -179,10 +179,10 @@ def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
 
 def test_a_heads_other_way_trains_alike(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, expected = pack(forest(4, 2)), None
-    suits = Mock(wraps=products.suits)  # it only counts
-    monkeypatch.setattr(products, "suits", suits)
+    suits = Mock(wraps=onednn.suits)  # it only counts
+    monkeypatch.setattr(onednn, "suits", suits)
     for slow in (False, True):
-        monkeypatch.setattr(products, "slow", lambda slow=slow: slow)
+        monkeypatch.setattr(onednn, "slow", lambda slow=slow: slow)
         found = logprobs(language.model, asked).logprobs
         found.sum().backward()
         assert suits.called

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
+from assent.labelling.accounts import People
+from assent.labelling.queue import Ask, Desk
 from assent.records import Prompt, Query, Response
-from assent.store.desk import Ask, Desk
-from assent.store.people import People
-from assent.store.runs import Setup, open_run
+from assent.run import Setup, open_run
 from assent.web.app import make_app
-from assent.web.office import Office
+from assent.web.workspace import Office
 
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer", "nobody")
 

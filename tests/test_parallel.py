@@ -15,7 +15,7 @@ from processes import command, free_port
 from safetensors.torch import load_file
 
 from assent.cli import main
-from assent.training.meter import read as metrics_of
+from assent.training.logging import read as metrics_of
 
 FAST = ["--lr", "1e-3", "--batch-size", "4", "--tokens-per-pack", "64"]
 STAGES = {

@@ -19,13 +19,13 @@ from clock import Clock
 from assent import cli
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
+from assent.labelling.accounts import Denied, People, Person
+from assent.labelling.queue import Ask, Desk
 from assent.records import Feedback, Prompt, Query, Response
+from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk
-from assent.store.people import Denied, People, Person
-from assent.store.runs import Setup, open_run
-from assent.web.office import Office
+from assent.web.workspace import Office
 
 PASSWORD = "correct horse battery"
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")
@@ -39,7 +39,7 @@ def slow_hashes() -> None:
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Hashes are slow on purpose; for most tests the quickest ones of the same kind do."""
-    monkeypatch.setattr("assent.store.people._NOBODY", [], raising=False)  # made once a process, and slowly
+    monkeypatch.setattr("assent.labelling.accounts._NOBODY", [], raising=False)  # made once a process, and slowly
     if "slow_hashes" not in request.fixturenames:
         made = argon2.PasswordHasher
         monkeypatch.setattr(argon2, "PasswordHasher", lambda: made(time_cost=1, memory_cost=8, parallelism=1))

@@ -35,14 +35,14 @@ from test_docs import blocks_of
 from test_web import routes
 
 from assent.cli import main
+from assent.labelling.accounts import Person
 from assent.registry import ROOT
-from assent.store.people import Person
 from assent.web.app import STATIC, make_app
-from assent.web.guard import COOKIE, LARGEST, Rate
-from assent.web.office import Office
 from assent.web.pages import Limits
 from assent.web.proxy import Proxied, networks
+from assent.web.security import COOKIE, LARGEST, Rate
 from assent.web.serve import OWN
+from assent.web.workspace import Office
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -27,7 +27,7 @@ from assent.feedback.rating import Rating
 from assent.functional.reliability import dawid_skene, peer_kappa
 from assent.functional.sequential import SequentialTest, Standing
 from assent.functional.statistics import wilson
-from assent.preferences.quality import LEAST, PAIRS, AnnotatorQuality, KindAgreement, Quality, Tally, quality
+from assent.labelling.quality import LEAST, PAIRS, AnnotatorQuality, KindAgreement, Quality, Tally, quality
 from assent.records import Answer, Feedback, Prompt, Purpose, Query, Response
 
 VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"

@@ -11,21 +11,22 @@ import tiny
 import torch
 
 from assent.annotators.simulated import PEOPLE, Simulated
+from assent.batch import Rankings
 from assent.cli import main
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.functional.ranking import kway_loss, plackett_luce_loss
+from assent.formats.files.exchange import read, write
+from assent.functional.losses import kway_loss, plackett_luce_loss
 from assent.models.attention import pack
 from assent.models.forward import scores
 from assent.models.load import Language, load_reward, new_reward
 from assent.preferences.convert import standardised
 from assent.records import Completion, Feedback, Label, Preference, Prompt, Query, Ranked, Response
+from assent.run import Setup, open_run
 from assent.stages.unpaired import judgements
-from assent.store.exchange import read, write
-from assent.store.runs import Setup, open_run
-from assent.training.comparisons import FEEDS, MOST_BRANCHES, compare
 from assent.training.left_out import LeftOut
-from assent.training.meter import read as metrics_of
+from assent.training.logging import read as metrics_of
+from assent.training.preferences import FEEDS, MOST_BRANCHES, compare
 
 ABOUT = Prompt.ask("Which planet is the largest?")
 TEXTS = [Completion(text) for text in ("Jupiter.", "It is Jupiter, by far.", "Saturn.", "A large one, I think.")]
@@ -57,7 +58,7 @@ def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: Langu
     assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
     assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.branches))
     scored = scores(language.model, pack([tree.tree]))[:, 0]
-    batch = FEEDS["Rankings"].batch(scored, trees, 2.0)
+    batch = FEEDS[Rankings].batch(scored, trees, 2.0)
     alone = torch.stack([by_hand(language, text) for text in TEXTS])[None]
     tiers = torch.tensor([[0, 1, 1, 2]])
     for loss in (kway_loss, plackett_luce_loss):
@@ -70,7 +71,7 @@ def test_rankings_of_several_sizes_stand_in_one_batch(language: Language) -> Non
     told = [Ranked(ABOUT, ((a,), (b,), (c,), (d,))), Ranked(other, ((b,), (c,)), 3.0), Ranked(ABOUT, ((d,), (a,)))]
     trees, _ = compare(told, language.codec, 256)
     assert [len(tree.tree.branches) for tree in trees] == [4, 2]
-    batch = FEEDS["Rankings"].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
+    batch = FEEDS[Rankings].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
     assert batch.mask.sum(1).tolist() == [4, 2, 2] and batch.weight.tolist() == [1.0, 1.0, 3.0]
     # the second ranking of the first prompt names its last answer first
     assert batch.scores[1, 0] == batch.scores[0, 3] and batch.scores[1, 1] == batch.scores[0, 0]

@@ -12,12 +12,12 @@ from assent import Completion, Prompts, RewardModel
 from assent.cli import main
 from assent.models.checkpoints import save
 from assent.models.load import new_reward
-from assent.models.tokenization import Rendering, read_codec
+from assent.models.tokenizer import Rendering, read_codec
 from assent.preferences.convert import examples
 from assent.records import Preference, Prompt
 from assent.rewards.model import Model
+from assent.run import Setup, open_run
 from assent.store.database import Store
-from assent.store.runs import Setup, open_run
 
 DATED = "{{ '<|start|>system\n' + strftime_now('%d %b %Y') + '<|end|>\n' }}" + tiny.CHATML
 SHORT = ("--dtype", "float32", "--held-out", "0")

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from assent.cli import main
 from assent.feedback.comparison import Comparison
-from assent.functional.one_sentence import utility
+from assent.functional.conciseness import utility
 from assent.functional.statistics import accuracy, win_rate
 from assent.preferences.convert import split
 from assent.records import Feedback, Prompt, Query, Response
-from assent.stages.report import (
+from assent.report.page import (
     Report,
     _gather,
     _worst,
@@ -34,7 +34,7 @@ from assent.stages.report import (
     ticks,
     verdict,
 )
-from assent.store.runs import Run, Setup, open_run
+from assent.run import Run, Setup, open_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -97,7 +97,7 @@ def test_a_killed_stage_ends_bit_equal_to_one_that_was_not(stage: str, prepared:
 
 
 def assent_forget(run: Path, stage: str) -> None:
-    from assent.store.runs import Setup, open_run
+    from assent.run import Setup, open_run
 
     with open_run(Setup(run, json_model(run), dtype="float32")) as opened:
         opened.put_aside(stage, {})

@@ -20,16 +20,16 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
-from assent.preferences.quality import Quality, quality
+from assent.labelling.quality import Quality, quality
+from assent.labelling.queue import Ask
 from assent.records import Answer, Feedback, Message, Prompt, Purpose, Query, Response
+from assent.run import Setup, open_run
 from assent.store.database import Store
-from assent.store.desk import Ask
-from assent.store.runs import Setup, open_run
 from assent.web import statistics
 from assent.web.app import make_app
-from assent.web.guard import COOKIE
-from assent.web.office import Office, Project
+from assent.web.security import COOKIE
 from assent.web.statistics import Outlook, outlook, statistics_of
+from assent.web.workspace import Office, Project
 
 NOW = datetime(2026, 11, 30, 14, 3, 21, tzinfo=UTC)
 
@@ -313,8 +313,8 @@ def test_disagreements_without_a_reward_model_load_no_models() -> None:
     code = """
 import sys, tempfile
 from pathlib import Path
-from assent.store.runs import Setup, open_run
-from assent.web.office import Office
+from assent.run import Setup, open_run
+from assent.web.workspace import Office
 from assent.web.progress import SCORES
 folder = Path(tempfile.mkdtemp()) / "run"
 with open_run(Setup(run=folder)):

@@ -25,10 +25,10 @@ from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.feedback.critique import Critique
 from assent.feedback.rating import Rating
+from assent.labelling.queue import Desk
 from assent.records import Feedback, Message, Prompt, Query, Response
 from assent.store import schema
 from assent.store.database import Busy, Conflict, DiskFull, Store
-from assent.store.desk import Desk
 
 PROMPT = Prompt.ask("Which is the largest planet?", mode="knowledge", source="quiz")
 ITEMS = tuple(Response(PROMPT.id, text, "sft", sampling="temperature 0.7") for text in ("Jupiter.", "Saturn."))

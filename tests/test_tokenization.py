@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from assent.errors import AssentError
-from assent.models.tokenization import BREAK, Codec, Point, Rendering, Unrenderable, load_codec
+from assent.models.tokenizer import BREAK, Codec, Point, Rendering, Unrenderable, load_codec
 from assent.records import Completion, Message, Prompt
 
 CHATML = (

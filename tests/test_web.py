@@ -32,17 +32,17 @@ from assent.errors import AssentError
 from assent.feedback import body
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
+from assent.labelling.accounts import People, Person
+from assent.labelling.queue import Ask, change_setting
 from assent.records import Feedback, Message, Prompt, Query, Response
+from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
-from assent.store.desk import Ask, change_setting
-from assent.store.people import People, Person
-from assent.store.runs import Setup, open_run
 from assent.web.app import make_app
-from assent.web.guard import COOKIE
-from assent.web.office import Office, Project
+from assent.web.security import COOKIE
 from assent.web.serve import Serve
 from assent.web.text import Cover, render, render_answer, render_turn, show_invisible
+from assent.web.workspace import Office, Project
 
 PASSWORD = "correct horse battery"
 ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")

@@ -6,7 +6,7 @@ import torch
 
 from assent.models.checkpoints import save
 from assent.models.load import Language, load_policy
-from assent.models.tokenization import Codec
+from assent.models.tokenizer import Codec
 from assent.stages.pretrain import train_tokenizer
 
 STORIES = Path(__file__).parent.parent / "examples" / "stories.txt"

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from assent.errors import Waiting
 from assent.functional.near_identical import near_identical
-from assent.limits import NonNegative
+from assent.labelling.queue import Ask, Desk, overlap, settings
 from assent.records import Feedback, Prompt, Query, Response
-from assent.store.desk import Ask, Desk, overlap, settings
+from assent.types import NonNegative
 
 LOOK = 1.0
 """Seconds between two looks into the store."""

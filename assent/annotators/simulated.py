@@ -17,9 +17,9 @@ from typing import ClassVar
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.functional.one_sentence import utility
-from assent.limits import Count
+from assent.functional.conciseness import utility
 from assent.records import Feedback, Prompt, Query, Response
+from assent.types import Count
 
 CLOSE = 1.5 / 12
 """Answers whose utilities differ by less may be called a tie: by no more than half of one of the six marks."""
@@ -44,7 +44,7 @@ PEOPLE: Mapping[str, Person] = {
 
 @dataclass(frozen=True)
 class Simulated:
-    """Annotators whose utility is `functional/one_sentence.py`, each query answered by one of them or by several."""
+    """Annotators whose utility is `functional/conciseness.py`, each query answered by one of them or by several."""
 
     at_once: ClassVar[int] = 500
     human: ClassVar[bool] = False

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from assent.functional.products import wide
+from assent.functional.onednn import wide
 
 CHUNK = 256
 """Positions whose logits are made at a time."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from assent.functional.products import few_rows
-from assent.generation.graph import Decoder
-from assent.limits import Count, NonNegative
+from assent.functional.onednn import few_rows
+from assent.generation.cuda_graph import Decoder
 from assent.models.attention import Cache, Tree, pack, shares
 from assent.models.families import drawing
 from assent.models.forward import head, in_its_type, packed_states, whole
+from assent.types import Count, NonNegative
 
 
 @dataclass(frozen=True)

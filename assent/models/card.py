@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from assent.errors import AssentError
 from assent.models.heads import FILE as OWN_HEAD
-from assent.models.tokenization import ANSWER, Codec
+from assent.models.tokenizer import ANSWER, Codec
 from assent.records import Completion, Message, Prompt
 
 NAME = "README.md"

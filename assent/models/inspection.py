@@ -12,7 +12,7 @@ from assent.models.families import compared
 from assent.models.forward import blocks
 from assent.models.heads import own_head, stored_head
 from assent.models.load import Language, context_of
-from assent.models.tokenization import Codec
+from assent.models.tokenizer import Codec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -13,8 +13,7 @@ from assent.models.attention import register
 from assent.models.checkpoints import locate, not_there, quiet
 from assent.models.families import settle
 from assent.models.heads import HEAD, RewardModel, own_head, stored_head
-from assent.models.memory import keep_freed
-from assent.models.tokenization import ANSWER, DEFAULT_RENDERING, PROBE, Codec, Rendering, load_codec
+from assent.models.tokenizer import ANSWER, DEFAULT_RENDERING, PROBE, Codec, Rendering, load_codec
 from assent.records import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -178,7 +177,6 @@ def _load(
 ) -> Language:
     from transformers import AutoConfig
 
-    keep_freed()
     quiet()
     register()
     place, config = locate(where), None

@@ -9,7 +9,7 @@ s(d) becomes (1 - e) s(d) + e/2. Margins: Touvron et al. 2023 (arXiv:2307.09288)
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt, Interval
@@ -17,13 +17,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from assent.batch import Loss, Scores
-from assent.functional.ranking import pair_metrics
-from assent.limits import NonNegative, Positive
+from assent.functional.losses import pair_metrics
+from assent.types import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class BradleyTerry:
     """Maximum likelihood of comparisons."""
+
+    stage: ClassVar[str] = "reward"
+    batch: ClassVar[type] = Scores
 
     ties: Literal["half", "davidson", "rao_kupper"] = "half"
     """What a target of 1/2 means: half a win for each side, or a tie, likely between equals, with its own formula."""

@@ -6,15 +6,18 @@ Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO" (e
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Pairs
-from assent.functional.ranking import pair_loss, pair_metrics
-from assent.limits import ErrorRate, Positive
+from assent.functional.losses import pair_loss, pair_metrics
+from assent.types import ErrorRate, Positive
 
 
 @dataclass(frozen=True)
 class CDPO:
     """DPO with smoothed labels; least where s(h) = 1 - e."""
+
+    stage: ClassVar[str] = "offline"
 
     beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""

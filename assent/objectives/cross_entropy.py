@@ -6,6 +6,7 @@ The supervised stage of Ouyang et al. 2022 (arXiv:2203.02155).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +16,8 @@ from assent.batch import Loss, Tokens
 @dataclass(frozen=True)
 class CrossEntropy:
     """Negative log-likelihood of the trained tokens."""
+
+    stage: ClassVar[str] = "sft"
 
     def __call__(self, batch: Tokens) -> Loss:
         logprobs = torch.where(batch.weight > 0, batch.logprobs, 0.0)  # an untrained -inf would be 0 * inf = NaN

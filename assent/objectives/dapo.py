@@ -7,15 +7,17 @@ rollout: `redraw` and `overlong` of the stage.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from assent.limits import NonNegative, Positive
 from assent.objectives.grpo import GRPO
+from assent.types import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class DAPO(GRPO):
     """GRPO with other values."""
+
+    stage: ClassVar[str] = "online"
 
     beta: NonNegative = 0.0
     """Weight of the KL penalty; the paper does without."""

@@ -6,15 +6,18 @@ Rafailov et al. 2023, eq. 7 (arXiv:2305.18290), where p = 1.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Pairs
-from assent.functional.ranking import pair_loss, pair_metrics
-from assent.limits import Positive
+from assent.functional.losses import pair_loss, pair_metrics
+from assent.types import Positive
 
 
 @dataclass(frozen=True)
 class DPO:
     """Bradley-Terry on the rewards beta * log-ratio."""
+
+    stage: ClassVar[str] = "offline"
 
     beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""

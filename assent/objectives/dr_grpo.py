@@ -6,15 +6,17 @@ Liu et al. 2025, "Understanding R1-Zero-like training" (arXiv:2503.20783).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from assent.limits import NonNegative
 from assent.objectives.grpo import GRPO
+from assent.types import NonNegative
 
 
 @dataclass(frozen=True)
 class DrGRPO(GRPO):
     """GRPO with other values."""
+
+    stage: ClassVar[str] = "online"
 
     beta: NonNegative = 0.0
     """Weight of the KL penalty; the paper does without."""

@@ -14,13 +14,14 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
 from assent.functional.kl import KLEstimator, k3, kl_loss
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
-from assent.limits import NonNegative, Positive, Share
+from assent.types import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class GSPO:
     """Clipped policy gradient on length-normalised ratios of completions."""
 
+    stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = False
     least_n: ClassVar[int] = 2

@@ -6,15 +6,18 @@ Azar et al. 2023, eq. 17 (arXiv:2310.12036), where p = 1; a soft p asks for the 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Pairs
-from assent.functional.ranking import pair_metrics
-from assent.limits import Positive
+from assent.functional.losses import pair_metrics
+from assent.types import Positive
 
 
 @dataclass(frozen=True)
 class IPO:
     """Squared distance of each pair's margin from the gap that `beta` asks for."""
+
+    stage: ClassVar[str] = "offline"
 
     beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0; the gap is 1 / (2 beta)."""

@@ -8,16 +8,19 @@ Ethayarajh et al. 2024, eq. 8 (arXiv:2402.01306). z is estimated from this part 
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from assent.batch import Loss, Unpaired
-from assent.limits import NonNegative, Positive
+from assent.types import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class KTO:
     """The prospect-theoretic value of each completion, on its own."""
+
+    stage: ClassVar[str] = "unpaired"
 
     beta: Positive = 0.1
     """How quickly gains and losses saturate; above 0, .01 to 1."""

@@ -7,14 +7,18 @@ which meets them one by one overfits. Each ranking counts the same, however long
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Rankings
-from assent.functional.ranking import in_order, kway_loss
+from assent.functional.losses import in_order, kway_loss
 
 
 @dataclass(frozen=True)
 class KWay:
     """Mean Bradley-Terry loss of a ranking's pairs."""
+
+    stage: ClassVar[str] = "reward"
+    batch: ClassVar[type] = Rankings
 
     def __call__(self, batch: Rankings) -> Loss:
         loss = batch.mean(kway_loss(batch.scores, batch.tiers, batch.mask))

@@ -7,18 +7,21 @@ p L(chosen, rejected) + (1 - p) L(rejected, chosen).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from assent.batch import Loss, Pairs
-from assent.functional.ranking import pair_loss, pair_metrics
-from assent.limits import NonNegative
+from assent.functional.losses import pair_loss, pair_metrics
+from assent.types import NonNegative
 
 
 @dataclass(frozen=True)
 class ORPO:
     """Cross-entropy with an odds-ratio term."""
+
+    stage: ClassVar[str] = "offline"
 
     odds_weight: NonNegative = 0.1
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain imitation, .1 to 1."""

@@ -8,14 +8,18 @@ of them is drawn from the whole tier.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Rankings
-from assent.functional.ranking import in_order, plackett_luce_loss
+from assent.functional.losses import in_order, plackett_luce_loss
 
 
 @dataclass(frozen=True)
 class PlackettLuce:
     """Maximum likelihood of rankings."""
+
+    stage: ClassVar[str] = "reward"
+    batch: ClassVar[type] = Rankings
 
     def __call__(self, batch: Rankings) -> Loss:
         loss = batch.mean(plackett_luce_loss(batch.scores, batch.tiers, batch.mask))

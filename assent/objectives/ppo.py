@@ -17,13 +17,14 @@ from assent.functional.advantages import gae, token_rewards
 from assent.functional.kl import k1, k3
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten
-from assent.limits import NonNegative, Positive, Share
+from assent.types import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class PPO:
     """Clipped policy gradient with a value model."""
 
+    stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = True
     needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 1

@@ -6,6 +6,7 @@ Ratings in place of choices, as in Wang et al. 2023 (HelpSteer, arXiv:2311.09528
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Ratings
 
@@ -13,6 +14,9 @@ from assent.batch import Loss, Ratings
 @dataclass(frozen=True)
 class Regression:
     """Mean squared error; predicting the mean of every annotator costs about 1."""
+
+    stage: ClassVar[str] = "reward"
+    batch: ClassVar[type] = Ratings
 
     def __call__(self, batch: Ratings) -> Loss:
         miss = batch.scores - batch.targets

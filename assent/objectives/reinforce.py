@@ -14,13 +14,14 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import importance_ratio, log_ratio
-from assent.limits import NonNegative
+from assent.types import NonNegative
 
 
 @dataclass(frozen=True)
 class Reinforce:
     """The plain policy gradient with the mean of the batch as baseline."""
 
+    stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 1

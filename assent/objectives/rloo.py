@@ -16,13 +16,14 @@ from assent.batch import Actions, Advantages, Loss, Rollout
 from assent.functional.advantages import group_metrics, leave_one_out, spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
-from assent.limits import NonNegative, Positive, Share
+from assent.types import NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
 class RLOO:
     """REINFORCE on whole completions with a leave-one-out baseline; wants two or more completions a prompt."""
 
+    stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = True
     least_n: ClassVar[int] = 2

@@ -6,16 +6,19 @@ Chowdhury et al. 2024 (arXiv:2403.00409). The loss has no lower bound: it falls 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from assent.batch import Loss, Pairs
 from assent.errors import AssentError
-from assent.functional.ranking import pair_loss, pair_metrics
-from assent.limits import ErrorRate, Positive
+from assent.functional.losses import pair_loss, pair_metrics
+from assent.types import ErrorRate, Positive
 
 
 @dataclass(frozen=True)
 class RobustDPO:
     """DPO debiased for a known rate of flipped choices."""
+
+    stage: ClassVar[str] = "offline"
 
     beta: Positive = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""

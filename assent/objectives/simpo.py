@@ -6,17 +6,20 @@ Meng et al. 2024, eq. 6 (arXiv:2405.14734). With a soft p: p L(h) + (1 - p) L(-h
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.nn.functional import softplus
 
 from assent.batch import Loss, Pairs
-from assent.functional.ranking import pair_metrics
-from assent.limits import NonNegative, Positive
+from assent.functional.losses import pair_metrics
+from assent.types import NonNegative, Positive
 
 
 @dataclass(frozen=True)
 class SimPO:
     """Bradley-Terry on length-normalised log-probabilities, with a target margin."""
+
+    stage: ClassVar[str] = "offline"
 
     beta: Positive = 2.0
     """Scale of the rewards; above 0, 2 to 10 in the paper."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from assent.models.attention import Tree, pack
 from assent.models.forward import scores, standard, states
 from assent.models.load import Language, load_reward
-from assent.models.tokenization import DEFAULT_RENDERING, Rendering
+from assent.models.tokenizer import DEFAULT_RENDERING, Rendering
 from assent.records import Prompt, Response
 from assent.training.batching import READING
-from assent.training.parts import by_tree
+from assent.training.microbatch import by_tree
 
 
 @dataclass(frozen=True)

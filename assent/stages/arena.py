@@ -13,26 +13,25 @@ from assent.config import plugin
 from assent.errors import AssentError
 from assent.functional.acquisition import double_thompson
 from assent.generation.local import Sampling
-from assent.limits import Count
+from assent.labelling.arena import games, table, wins
 from assent.models.checkpoints import weights_of
 from assent.models.load import load_policy
-from assent.preferences.arena import games, table, wins
-from assent.protocols import Annotator
+from assent.protocols import Annotator, Stage
 from assent.records import Feedback, Prompt, Query, Response
 from assent.registry import names
+from assent.run import Run
 from assent.stages.evaluate import answers_to, base_of, held_out, trained
 from assent.stages.generate import fitting
 from assent.stages.label import gather
-from assent.store.desk import Desk
-from assent.store.runs import Run
 from assent.training.batching import chunks
+from assent.types import Count
 
 WAVE = 20
 """Comparisons that are put at once before it is looked who may still be the best."""
 
 
 @dataclass(frozen=True)
-class Arena:
+class Arena(Stage):
     """Have policies compared by annotators, and rate them."""
 
     policies: tuple[str, ...] = ()
@@ -45,7 +44,7 @@ class Arena:
     instruction: str = "Which answer is the better one?"
     """What the annotators are asked."""
     sampling: Sampling = Sampling(temperature=0.7)
-    annotator: Annotator[Desk] = plugin("annotators", Simulated(), lambda: names("annotators"))
+    annotator: Annotator = plugin("annotators", Simulated(), lambda: names("annotators"))
     """Who answers: `human` waits for people on the pages of `assent serve`."""
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from assent.generation.local import Sampling
-from assent.limits import Count
 from assent.models.load import Language, load_policy
+from assent.protocols import Stage
 from assent.records import Prompt, Response, content_id
+from assent.run import Run
 from assent.stages.generate import answer, answers_of, on_side
 from assent.stages.reward import Judge, scorer
-from assent.store.runs import Run
+from assent.types import Count
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Best(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(Stage):
     """Answer the held-out prompts n times and keep the best: what `evaluate` compares with trained policies.
 
     It costs n answers for one. Its KL to the policy is at most log n - (n - 1) / n, whatever the reward model (Stiennon

@@ -20,13 +20,13 @@ from assent.models.checkpoints import weights_of
 from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy
 from assent.preferences.convert import split
-from assent.protocols import Reward
+from assent.protocols import Reward, Stage
 from assent.records import CHAT, Feedback, Prompt, Query, Response, content_id
+from assent.run import Run, improving
 from assent.stages.generate import answer, answers_of, fitting
 from assent.stages.reward import scorable, scorer
-from assent.store.runs import Run, improving
 from assent.training.batching import READING, packs
-from assent.training.meter import Bar
+from assent.training.logging import Bar
 
 KL_PROMPTS = 64
 """Held-out prompts on which the distance from the start is measured."""
@@ -46,7 +46,7 @@ def held_out(run: Run) -> list[Prompt]:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Stage):
     """Compare policies on prompts that nothing was trained on."""
 
     policies: tuple[str, ...] = ()
@@ -108,9 +108,9 @@ class Evaluate:
             "weights": self._weights(run),
         }
 
-    def stale(self, run: Run, key: str, before: Mapping[str, Any]) -> bool:
-        """Whether a model that takes part was trained, or trained again, since this was measured."""
-        return bool(before.get("weights") != self._weights(run))
+    def is_stale(self, run: Run, key: str, result: Mapping[str, Any]) -> bool:
+        """Return whether a compared model was trained since this was measured."""
+        return bool(result.get("weights") != self._weights(run))
 
     def _weights(self, run: Run) -> dict[str, str]:
         names = (*(self.policies or trained(run)), self.against or base_of(run), self.judge, run.key("reward"))

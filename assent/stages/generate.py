@@ -5,24 +5,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assent.errors import AssentError, warn
+from assent.formats.files.exchange import read
 from assent.generation.local import Sampling, sample
-from assent.limits import Count, Natural
 from assent.models.checkpoints import weights_of
 from assent.models.load import Language, context, load_policy
-from assent.models.tokenization import Codec
+from assent.models.tokenizer import Codec
 from assent.preferences.convert import split
+from assent.protocols import Stage
 from assent.records import Prompt, Response, content_id
-from assent.store.exchange import read
-from assent.store.runs import Run
+from assent.run import Run
 from assent.training.batching import chunks, generator
-from assent.training.meter import Bar
-from assent.training.parallel import alone
+from assent.training.distributed import alone
+from assent.training.logging import Bar
+from assent.types import Count, Natural
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Stage):
     """Draw answers to prompts."""
 
     policy: str = ""

@@ -11,23 +11,23 @@ from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError, warn
 from assent.feedback import asks
-from assent.limits import Count, Natural, Share
+from assent.labelling.accounts import people_of
+from assent.labelling.queue import Ask, Desk
 from assent.preferences.convert import split
 from assent.preferences.select import Candidate, Rule, distinct, select
-from assent.protocols import Annotator
+from assent.protocols import Annotator, Stage
 from assent.records import Feedback, Prompt, Purpose, Query, Response
 from assent.registry import names
 from assent.rewards.model import Model
+from assent.run import Run
 from assent.store.database import Store
-from assent.store.desk import Ask, Desk
-from assent.store.people import people_of
-from assent.store.runs import Run
 from assent.training.batching import chunks
-from assent.training.meter import Bar
+from assent.training.logging import Bar
+from assent.types import Count, Natural, Share
 
 
 @dataclass(frozen=True)
-class Label:
+class Label(Stage):
     """Ask people, or simulated ones, about answers."""
 
     policy: str = ""
@@ -52,7 +52,7 @@ class Label:
     """The reward model that the rule looks at; empty: the run's newest."""
     instruction: str = ""
     """What the annotators are asked; empty: the usual words for the kind."""
-    annotator: Annotator[Desk] = plugin("annotators", Simulated(), lambda: names("annotators"))
+    annotator: Annotator = plugin("annotators", Simulated(), lambda: names("annotators"))
     """Who answers: `human` waits for people on the pages of `assent serve`."""
 
     def __post_init__(self) -> None:
@@ -175,7 +175,7 @@ def _unjudged(store: Store, key: str) -> Iterator[Response]:
             yield response
 
 
-def gather(run: Run, key: str, queries: list[Query], annotator: Annotator[Desk]) -> list[Feedback]:
+def gather(run: Run, key: str, queries: list[Query], annotator: Annotator) -> list[Feedback]:
     """Put queries to an annotator, store the answers as they come, and return every answer to them that counts.
 
     For a stage of people only what people answered counts, not a rehearsal with simulated annotators.

@@ -6,42 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from assent.batch import Loss, Pairs
+from assent.batch import Loss, Pairs, Scores
 from assent.errors import warn
 from assent.files import no_room, replacing
 from assent.functional.statistics import wilson
-from assent.limits import Count
 from assent.models.attention import Tree, pack
 from assent.models.forward import logprobs
 from assent.models.load import context, load_policy
 from assent.objectives.dpo import DPO
 from assent.protocols import Objective
+from assent.run import Run
 from assent.stages.reward import judged
-from assent.store.runs import Run
 from assent.training.batching import batch, chunks, steps_of
-from assent.training.comparisons import FEEDS, Compared, columns, decided
+from assent.training.distributed import first, gather
+from assent.training.logging import Bar
 from assent.training.loop import read_state, train
-from assent.training.meter import Bar
-from assent.training.optimizer import Trainee, Training
-from assent.training.parallel import first, gather
-from assent.training.parts import by_tree, descend, held_out
+from assent.training.microbatch import by_tree, descend, held_out
+from assent.training.preferences import FEEDS, Compared, columns, decided
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import PolicyStage
+from assent.types import Count
 
 PORTION = 512
 """Trees that the reference is asked about before what it says is kept."""
-CHOICES = FEEDS["Scores"]._replace(reads=decided)
+CHOICES = FEEDS[Scores]._replace(reads=decided)
 """Ties say nothing of what the policy should do."""
 
 
 @dataclass(frozen=True)
-class Offline:
+class Offline(PolicyStage):
     """Train a policy directly on the comparisons of the run, held to its own start."""
-
-    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""

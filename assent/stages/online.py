@@ -6,7 +6,7 @@ into advantages, and takes one or more optimiser steps on them. Prompts are enco
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,35 +17,34 @@ from assent.functional.ensemble import disagreement
 from assent.functional.kl import adapt_beta, sequence_kl
 from assent.functional.logprobs import TokenLogprobs
 from assent.generation.local import Sample, Sampling, held, sample
-from assent.generation.rollouts import Drawn
-from assent.limits import Count, Natural, NonNegative, Positive
+from assent.generation.rollout_batch import Drawn
 from assent.models.adapters import Body, fits
 from assent.models.attention import Pack, Tree, pack
 from assent.models.forward import blocks, logprobs, values
 from assent.models.load import Language, context, load_policy, load_reward, new_reward
-from assent.models.tokenization import Codec
+from assent.models.tokenizer import Codec
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.objectives.ppo import PPO
 from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
+from assent.run import Run
 from assent.stages.generate import on_side
 from assent.stages.pretrain import read_texts
 from assent.stages.reward import Judge, is_rule, scorable, scorer
-from assent.store.runs import Run
-from assent.training import parallel
+from assent.training import distributed
 from assent.training.batching import batch, chunks, generator, packs
-from assent.training.imitation import Shown, tokens
+from assent.training.logging import add
 from assent.training.loop import train
-from assent.training.meter import add
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import PolicyStage
+from assent.training.supervised import Shown, tokens
+from assent.types import Count, Natural, NonNegative, Positive
 
 
 @dataclass(frozen=True)
-class Online:
+class Online(PolicyStage):
     """Train a policy on scores of its own answers, on a leash to where it started."""
-
-    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
@@ -265,13 +264,17 @@ class Worker:
     def _draw(self, asked: list[Prompt], number: int, again: int = 0) -> list[list[Sample]]:
         """Answers to each prompt; each process draws for its share of them."""
         ids = [self.ids[prompt.id] for prompt in asked]
-        share = parallel.mine(range(len(ids)))
+        share = distributed.mine(range(len(ids)))
         # one process that draws once takes the plain number of the step
-        dice = generator(self.run.seed, 2, number, *([again, parallel.rank()] if again or parallel.rank() else []))
+        dice = generator(
+            self.run.seed, 2, number, *([again, distributed.rank()] if again or distributed.rank() else [])
+        )
         sampling, ends = self.settings.sampling, self.codec.ends
         some = [ids[i] for i in share]
         drawn = sample(self.policy.model, some, self.settings.n, sampling, ends, dice) if some else []
-        everywhere = [s for part in parallel.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part]
+        everywhere = [
+            s for part in distributed.gather([s._replace(prompt=share[s.prompt]) for s in drawn]) for s in part
+        ]
         return [[s for s in everywhere if s.prompt == i] for i in range(len(ids))]
 
     def _others(self, known: set[str], count: int, number: int, again: int) -> list[Prompt]:
@@ -289,7 +292,7 @@ class Worker:
         """
         old, reference, entropy = drawn.blank(), drawn.blank(), drawn.blank()
         seen = drawn.blank() if self.value else None
-        for part in parallel.mine(packs(drawn.trees, self.tokens)):
+        for part in distributed.mine(packs(drawn.trees, self.tokens)):
             packed = pack([drawn.trees[i] for i in part]).to(self.run.device)
             if not later:
                 now = logprobs(self.policy.model, packed, self.temperature, entropy=True)
@@ -297,7 +300,7 @@ class Worker:
             drawn.place(reference, part, packed, logprobs(self.reference, packed, self.temperature).logprobs)
             if self.value and seen is not None:
                 drawn.place(seen, part, packed, values(self.value.model, packed))
-        parallel.add_up([old, reference, entropy, *([] if seen is None else [seen])])  # each wrote its own rows
+        distributed.add_up([old, reference, entropy, *([] if seen is None else [seen])])  # each wrote its own rows
         about = torch.tensor([s.prompt for s in drawn.samples])
         return Rollout(drawn.mask, old, reference, scores, about, seen), entropy
 
@@ -354,13 +357,13 @@ class Worker:
                 rows = drawn.rows(some)
                 tokens, sequences = float(drawn.mask[rows].sum()), float(len(rows))
                 metrics: dict[str, float] = {}
-                for local in parallel.mine(packs([drawn.trees[i] for i in some], self.tokens)):
+                for local in distributed.mine(packs([drawn.trees[i] for i in some], self.tokens)):
                     part = [some[i] for i in local]
                     seen = self._actions(drawn, part, rollout, estimate, entropy)
                     loss = objective(replace(seen, tokens=tokens, sequences=sequences))
                     loss.value.backward()
                     add(metrics, loss.metrics)
-                metrics = parallel.sums(metrics)
+                metrics = distributed.sums(metrics)
                 # packs of another shape round otherwise: in bfloat16 single log-probabilities move by a few hundredths
                 slack = 1e-3 if self.run.dtype == torch.float32 else 2e-2
                 if tokens and not gathered and abs(metrics["ratio"] - 1) > slack:
@@ -375,7 +378,7 @@ class Worker:
                     metrics["value_grad_norm"] = self.value.step(update)
                 gathered.append(metrics)
         if entropy is not None:
-            parallel.add_up([rollout.logprobs, entropy])
+            distributed.add_up([rollout.logprobs, entropy])
         return {name: sum(m[name] for m in gathered) / len(gathered) for name in gathered[0]}
 
     def _remember(self, update: int) -> dict[str, float]:
@@ -384,11 +387,11 @@ class Worker:
         if not self.texts:
             return metrics
         chosen = batch(self.texts, self.settings.training.batch_size, update, self.run.seed)
-        for part in parallel.mine(packs([text.tree for text in chosen], self.tokens)):
+        for part in distributed.mine(packs([text.tree for text in chosen], self.tokens)):
             loss = CrossEntropy()(tokens(self.policy.model, chosen, part))
             (self.settings.ptx * loss.value).backward()
             add(metrics, {"ptx_loss": loss.value.detach()})
-        return parallel.sums(metrics)
+        return distributed.sums(metrics)
 
     def _actions(
         self, drawn: Drawn, part: list[int], rollout: Rollout, estimate: Advantages, entropy: Tensor | None

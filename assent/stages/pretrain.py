@@ -2,25 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from annotated_types import Ge, MultipleOf
 
 from assent.errors import AssentError
-from assent.limits import Count
+from assent.formats.files.exchange import read
 from assent.models.attention import NAME, Tree, register
 from assent.models.load import Language
-from assent.models.tokenization import Codec, Unrenderable
+from assent.models.tokenizer import Codec, Unrenderable
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import split
+from assent.protocols import Origin
 from assent.records import Completion, Imitation, Prompt
-from assent.store.exchange import read
-from assent.store.runs import Run
+from assent.registry import name_of
+from assent.run import Run
 from assent.training.batching import steps_of
-from assent.training.imitation import Shown, imitate, measure
 from assent.training.left_out import LeftOut
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import TrainingStage
+from assent.training.supervised import Shown, imitate, measure
+from assent.types import Count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,10 +33,8 @@ PAD = "<|pad|>"
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(TrainingStage):
     """Train a tokenizer and a small language model from nothing but text."""
-
-    shared: ClassVar[bool] = True
 
     data: str = ""
     """Text: `.txt` with documents apart by blank lines, or `.jsonl` with `text`."""
@@ -47,6 +48,9 @@ class Pretrain:
     """Positions; longer documents are cut into pieces of this length."""
     objective: CrossEntropy = CrossEntropy()
     training: Training = Training(lr=3e-3, epochs=8, batch_size=32, schedule="cosine", weight_decay=0.1)
+
+    def origin(self, run: Run) -> Origin:
+        return Origin("", name_of(self.objective))
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         documents = read_documents(self.data)

@@ -6,41 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from assent.batch import Loss
+from assent.commands import objectives_of
 from assent.config import plugin
 from assent.errors import AssentError, did_you_mean, warn
 from assent.files import write_atomically
 from assent.functional.ensemble import Reduction, combine, disagreement
 from assent.functional.statistics import accuracy
-from assent.limits import Count, NonNegative
+from assent.labelling.quality import reliabilities
 from assent.models import card
 from assent.models.attention import pack
 from assent.models.forward import scores, standard
 from assent.models.load import Language, context, load_reward, new_reward
-from assent.models.tokenization import Codec
+from assent.models.tokenizer import Codec
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.preferences.convert import examples, split, standardised
-from assent.preferences.quality import reliabilities
-from assent.protocols import Objective
 from assent.protocols import Reward as Scorer
+from assent.protocols import RewardObjective
 from assent.records import Label, Preference, Prompt, Purpose, Ranked, Response
-from assent.registry import name_of, names, resolve, resolve_file, takes
+from assent.registry import name_of, names, resolve, resolve_file
 from assent.rewards.model import Model
-from assent.store.runs import Run
+from assent.run import Run
 from assent.training.batching import READING, batch, steps_of
-from assent.training.comparisons import FEEDS, Compared, Feed, Judgement, compare
+from assent.training.distributed import alone, gather
 from assent.training.left_out import LeftOut
+from assent.training.logging import Bar
 from assent.training.loop import train
-from assent.training.meter import Bar
-from assent.training.optimizer import Trainee, Training
-from assent.training.parallel import alone, gather
-from assent.training.parts import by_tree, descend
+from assent.training.microbatch import by_tree, descend
+from assent.training.preferences import FEEDS, Compared, Feed, Judgement, compare
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import TrainingStage
+from assent.types import Count, NonNegative
 
 PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
 """Answers to queries about held-out prompts are for evaluation; imported ones were all asked for training."""
@@ -55,10 +57,8 @@ class Material(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reward:
+class Reward(TrainingStage):
     """Train a reward model on what was said of the run's answers."""
-
-    shared: ClassVar[bool] = True
 
     policy: str = ""
     """Whose body it starts from: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
@@ -68,9 +68,7 @@ class Reward:
     """Ensemble of so many heads on one body, each with first weights and a bootstrap sample of prompts of its own."""
     members: Count = 1
     """Ensemble of so many whole models, one after another, each also with its own order of prompts."""
-    objective: Objective[Any] = plugin(
-        "objectives", BradleyTerry(), lambda: [name for name in names("objectives") if takes(name) in FEEDS]
-    )
+    objective: RewardObjective = plugin("objectives", BradleyTerry(), lambda: objectives_of("reward"))
     """What it learns from: choices (bradley_terry), whole rankings (kway, plackett_luce), or ratings (regression)."""
     training: Training = Training(lr=9e-6)
 
@@ -137,7 +135,7 @@ class Reward:
 
     @property
     def _feed(self) -> Feed:
-        return FEEDS[takes(name_of(self.objective))]
+        return FEEDS[self.objective.batch]
 
     def _material(self, run: Run, language: Language) -> Material:
         return judged(run, language.codec, min(self.max_tokens, context(language.model)), self._feed)

@@ -1,31 +1,30 @@
 """Supervised fine-tuning: learn to answer like the demonstrations; only the answers are trained on."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from assent.errors import AssentError, warn
-from assent.limits import Count
+from assent.formats.files.exchange import load
+from assent.labelling.quality import reliabilities
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
-from assent.models.tokenization import Unrenderable
+from assent.models.tokenizer import Unrenderable
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.preferences.convert import about, examples, split
-from assent.preferences.quality import reliabilities
 from assent.records import Imitation
-from assent.store.exchange import load
-from assent.store.runs import Run
+from assent.run import Run
 from assent.training.batching import steps_of
-from assent.training.imitation import Shown, imitate, measure
+from assent.training.distributed import alone
 from assent.training.left_out import LeftOut
-from assent.training.optimizer import Trainee, Training
-from assent.training.parallel import alone
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import PolicyStage
+from assent.training.supervised import Shown, imitate, measure
+from assent.types import Count
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(PolicyStage):
     """Fine-tune the policy on demonstrations."""
-
-    shared: ClassVar[bool] = True
 
     data: str = ""
     """A file of demonstrations (prompt and completion, or messages), read into the run first; empty: those it holds."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +10,23 @@ from torch import Tensor, nn
 from assent.batch import Loss
 from assent.batch import Unpaired as Judgements
 from assent.errors import AssentError
-from assent.limits import Count
+from assent.labelling.quality import reliabilities
 from assent.models.attention import Tree
 from assent.models.load import context, load_policy
-from assent.models.tokenization import Codec, Unrenderable
+from assent.models.tokenizer import Codec, Unrenderable
 from assent.objectives.kto import KTO
 from assent.preferences.convert import examples, split
-from assent.preferences.quality import reliabilities
 from assent.protocols import Objective
 from assent.records import Completion, Example, Label, Preference, Prompt, Ranked
+from assent.run import Run
 from assent.stages.offline import branch_sums, reference_sums
-from assent.store.runs import Run
 from assent.training.batching import batch, steps_of
 from assent.training.left_out import LeftOut
 from assent.training.loop import train
-from assent.training.optimizer import Trainee, Training
-from assent.training.parts import by_tree, descend, held_out
+from assent.training.microbatch import by_tree, descend, held_out
+from assent.training.replicated import Trainee, Training
+from assent.training.stage import PolicyStage
+from assent.types import Count
 
 
 class Judged(NamedTuple):
@@ -46,10 +47,8 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Unpaired:
+class Unpaired(PolicyStage):
     """Train a policy directly on approvals, held to its own start."""
-
-    shared: ClassVar[bool] = True
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""

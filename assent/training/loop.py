@@ -16,10 +16,10 @@ from assent.errors import AssentError, no_memory
 from assent.files import no_room, replacing
 from assent.models.attention import Tree
 from assent.training.batching import largest
-from assent.training.budget import settle
-from assent.training.meter import Bar, Meter
-from assent.training.optimizer import Trainee
-from assent.training.parallel import first, gather
+from assent.training.distributed import first, gather
+from assent.training.logging import Bar, Meter
+from assent.training.memory_plan import settle
+from assent.training.replicated import Trainee
 
 SAVE_SHARE = 0.05
 """Saving by the clock takes at most this share of the time..."""

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.store.people import Person
-from assent.web.guard import SignIn, asking, office_of
+from assent.labelling.accounts import Person
 from assent.web.pages import of_link, page, with_cookie
+from assent.web.security import SignIn, asking, office_of
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
 Password = Annotated[str, Form(max_length=1000)]

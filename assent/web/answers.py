@@ -13,18 +13,18 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.feedback import body
+from assent.formats import Inquiry
+from assent.formats.files.exchange import write
+from assent.labelling.accounts import Person
+from assent.labelling.judgements import Filter, State, annotators, answers, lease_of, number, superseding
 from assent.records import Feedback
 from assent.records import Query as Question
 from assent.registry import name_of, names
-from assent.store.answers import Filter, State, annotators, answers, lease_of, number, superseding
-from assent.store.exchange import write
-from assent.store.formats import Inquiry
-from assent.store.people import Person
-from assent.web.guard import Needs, office_of
 from assent.web.labelling import Here
-from assent.web.office import Project
 from assent.web.pages import need, page
+from assent.web.security import Needs, office_of
 from assent.web.text import readable, render_answer, render_turn
+from assent.web.workspace import Project
 
 router = APIRouter(tags=["answers"])
 Reviewing = Annotated[Person, need("review")]

@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from assent.errors import AssentError
+from assent.labelling.accounts import Denied
+from assent.labelling.queue import NotShown
 from assent.store.database import Busy, Conflict, DiskFull, Unusable
-from assent.store.desk import NotShown
-from assent.store.people import Denied
 from assent.web import account, answers, chat, labelling, manage, pages, progress, review
-from assent.web.guard import Guard, SignIn
-from assent.web.office import Office
+from assent.web.security import Guard, SignIn
+from assent.web.workspace import Office
 
 STATIC = Path(__file__).parent / "static"
 STATUS: tuple[tuple[type[AssentError], int, str], ...] = (

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from assent.errors import AssentError
 from assent.feedback import asks
+from assent.labelling.accounts import Person
 from assent.preferences.convert import split
 from assent.records import CHAT, Completion, Message, Prompt, Query, Response
-from assent.store.people import Person
-from assent.web.guard import Needs
 from assent.web.labelling import Here
-from assent.web.office import Project
 from assent.web.pages import need, page
+from assent.web.security import Needs
 from assent.web.text import Cover, render
+from assent.web.workspace import Project
 
 router = APIRouter(tags=["chat"])
 Talking = Annotated[Person, Depends(Needs("chat"))]

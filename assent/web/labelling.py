@@ -12,14 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from assent.errors import AssentError
 from assent.feedback import asks, body, parse
 from assent.functional.sequential import SequentialTest
+from assent.labelling.accounts import Person
+from assent.labelling.queue import Answered, Lent
 from assent.records import Feedback, Message, Prompt, Response
 from assent.records import Query as Ask
 from assent.registry import name_of, resolve
-from assent.store.desk import Answered, Lent
-from assent.store.people import Person
-from assent.web.guard import PAUSED, Needs, SignIn, asking, office_of
-from assent.web.office import Project
+from assent.web.security import PAUSED, Needs, SignIn, asking, office_of
 from assent.web.text import Cover, readable, render_answer, render_turn, show_invisible
+from assent.web.workspace import Project
 
 router = APIRouter(prefix="/r/{run}/api", tags=["label"])
 Id = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[\w:.\-]+$")]

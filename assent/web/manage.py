@@ -14,16 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from assent.errors import AssentError
 from assent.feedback import body
 from assent.functional.near_identical import near_identical
+from assent.labelling.accounts import RIGHTS, Person
+from assent.labelling.judgements import arrived_after
+from assent.labelling.queue import Ask, change_setting, history
 from assent.records import Query as Question
-from assent.store.answers import arrived_after
-from assent.store.desk import Ask, change_setting, history
-from assent.store.people import RIGHTS, Person
 from assent.web.answers import as_json
-from assent.web.guard import Needs, office_of, public_url
 from assent.web.labelling import Here, Id
-from assent.web.office import Project
 from assent.web.pages import need, page
 from assent.web.progress import measured
+from assent.web.security import Needs, office_of, public_url
+from assent.web.workspace import Project
 
 router = APIRouter(tags=["manage"])
 Managing = Annotated[Person, need("manage")]

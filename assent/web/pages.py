@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.store.people import Denied, Person, folded
-from assent.web.guard import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url, session_of
+from assent.labelling.accounts import Denied, Person, folded
 from assent.web.labelling import Here
+from assent.web.security import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url, session_of
 from assent.web.text import render as markdown
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.store.people import Person
-from assent.web.guard import Needs, office_of
+from assent.labelling.accounts import Person
 from assent.web.labelling import Here
-from assent.web.office import Project
 from assent.web.pages import need, page
+from assent.web.security import Needs, office_of
 from assent.web.statistics import View, policy_of, statistics_of
 from assent.web.text import readable, render
+from assent.web.workspace import Project
 
 router = APIRouter(tags=["progress"])
 Looking = Annotated[Person, need("look")]

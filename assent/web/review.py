@@ -7,11 +7,11 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.feedback import body, parse
+from assent.labelling.judgements import opinions
+from assent.labelling.queue import agrees
 from assent.records import Feedback
 from assent.records import Query as Question
 from assent.registry import names, resolve
-from assent.store.answers import opinions
-from assent.store.desk import agrees
 from assent.web.answers import Reviewing, differ, in_words, names_of
 from assent.web.labelling import DECIDED, Here
 from assent.web.manage import Long, Short, now

@@ -17,7 +17,7 @@ from annotated_types import Interval
 
 from assent.config import read_recipe
 from assent.errors import AssentError
-from assent.web.office import Office
+from assent.web.workspace import Office
 
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # a browser takes /. and /.. out of an address
 OWN = ("api", "join", "login", "logout", "openapi.json", "r", "static", "account", "reset")

@@ -18,13 +18,13 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 
 from assent.errors import AssentError
-from assent.preferences.arena import Table, table
-from assent.preferences.quality import AnnotatorQuality, Consensus, Preferred, Tally
+from assent.labelling.accounts import People
+from assent.labelling.arena import Table, table
+from assent.labelling.quality import AnnotatorQuality, Consensus, Preferred, Tally
 from assent.records import Prompt
 from assent.store import schema
 from assent.store.database import Store, by_person
-from assent.store.people import People
-from assent.web.office import Project
+from assent.web.workspace import Project
 
 PATIENCE, SMALL = 0.3, 5000
 """Seconds that a page waits for new results, and the number of events up to which it waits until they are there."""

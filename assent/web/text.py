@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from itertools import count
 from typing import Any
 
-from assent.models.tokenization import REASONING
+from assent.models.tokenizer import REASONING
 from assent.records import Message, Prompt
 
 TAGS = {

@@ -66,7 +66,7 @@ class Duel:
             told = self.ours(work, clock)
             clock.tell(**told, matrix_peak=peak(work["device"], getattr(torch, work["dtype"])))
             return
-        from assent.store.runs import Run, Setup  # the peers, who import this package too, do not have it
+        from assent.run import Run, Setup  # the peers, who import this package too, do not have it
 
         flags = self._flags()
         usual = str(Run(Setup(device=flags.device)).dtype).partition(".")[2]  # bfloat16 where it is multiplied

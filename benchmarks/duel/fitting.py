@@ -10,9 +10,9 @@ from assent.models.attention import pack
 from assent.models.forward import scores
 from assent.models.load import load_reward
 from assent.protocols import Objective
-from assent.training.comparisons import FEEDS, Compared
-from assent.training.optimizer import Trainee, Training
-from assent.training.parts import descend
+from assent.training.microbatch import descend
+from assent.training.preferences import FEEDS, Compared
+from assent.training.replicated import Trainee, Training
 from duel.clock import Clock
 from duel.limit import Cost
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from assent.formats.files.exchange import read
 from assent.generation.local import Sampling, sample
 from assent.models.checkpoints import locate, save
 from assent.models.load import Language, load_policy, new_reward
 from assent.records import Message, Preference, Prompt
-from assent.store.exchange import read
 
 HH = Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "harmless-base.jsonl.gz"
 """The test split of harmless-base (arXiv:2204.05862), where somebody has put it."""

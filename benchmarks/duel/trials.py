@@ -13,9 +13,9 @@ from assent.models.forward import logprobs
 from assent.models.load import Language, load_policy
 from assent.protocols import Reinforcement, Reward
 from assent.records import Prompt, Response
+from assent.run import Run
 from assent.stages.online import Online, Worker
-from assent.store.runs import Run
-from assent.training.optimizer import Trainee, Training
+from assent.training.replicated import Trainee, Training
 from duel.clock import Clock
 from duel.limit import Cost
 from duel.material import from_json

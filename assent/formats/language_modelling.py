@@ -1,0 +1,48 @@
+"""Bare text, or a whole conversation, to imitate: https://huggingface.co/docs/trl/dataset_formats"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from assent.errors import AssentError
+from assent.formats import (
+    EXAMPLE,
+    Format,
+    Row,
+    content,
+    last,
+    messages,
+    plain,
+    said,
+    talk,
+    text,
+    turn,
+    weighed,
+    weight,
+)
+from assent.records import Completion, Imitation
+
+
+@dataclass(frozen=True)
+class LanguageModelling(Format):
+    """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
+
+    holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    reads: ClassVar[frozenset[str]] = EXAMPLE - {"prompt"} | {"text", "messages"}
+
+    def fits(self, row: Row) -> int:
+        return int("text" in row or "messages" in row)
+
+    def decode(self, row: Row, source: str) -> Iterable[Imitation]:
+        counts = weight(row)
+        if "messages" not in row:
+            return (Imitation(plain(row, ""), Completion(said(text(row, "text"), "text")), counts),)
+        turns = messages(row, "messages")
+        if len(turns) < 2:
+            raise AssentError("'messages' holds no message before the reply")
+        return (Imitation(talk(row, turns[:-1]), last(turns, "messages", len(turns)), counts),)
+
+    def encode(self, thing: Imitation) -> Iterable[Row]:
+        before, after = content(thing.prompt), turn(thing.prompt, thing.completion)
+        whole = before + after  # type: ignore[operator]  # both text or both messages
+        return ({"text" if thing.prompt.is_plain else "messages": whole, **weighed(thing)},)

@@ -1,0 +1,101 @@
+"""Run one stage in a run folder: skip it if it is done, resume it if it was stopped, keep its result."""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from assent.config import table
+from assent.errors import AssentError, Waiting
+from assent.files import write_atomically
+from assent.models import card, memory
+from assent.protocols import Stage, Tool
+from assent.run import Run
+from assent.store.database import Counts
+from assent.training import distributed
+from assent.training.logging import read
+from assent.training.loop import Stopped
+
+
+def perform(run: Run, command: str, job: Stage | Tool) -> dict[str, Any]:
+    """Run a stage unless it is done, and return its result; a tool (`report`, `export`, ...) runs every time.
+
+    Where torchrun started several processes, they share the work of a `distributed` stage; the first one does any
+    other alone.
+    """
+    key = run.key(command)
+    if isinstance(job, Tool):
+        return distributed.alone(lambda: dict(job(run, key) or {}))
+    attempt = distributed.alone(lambda: _begin(run, command, job))
+    run.recipe = attempt.recipe
+    if attempt.result is not None:
+        return attempt.result
+    stage = job.resolve(run)
+    memory.keep_freed()
+    memory.give_back()  # of the stage before
+    torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
+    start = time.monotonic() - attempt.seconds
+    try:
+        if stage.distributed:
+            with distributed.together():
+                result = stage(run, key)
+        else:
+            result = distributed.alone(lambda: stage(run, key))
+    except Exception as error:
+        if distributed.first():
+            _restore(run, command, attempt, error)
+        raise
+    result["seconds"] = round(time.monotonic() - start, 1)
+    result["peak_gb"] = round(memory.most() / 1e9, 2)
+    distributed.alone(lambda: _write_card(run, key, stage, result))
+    distributed.alone(lambda: run.finish(command, result))
+    return result
+
+
+class _Attempt(NamedTuple):
+    """The state of a stage when a process comes to it."""
+
+    recipe: dict[str, Any]
+    result: dict[str, Any] | None
+    """What it reported, if it is done."""
+    is_new: bool
+    """Whether the run did not know its settings."""
+    seconds: float
+    """Time that stopped processes spent on it."""
+    counts: Counts
+    """Rows in the store."""
+
+
+def _begin(run: Run, command: str, stage: Stage) -> _Attempt:
+    key = run.key(command)
+    if run.result(key) is not None:
+        run.bring_back(command)  # after a kill while an overwritten stage was moved aside
+    is_new = run.claim(command, table(stage))
+    result = run.result(key)
+    if result is not None and stage.is_stale(run, key, result):
+        result = None
+    lines = read(run.folder) if (run.folder / "state" / key).exists() else []
+    last = {line["stage"]: line["seconds"] for line in lines if line["stage"].partition("/")[0] == key}
+    return _Attempt(run.recipe, result, is_new, sum(last.values()), run.store.counts())
+
+
+def _restore(run: Run, command: str, attempt: _Attempt, error: Exception) -> None:
+    """Bring back what a failed attempt was to replace, or forget the settings of one that left nothing."""
+    if isinstance(error, Stopped | Waiting):
+        return
+    if run.bring_back(command) and isinstance(error, AssentError):
+        reason = str(error).partition("; the state after step ")[0]
+        raise AssentError(f"{reason}; what '{run.key(command)}' was before is back in its place") from None
+    if attempt.is_new and run.store.counts() == attempt.counts:
+        run.unclaim(command)
+
+
+def _write_card(run: Run, key: str, stage: Stage, result: dict[str, Any]) -> None:
+    """Write the card of a policy; a reward model has one already."""
+    folder, origin = run.folder / key, stage.origin(run)
+    if origin is None or not (folder / "config.json").exists() or (folder / card.NAME).exists():
+        return
+    base = origin.base or "random weights"
+    base = run.setup.model if base in ("start", *run.models) else base
+    data = {name: n for name, n in result.items() if isinstance(n, int) and name not in ("n", "held_out_n", "weights")}
+    write_atomically(folder / card.NAME, card.policy(card.Origin(base, origin.objective, data)))
