@@ -20,12 +20,12 @@ class Loss(NamedTuple):
     metrics: dict[str, Tensor]  # each (), detached
 
     @classmethod
-    def told(cls, value: Tensor, metrics: Mapping[str, Tensor]) -> "Loss":
+    def of(cls, value: Tensor, metrics: Mapping[str, Tensor]) -> "Loss":
         """A loss with its metrics, of which it is the first, all detached."""
         return cls(value, {name: metric.detach() for name, metric in {"loss": value, **metrics}.items()})
 
 
-class Part(Protocol):
+class WeightedBatch(Protocol):
     """Weighted rows, which are all of a step or a part of it."""
 
     weight: Tensor  # (B,)
@@ -38,7 +38,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class Tokens(Part):
+class TokenLogprobsBatch(WeightedBatch):
     """Completion tokens to imitate."""
 
     logprobs: Tensor  # (N,) log pi of each trained token
@@ -48,7 +48,7 @@ class Tokens(Part):
 
 
 @dataclass(frozen=True)
-class Scores(Part):
+class ScorePairs(WeightedBatch):
     """Comparisons of scalar scores: rows are pairs."""
 
     chosen: Tensor  # (B,) r(x, y_chosen)
@@ -61,7 +61,7 @@ class Scores(Part):
 
 
 @dataclass(frozen=True)
-class Pairs(Part):
+class LogprobPairs(WeightedBatch):
     """Comparisons of log-probabilities summed over each completion, end token included: rows are pairs."""
 
     chosen: Tensor  # (B,) log pi(y_chosen | x)
@@ -82,7 +82,7 @@ class Pairs(Part):
 
 
 @dataclass(frozen=True)
-class Rankings(Part):
+class RankedScores(WeightedBatch):
     """Scores of the completions of a prompt and their tiers, padded on the right: rows are rankings."""
 
     scores: Tensor  # (B, K)
@@ -94,7 +94,7 @@ class Rankings(Part):
 
 
 @dataclass(frozen=True)
-class Ratings(Part):
+class RatedScores(WeightedBatch):
     """Scores and what they should be: rows are completions."""
 
     scores: Tensor  # (B,) r(x, y)
@@ -105,7 +105,7 @@ class Ratings(Part):
 
 
 @dataclass(frozen=True)
-class Unpaired(Part):
+class UnpairedLogprobs(WeightedBatch):
     """Completions that were approved or disapproved, each on its own."""
 
     logprobs: Tensor  # (B,) log pi(y | x)
@@ -138,7 +138,7 @@ class Advantages(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Actions:
+class PolicyBatch:
     """A part of a rollout under the policy being trained, padded on the right."""
 
     mask: Tensor  # (B, T) bool

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not no_memory(error):
             raise
-        return _refuse("out of memory: lower --rows, --max-new-tokens or --tokens-per-pack, or take a smaller model")
+        return _refuse(
+            "out of memory: lower --generation-batch-size, --max-new-tokens or --max-tokens-per-batch, or take a smaller model"
+        )
 
 
 def _refuse(line: str) -> int:
@@ -99,7 +101,7 @@ def _run(command: str, rest: list[str]) -> int:
     made = override(made, _plugins(made, rest), f"assent {command}")
     known = {**settings(Setup()), **settings(made)}
     positional = made.positional if isinstance(made, Tool) else ""
-    given, words, again = _parse(command, made, known, rest, positional or "recipe.toml")
+    given, words, overwrite = _parse(command, made, known, rest, positional or "recipe.toml")
     recipe_path = _recipe_path(command, words, given)
     if words and positional and positional not in given:
         given[positional] = words.pop(0)
@@ -126,7 +128,7 @@ def _run(command: str, rest: list[str]) -> int:
         table = {k: v for k, v in recipe.items() if k in settings(made)}
     else:
         key = Run(setup).key(command)
-        kept = {} if again else before.get(key, {})
+        kept = {} if overwrite else before.get(key, {})
         table = {**kept, **recipe.get(command, {})}
     made = override(override(made, table, f"{recipe_path or path} [{command}]"), own, where)
     if isinstance(made, Tool):
@@ -136,10 +138,10 @@ def _run(command: str, rest: list[str]) -> int:
         if not made.locks_run:
             made(Run(setup), command)
             return 0
-    return _do(command, made, setup, recipe, again)
+    return _do(command, made, setup, recipe, overwrite)
 
 
-def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool) -> int:
+def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], overwrite: bool) -> int:
     """Do a stage or a loop in its run folder, together with the other processes that torchrun started."""
     from assent.run import open_run
     from assent.runner import perform
@@ -147,26 +149,26 @@ def _do(command: str, made: Any, setup: Any, recipe: dict[str, Any], again: bool
     from assent.training.loop import Stopped
 
     with ExitStack() as held:
-        held.enter_context(distributed.joined())
-        made, run = distributed.alone(lambda: (made, held.enter_context(open_run(setup))))
+        held.enter_context(distributed.process_group())
+        made, run = distributed.on_rank0(lambda: (made, held.enter_context(open_run(setup))))
         try:
             if isinstance(made, Iterate):
                 made(run, recipe)
             else:
-                done = None if again else run.result(run.key(command))
-                if again:
-                    distributed.alone(lambda: run.put_aside(command, table_of(made)))
+                done = None if overwrite else run.result(run.key(command))
+                if overwrite:
+                    distributed.on_rank0(lambda: run.move_aside(command, table_of(made)))
                 result = perform(run, command, made)
-                if isinstance(made, Stage) and distributed.first():
+                if isinstance(made, Stage) and distributed.is_rank0():
                     _say(run.key(command), result, result == done, setup.run)
-            if (isinstance(made, Iterate) or command == "report") and distributed.first():
+            if (isinstance(made, Iterate) or command == "report") and distributed.is_rank0():
                 _conclude(setup.run)
         except Waiting as waiting:
-            if distributed.first():
+            if distributed.is_rank0():
                 print(f"assent: {waiting}", file=sys.stderr)
             return 3
         except Stopped as stopped:
-            if distributed.first():
+            if distributed.is_rank0():
                 print(f"assent: {stopped}", file=sys.stderr)
             return 130
     return 0
@@ -224,9 +226,9 @@ def _parse(
         allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar=positional)
-    if anew := isinstance(made, Stage):
+    if has_overwrite := isinstance(made, Stage):
         parser.add_argument(
-            "--again", action="store_true", help="start this stage afresh, although it was begun or done"
+            "--overwrite", action="store_true", help="start this stage afresh, although it was begun or done"
         )
     owner = None
     group: Any = parser
@@ -243,14 +245,14 @@ def _parse(
     spaces, unknown = parser.parse_known_intermixed_args(rest)
     for word in unknown:
         if word.startswith("-"):
-            flags = [name.replace("_", "-") for name in (*known, *(["again"] if anew else []))]
+            flags = [name.replace("_", "-") for name in (*known, *(["overwrite"] if has_overwrite else []))]
             name = word.lstrip("-").split("=")[0]
             hint = did_you_mean(name, flags).replace("'", "'--", 1)
             if choice := belongs(made, name.replace("-", "_")):
                 hint = f": it goes with --{choice.replace(' = ', ' ')}"
             raise AssentError(f"'assent {command}' has no flag '{word}'{hint} (see 'assent {command} --help')")
-    values = {k: v for k, v in vars(spaces).items() if v is not None and k not in ("words", "again")}
-    return values, [*spaces.words], anew and spaces.again
+    values = {k: v for k, v in vars(spaces).items() if v is not None and k not in ("words", "overwrite")}
+    return values, [*spaces.words], has_overwrite and spaces.overwrite
 
 
 def _overview() -> str:
@@ -289,7 +291,7 @@ def _say(key: str, result: dict[str, Any], before: bool, folder: Path) -> None:
     facts = ", ".join(f"{k} {_number(v)}" for k, v in result.items() if isinstance(v, int | float | str))
     print(
         f"{key}: {'already done in' if before else 'done in'} {folder}: {facts}"
-        + ("; --again does it afresh" if before else "")
+        + ("; --overwrite does it afresh" if before else "")
     )
 
 

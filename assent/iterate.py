@@ -7,8 +7,8 @@ from typing import Any
 from assent.commands import command, command_names
 from assent.config import override
 from assent.errors import AssentError, did_you_mean
-from assent.run import POLICY_STAGES, Run, improving
-from assent.types import Count
+from assent.run import POLICY_STAGES, Run, policy_optimisers
+from assent.types import PositiveInt
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Iterate:
 
     stages: tuple[str, ...] = ("generate", "label", "reward", "ppo", "evaluate", "report")
     """What to do, in order."""
-    rounds: Count = 1
+    rounds: PositiveInt = 1
     """How often; from the second round on, with the policy that the last one improved."""
-    carry: str = ""
+    policy_stage: str = ""
     """The stage whose policy the next round starts from; empty: the first of `stages` that improves one."""
 
     def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
@@ -44,11 +44,11 @@ class Iterate:
 
     def _policy_stage(self) -> str:
         """The stage whose policy the next round starts from; empty if there is none and no other round."""
-        trained = [name for name in self.stages if name in improving()]
-        if self.carry and self.carry not in trained:
-            hint = did_you_mean(self.carry, trained)
-            raise AssentError(f"carry = '{self.carry}' is none of the stages that improve the policy{hint}")
-        carry = self.carry or (trained[0] if trained else "")
+        trained = [name for name in self.stages if name in policy_optimisers()]
+        if self.policy_stage and self.policy_stage not in trained:
+            hint = did_you_mean(self.policy_stage, trained)
+            raise AssentError(f"carry = '{self.policy_stage}' is none of the stages that improve the policy{hint}")
+        carry = self.policy_stage or (trained[0] if trained else "")
         if self.rounds > 1 and not carry:
             raise AssentError(
                 "a second round needs a stage that improves the policy, such as ppo or dpo, among the stages"

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import Feedback, Prompt, Response, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from assent.batch import Actions, Advantages, Loss, Rollout
-    from assent.labelling.queue import Desk
+    from assent.batch import Advantages, Loss, PolicyBatch, Rollout
+    from assent.labelling.queue import TaskQueue
     from assent.run import Run
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -32,7 +32,7 @@ class RewardObjective(Objective[Any], Protocol):
     """The class of `assent.batch` that it is called with: it decides which feedback is read."""
 
 
-class Reinforcement(Protocol):
+class OnlineObjective(Protocol):
     """An objective of the policy's own completions."""
 
     stage: ClassVar[str]
@@ -40,12 +40,12 @@ class Reinforcement(Protocol):
     """Whether its advantages need a value model's estimates."""
     needs_logprobs: ClassVar[bool]
     """Whether its advantages need log-probabilities; if not, a rollout need not be read before it is used."""
-    least_n: ClassVar[int]
+    min_completions: ClassVar[int]
     """The smallest number of completions of a prompt."""
 
     def advantages(self, rollout: "Rollout") -> "Advantages": ...
 
-    def __call__(self, batch: "Actions") -> "Loss": ...
+    def __call__(self, batch: "PolicyBatch") -> "Loss": ...
 
 
 class Reward(Protocol):
@@ -59,19 +59,19 @@ class Reward(Protocol):
 class Annotator(Protocol):
     """A source of answers to queries, at once or as they come."""
 
-    at_once: ClassVar[int]
+    batch_size: ClassVar[int]
     """Queries whose answers are stored in one transaction."""
     human: ClassVar[bool]
     """Whether people answer: answers of programs to the same queries do not count for it."""
 
     def answer(
         self,
-        queries: Iterable[Query],
+        queries: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-        desk: "Desk",
+        desk: "TaskQueue",
         batch: str,
     ) -> Iterator[Feedback]:
         """Answer the queries; an annotator that answers later puts them into the queue under the batch's name."""

@@ -47,7 +47,7 @@ class Prompt:
     """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued."""
 
     messages: tuple[Message, ...]
-    mode: str = ""
+    category: str = ""
     """Mode of use: `grounded`, `knowledge`, `creative`, or nothing."""
     source: str = ""
     """Where it came from: a file, a data set, a person."""
@@ -131,7 +131,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Query:
+class Task:
     """A question to an annotator about items of one prompt; it may be answered any number of times."""
 
     kind: str  # the name of a file in feedback/
@@ -145,10 +145,10 @@ class Query:
         return content_id("query", self.kind, self.prompt, self.items, self.purpose, self.instruction)
 
 
-class Answer(Protocol):
+class Judgement(Protocol):
     """What a person can say about a query; each kind is a frozen dataclass in a file of feedback/."""
 
-    takes: ClassVar[range]
+    num_items: ClassVar[range]
     """How many items a query of this kind may show."""
 
     @property
@@ -157,7 +157,7 @@ class Answer(Protocol):
         ...
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> "tuple[Example, ...]":
         """Turn the answer into currencies; `responses` holds every item of the query, by id."""
         ...
@@ -171,15 +171,15 @@ MACHINES = ("ai:", "judge:", "simulated:")
 class Feedback:
     """One answer of one annotator: an event that is never edited, only superseded by a later one."""
 
-    query: str  # id
+    task: str  # id
     annotator: str
-    answer: Answer
-    at: str  # ISO 8601, UTC
-    seconds: float = 0.0
+    judgement: Judgement
+    created_at: str  # ISO 8601, UTC
+    duration: float = 0.0
     """How long the annotator took."""
-    shown: tuple[str, ...] = ()
+    display_order: tuple[str, ...] = ()
     """Item ids in the order in which they stood on the screen."""
-    note: str = ""
+    comment: str = ""
     supersedes: str = ""
     """Id of the feedback that this one replaces."""
     id: str = ""
@@ -188,14 +188,26 @@ class Feedback:
     """What the annotator warned of: `harm`, `factual`, `refusal`, `language`, `pii`, or words of the project."""
 
     def __post_init__(self) -> None:
-        if not self.id:
-            body = asdict(self)
-            if not self.flags:
-                del body["flags"]  # an event without any keeps the name it had before there were flags
-            if not body["answer"].get("extra", True):
-                del body["answer"]["extra"]  # likewise
-            body["answer"] = [type(self.answer).__name__, body["answer"]]
-            object.__setattr__(self, "id", content_id("feedback", body))
+        if self.id:
+            return
+        # The names of fields are part of the id: they stay as they were in version 0.1, or stored ids would not hold.
+        fields: Any = self.judgement
+        judgement = asdict(fields)
+        if not judgement.get("extra", True):
+            del judgement["extra"]
+        content = {
+            "query": self.task,
+            "annotator": self.annotator,
+            "answer": [type(self.judgement).__name__, judgement],
+            "at": self.created_at,
+            "seconds": self.duration,
+            "shown": self.display_order,
+            "note": self.comment,
+            "supersedes": self.supersedes,
+            "id": "",
+            **({"flags": self.flags} if self.flags else {}),
+        }
+        object.__setattr__(self, "id", content_id("feedback", content))
 
     @property
     def by_person(self) -> bool:
@@ -213,7 +225,7 @@ class Preference:
     """1 for a plain choice, 0.5 for a tie, anything between for soft labels."""
     margin: float = 0.0
     weight: float = 1.0
-    sources: tuple[str, ...] = ()
+    feedback_ids: tuple[str, ...] = ()
     """Ids of the feedback it was made from."""
 
     @property
@@ -223,13 +235,13 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCompletions:
     """Relative currency of several completions: tiers, the best first, equal within a tier."""
 
     prompt: Prompt
     tiers: tuple[tuple[Completion, ...], ...]
     weight: float = 1.0
-    sources: tuple[str, ...] = ()
+    feedback_ids: tuple[str, ...] = ()
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
@@ -237,7 +249,7 @@ class Ranked:
         k = sum(map(len, self.tiers))
         share = self.weight * independent_pairs(k) / comb(k, 2)
         return tuple(
-            Preference(self.prompt, better, worse, 1.0, 0.0, share, self.sources)
+            Preference(self.prompt, better, worse, 1.0, 0.0, share, self.feedback_ids)
             for upper, lower in combinations(self.tiers, 2)
             for better, worse in product(upper, lower)
         )
@@ -249,7 +261,7 @@ def independent_pairs(k: int) -> float:
 
 
 @dataclass(frozen=True)
-class Label:
+class ScoredCompletion:
     """Absolute currency: how good one completion is."""
 
     prompt: Prompt
@@ -257,17 +269,17 @@ class Label:
     value: float
     """1 approved, 0 disapproved, or a rating between."""
     weight: float = 1.0
-    sources: tuple[str, ...] = ()
+    feedback_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Imitation:
+class SFTExample:
     """The currency of imitation: a completion worth learning to write."""
 
     prompt: Prompt
     completion: Completion
     weight: float = 1.0
-    sources: tuple[str, ...] = ()
+    feedback_ids: tuple[str, ...] = ()
 
 
 def prefer(
@@ -283,12 +295,12 @@ def prefer(
     return Preference(prompt, chosen.completion, rejected.completion, p_chosen, margin, weight, (source,))
 
 
-Example = Preference | Ranked | Label | Imitation
+Example = Preference | RankedCompletions | ScoredCompletion | SFTExample
 Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Rejected:
+class SkippedRow:
     """A row of a file that could not be used, and why; counted and named, never dropped in silence."""
 
     where: str  # file:line

@@ -22,14 +22,14 @@ from assent.errors import AssentError
 from assent.formats.files.exchange import add, load, read
 from assent.functional.ensemble import combine, disagreement
 from assent.generation.local import Sampling, sample
+from assent.generation.responses import DEMO_PROMPTS
 from assent.models.checkpoints import locate
-from assent.models.load import Language, load_policy
+from assent.models.load import LoadedModel, load_policy
 from assent.models.tokenizer import DEFAULT_RENDERING, Rendering, load_codec
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
 from assent.run import Setup, open_run
 from assent.runner import perform
-from assent.stages.generate import DEMO_PROMPTS
 from assent.training.batching import generator
 
 
@@ -77,7 +77,7 @@ class Prompts:
         if not found:
             raise AssentError(f"no prompts in {self.prompts}")
         chat = load_codec(locate(self.model)).tokenizer.chat_template is not None
-        return [Prompt.ask(p.text, p.mode, p.source) if chat and p.is_plain else p for p in found]
+        return [Prompt.ask(p.text, p.category, p.source) if chat and p.is_plain else p for p in found]
 
 
 @dataclass(frozen=True)
@@ -153,16 +153,18 @@ class RLHF:
         shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
         with open_run(self.environment.setup) as run:
             measuring = override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate")
-            run.put_aside("evaluate", table(measuring))
+            run.move_aside("evaluate", table(measuring))
             result = perform(run, "evaluate", measuring)
         return dict(result["policies"][self.objective])
 
     def answer(self, prompt: str, sampling: Sampling | None = None) -> str:
         """The trained policy's answer to one prompt."""
         with open_run(self.environment.setup) as run:
-            language: Language = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
+            language: LoadedModel = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
         codec = language.codec
         asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
         dice = generator(self.environment.seed, 4)
-        (drawn,) = sample(language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.ends, dice)
+        (drawn,) = sample(
+            language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.stop_ids, dice
+        )
         return codec.decode(drawn.ids, asked)

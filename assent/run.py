@@ -7,7 +7,7 @@ It holds everything that a killed process needs to go on:
     metrics.jsonl    one line a step: stage, step, seconds and the metric words
     done/NAME.json   what a finished stage reported
     NAME/            a checkpoint: a Hugging Face folder
-    replaced/NAME/   what `--again` does afresh, until the new one is there
+    replaced/NAME/   what `--overwrite` does afresh, until the new one is there
     state/NAME/      an unfinished stage: weights, optimiser, step
     tensorboard/     the same curves for TensorBoard
     report.html
@@ -31,7 +31,7 @@ from assent.errors import AssentError
 from assent.files import write_atomically
 from assent.functional.finite import finite
 from assent.registry import names
-from assent.types import Count, Share
+from assent.types import Fraction, PositiveInt
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ POLICY_STAGES = ("pretrain", "sft")
 """Stages that prepare the policy before the first round, in order."""
 
 
-def improving() -> tuple[str, ...]:
+def policy_optimisers() -> tuple[str, ...]:
     """Names of what improves the policy in a round: objectives, and a stage of its own."""
     return (*names("objectives"), "rejection")
 
@@ -58,13 +58,13 @@ class Setup:
     """The model to start from: a Hugging Face hub id, a folder, or a .gguf file."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Decides every draw: the same seed on the same machine gives the same run."""
-    held_out: Share = 0.3
+    held_out: Fraction = 0.3
     """Share of prompts that nothing is trained on; decided by each prompt's own content."""
-    round: Count = 1
+    round: PositiveInt = 1
     """Which time round the loop this is: names end in `-2`, `-3` from the second on."""
     database: str = ""
     """Where the feedback lies, postgresql+psycopg://user@host/name for instance; empty: `feedback.db` in the run."""
-    weigh: bool = False
+    weight_annotators: bool = False
     """In training, let each annotator's answers weigh as much as they are found reliable, instead of all alike."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
@@ -153,7 +153,7 @@ class Run:
         if before is not None and changed:
             raise AssentError(
                 f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, "
-                f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --again"
+                f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --overwrite"
             )
         if before is None:
             self.recipe[key] = dict(table)
@@ -190,7 +190,7 @@ class Run:
         write_atomically(self.folder / "done" / f"{key}.json", text + "\n")
         shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
 
-    def put_aside(self, stage: str, table: Mapping[str, Any]) -> None:
+    def move_aside(self, stage: str, table: Mapping[str, Any]) -> None:
         """Make room for a stage to be done afresh with these settings; `bring_back` undoes it, `finish` seals it.
 
         Settings, state, checkpoint, result and measurements are put aside, so that a kill at any moment does no harm;
@@ -220,7 +220,7 @@ class Run:
         self.recipe.pop(key, None)
         write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
-    def bring_back(self, stage: str) -> bool:
+    def restore(self, stage: str) -> bool:
         """Put in place what a new attempt was to replace; whether there was any."""
         import shutil
 
@@ -275,7 +275,9 @@ class Run:
         if self.round > 1:
             before = "" if self.round == 2 else f"-{self.round - 1}"
             trained = [
-                name for name in self.recipe if name.endswith(before) and name.removesuffix(before) in improving()
+                name
+                for name in self.recipe
+                if name.endswith(before) and name.removesuffix(before) in policy_optimisers()
             ]
             trained = [name for name in trained if (self.folder / name / "config.json").exists()]
             carried: str = self.recipe.get("carry", "")

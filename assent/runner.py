@@ -13,7 +13,7 @@ from assent.protocols import Stage, Tool
 from assent.run import Run
 from assent.store.database import Counts
 from assent.training import distributed
-from assent.training.logging import read
+from assent.training.logging import read_metrics
 from assent.training.loop import Stopped
 
 
@@ -25,30 +25,30 @@ def perform(run: Run, command: str, job: Stage | Tool) -> dict[str, Any]:
     """
     key = run.key(command)
     if isinstance(job, Tool):
-        return distributed.alone(lambda: dict(job(run, key) or {}))
-    attempt = distributed.alone(lambda: _begin(run, command, job))
+        return distributed.on_rank0(lambda: dict(job(run, key) or {}))
+    attempt = distributed.on_rank0(lambda: _begin(run, command, job))
     run.recipe = attempt.recipe
     if attempt.result is not None:
         return attempt.result
     stage = job.resolve(run)
-    memory.keep_freed()
-    memory.give_back()  # of the stage before
+    memory.tune_allocator()
+    memory.release()  # of the stage before
     torch.manual_seed(run.seed)  # for what libraries draw themselves, such as the first weights of LoRA
     start = time.monotonic() - attempt.seconds
     try:
         if stage.distributed:
-            with distributed.together():
+            with distributed.collective():
                 result = stage(run, key)
         else:
-            result = distributed.alone(lambda: stage(run, key))
+            result = distributed.on_rank0(lambda: stage(run, key))
     except Exception as error:
-        if distributed.first():
+        if distributed.is_rank0():
             _restore(run, command, attempt, error)
         raise
     result["seconds"] = round(time.monotonic() - start, 1)
-    result["peak_gb"] = round(memory.most() / 1e9, 2)
-    distributed.alone(lambda: _write_card(run, key, stage, result))
-    distributed.alone(lambda: run.finish(command, result))
+    result["peak_gb"] = round(memory.peak() / 1e9, 2)
+    distributed.on_rank0(lambda: _write_card(run, key, stage, result))
+    distributed.on_rank0(lambda: run.finish(command, result))
     return result
 
 
@@ -69,12 +69,12 @@ class _Attempt(NamedTuple):
 def _begin(run: Run, command: str, stage: Stage) -> _Attempt:
     key = run.key(command)
     if run.result(key) is not None:
-        run.bring_back(command)  # after a kill while an overwritten stage was moved aside
+        run.restore(command)  # after a kill while an overwritten stage was moved aside
     is_new = run.claim(command, table(stage))
     result = run.result(key)
     if result is not None and stage.is_stale(run, key, result):
         result = None
-    lines = read(run.folder) if (run.folder / "state" / key).exists() else []
+    lines = read_metrics(run.folder) if (run.folder / "state" / key).exists() else []
     last = {line["stage"]: line["seconds"] for line in lines if line["stage"].partition("/")[0] == key}
     return _Attempt(run.recipe, result, is_new, sum(last.values()), run.store.counts())
 
@@ -83,7 +83,7 @@ def _restore(run: Run, command: str, attempt: _Attempt, error: Exception) -> Non
     """Bring back what a failed attempt was to replace, or forget the settings of one that left nothing."""
     if isinstance(error, Stopped | Waiting):
         return
-    if run.bring_back(command) and isinstance(error, AssentError):
+    if run.restore(command) and isinstance(error, AssentError):
         reason = str(error).partition("; the state after step ")[0]
         raise AssentError(f"{reason}; what '{run.key(command)}' was before is back in its place") from None
     if attempt.is_new and run.store.counts() == attempt.counts:

@@ -10,13 +10,13 @@ from duel.limit import Cost
 from duel.material import common, pairs
 
 from assent.batch import Loss
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.models.load import load_policy
 from assent.objectives.dpo import DPO
 from assent.stages import offline
-from assent.training.microbatch import by_tree, descend
+from assent.training.microbatch import map_batches, optimizer_step
 from assent.training.preferences import Compared, Pair
-from assent.training.replicated import Trainee, Training
+from assent.training.replicated import Training, TrainState
 
 BATCH, LR = 4, 1e-5
 
@@ -29,18 +29,22 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
 def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
     """The reference asked once, then step by step as `assent dpo` takes them."""
     device = torch.device(work["device"])
-    training = Training(lr=work["lr"], batch_size=work["batch_size"], warmup=0.0).on(device)
+    training = Training(lr=work["lr"], batch_size=work["batch_size"], warmup_ratio=0.0).on(device)
     examples = [
-        Compared("", Tree(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))), (Pair(0, 1),))
+        Compared(
+            "", SharedPrefix(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))), (Pair(0, 1),)
+        )
         for p in work["pairs"]
     ]
     batches = [examples[i : i + training.batch_size] for i in range(0, len(examples), training.batch_size)]
     language = load_policy(work["model"], device=device)
-    trainee = Trainee(language, training, len(batches), getattr(torch, work["dtype"]))
+    trainee = TrainState(language, training, len(batches), getattr(torch, work["dtype"]))
 
     def look(some: list[Compared]) -> list[torch.Tensor]:
         trees = [example.tree for example in some]
-        return by_tree(trees, training.tokens_per_pack, lambda part: offline.branch_sums(trainee.model, part, device))
+        return map_batches(
+            trees, training.max_tokens_per_batch, lambda part: offline.branch_sums(trainee.model, part, device)
+        )
 
     # The reference is the start: TRL asks it in every step, we once, before the first one moves the weights.
     clock.begin()
@@ -53,9 +57,9 @@ def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
     clock.seconds = []
     known = dict(zip(map(id, examples), reference, strict=True))
     for number, some in enumerate(batches):
-        found: list[offline.Pairs] = []
+        found: list[offline.LogprobPairs] = []
 
-        def loss(part: list[int], some: list[Compared] = some, found: list[offline.Pairs] = found) -> Loss:
+        def loss(part: list[int], some: list[Compared] = some, found: list[offline.LogprobPairs] = found) -> Loss:
             chosen = [some[i] for i in part]
             total = offline.CHOICES.weight(some)
             made = offline.pairs(trainee.model, chosen, [known[id(c)] for c in chosen], device, total)
@@ -63,7 +67,7 @@ def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
             return DPO()(made)
 
         clock.begin()
-        metrics = descend(trainee, number, [example.tree for example in some], loss)
+        metrics = optimizer_step(trainee, number, [example.tree for example in some], loss)
         clock.end()
         chosen, rejected = (
             torch.cat([getattr(one, side).detach() for one in found]).mean() for side in ("chosen", "rejected")
@@ -71,8 +75,8 @@ def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
         clock.found_in_step(loss=metrics["loss"], grad_norm=metrics["grad_norm"], chosen=chosen, rejected=rejected)
     clock.seconds = [asked[0] + clock.seconds[0], asked[1] + clock.seconds[1], *clock.seconds[2:]]
     timed = [example.tree for some in batches[1:] for example in some]
-    apart = sum(2 * len(tree.prefix) + sum(map(len, tree.branches)) for tree in timed)
-    encoded, predicted = sum(tree.size for tree in timed), sum(len(ids) for tree in timed for ids in tree.branches)
+    apart = sum(2 * len(tree.prefix) + sum(map(len, tree.completions)) for tree in timed)
+    encoded, predicted = sum(tree.size for tree in timed), sum(len(ids) for tree in timed for ids in tree.completions)
     cost = Cost.of(trainee.model)
     flops = cost.forward(encoded, predicted) + cost.training(encoded, predicted)
     return {"tokens": apart, "encoded": encoded, "flops": flops}

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from assent.errors import AssentError
-from assent.generation.local import Sampling, held, sample
+from assent.generation.local import Sampling, kv_cache_bytes, sample
 from assent.models.adapters import attach, lora
-from assent.models.attention import Tree, pack, shares
+from assent.models.attention import SharedPrefix, pack, shares
 from assent.models.checkpoints import quiet, save
 from assent.models.families import drawing
 from assent.models.forward import blocks, logprobs, scores
 from assent.models.heads import RewardModel, stored_head
-from assent.models.load import Language, load_policy, load_reward, new_reward
-from assent.training.replicated import Trainee, Training
+from assent.models.load import LoadedModel, load_policy, load_reward, new_reward
+from assent.training.replicated import Training, TrainState
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 BEGIN, END = "<!-- families -->", "<!-- /families -->"
@@ -211,14 +211,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def trees(size: int) -> list[Tree]:
+def trees(size: int) -> list[SharedPrefix]:
     """Two prompts with three answers."""
     dice = torch.Generator().manual_seed(1)
 
     def ids(length: int) -> tuple[int, ...]:
         return tuple(torch.randint(10, size, (length,), generator=dice).tolist())
 
-    return [Tree(ids(11), (ids(8), ids(5))), Tree(ids(4), (ids(14),))]
+    return [SharedPrefix(ids(11), (ids(8), ids(5))), SharedPrefix(ids(4), (ids(14),))]
 
 
 def make_tokenizer() -> Any:
@@ -265,9 +265,9 @@ def make(family: str, folder: Path) -> Path:
     return folder
 
 
-def theirs(model: Any, forest: list[Tree], read: Callable[[Any], Tensor]) -> list[Tensor]:
+def theirs(model: Any, forest: list[SharedPrefix], read: Callable[[Any], Tensor]) -> list[Tensor]:
     """What transformers' own forward says of each branch, row by row."""
-    rows = [(torch.tensor([[*t.prefix, *b]]), len(b)) for t in forest for b in t.branches]
+    rows = [(torch.tensor([[*t.prefix, *b]]), len(b)) for t in forest for b in t.completions]
     return [read(model(input_ids=ids, use_cache=False))[-length - 1 : -1].gather(1, ids[0, -length:, None])[:, 0]
             for ids, length in rows]  # fmt: skip
 
@@ -317,7 +317,7 @@ def measure(family: str, folder: Path) -> Row:
 def draws(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
     """Whether the likeliest tokens are those of transformers' `generate`, and others as likely as its forward says."""
     ends, ids = frozenset({3}), torch.tensor([prompt])
-    assert held(model, [len(prompt)], 2, 8) > 0  # what every online stage asks first
+    assert kv_cache_bytes(model, [len(prompt)], 2, 8) > 0  # what every online stage asks first
     cached = model.generation_config.use_cache is not False
     plain.generation_config = drawing(ends, 8)
     if cached:
@@ -330,16 +330,16 @@ def draws(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
     prompts = [prompt, prompt[::-1], prompt[:3]]
     drawn = sample(model, prompts, 2, Sampling(1.0, 8), ends, torch.Generator().manual_seed(0))
     ours = torch.cat([torch.tensor(each.logprobs) for each in drawn])
-    forest = [Tree(prompts[each.prompt], (each.ids,)) for each in drawn]
+    forest = [SharedPrefix(prompts[each.prompt], (each.ids,)) for each in drawn]
     with torch.no_grad():
         expected = torch.cat(theirs(plain, forest, lambda out: out.logits[0].float().log_softmax(-1)))
     equal = list(likeliest) == usual[: len(likeliest)] and gap(ours, expected) < 1e-3
     return ("equal" if equal else "different") + ("" if cached else ", without a cache")
 
 
-def halved(language: Language, forest: list[Tree]) -> str:
+def halved(language: LoadedModel, forest: list[SharedPrefix]) -> str:
     """Whether a model is drawn from and moved, or scores and is moved, in bfloat16; it is no more what it was then."""
-    trainee = Trainee(language, Training(), 1, torch.bfloat16)
+    trainee = TrainState(language, Training(), 1, torch.bfloat16)
     model: Any = trainee.model
     try:
         if hasattr(model, "score"):
@@ -358,7 +358,7 @@ def halved(language: Language, forest: list[Tree]) -> str:
     return "works" if bool(loss.isfinite()) else "not finite"
 
 
-def rewarded(row: Row, folder: Path, forest: list[Tree]) -> Row:
+def rewarded(row: Row, folder: Path, forest: list[SharedPrefix]) -> Row:
     """With a reward model of the family, written, read again, and read the usual way."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -369,7 +369,7 @@ def rewarded(row: Row, folder: Path, forest: list[Tree]) -> Row:
             again = load_reward(folder / "reward")
     except AssentError as error:
         return replace(row, reward="none", note=str(error).replace(str(folder), "it"))
-    rows = [torch.tensor([[*t.prefix, *b]]) for t in forest for b in t.branches]
+    rows = [torch.tensor([[*t.prefix, *b]]) for t in forest for b in t.completions]
     with torch.no_grad():
         ours = scores(again.model, pack(forest))[:, 0]
         if isinstance(reward.model, RewardModel):
@@ -386,7 +386,7 @@ def rewarded(row: Row, folder: Path, forest: list[Tree]) -> Row:
     return replace(row, bfloat16=halved(again, forest)) if row.bfloat16 == "works" else row
 
 
-def adapted(row: Row, folder: Path, forest: list[Tree]) -> Row:
+def adapted(row: Row, folder: Path, forest: list[SharedPrefix]) -> Row:
     """With what an adapter does, and the layers of a value model."""
     with contextlib.redirect_stderr(io.StringIO()):
         language = load_policy(folder)

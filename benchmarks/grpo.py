@@ -36,7 +36,7 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
 def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     """Steps as `assent grpo` takes them."""
-    return trials(work, clock, GRPO(beta=work["beta"], normaliser="dapo"), Length(), list(CLOSE))
+    return trials(work, clock, GRPO(beta=work["beta"], loss_type="dapo"), Length(), list(CLOSE))
 
 
 CLOSE = {

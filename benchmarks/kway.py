@@ -10,7 +10,7 @@ from duel.clock import Clock
 from duel.fitting import fit
 from duel.material import common, rankings, reward
 
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.objectives.kway import KWay
 from assent.training.preferences import Compared, Pair, Ranks
 
@@ -40,7 +40,7 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     """A tree for each ranking."""
     told = tuple(Pair(a, b) for a, b in combinations(range(K), 2))
     ranks = Ranks(tuple(range(K)), tuple(range(K)), 1.0)
-    trees = [Tree(tuple(prompt), tuple(map(tuple, group))) for prompt, group in work["rankings"]]
+    trees = [SharedPrefix(tuple(prompt), tuple(map(tuple, group))) for prompt, group in work["rankings"]]
     return fit(work, clock, [Compared("", tree, told, (ranks,)) for tree in trees], KWay(), "Rankings")
 
 

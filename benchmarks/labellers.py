@@ -1,6 +1,6 @@
 """Two hundred people label at once on one server: does every answer arrive, and how long does each request take?
 
-    python benchmarks/labellers.py [--people 200] [--minutes 1] [--think 10] [--database postgresql+psycopg://...]
+    python benchmarks/labellers.py [--profiles 200] [--minutes 1] [--think 10] [--database postgresql+psycopg://...]
 
 Each person signs in, takes the next items, thinks, and answers, as the label page does; the server is a process of its
 own. At the end every answer that the server acknowledged is looked for in the database. Prints a table and, last, one
@@ -24,8 +24,8 @@ from pathlib import Path
 import httpx
 
 from assent.labelling.accounts import People
-from assent.labelling.queue import Ask, Desk, overlap
-from assent.records import Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue, overlap
+from assent.records import Prompt, Response, Task
 from assent.run import Setup, open_run
 
 
@@ -37,10 +37,10 @@ def prepared(folder: Path, people: int, queries: int, database: str) -> list[str
         run.store.add_prompts(prompts)
         run.store.add_responses(one for pair in answers for one in pair)
         asked = [
-            Query("comparison", p.id, (a.id, b.id), "train", "Which?")
+            Task("comparison", p.id, (a.id, b.id), "train", "Which?")
             for p, (a, b) in zip(prompts, answers, strict=True)
         ]
-        Desk(run.store).post((Ask(query, overlap(query)) for query in asked), "label")
+        TaskQueue(run.store).post((Ask(query, overlap(query)) for query in asked), "label")
         here = People(run.store)
         owner = here.join(here.setup(), "owner", "correct horse")
         invites = here.invite(owner, "labeller", [f"w{n}" for n in range(people)])
@@ -97,7 +97,7 @@ async def everybody(
 def main() -> None:
     """Prepare, serve, label, count."""
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    options.add_argument("--people", type=int, default=200)
+    options.add_argument("--profiles", type=int, default=200)
     options.add_argument("--minutes", type=float, default=1.0)
     options.add_argument("--think", type=float, default=10.0, help="mean seconds between two answers of a person")
     options.add_argument("--database", default="")
@@ -118,7 +118,7 @@ def main() -> None:
             server.wait()
         with open_run(Setup(run=folder, database=told.database)) as run:
             stored = [event.id for event in run.store.feedback()]
-            assert run.store.audit() == len(stored)
+            assert run.store.verify() == len(stored)
     lost, twice = set(kept) - set(stored), len(stored) - len(set(stored))
     print(f"{told.people} people, {told.minutes:g} minutes, {len(kept)} answers, {os.cpu_count()} cores")
     print(f"{'request':10}{'count':>8}{'median':>10}{'p95':>10}{'p99':>10}{'most':>10}  (milliseconds)")

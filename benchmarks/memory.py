@@ -26,15 +26,15 @@ STORIES = ROOT.parent / "examples" / "stories.txt"
 BEFORE = (["generate", "--prompts", "{asked}", "--n-held-out", "1"], ["label"])
 """Answers and judgements, which most stages learn from."""
 STAGES = {
-    "pretrain": ["pretrain", "--data", "{stories}", "--width", "576", "--layers", "20", "--epochs", "1"],
+    "pretrain": ["pretrain", "--data", "{stories}", "--hidden-size", "576", "--num-layers", "20", "--epochs", "1"],
     "sft": ["sft", "--data", "{shown}"],
     "reward": ["reward"],
     "dpo": ["dpo"],
     "kto": ["kto"],
     "grpo": ["grpo", "--steps", "2", "--batch-size", "12"],
     "ppo": ["ppo", "--steps", "2", "--batch-size", "12"],
-    "dpo-lora": ["dpo", "--lora-rank", "16", "--again"],
-    "ppo-lora": ["ppo", "--lora-rank", "16", "--steps", "2", "--batch-size", "12", "--again"],
+    "dpo-lora": ["dpo", "--lora-rank", "16", "--overwrite"],
+    "ppo-lora": ["ppo", "--lora-rank", "16", "--steps", "2", "--batch-size", "12", "--overwrite"],
 }
 """In the order in which they are done: GRPO and PPO want the reward model first."""
 

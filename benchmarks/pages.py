@@ -1,6 +1,6 @@
 """How long do the pages take that tell how a project does, at a hundred thousand answers?
 
-    python benchmarks/pages.py [--answers 100000] [--people 12]
+    python benchmarks/pages.py [--answers 100000] [--profiles 12]
 
 Fills a run, serves it in a process of its own, and asks for each page over HTTP: `cold` is the first request to a new
 server, `warm` the median of five more, `new` the median of three, each right after one more answer came. Before `warm`
@@ -27,8 +27,8 @@ import httpx
 from assent.feedback.comparison import Comparison
 from assent.feedback.rating import Rating
 from assent.labelling.accounts import People
-from assent.labelling.queue import Ask, Desk
-from assent.records import Answer, Feedback, Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue
+from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store.database import Store
 
@@ -41,7 +41,7 @@ PAGES = (
 POLICIES = ("sft", "dpo", "ppo")
 
 
-def questions(answers: int) -> Iterator[tuple[Prompt, list[Response], Query]]:
+def questions(answers: int) -> Iterator[tuple[Prompt, list[Response], Task]]:
     """A question for each two answers: of ten, eight are comparisons, one is a rating, one is of the arena."""
     for n in range(answers // 2):
         prompt = Prompt.ask(f"Question {n} about thing {n % 97}, which somebody wants to know more about?")
@@ -51,10 +51,10 @@ def questions(answers: int) -> Iterator[tuple[Prompt, list[Response], Query]]:
         kind = "rating" if n % 10 == 8 else "comparison"
         items = tuple(response.id for response in pair)[: 1 if kind == "rating" else 2]
         purpose = "evaluate" if n % 10 == 9 else "gold" if n % 20 == 0 else "train"
-        yield prompt, pair, Query(kind, prompt.id, items, purpose, "Which?")
+        yield prompt, pair, Task(kind, prompt.id, items, purpose, "Which?")
 
 
-def answer(query: Query, luck: random.Random) -> Answer:
+def answer(query: Task, luck: random.Random) -> Judgement:
     """What somebody says who likes the first item rather."""
     if query.kind == "rating":
         return Rating((("helpful", luck.randint(2, 6)), ("true", luck.randint(3, 7))))
@@ -73,7 +73,7 @@ def fill(folder: Path, answers: int, people: int) -> tuple[str, str]:
         asked = list(questions(answers))
         run.store.add_prompts(prompt for prompt, _, _ in asked)
         run.store.add_responses(response for _, pair, _ in asked for response in pair)
-        run.store.add_queries(query for _, _, query in asked)
+        run.store.add_tasks(query for _, _, query in asked)
         said = ((query, who) for _, _, query in asked for who in luck.sample(ids, 2))
         run.store.add_feedback(
             Feedback(
@@ -82,7 +82,7 @@ def fill(folder: Path, answers: int, people: int) -> tuple[str, str]:
             )
             for n, (query, who) in enumerate(said)
         )  # fmt: skip
-        desk = Desk(run.store, people=here)
+        desk = TaskQueue(run.store, people=here)
         desk.post((Ask(query, 2 + n % 2) for n, (_, _, query) in enumerate(asked) if query.purpose != "gold"), "label")
         for _, _, query in asked[:2000:20]:
             desk.add_gold(query, Comparison(query.items[0]))
@@ -130,14 +130,14 @@ def ready(client: httpx.Client) -> float:
 def one_more(store: Store, template: Feedback, number: int) -> None:
     """One more person answers."""
     at = datetime.now(UTC).isoformat()
-    store.add_feedback([Feedback(template.query, f"late {number}", template.answer, at, 5.0, template.shown)])
+    store.add_feedback([Feedback(template.task, f"late {number}", template.judgement, at, 5.0, template.display_order)])
 
 
 def main() -> None:
     """Fill, serve, ask, tell."""
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     options.add_argument("--answers", type=int, default=100_000)
-    options.add_argument("--people", type=int, default=12)
+    options.add_argument("--profiles", type=int, default=12)
     told = options.parse_args()
     table: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as top:

@@ -43,7 +43,8 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     value = load_reward(work["reward"], device=device)
     torch.nn.init.zeros_(value.model.get_submodule("score").get_parameter("weight"))
     judge = Model(
-        (load_reward(work["reward"], getattr(torch, work["dtype"]), device),), Training().on(device).tokens_per_pack
+        (load_reward(work["reward"], getattr(torch, work["dtype"]), device),),
+        Training().on(device).max_tokens_per_batch,
     )
     return trials(work, clock, PPO(beta=work["beta"]), judge, list(CLOSE), value)
 

@@ -9,7 +9,7 @@ from duel.clock import Clock
 from duel.fitting import fit
 from duel.material import common, pairs, reward
 
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.training.preferences import Compared, Pair
 
@@ -24,7 +24,9 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
 def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     """A tree for each pair."""
-    trees = [Tree(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))) for p in work["pairs"]]
+    trees = [
+        SharedPrefix(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))) for p in work["pairs"]
+    ]
     return fit(work, clock, [Compared("", tree, (Pair(0, 1),)) for tree in trees], BradleyTerry(), "Scores")
 
 

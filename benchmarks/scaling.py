@@ -21,14 +21,14 @@ import torch
 from duel import device_name, keep
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from assent.models.attention import NAME, Tree, register
-from assent.models.load import Language
-from assent.models.memory import keep_freed
+from assent.models.attention import NAME, SharedPrefix, register
+from assent.models.load import LoadedModel
+from assent.models.memory import tune_allocator
 from assent.objectives.dpo import DPO
 from assent.stages import offline
-from assent.training.microbatch import descend
+from assent.training.microbatch import optimizer_step
 from assent.training.preferences import Compared, Pair
-from assent.training.replicated import Trainee, Training
+from assent.training.replicated import Training, TrainState
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 VOCABULARY = 49_152
@@ -73,7 +73,7 @@ def main() -> None:
     flags.add_argument("--device", default="cpu")
     flags.add_argument("--dtype", default="float32")
     asked = flags.parse_args()
-    keep_freed()
+    tune_allocator()
     register()
     lines: dict[str, list[tuple[float, float]]] = {}
     for axis in AXES:
@@ -133,11 +133,13 @@ def _measure(axis: Axis, size: Size, asked: argparse.Namespace) -> tuple[float, 
     def ids(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(VOCABULARY, (count,), generator=dice).tolist())
 
-    trees = [Tree(ids(PROMPT), tuple(ids(size.length) for _ in range(size.answers))) for _ in range(size.prompts)]
+    trees = [
+        SharedPrefix(ids(PROMPT), tuple(ids(size.length) for _ in range(size.answers))) for _ in range(size.prompts)
+    ]
     said = tuple(Pair(i, i + 1) for i in range(size.answers - 1))
     examples = [Compared("", tree, said) for tree in trees]
     training = Training(batch_size=size.prompts).on(device)
-    trainee = Trainee(Language(model, None), training, 1 + TIMES, getattr(torch, asked.dtype))  # type: ignore[arg-type]
+    trainee = TrainState(LoadedModel(model, None), training, 1 + TIMES, getattr(torch, asked.dtype))  # type: ignore[arg-type]
     known = [torch.zeros(size.answers) for _ in trees]
 
     def loss(part: list[int]) -> Any:
@@ -148,7 +150,7 @@ def _measure(axis: Axis, size: Size, asked: argparse.Namespace) -> tuple[float, 
     seconds = []
     for number in range(1 + TIMES):
         start = time.perf_counter()
-        descend(trainee, number, trees, loss)  # it ends in a number that is read, so nothing is still under way
+        optimizer_step(trainee, number, trees, loss)  # it ends in a number that is read, so nothing is still under way
         seconds.append(time.perf_counter() - start)
     return axis.of(size, model), median(seconds[1:])
 

@@ -25,8 +25,8 @@ from processes import Process, free_port
 from assent.feedback import body
 from assent.labelling.accounts import FILE as PEOPLE
 from assent.labelling.accounts import People
-from assent.labelling.queue import Ask, Desk
-from assent.records import Feedback, Message, Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue
+from assent.records import Feedback, Message, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store.database import Store
 from assent.web.security import COOKIE
@@ -53,23 +53,23 @@ addEventListener("securitypolicyviolation", (event) =>
 
 
 @dataclass(frozen=True)
-class Task:
+class ItemSpec:
     """A query that no other test asks; its instruction tells it from the others of its run."""
 
-    query: Query
+    query: Task
     prompt: Prompt
     responses: tuple[Response, ...]
     wanted: int = 1
 
 
-def ask(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, wanted: int = 1) -> Task:
+def ask(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, wanted: int = 1) -> ItemSpec:
     """A query of a kind, about `k` answers, or about these texts."""
     n = next(NUMBER)
     texts = texts or tuple(f"Answer {i} of {n}, and a few more words." for i in range(k or SHOWS.get(kind, 1)))
     prompt = Prompt(tuple(Message(*turn) for turn in turns or [("user", f"What is the answer to question {n}?")]))
     responses = tuple(Response(prompt.id, text, "sft") for text in texts)
     items = tuple(response.id for response in responses)
-    return Task(Query(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, wanted)
+    return ItemSpec(Task(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, wanted)
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Work:
     """A run on whose desk queries lie."""
 
     folder: Path
-    tasks: tuple[Task, ...]
+    tasks: tuple[ItemSpec, ...]
 
     @cached_property
     def store(self) -> Store:
@@ -93,10 +93,10 @@ class Work:
 
     def answers(self) -> list[tuple[str, dict[str, Any]]]:
         """Query and answer of what is stored, in the order of arrival."""
-        return [(event.query, body(event.answer)) for event in self.said()]
+        return [(event.task, body(event.judgement)) for event in self.said()]
 
 
-def lay(root: Path, *tasks: Task, model: str = "acme/none") -> Work:
+def lay(root: Path, *tasks: ItemSpec, model: str = "acme/none") -> Work:
     """Make a run with these queries on its desk, to be answered in this order."""
     folder = root / f"run-{next(NUMBER)}"
     with open_run(Setup(run=folder, model=model)):
@@ -104,11 +104,11 @@ def lay(root: Path, *tasks: Task, model: str = "acme/none") -> Work:
     return more(Work(folder, ()), *tasks)
 
 
-def more(work: Work, *tasks: Task) -> Work:
+def more(work: Work, *tasks: ItemSpec) -> Work:
     """Lay more queries on a run's desk."""
     work.store.add_prompts(task.prompt for task in tasks)
     work.store.add_responses(response for task in tasks for response in task.responses)
-    Desk(work.store).post([Ask(task.query, task.wanted) for task in tasks], "label")
+    TaskQueue(work.store).post([Ask(task.query, task.wanted) for task in tasks], "label")
     work.tasks += tasks
     return work
 
@@ -344,7 +344,7 @@ class Screen:
         return self.page.locator("#instruction").text_content() or ""
 
     @property
-    def query(self) -> Query | None:
+    def query(self) -> Task | None:
         """What is asked on the page now."""
         if self.page.locator("#controls").is_hidden():
             return None

@@ -15,19 +15,19 @@ from assent.cli import main
 from assent.errors import AssentError
 from assent.functional import onednn
 from assent.generation.local import Sampling, sample
-from assent.models.adapters import Body, fits
-from assent.models.attention import Tree, pack
+from assent.models.adapters import SharedBase, matches_base
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import logprobs, scores, values
 from assent.models.load import load_policy, load_reward
 from assent.rewards.model import Model
 from assent.run import Run, Setup, open_run
 from assent.stages.online import Online
-from assent.training.logging import read as metrics_of
-from assent.training.replicated import Trainee, Training
+from assent.training.logging import read_metrics as metrics_of
+from assent.training.replicated import Training, TrainState
 
 LORA = ["--lora-rank", "4", "--lr", "3e-3", "--batch-size", "4"]
 SMALL = ["--steps", "3", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6"]
-TREES = [Tree((5, 6, 7), ((8, 9), (10, 11, 12))), Tree((4,), ((20, 21, 22, 23),))]
+TREES = [SharedPrefix((5, 6, 7), ((8, 9), (10, 11, 12))), SharedPrefix((4,), ((20, 21, 22, 23),))]
 
 
 @pytest.fixture(scope="module")
@@ -54,29 +54,29 @@ def begin(top: Path, folder: Path) -> list[str]:
 @torch.no_grad()
 def test_an_adapter_over_the_body_scores_as_the_merged_reward_model_does(top: Path) -> None:
     folder = top / "run" / "reward"
-    assert fits(folder, str(top / "model"))
-    body = Body(load_policy(top / "model"))
+    assert matches_base(folder, str(top / "model"))
+    body = SharedBase(load_policy(top / "model"))
     policy = body.adapter("policy", 4)
-    seen = body.stored(folder, "reward")
+    seen = body.load_adapter(folder, "reward")
     expected = scores(load_reward(folder).model, pack(TREES))
     assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)
     assert seen.model.config.reward_mean == load_reward(folder).model.config.reward_mean
     plain = logprobs(load_policy(top / "model").model, pack(TREES)).logprobs
-    for one in (body.bare(), policy):  # a new adapter changes nothing, and none at all is the reference
+    for one in (body.base_model(), policy):  # a new adapter changes nothing, and none at all is the reference
         assert torch.allclose(logprobs(one.model, pack(TREES)).logprobs, plain, atol=1e-5)
     assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)  # whoever was looked through between
 
 
 def test_each_adapter_learns_by_itself_and_the_reference_stays(top: Path) -> None:
     torch.manual_seed(0)
-    body = Body(load_policy(top / "model"))
+    body = SharedBase(load_policy(top / "model"))
     training = Training(lr=1e-2, lora_rank=4)
     policy = body.adapter("policy", 4)
-    judge = body.stored(top / "run" / "reward", "reward")
-    value = body.stored(top / "run" / "reward", "value", train=True)
-    trainees = [Trainee(policy, training, 4), Trainee(value, training, 4)]
+    judge = body.load_adapter(top / "run" / "reward", "reward")
+    value = body.load_adapter(top / "run" / "reward", "value", train=True)
+    trainees = [TrainState(policy, training, 4), TrainState(value, training, 4)]
     with torch.no_grad():
-        before = [logprobs(body.bare().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
+        before = [logprobs(body.base_model().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
         first = logprobs(policy.model, pack(TREES)).logprobs, values(value.model, pack(TREES))
     for step in range(3):
         # both graphs are made before either gradient flows
@@ -86,7 +86,7 @@ def test_each_adapter_learns_by_itself_and_the_reference_stays(top: Path) -> Non
         for trainee in trainees:
             assert trainee.step(step) > 0
     with torch.no_grad():
-        after = [logprobs(body.bare().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
+        after = [logprobs(body.base_model().model, pack(TREES)).logprobs, scores(judge.model, pack(TREES))]
         last = logprobs(policy.model, pack(TREES)).logprobs, values(value.model, pack(TREES))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert last[0].mean() > first[0].mean() + 0.05
@@ -100,7 +100,7 @@ def test_an_adapter_draws_what_it_finds_likely_by_the_ways_of_few_rows(
     top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    trainee = Trainee(Body(load_policy(top / "model")).adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
+    trainee = TrainState(SharedBase(load_policy(top / "model")).adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
     (-logprobs(trainee.model, pack(TREES)).logprobs.mean()).backward()
     trainee.step(0)
     turned = Mock(wraps=onednn.turned)  # it only counts
@@ -110,13 +110,13 @@ def test_an_adapter_draws_what_it_finds_likely_by_the_ways_of_few_rows(
     drawn = sample(trainee.model, prompts, 3, Sampling(1.0, 6), frozenset(), torch.Generator().manual_seed(0))
     assert turned.call_count > 5 * 7  # in each step after the first, the maps of every block and their adapters'
     with torch.no_grad():
-        again = logprobs(trainee.model, pack([Tree(prompts[one.prompt], (one.ids,)) for one in drawn])).logprobs
+        again = logprobs(trainee.model, pack([SharedPrefix(prompts[one.prompt], (one.ids,)) for one in drawn])).logprobs
     assert torch.allclose(torch.tensor([x for one in drawn for x in one.logprobs]), again, atol=1e-4)
 
 
 def test_a_policy_and_its_adapter_come_back_as_they_were_saved(top: Path, tmp_path: Path) -> None:
-    body = Body(load_policy(top / "model"))
-    trainee = Trainee(body.adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
+    body = SharedBase(load_policy(top / "model"))
+    trainee = TrainState(body.adapter("policy", 4), Training(lr=1e-2, lora_rank=4), 2)
     (-logprobs(trainee.model, pack(TREES)).logprobs.mean()).backward()
     trainee.step(0)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_one_body_scores_the_rollout_as_separate_models_do(top: Path, tmp_path: 
 def test_a_reward_model_of_another_body_stands_apart(top: Path, tmp_path: Path) -> None:
     run = begin(top, tmp_path / "run")
     assert main(["dpo", *run, "--lr", "1e-3"]) == 0  # another body: all weights moved
-    assert not fits(tmp_path / "run" / "reward", str(tmp_path / "run" / "dpo"))
+    assert not matches_base(tmp_path / "run" / "reward", str(tmp_path / "run" / "dpo"))
     assert main(["ppo", *run, *LORA, *SMALL, "--policy", "dpo"]) == 0
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-5)
@@ -178,7 +178,7 @@ def test_a_reward_model_of_another_body_stands_apart(top: Path, tmp_path: Path) 
 def test_layers_and_adapters_of_a_value_model_exclude_each_other(
     top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ppo", *begin(top, tmp_path / "run"), *LORA, "--value-layers", "1"]) == 2
+    assert main(["ppo", *begin(top, tmp_path / "run"), *LORA, "--trainable-value-layers", "1"]) == 2
     assert "leave one of them out" in capsys.readouterr().err
 
 
@@ -192,7 +192,7 @@ def test_a_round_two_policy_is_generated_from_its_merged_weights(top: Path, tmp_
 
 def test_one_body_in_bfloat16_takes_its_heads_along(top: Path, tmp_path: Path) -> None:
     run = [*begin(top, tmp_path / "run")[:-1], "bfloat16"]
-    assert main(["reward", *run, *LORA, "--again"]) == 0
+    assert main(["reward", *run, *LORA, "--overwrite"]) == 0
     assert main(["ppo", *run, *LORA, *SMALL]) == 0
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert all(math.isfinite(line["score"]) and line["value_loss"] > 0 for line in lines)
@@ -209,7 +209,7 @@ def test_a_policy_is_no_reward_model_though_it_is_an_adapter(
 
 def test_a_model_that_is_known_by_a_file_is_the_same_body(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assent.models.adapters.locate", lambda where: str(top / "model"))
-    assert fits(top / "run" / "reward", "some.gguf")  # what a name stands for counts, not the name
+    assert matches_base(top / "run" / "reward", "some.gguf")  # what a name stands for counts, not the name
 
 
 def test_the_adapter_of_a_reward_model_is_read_by_peft_with_its_head(
@@ -252,8 +252,8 @@ def test_an_adapter_that_was_written_without_its_head_is_still_seen_through(
     about = json.loads((adapter / "adapter_config.json").read_text())
     about |= {"modules_to_save": None, "task_type": None}
     (adapter / "adapter_config.json").write_text(json.dumps(about))
-    assert fits(tmp_path / "reward", str(top / "model"))
-    seen = Body(load_policy(top / "model")).stored(tmp_path / "reward", "reward")
+    assert matches_base(tmp_path / "reward", str(top / "model"))
+    seen = SharedBase(load_policy(top / "model")).load_adapter(tmp_path / "reward", "reward")
     expected = scores(load_reward(top / "run" / "reward").model, pack(TREES))
     assert torch.allclose(scores(seen.model, pack(TREES)), expected, atol=1e-5)
     with pytest.raises(AssentError, match=r"holds no reward head .*: name the folder of the merged model instead"):

@@ -23,8 +23,8 @@ from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
 from assent.labelling.accounts import Denied, People
 from assent.labelling.judgements import Filter, annotators, answers, arrived_after, number, opinions, superseding
-from assent.labelling.queue import Ask, Desk
-from assent.records import Answer, Feedback, Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue
+from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store.database import Store
 from assent.tools.user import User as PersonCommand
@@ -60,7 +60,7 @@ class Project:
         return self.office.project(self.folder.name).store
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> TaskQueue:
         return self.office.project(self.folder.name).desk
 
     def browser(self, name: str = "") -> TestClient:
@@ -69,16 +69,16 @@ class Project:
             client.cookies.set(COOKIE, self.people.open_session(self.person[name]))
         return client
 
-    def ask(self, kind: str, question: str, *texts: str, wanted: int = 2) -> Query:
+    def ask(self, kind: str, question: str, *texts: str, wanted: int = 2) -> Task:
         prompt = Prompt.ask(question)
         items = tuple(Response(prompt.id, text, "sft") for text in texts)
         self.store.add_prompts([prompt])
         self.store.add_responses(items)
-        query = Query(kind, prompt.id, tuple(item.id for item in items), "train", asks(kind))
+        query = Task(kind, prompt.id, tuple(item.id for item in items), "train", asks(kind))
         self.desk.post([Ask(query, wanted)], "label")
         return query
 
-    def say(self, name: str, query: Query, answer: Answer, **more: Any) -> Feedback:
+    def say(self, name: str, query: Task, answer: Judgement, **more: Any) -> Feedback:
         person = self.person[name].id
         event = Feedback(query.id, person, answer, AT, 4.0, self.desk.lend(person, query).shown, **more)
         return self.desk.answer(event)
@@ -238,17 +238,17 @@ def test_an_answer_that_is_sent_back_stands_until_another_replaces_it(answered: 
 def test_what_was_sent_back_and_is_skipped_stands(answered: Project) -> None:
     (row,) = answers(answered.store, Filter(words="zebra"), 10)
     ann = answered.person["Ann"].id
-    answered.desk.send_back(ann, row.feedback.query, "")
-    assert [lent.query.id for lent in answered.desk.take(ann, 1)] == [row.feedback.query]
-    answered.desk.skip(ann, row.feedback.query)
-    assert row.feedback.query not in [lent.query.id for lent in answered.desk.take(ann, 9)]
+    answered.desk.send_back(ann, row.feedback.task, "")
+    assert [lent.query.id for lent in answered.desk.take(ann, 1)] == [row.feedback.task]
+    answered.desk.skip(ann, row.feedback.task)
+    assert row.feedback.task not in [lent.query.id for lent in answered.desk.take(ann, 9)]
     assert answered.desk.skips() == []
 
 
 def test_a_gold_item_is_not_sent_back(project: Project) -> None:
-    query = Query("approval", project.ask("approval", "Explain rain.", "So.").prompt, (), "gold")
+    query = Task("approval", project.ask("approval", "Explain rain.", "So.").prompt, (), "gold")
     shown = project.ask("approval", "Explain rain.", "So.")
-    gold = Query("approval", query.prompt, shown.items, "gold", shown.instruction)
+    gold = Task("approval", query.prompt, shown.items, "gold", shown.instruction)
     project.desk.add_gold(gold, Approval(True))
     event = project.say("Ann", gold, Approval(False))
     reply = project.browser("Rita").post(f"/r/demo/answers/{event.id}/back")
@@ -271,7 +271,7 @@ def test_a_gold_item_is_not_sent_back(project: Project) -> None:
     ],
 )
 def test_review_shows_where_two_people_differ_whatever_the_kind(
-    project: Project, kind: str, first: Answer, second: Answer, differ: bool
+    project: Project, kind: str, first: Judgement, second: Judgement, differ: bool
 ) -> None:
     query = project.ask(kind, "Explain rain.", *["Clouds leak."] * (kind != "demonstration"))
     project.say("Ann", query, first)
@@ -283,7 +283,7 @@ def test_review_shows_where_two_people_differ_whatever_the_kind(
         reply = project.browser("Rita").post("/r/demo/decide", data={"query": query.id, "right": event.id})
         assert reply.status_code == 303
         assert "Explain rain." not in project.page("Rita", "review")
-        assert body(list(project.store.feedback())[-1].answer) == body(event.answer)
+        assert body(list(project.store.feedback())[-1].judgement) == body(event.judgement)
 
 
 def test_programs_and_replaced_answers_are_no_opinions(project: Project) -> None:
@@ -509,9 +509,9 @@ def test_filters_mean_the_same_in_either_database(store: Store) -> None:
     response = Response(prompt.id, "So.", "sft")
     store.add_prompts([prompt])
     store.add_responses([response])
-    queries = [Query(kind, prompt.id, (response.id,)) for kind in ("approval", "critique")]
-    store.add_queries(queries)
-    first = Feedback(queries[0].id, "ann", Approval(True), AT, flags=("harm", "a, b"), note="A \\ and 100%.", id="1")
+    queries = [Task(kind, prompt.id, (response.id,)) for kind in ("approval", "critique")]
+    store.add_tasks(queries)
+    first = Feedback(queries[0].id, "ann", Approval(True), AT, flags=("harm", "a, b"), comment="A \\ and 100%.", id="1")
     later = Feedback(queries[0].id, "ann", Approval(False), AT, supersedes="1", id="2")
     words = Feedback(queries[1].id, "bob", Critique('It says "zebra"\nagain.'), AT, id="3")
     program = Feedback(queries[1].id, "simulated:hasty", Critique("Nothing."), AT, id="4")
@@ -537,9 +537,9 @@ def test_opinions_are_those_of_two_people_about_one_query(store: Store) -> None:
     store.add_prompts([prompt])
     store.add_responses(items)
     both, decided, lone, program, gold = queries = [
-        Query("approval", prompt.id, (items[0].id,), "train", str(n)) for n in range(4)
-    ] + [Query("approval", prompt.id, (items[0].id,), "gold")]
-    store.add_queries(queries)
+        Task("approval", prompt.id, (items[0].id,), "train", str(n)) for n in range(4)
+    ] + [Task("approval", prompt.id, (items[0].id,), "gold")]
+    store.add_tasks(queries)
     for query in (both, decided, gold):
         store.add_feedback([Feedback(query.id, who, Approval(who == "ann"), AT) for who in ("ann", "bob")])
     store.add_feedback([Feedback(decided.id, "rita", Approval(True), AT, flags=("decided",))])
@@ -548,14 +548,14 @@ def test_opinions_are_those_of_two_people_about_one_query(store: Store) -> None:
     )
     store.add_feedback([Feedback(program.id, who, Approval(True), AT) for who in ("ann", "ai:judge")])
     (events,) = opinions(store, "decided")
-    assert [(event.query, event.annotator) for event in events] == [(both.id, "ann"), (both.id, "bob")]
+    assert [(event.task, event.annotator) for event in events] == [(both.id, "ann"), (both.id, "bob")]
 
 
 def test_leases_are_given_back_sent_back_and_unskipped_in_either_database(store: Store) -> None:
     prompt = Prompt.ask("Why?")
     store.add_prompts([prompt])
-    query = Query("demonstration", prompt.id, ())
-    desk = Desk(store)
+    query = Task("demonstration", prompt.id, ())
+    desk = TaskQueue(store)
     desk.post([Ask(query)], "label")
     assert desk.take("ann", 1) and not desk.take("bob", 1) and desk.others_hold("bob")
     desk.give_back("ann")
@@ -610,7 +610,7 @@ def test_an_account_page_lists_tokens_and_no_links(project: Project) -> None:
 
 def test_an_item_that_was_shown_and_is_gone_breaks_no_page(project: Project) -> None:
     query = project.ask("approval", "Explain rain.", "So.")
-    project.store.add_feedback([Feedback(query.id, "ann", Approval(True), AT, shown=("nowhere",), id="x")])
+    project.store.add_feedback([Feedback(query.id, "ann", Approval(True), AT, display_order=("nowhere",), id="x")])
     assert "Explain rain." in project.page("Rita", "answers/x")
     reply = project.browser("Rita").get("/r/demo/answers.csv")
     assert reply.status_code == 422 and "take JSON lines" in reply.text
@@ -646,8 +646,8 @@ def test_words_are_looked_for_in_what_was_written_and_not_in_names_of_fields(sto
     response = Response(prompt.id, "So.", "sft")
     store.add_prompts([prompt])
     store.add_responses([response])
-    query = Query("critique", prompt.id, (response.id,))
-    store.add_queries([query])
+    query = Task("critique", prompt.id, (response.id,))
+    store.add_tasks([query])
     store.add_feedback([Feedback(query.id, "ann", Critique("Zu kurz, ÄRGERLICH.", "So"), AT)])
     hits = {
         words: number(store, Filter(words=words)) for words in ("übersee", "ärgerlich", "so", "quote", "role", "user")

@@ -17,8 +17,8 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.generation.local import Sampling
 from assent.labelling.arena import Row, Table, table
-from assent.labelling.queue import Desk
-from assent.records import CHAT, Answer, Feedback, Prompt, Query, Response
+from assent.labelling.queue import TaskQueue
+from assent.records import CHAT, Feedback, Judgement, Prompt, Response, Task
 from assent.run import Run, Setup, open_run
 from assent.stages.arena import WAVE, Arena
 
@@ -30,13 +30,13 @@ POLICIES = ("poor", "fair", "good", "best")
 class Fans:
     """People who like some policies' answers better, by Bradley-Terry."""
 
-    at_once: ClassVar[int] = 50
+    batch_size: ClassVar[int] = 50
     human: ClassVar[bool] = True
     taste: Mapping[str, float]
 
     def answer(
-        self, queries: Iterable[Query], prompts: Mapping[str, Prompt], responses: Mapping[str, Response], seed: int,
-        now: datetime, desk: Desk, batch: str,
+        self, queries: Iterable[Task], prompts: Mapping[str, Prompt], responses: Mapping[str, Response], seed: int,
+        now: datetime, desk: TaskQueue, batch: str,
     ) -> Iterator[Feedback]:  # fmt: skip
         for query in queries:
             luck = random.Random(query.id)
@@ -63,9 +63,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def meetings(run: Run) -> Counter[tuple[str, ...]]:
     """How often which two policies were compared."""
     by = {response.id: response.policy for response in run.store.responses()}
-    pairs = (
-        sorted(name for name in POLICIES if any(f":{name}" in by[i] for i in q.items)) for q in run.store.queries()
-    )
+    pairs = (sorted(name for name in POLICIES if any(f":{name}" in by[i] for i in q.items)) for q in run.store.tasks())
     return Counter(tuple(pair) for pair in pairs)
 
 
@@ -80,7 +78,7 @@ def test_in_turn_every_two_policies_meet_equally_often(run: Run) -> None:
 
 def test_looking_for_the_best_asks_mostly_about_those_that_may_be_it_and_finds_it(run: Run) -> None:
     taste = {"poor": -2.5, "fair": -1.5, "good": 0.0, "best": 1.5}
-    arena = Arena(POLICIES, per_prompt=2, pairs="best", sampling=SHORT, annotator=Fans(taste))
+    arena = Arena(POLICIES, tasks_per_prompt=2, pairs="best", sampling=SHORT, annotator=Fans(taste))
     done = arena(run, "arena")
     assert next(iter(done["policies"])) == "best"
     met = meetings(run)
@@ -93,7 +91,9 @@ def test_looking_for_the_best_asks_mostly_about_those_that_may_be_it_and_finds_i
 
 
 def test_among_equals_looking_for_the_best_prefers_nobody(run: Run) -> None:
-    arena = Arena(POLICIES, per_prompt=2, pairs="best", sampling=SHORT, annotator=Fans(dict.fromkeys(POLICIES, 0.0)))
+    arena = Arena(
+        POLICIES, tasks_per_prompt=2, pairs="best", sampling=SHORT, annotator=Fans(dict.fromkeys(POLICIES, 0.0))
+    )
     rows = arena(run, "arena")["policies"].values()
     low, high = max(row["low"] for row in rows), min(row["high"] for row in rows)
     assert low <= 1000 <= high  # where the first one stands: in every interval
@@ -118,11 +118,11 @@ def test_one_policy_has_nobody_to_meet(run: Run) -> None:
 AUTHORS = {"x": frozenset({"a"}), "y": frozenset({"b"}), "z": frozenset({"c"}), "xy": frozenset({"a", "b"})}
 
 
-def rated(*answers: tuple[str, Query, Answer], corrected: Answer | None = None) -> Table:
+def rated(*answers: tuple[str, Task, Judgement], corrected: Judgement | None = None) -> Table:
     """The table of what annotators say; with `corrected`, the last one then says that instead."""
     events = [Feedback(query.id, who, answer, f"2026-01-01T{n:06}") for n, (who, query, answer) in enumerate(answers)]
     if corrected:
-        events += [replace(events[-1], answer=corrected, supersedes=events[-1].id, id="corrected")]
+        events += [replace(events[-1], judgement=corrected, supersedes=events[-1].id, id="corrected")]
     return table(events, {query.id: query for _, query, _ in answers}, AUTHORS)
 
 
@@ -130,8 +130,8 @@ def counts(found: Table) -> dict[str, tuple[int, int, int]]:
     return {row.policy: (row.wins, row.ties, row.losses) for row in found.rows}
 
 
-def pair(*items: str, prompt: str = "p") -> Query:
-    return Query("comparison", prompt, items, "evaluate")
+def pair(*items: str, prompt: str = "p") -> Task:
+    return Task("comparison", prompt, items, "evaluate")
 
 
 def test_an_answer_that_two_policies_gave_wins_once_for_each_and_beats_the_third_once() -> None:
@@ -147,7 +147,7 @@ def test_what_two_policies_share_tells_nothing_between_them() -> None:
 
 
 def test_a_ranking_of_three_is_three_comparisons() -> None:
-    query = Query("ranking", "p", ("x", "y", "z"), "evaluate")
+    query = Task("ranking", "p", ("x", "y", "z"), "evaluate")
     found = rated(("ann", query, Ranking((("x",), ("y", "z")))))
     assert counts(found) == {"a": (2, 0, 0), "b": (0, 1, 1), "c": (0, 1, 1)}
     assert (found.comparisons, found.annotators) == (3, 1)

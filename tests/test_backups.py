@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from assent.cli import main
 from assent.errors import AssentError
 from assent.feedback.approval import Approval
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import Feedback, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store import backups, schema
 from assent.store.database import Store
@@ -20,7 +20,7 @@ from assent.web.workspace import Office
 AT = "2026-11-21T12:00:00.000+00:00"
 PROMPT = Prompt.ask("Is it good?")
 RESPONSE = Response(PROMPT.id, "It is.", "sft")
-QUERY = Query("approval", PROMPT.id, (RESPONSE.id,), "train", "Is it?")
+QUERY = Task("approval", PROMPT.id, (RESPONSE.id,), "train", "Is it?")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     with open_run(Setup(run=folder)) as run:
         run.store.add_prompts([PROMPT])
         run.store.add_responses([RESPONSE])
-        run.store.add_queries([QUERY])
+        run.store.add_tasks([QUERY])
     say(folder, 0, 10)
     return folder
 
@@ -43,7 +43,7 @@ def say(folder: Path, first: int, last: int) -> None:
 
 def said(path: Path) -> list[str]:
     with Store.open(path) as store:
-        store.audit()
+        store.verify()
         return [event.id for event in store.feedback()]
 
 
@@ -88,7 +88,7 @@ def test_going_back_to_a_copy_keeps_what_was_there_and_the_server_need_not_stop(
         assert [event.id for event in server.feedback()] == [f"event {n}" for n in range(10)]
         say(folder, 20, 21)
         assert [event.id for event in server.feedback()][-1] == "event 20"
-        server.audit()
+        server.verify()
     assert len(said(backups.made(folder)[-1])) == 15
     assert "is as in" in capsys.readouterr().out
 

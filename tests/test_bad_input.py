@@ -26,7 +26,7 @@ from assent.report.page import curves
 from assent.run import Setup, open_run
 from assent.stages.unpaired import judgements
 from assent.store.database import Store
-from assent.training.logging import Meter, read
+from assent.training.logging import MetricsLogger, read_metrics
 
 SHORT = ("--max-new-tokens", "8", "--temperature", "1", "--n", "2", "--n-held-out", "1", "--dtype", "float32")
 
@@ -148,7 +148,9 @@ def test_a_chat_template_that_fails_the_contract_is_refused(model: Path, prompts
 def test_settings_of_another_run_are_refused_and_nothing_is_lost(run: Path, model: Path, tmp_path: Path) -> None:
     before = (run / "recipe.toml").read_text()
     assert "is a run with seed = 0, not 1" in refused("label", "--run", str(run), "--seed", "1", cwd=tmp_path)
-    assert "made with per_prompt = 6, not 2" in refused("label", "--run", str(run), "--per-prompt", "2", cwd=tmp_path)
+    assert "made with per_prompt = 6, not 2" in refused(
+        "label", "--run", str(run), "--tasks-per-prompt", "2", cwd=tmp_path
+    )
     assert (run / "recipe.toml").read_text() == before
 
 
@@ -161,27 +163,32 @@ def test_a_run_that_another_process_works_in_is_left_alone(run: Path, tmp_path: 
 
 
 def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_state_before_it(run: Path, tmp_path: Path) -> None:
-    words = ("reward", "--run", str(run), "--lr", "1e30", "--batch-size", "1", "--warmup", "0")
+    words = ("reward", "--run", str(run), "--lr", "1e30", "--batch-size", "1", "--warmup-ratio", "0")
     line = refused(*words, cwd=tmp_path)
     assert "reward stopped at step" in line
     assert "not finite" in line
     assert (run / "state" / "reward" / "state.pt").exists()
     assert not (run / "reward").exists()
-    assert assent("reward", "--run", str(run), "--again", "--lr", "1e-4", "--warmup", "0", cwd=tmp_path).returncode == 0
+    assert (
+        assent(
+            "reward", "--run", str(run), "--overwrite", "--lr", "1e-4", "--warmup-ratio", "0", cwd=tmp_path
+        ).returncode
+        == 0
+    )
 
 
 def test_a_metric_that_is_not_finite_is_null_in_the_file_and_missing_from_the_curves(tmp_path: Path) -> None:
     old = '{"stage": "dpo", "step": 1, "seconds": 1.0, "loss": NaN, "margin": Infinity}\n'  # as it was once written
     (tmp_path / "metrics.jsonl").write_text(old)
-    meter = Meter(tmp_path, "dpo", 1)
+    meter = MetricsLogger(tmp_path, "dpo", 1)
     meter.log(2, {"loss": 0.5, "margin": math.inf, "accuracy": math.nan})
     meter.close()
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "Infinity" not in text and "NaN" not in text
-    first, second = read(tmp_path)
+    first, second = read_metrics(tmp_path)
     assert (first["loss"], first["margin"]) == (None, None)
     assert (second["loss"], second["margin"], second["accuracy"]) == (0.5, None, None)
-    (drawn,) = curves(read(tmp_path), {})
+    (drawn,) = curves(read_metrics(tmp_path), {})
     assert [figure.title for figure in drawn.figures] == ["Loss"]
 
 
@@ -216,10 +223,10 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
         ("ppo --n 0", "n = '0' will not do"),
         ("ppo --temperature 0", "temperature = 0 draws the same answer every time"),
         ("ppo --temperature inf", "temperature = 'inf' will not do"),
-        ("ppo --missing-eos nan", "missing_eos = 'nan' will not do"),
+        ("ppo --missing-eos-score nan", "missing_eos = 'nan' will not do"),
         ("ppo --beta -1", "beta = '-1' will not do: it should be greater than or equal to 0"),
-        ("ppo --clip-low 2", "clip_low = '2' will not do: it should be less than or equal to 1"),
-        ("ppo --horizon 0", "horizon = '0' will not do"),
+        ("ppo --epsilon-low 2", "clip_low = '2' will not do: it should be less than or equal to 1"),
+        ("ppo --kl-horizon 0", "horizon = '0' will not do"),
         ("grpo --target-kl 6 --beta 0", "target_kl = 6.0 steers beta by shares of it: give it a beta above 0"),
         ("ppo --value-lr -1", "value_lr = '-1' will not do"),
         ("ppo --lora-rank -1", "lora_rank = '-1' will not do"),
@@ -229,16 +236,16 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(model: Path, prompts:
         ("rloo --n 1", "n = 1: RLOO compares 2 or more"),
         ("dr_grpo --length 0", "length = '0' will not do"),
         ("dpo --beta 0", "beta = '0' will not do: it should be greater than 0"),
-        ("dpo --max-tokens -5", "max_tokens = '-5' will not do"),
+        ("dpo --max-length -5", "max_tokens = '-5' will not do"),
         ("cdpo --error-rate .7", "error_rate = '.7' will not do: it should be less than 0.5"),
-        ("reward --centring nan", "centring = 'nan' will not do"),
+        ("reward --center-rewards-coefficient nan", "centring = 'nan' will not do"),
         ("reward --error-rate 1", "error_rate = '1' will not do"),
         ("generate --n -1", "n = '-1' will not do"),
-        ("generate --rows 0", "rows = '0' will not do"),
-        ("label --per-prompt -2", "per_prompt = '-2' will not do"),
+        ("generate --generation-batch-size 0", "rows = '0' will not do"),
+        ("label --tasks-per-prompt -2", "per_prompt = '-2' will not do"),
         ("evaluate --temperature nan", "temperature = 'nan' will not do"),
-        ("pretrain --width 48", "width = '48' will not do: it should be a multiple of 32"),
-        ("pretrain --vocabulary 10", "vocabulary = '10' will not do"),
+        ("pretrain --hidden-size 48", "width = '48' will not do: it should be a multiple of 32"),
+        ("pretrain --vocab-size 10", "vocabulary = '10' will not do"),
         ("dpo --seed 99999999999999999999999", "seed = '99999999999999999999999' will not do"),
         ("dpo --held-out 1.5", "held_out = '1.5' will not do: it should be less than or equal to 1"),
         ("dpo --round 0", "round = '0' will not do"),
@@ -346,14 +353,14 @@ def contents(run: Path) -> dict[str, bytes]:
     ("words", "line"),
     [
         (["--policy", "nowhere"], "no policy 'nowhere' in"),
-        (["--lr", "1e30", "--warmup", "0", "--batch-size", "1", "--save-every", "1"], "not finite"),
+        (["--lr", "1e30", "--warmup-ratio", "0", "--batch-size", "1", "--save-every", "1"], "not finite"),
     ],
 )
 def test_what_again_would_replace_comes_back_if_the_new_attempt_fails(
     words: list[str], line: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(trained)
-    assert main(["dpo", "--run", str(trained), "--again", *words]) == 2
+    assert main(["dpo", "--run", str(trained), "--overwrite", *words]) == 2
     said = capsys.readouterr().err
     assert line in said and "what 'dpo' was before is back in its place" in said
     assert contents(trained) == before
@@ -361,7 +368,7 @@ def test_what_again_would_replace_comes_back_if_the_new_attempt_fails(
 
 
 def test_again_takes_the_default_settings_and_leaves_nothing_behind(trained: Path) -> None:
-    assert main(["dpo", "--run", str(trained), "--again"]) == 0
+    assert main(["dpo", "--run", str(trained), "--overwrite"]) == 0
     assert "lr = 2e-05" in (trained / "recipe.toml").read_text().partition("[dpo]")[2]
     assert not (trained / "replaced" / "dpo").exists()
 
@@ -390,12 +397,12 @@ def test_a_kill_while_the_old_result_is_put_aside_or_brought_back_loses_nothing(
     for again in (True, False):
         with open_run(setup) as opened, pytest.MonkeyPatch.context() as patch:
             if not again:
-                opened.put_aside("dpo", {})
+                opened.move_aside("dpo", {})
             patch.setattr(Path, "rename", until(moved))
             with suppress(Killed):
-                opened.put_aside("dpo", {}) if again else opened.bring_back("dpo")
+                opened.move_aside("dpo", {}) if again else opened.restore("dpo")
         with open_run(setup) as opened:
-            opened.bring_back("dpo")
+            opened.restore("dpo")
         assert contents(trained) == before
 
 
@@ -409,7 +416,7 @@ def test_evaluation_notices_a_policy_that_was_trained_since(trained: Path) -> No
     assert measured() == first
     assert main(["ipo", "--run", str(trained), "--lr", "1e-4"]) == 0
     assert set(measured()) == {*first, "ipo"}
-    assert main(["dpo", "--run", str(trained), "--lr", "1e-3", "--again"]) == 0
+    assert main(["dpo", "--run", str(trained), "--lr", "1e-3", "--overwrite"]) == 0
     assert measured()["dpo"] != first["dpo"]
 
 

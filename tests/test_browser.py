@@ -19,9 +19,9 @@ from browsing import (
     PHONE,
     SHOWS,
     Account,
+    ItemSpec,
     Screen,
     Server,
-    Task,
     Work,
     ask,
     browser_path,
@@ -39,8 +39,8 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.labelling.queue import Desk, change_setting
-from assent.records import Answer, Feedback, Query
+from assent.labelling.queue import TaskQueue, change_setting
+from assent.records import Feedback, Judgement, Task
 from assent.store import schema
 from assent.web.text import Cover
 
@@ -74,7 +74,7 @@ def opens(chromium: Browser, server: Server) -> Iterator[Opens]:
     screens: list[Screen] = []
 
     def open_page(
-        *tasks: Task, work: Work | None = None, at: Server = server, role: str = "labeller",
+        *tasks: ItemSpec, work: Work | None = None, at: Server = server, role: str = "labeller",
         person: Account | None = None, clock: bool = False, path: str = "/label", **options: Any,
     ) -> Screen:  # fmt: skip
         work = work or lay(at.root, *tasks)
@@ -120,15 +120,15 @@ VERDICTS: dict[str, Callable[[list[str]], Comparison]] = {
 
 def test_each_of_the_eight_keys_of_a_comparison_stores_what_it_says_by_item(opens: Opens) -> None:
     screen = opens(*(ask("comparison") for _ in VERDICTS))
-    expected: list[tuple[str, tuple[str, ...], Answer]] = []
+    expected: list[tuple[str, tuple[str, ...], Judgement]] = []
     for key, says in VERDICTS.items():
         assert screen.query and not screen.pressed
         expected.append((screen.query.id, tuple(screen.shown), says(screen.shown)))
         screen.submit(key)
     events = screen.stored(8)
-    assert [(event.query, event.shown, event.answer) for event in events] == expected
+    assert [(event.task, event.display_order, event.judgement) for event in events] == expected
     assert {event.annotator for event in events} == {screen.person.id}
-    assert all(event.seconds > 0 for event in events)
+    assert all(event.duration > 0 for event in events)
 
 
 def test_a_choice_waits_for_enter_and_may_be_changed_until_then(opens: Opens) -> None:
@@ -142,7 +142,7 @@ def test_a_choice_waits_for_enter_and_may_be_changed_until_then(opens: Opens) ->
     assert screen.pressed == ["B better"] and screen.instruction == first
     better = screen.shown[1]
     screen.submit()
-    assert screen.stored(1)[0].answer == Comparison(better, 2)
+    assert screen.stored(1)[0].judgement == Comparison(better, 2)
 
 
 def test_enter_submits_after_a_choice_by_mouse_too(opens: Opens) -> None:
@@ -175,7 +175,7 @@ def test_rankings_of_three_to_nine_are_stored_in_the_order_of_the_digits(opens: 
         screen.submit(*keys.split())
     events = screen.stored(len(RANKED))
     assert [
-        [set(tier) for tier in event.answer.tiers] for event in events if isinstance(event.answer, Ranking)
+        [set(tier) for tier in event.judgement.tiers] for event in events if isinstance(event.judgement, Ranking)
     ] == expected
 
 
@@ -183,7 +183,7 @@ def test_a_rating_goes_from_axis_to_axis_and_back_by_arrow(opens: Opens) -> None
     screen = opens(ask("rating"), ask("rating"))
     screen.submit("7", "6", "5")
     screen.submit("1", "2", "3", "ArrowUp", "ArrowUp", "4")
-    axes = [event.answer for event in screen.stored(2)]
+    axes = [event.judgement for event in screen.stored(2)]
     assert axes == [
         Rating((("helpful", 7), ("true", 6), ("harmless", 5))),
         Rating((("helpful", 4), ("true", 2), ("harmless", 3))),
@@ -201,7 +201,7 @@ def test_a_rating_needs_every_axis(opens: Opens) -> None:
 def test_j_approves_and_k_disapproves(opens: Opens) -> None:
     screen = opens(ask("approval"), ask("approval"), ask("approval"))
     screen.submit("j").submit("k").submit("K")
-    assert [event.answer for event in screen.stored(3)] == [Approval(True), Approval(False), Approval(False)]
+    assert [event.judgement for event in screen.stored(3)] == [Approval(True), Approval(False), Approval(False)]
 
 
 def test_a_critique_and_a_demonstration_are_written_at_once(opens: Opens) -> None:
@@ -210,7 +210,7 @@ def test_a_critique_and_a_demonstration_are_written_at_once(opens: Opens) -> Non
     screen.submit(by="Control+Enter")
     screen.page.keyboard.type("Forty-two.")
     screen.submit(by="Control+Enter")
-    answers = [event.answer for event in screen.stored(2)]
+    answers = [event.judgement for event in screen.stored(2)]
     assert answers == [Critique("Too short,\nand sure of itself. 1 2 3 j k s u g ?"), Demonstration("Forty-two.")]
 
 
@@ -249,7 +249,7 @@ def test_a_marked_passage_is_quoted_word_for_word(opens: Opens) -> None:
     screen.page.locator("#control textarea").fill("Do they?")
     screen.submit(by="Control+Enter")
     (event,) = screen.stored(1)
-    assert event.answer == Critique("Do they?", "light* from the sun, says <b>Anna")
+    assert event.judgement == Critique("Do they?", "light* from the sun, says <b>Anna")
 
 
 def test_a_quote_holds_nothing_but_words_of_the_answer(opens: Opens) -> None:
@@ -259,7 +259,7 @@ def test_a_quote_holds_nothing_but_words_of_the_answer(opens: Opens) -> None:
     screen.page.locator("#control textarea").fill("Do they?")
     screen.submit(by="Control+Enter")
     (event,) = screen.stored(1)
-    assert isinstance(event.answer, Critique) and event.answer.quote in text
+    assert isinstance(event.judgement, Critique) and event.judgement.quote in text
 
 
 def test_a_passage_can_be_quoted_without_a_mouse(opens: Opens) -> None:
@@ -276,7 +276,7 @@ def test_a_passage_can_be_quoted_without_a_mouse(opens: Opens) -> None:
     screen.page.keyboard.type("Do they?")
     screen.submit(by="Control+Enter")
     (event,) = screen.stored(1)
-    assert isinstance(event.answer, Critique) and event.answer.quote == "Pl"
+    assert isinstance(event.judgement, Critique) and event.judgement.quote == "Pl"
 
 
 def test_a_correction_shows_what_changes_while_it_is_written(opens: Opens) -> None:
@@ -292,7 +292,7 @@ def test_a_correction_shows_what_changes_while_it_is_written(opens: Opens) -> No
     screen.submit(by="Control+Enter")
     assert button(screen, "Submit").is_disabled()  # untouched, it says nothing yet
     screen.submit("Escape", "n")
-    answers = [event.answer for event in screen.stored(2)]
+    answers = [event.judgement for event in screen.stored(2)]
     assert answers == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
 
 
@@ -306,7 +306,7 @@ def test_a_correction_leaves_thoughts_and_calls_as_they_are(opens: Opens) -> Non
     answer = screen.page.locator("#items .text").inner_text()
     assert all(words in answer for words in ("Look at it.", "The sea is red.", "tool_calls"))
     screen.submit("Escape", "n")
-    assert [event.answer for event in screen.stored(1)] == [Correction("The sea is red.")]
+    assert [event.judgement for event in screen.stored(1)] == [Correction("The sea is red.")]
 
 
 def test_e_makes_a_correction_of_the_better_one_for_this_person_alone(opens: Opens, server: Server) -> None:
@@ -323,11 +323,11 @@ def test_e_makes_a_correction_of_the_better_one_for_this_person_alone(opens: Ope
     text.fill("It is three.")
     screen.submit(by="Control+Enter")
     first, second = screen.stored(2)
-    assert first.answer == Comparison(better, 2) and second.answer == Correction("It is three.")
-    (asked,) = screen.work.store.queries(ids=[second.query])
+    assert first.judgement == Comparison(better, 2) and second.judgement == Correction("It is three.")
+    (asked,) = screen.work.store.tasks(ids=[second.task])
     assert (asked.kind, asked.items, asked.prompt) == ("correction", (better,), task.prompt.id)
     assert screen.query == screen.work.tasks[1].query
-    assert all(one.query.id != asked.id for one in Desk(screen.work.store).take(server.account().id, 10))
+    assert all(one.query.id != asked.id for one in TaskQueue(screen.work.store).take(server.account().id, 10))
 
 
 def test_keys_are_letters_while_somebody_writes(opens: Opens) -> None:
@@ -342,7 +342,7 @@ def test_keys_are_letters_while_somebody_writes(opens: Opens) -> None:
     screen.press("Escape")
     screen.submit("4")
     (event,) = screen.stored(1)
-    assert (event.note, event.answer) == (words, Comparison(verdict="tie"))
+    assert (event.comment, event.judgement) == (words, Comparison(verdict="tie"))
 
 
 def test_flags_and_the_reason_are_stored_with_the_answer(opens: Opens) -> None:
@@ -356,8 +356,8 @@ def test_flags_and_the_reason_are_stored_with_the_answer(opens: Opens) -> None:
     assert not screen.pressed and screen.page.locator("#note").input_value() == ""
     screen.submit("4")
     first, second = screen.stored(2)
-    assert (first.flags, first.note) == (("harm", "pii"), "it names a person")
-    assert (second.flags, second.note) == ((), "")
+    assert (first.flags, first.comment) == (("harm", "pii"), "it names a person")
+    assert (second.flags, second.comment) == ((), "")
 
 
 def test_a_skipped_item_stays_away_and_others_get_it(opens: Opens, server: Server) -> None:
@@ -366,7 +366,7 @@ def test_a_skipped_item_stays_away_and_others_get_it(opens: Opens, server: Serve
     before = screen.instruction
     screen.press("s")
     screen.moved(before)
-    seen: list[Query] = []
+    seen: list[Task] = []
     while screen.query:
         seen.append(screen.query)
         screen.submit("4")
@@ -384,7 +384,7 @@ def test_a_skipped_item_stays_away_even_if_the_server_hears_of_it_late(opens: Op
         screen.moved(before)
     held.wait()
     held.release()
-    seen: list[Query] = []
+    seen: list[Task] = []
     while screen.query and len(seen) < 6:
         seen.append(screen.query)
         screen.submit("4")
@@ -410,9 +410,9 @@ def test_undo_brings_the_answer_back_and_the_new_one_supersedes_it(opens: Opens)
     assert screen.query == second and screen.pressed == ["B much"]
     screen.submit()
     old, new, other = screen.stored(3)
-    assert (new.supersedes, new.query, new.answer) == (old.id, old.query, Comparison(better, 1))
+    assert (new.supersedes, new.task, new.judgement) == (old.id, old.task, Comparison(better, 1))
     assert old.supersedes == other.supersedes == ""
-    assert screen.work.store.audit() == 3
+    assert screen.work.store.verify() == 3
 
 
 @pytest.mark.parametrize(("keys", "name"), [("2", "A better"), ("4", "Tie"), ("0", "Both bad")])
@@ -452,7 +452,7 @@ def test_undo_brings_back_the_quote_that_was_given(opens: Opens) -> None:
     screen.moved(before)
     assert screen.page.locator(".quote").inner_text() == "beta"
     screen.submit(by="Control+Enter")
-    assert [event.answer for event in screen.stored(2)] == [Critique("Why?", "beta")] * 2
+    assert [event.judgement for event in screen.stored(2)] == [Critique("Why?", "beta")] * 2
 
 
 def test_guidelines_and_keys_are_a_key_away_and_hold_the_others_off(opens: Opens, server: Server) -> None:
@@ -533,7 +533,7 @@ from assent.records import Example, Prompt, Query, Response
 class Mood:
     """What one hears in it."""
 
-    takes: ClassVar[range] = range(1, 2)
+    num_items: ClassVar[range] = range(1, 2)
     tone: Literal["warm", "cold"]
     """How it sounds to you."""
     loudness: int
@@ -651,7 +651,7 @@ def test_answers_arrive_in_the_order_in_which_they_were_given(opens: Opens) -> N
     screen.context.set_offline(False)
     events = screen.stored(3)
     assert first and second
-    assert [(event.query, event.answer) for event in events] == [
+    assert [(event.task, event.judgement) for event in events] == [
         (first.id, Approval(True)), (first.id, Approval(False)), (second.id, Approval(False)),
     ]  # fmt: skip
 
@@ -665,7 +665,7 @@ def test_answers_outlive_the_tab_they_were_given_in(opens: Opens) -> None:
     screen.page.close()
     screen.context.set_offline(False)
     other.go()
-    assert [event.answer for event in other.stored(2)] == [Approval(True), Approval(False)]
+    assert [event.judgement for event in other.stored(2)] == [Approval(True), Approval(False)]
     assert other.query == screen.work.tasks[2].query
 
 
@@ -702,7 +702,7 @@ def test_every_post_three_times_stores_one(opens: Opens) -> None:
     screen.page.keyboard.type("So so.")
     screen.submit(by="Control+Enter").submit("1", "2", "3")
     assert len({event.id for event in screen.stored(4)}) == 4
-    assert screen.work.store.audit() == 4
+    assert screen.work.store.verify() == 4
 
 
 def test_a_draft_comes_back_after_two_seconds_and_a_reload(opens: Opens) -> None:
@@ -716,7 +716,7 @@ def test_a_draft_comes_back_after_two_seconds_and_a_reload(opens: Opens) -> None
     screen.page.locator("#control textarea").press("Control+End")
     screen.page.keyboard.type("ght.")
     screen.submit(by="Control+Enter")
-    assert screen.stored(1)[0].answer == Demonstration("Half a thought.")
+    assert screen.stored(1)[0].judgement == Demonstration("Half a thought.")
 
 
 @pytest.mark.parametrize("kind", ["demonstration", "critique", "correction", "comparison", "ranking", "rating"])
@@ -766,7 +766,7 @@ def test_an_ended_session_asks_to_sign_in_and_then_stores_what_waits(opens: Open
     screen.press("Enter")
     shown.wait_for(state="hidden")
     events = screen.stored(2)
-    assert [event.answer for event in events] == [Approval(True), Approval(False)]
+    assert [event.judgement for event in events] == [Approval(True), Approval(False)]
     screen.submit("k").stored(3)
 
 
@@ -778,7 +778,7 @@ def test_what_somebody_said_is_never_stored_as_said_by_the_next_at_the_same_mach
     screen.context.set_offline(True)
     screen.submit("j")
     screen.until(lambda: "1 waiting" in screen.state)
-    Desk(screen.work.store).take(second.id, 2)  # they have the same items on a screen elsewhere
+    TaskQueue(screen.work.store).take(second.id, 2)  # they have the same items on a screen elsewhere
     screen.sign_in_as(second)
     screen.context.set_offline(False)
     screen.until(lambda: kind_of_state(screen) not in ("offline", "saving"))
@@ -827,7 +827,7 @@ def test_two_tabs_store_one_answer_each_and_offer_the_other_for_replacement(open
     one = opens(*(ask("comparison") for _ in range(8)))
     two = one.tab().go()
     assert one.query == two.query
-    latest: dict[str, Answer] = {}
+    latest: dict[str, Judgement] = {}
     for _ in range(3):
         assert one.query
         latest[one.query.id] = Comparison(one.shown[0], 3)
@@ -847,8 +847,8 @@ def test_two_tabs_store_one_answer_each_and_offer_the_other_for_replacement(open
     events = one.work.said()
     superseded = {event.supersedes for event in events}
     standing = [event for event in events if event.id not in superseded]
-    assert len(standing) == len({event.query for event in events}) == 4
-    assert {event.query: event.answer for event in standing} == latest | {events[-1].query: Comparison(verdict="tie")}
+    assert len(standing) == len({event.task for event in events}) == 4
+    assert {event.task: event.judgement for event in standing} == latest | {events[-1].task: Comparison(verdict="tie")}
 
 
 def test_an_answer_that_came_back_is_still_there_after_a_reload(opens: Opens) -> None:
@@ -865,7 +865,7 @@ def test_an_answer_that_came_back_is_still_there_after_a_reload(opens: Opens) ->
     assert two.page.locator("#control textarea").input_value() == "Second, and far longer."
     two.submit(by="Control+Enter")
     first, second = two.stored(2)
-    assert second.supersedes == first.id and second.answer == Demonstration("Second, and far longer.")
+    assert second.supersedes == first.id and second.judgement == Demonstration("Second, and far longer.")
 
 
 def test_two_tabs_that_answer_the_same_item_offline_store_one_and_offer_the_other(opens: Opens) -> None:
@@ -881,7 +881,7 @@ def test_two_tabs_that_answer_the_same_item_offline_store_one_and_offer_the_othe
     assert offered.query == query and offered.pressed == ["Disapprove"]
     offered.submit()
     first, second = offered.stored(2)
-    assert (first.answer, second.answer, second.supersedes) == (Approval(True), Approval(False), first.id)
+    assert (first.judgement, second.judgement, second.supersedes) == (Approval(True), Approval(False), first.id)
 
 
 def test_two_tabs_that_began_with_the_same_draft_offer_the_second_answer_for_replacement(opens: Opens) -> None:
@@ -897,7 +897,7 @@ def test_two_tabs_that_began_with_the_same_draft_offer_the_second_answer_for_rep
     assert two.query == query and two.pressed == ["Disapprove"]
     two.submit()
     first, second = two.stored(2)
-    assert second.supersedes == first.id and second.answer == Approval(False)
+    assert second.supersedes == first.id and second.judgement == Approval(False)
 
 
 def test_an_answer_in_one_tab_is_not_lost_while_the_same_draft_is_posted_from_another(opens: Opens) -> None:
@@ -913,7 +913,7 @@ def test_an_answer_in_one_tab_is_not_lost_while_the_same_draft_is_posted_from_an
     held.free = True
     held.release()
     one.until(lambda: bool(one.work.said()) and kind_of_state(one) != "saving")
-    said = [event.answer for event in one.work.said() if query and event.query == query.id]
+    said = [event.judgement for event in one.work.said() if query and event.task == query.id]
     offered = [tab for tab in (one, two) if tab.query == query and tab.pressed == ["Disapprove"]]
     assert Approval(False) in said or offered, f"'{one.state}', but Disapprove is neither stored nor on a page"
 
@@ -969,7 +969,7 @@ def test_a_full_disk_keeps_the_answer_on_the_page_says_so_and_stores_it_later(op
         assert screen.work.said() == []
         there.flag.unlink()
         screen.page.clock.fast_forward("02:00")
-        assert [event.answer for event in screen.stored(1)] == [Demonstration(text)]
+        assert [event.judgement for event in screen.stored(1)] == [Demonstration(text)]
         screen.submit("j").stored(2)
 
 
@@ -983,7 +983,7 @@ def test_whatever_the_page_called_saved_outlives_twenty_kills_and_nothing_is_sto
         there.start()
         screen = opens(work=work, at=there)
         acknowledged: list[str] = []
-        said: list[tuple[str, Answer]] = []
+        said: list[tuple[str, Judgement]] = []
 
         def heard(response: Any) -> None:
             if response.request.method == "POST" and response.url.endswith("/feedback") and response.ok:
@@ -1017,8 +1017,8 @@ def test_whatever_the_page_called_saved_outlives_twenty_kills_and_nothing_is_sto
         screen.until(lambda: len(work.said()) >= len(said))
         events = screen.stored(len(said))
         assert there.lives > 20
-        assert [(event.query, event.answer) for event in events] == said
-        assert len({event.id for event in events}) == len(events) == work.store.audit()
+        assert [(event.task, event.judgement) for event in events] == said
+        assert len({event.id for event in events}) == len(events) == work.store.verify()
 
 
 @pytest.mark.parametrize("when", ["while the items were on the page", "before they were handed out"])
@@ -1188,7 +1188,7 @@ def test_nothing_that_a_stranger_wrote_runs_on_the_pages_of_those_who_run_the_pr
     work = lay(server.root, ask("comparison", everything, everything + "!", turns=[("user", everything)]))
     (query,) = (task.query for task in work.tasks)
     for who, key, note in (("a" + bad, 0, everything), ("<script>pwned=1</script>", 1, bad)):
-        work.store.add_feedback([Feedback(query.id, who, Comparison(query.items[key]), "2026-11-20", note=note)])
+        work.store.add_feedback([Feedback(query.id, who, Comparison(query.items[key]), "2026-11-20", comment=note)])
     for name, value in (("guidelines", everything), ("flags", [bad, "</script>"]), ("axes", [bad])):
         change_setting(work.store, name, value, bad, "2026-11-20")
     (work.folder / "metrics.jsonl").write_text(json.dumps({"stage": bad, "step": 1, bad: 0.5}) + "\n")
@@ -1302,8 +1302,8 @@ def test_axe_finds_nothing_on_any_page(opens: Opens, server: Server, talked_of: 
     paths += ["/disagreements", "/admin", "/chat", "/nothing", "//", "//login", server.invite()]
     server.people.issue_token(server.people.get(screen.person.id), "a script")
     skipped = talked_of.tasks[0].query
-    Desk(talked_of.store).lend("somebody", skipped)
-    Desk(talked_of.store).skip("somebody", skipped.id)
+    TaskQueue(talked_of.store).lend("somebody", skipped)
+    TaskQueue(talked_of.store).skip("somebody", skipped.id)
     found = []
     for path in paths:
         screen.go(path)
@@ -1491,7 +1491,7 @@ def test_what_was_written_comes_back_after_a_skip(opens: Opens, kind: str, reloa
     screen.until(lambda: lease_states(screen) == {"out"})
     screen.submit(by="Control+Enter")
     (event,) = screen.stored(1)
-    assert first and event.query == first.id and WORDS in str(body(event.answer)) and not event.supersedes
+    assert first and event.task == first.id and WORDS in str(body(event.judgement)) and not event.supersedes
 
 
 def lease_states(screen: Screen) -> set[str]:
@@ -1532,7 +1532,7 @@ def test_a_slow_double_click_on_submit_stores_one_answer(opens: Opens) -> None:
         screen.page.mouse.click(submit["x"] + 9, submit["y"] + 9)
         screen.page.wait_for_timeout(wait)
     screen.page.wait_for_timeout(500)
-    assert [event.answer for event in screen.stored(1)] == [Correction("It is right now.")]
+    assert [event.judgement for event in screen.stored(1)] == [Correction("It is right now.")]
 
 
 @pytest.mark.parametrize("keys", ["Control+Enter", "Enter"])
@@ -1580,7 +1580,7 @@ def test_an_untouched_correction_is_stored_only_by_saying_that_nothing_has_to_be
     assert screen.work.said() == [] and button(screen, "Submit").is_disabled()
     button(screen, "Nothing to mend").click()
     screen.submit(by="Enter")
-    assert [event.answer for event in screen.stored(1)] == [Correction("All is well.")]
+    assert [event.judgement for event in screen.stored(1)] == [Correction("All is well.")]
     text = screen.page.locator("#control textarea")
     text.fill("All is better.")
     text.fill("All is ill.")
@@ -1680,7 +1680,7 @@ def test_what_a_reviewer_sends_back_comes_first_with_the_answer_and_the_remark(o
     text.fill("Tides are made by the moon.")
     screen.submit(by="Control+Enter")
     first, second = screen.stored(2)
-    assert second.answer == Demonstration("Tides are made by the moon.") and second.supersedes == first.id
+    assert second.judgement == Demonstration("Tides are made by the moon.") and second.supersedes == first.id
 
 
 def test_help_and_guidelines_open_where_nothing_is_left_to_answer(opens: Opens) -> None:
@@ -1719,7 +1719,7 @@ def test_chat_sends_its_thumbs_once_somebody_has_signed_in_in_another_tab(
     screen.page.locator(".thumbs button").nth(1).click()
     screen.until(lambda: len(work.said()) == before + 2)
     first, second = work.said()[before:]
-    assert second.supersedes == first.id and (first.answer, second.answer) == (Approval(True), Approval(False))
+    assert second.supersedes == first.id and (first.judgement, second.judgement) == (Approval(True), Approval(False))
 
 
 def test_undo_pressed_twice_keeps_what_was_changed_meanwhile(opens: Opens) -> None:
@@ -1739,7 +1739,7 @@ def test_undo_pressed_twice_keeps_what_was_changed_meanwhile(opens: Opens) -> No
     screen.until(lambda: text.count() == 1 and text.input_value() == "Much better, many words.")
     screen.submit(by="Control+Enter")
     first, second = screen.stored(2)
-    assert second.supersedes == first.id and second.answer == Demonstration("Much better, many words.")
+    assert second.supersedes == first.id and second.judgement == Demonstration("Much better, many words.")
 
 
 def test_line_ends_of_an_answer_are_no_change_of_a_correction(opens: Opens) -> None:
@@ -1750,7 +1750,7 @@ def test_line_ends_of_an_answer_are_no_change_of_a_correction(opens: Opens) -> N
     screen.submit("Escape", "n")
     screen.page.locator("#control textarea").fill("Line one.\nLine two.")
     screen.submit(by="Control+Enter")
-    answers = [event.answer for event in screen.stored(2)]
+    answers = [event.judgement for event in screen.stored(2)]
     assert answers == [Correction(source), Correction("Line one.\nLine two.")]
 
 
@@ -1758,14 +1758,14 @@ def test_what_was_sent_back_is_not_confirmed_by_a_late_key(opens: Opens) -> None
     screen = opens(ask("approval"), ask("approval"))
     screen.submit("j")
     (event,) = screen.stored(1)
-    Desk(screen.work.store).send_back(screen.person.id, event.query, "Look again.")
+    TaskQueue(screen.work.store).send_back(screen.person.id, event.task, "Look again.")
     screen.reload().listens()
     assert "Look again." in screen.notice and screen.pressed == ["Approve"]
     screen.page.keyboard.press("Enter")
     screen.page.wait_for_timeout(300)
     assert len(screen.work.said()) == 1 and button(screen, "Submit").is_disabled()
     screen.submit("k")
-    assert [one.answer for one in screen.stored(2)] == [Approval(True), Approval(False)]
+    assert [one.judgement for one in screen.stored(2)] == [Approval(True), Approval(False)]
 
 
 def test_a_draft_of_before_does_not_stand_in_for_the_answer_that_was_sent_back(opens: Opens) -> None:
@@ -1779,7 +1779,7 @@ def test_a_draft_of_before_does_not_stand_in_for_the_answer_that_was_sent_back(o
     other.page.keyboard.type("!")
     other.page.wait_for_timeout(300)
     other.page.close()
-    Desk(screen.work.store).send_back(screen.person.id, event.query, "")
+    TaskQueue(screen.work.store).send_back(screen.person.id, event.task, "")
     screen.reload()
     assert screen.page.locator("#control textarea").input_value() == "The whole answer."
 
@@ -1824,7 +1824,7 @@ def test_a_submit_in_the_moment_of_an_undo_answers_nothing_twice(opens: Opens, w
     screen.until(lambda: screen.query == screen.work.tasks[0].query)
     while screen.query:
         screen.submit(*(["j"] if not screen.pressed else []))
-    queries = [event.query for event in screen.stored(3)]
+    queries = [event.task for event in screen.stored(3)]
     assert sorted(queries) == sorted(task.query.id for task in screen.work.tasks)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from assent.models.tokenizer import Codec, Rendering
+from assent.models.tokenizer import ChatTokenizer, Rendering
 from assent.records import Completion, Message, Prompt
 
 pytestmark = pytest.mark.conformance
@@ -66,7 +66,7 @@ def template(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def codec(name: str) -> Codec:
+def codec(name: str) -> ChatTokenizer:
     """The template of a family on bytes and its control tokens; thoughts are marked by ordinary tokens."""
     text, end = template(name), ENDS[name]
     eos = NAMED.get(name, end)
@@ -84,10 +84,10 @@ def codec(name: str) -> Codec:
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     fast = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=eos, bos_token=bos)
     fast.chat_template = text
-    return Codec(fast, Rendering(), frozenset({control.index(end)}))
+    return ChatTokenizer(fast, Rendering(), frozenset({control.index(end)}))
 
 
-def rendered(codec: Codec, prompt: Prompt, answer: str = "") -> str:
+def rendered(codec: ChatTokenizer, prompt: Prompt, answer: str = "") -> str:
     messages = [message.to_dict() for message in prompt.messages]
     messages += [{"role": "assistant", "content": answer}] if answer else []
     return str(codec.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer))
@@ -122,7 +122,7 @@ def test_an_answer_that_was_cut_in_its_thoughts_stays_as_it_was_drawn(name: str)
 @pytest.mark.parametrize("name", ENDS)
 def test_control_tokens_of_the_template_in_a_question_open_no_turn(name: str) -> None:
     ours = codec(name)
-    special = set(ours.tokenizer.all_special_ids) | set(ours.ends)
+    special = set(ours.tokenizer.all_special_ids) | set(ours.stop_ids)
     spelt = " ".join(token for token in ours.tokenizer.get_added_vocab() if "channel" not in token)
     asked = Prompt.ask(f"What is {spelt}?")
     usual = [token for token in ours.prompt(Prompt.ask("What is it?")) if token in special]

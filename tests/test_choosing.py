@@ -12,9 +12,9 @@ import tiny
 from assent.cli import main
 from assent.functional.conciseness import utility
 from assent.store.database import Store
-from assent.training.logging import read as metrics_of
+from assent.training.logging import read_metrics as metrics_of
 
-SMALL = ["--max-new-tokens", "8", "--reward", "one_sentence"]
+SMALL = ["--max-new-tokens", "8", "--reward", "conciseness_rubric"]
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def test_rejection_sampling_teaches_the_best_answers_and_no_others(top: Path, tm
 def test_a_policy_is_kept_from_forgetting_its_texts(top: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n\n".join(tiny.STORIES.read_text().split("\n\n")[:20]))
-    forget = ["--steps", "6", "--batch-size", "4", "--n", "2", "--lr", "3e-3", "--schedule", "constant"]
+    forget = ["--steps", "6", "--batch-size", "4", "--n", "2", "--lr", "3e-3", "--lr-scheduler-type", "constant"]
     seen: dict[str, list[float]] = {}
-    for name, flags in (("none", ["--ptx", "1e-9"]), ("some", ["--ptx", "5"])):
+    for name, flags in (("none", ["--ptx-coef", "1e-9"]), ("some", ["--ptx-coef", "5"])):
         run = begin(top, tmp_path / name)
         assert main(["grpo", *run, *SMALL, *forget, *flags, "--ptx-data", str(texts)]) == 0
         seen[name] = [line["ptx_loss"] for line in metrics_of(tmp_path / name)]
@@ -96,9 +96,9 @@ def test_a_policy_is_kept_from_forgetting_its_texts(top: Path, tmp_path: Path) -
 
 def test_ptx_without_texts_is_refused(top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = begin(top, tmp_path / "run")
-    assert main(["ppo", *run, "--ptx", "1"]) == 2
+    assert main(["ppo", *run, "--ptx-coef", "1"]) == 2
     assert "name the texts with ptx_data" in capsys.readouterr().err
-    assert main(["grpo", *run, *SMALL, "--ptx", "1", "--ptx-data", str(tmp_path / "none.txt")]) == 2
+    assert main(["grpo", *run, *SMALL, "--ptx-coef", "1", "--ptx-data", str(tmp_path / "none.txt")]) == 2
     assert "no file at" in capsys.readouterr().err
 
 
@@ -135,9 +135,13 @@ def test_a_rule_of_ones_own_that_will_not_do_is_refused_with_the_reason(
 def test_prompts_that_teach_nothing_make_room_and_long_answers_cost(top: Path, tmp_path: Path) -> None:
     # the answers to most prompts score alike
     some = rule(tmp_path, "some", "[float(('1' in p.text) * len(r.text)) for p, r in zip(prompts, responses)]")
-    flags = ["--steps", "2", "--batch-size", "4", "--n", "3", "--max-new-tokens", "8", "--missing-eos", "off"]
+    flags = ["--steps", "2", "--batch-size", "4", "--n", "3", "--max-new-tokens", "8", "--missing-eos-score", "off"]
     seen = {}
-    for name, more in (("plain", []), ("redraw", ["--redraw", "5"]), ("overlong", ["--overlong", "4"])):
+    for name, more in (
+        ("plain", []),
+        ("redraw", ["--dynamic-sampling", "5"]),
+        ("overlong", ["--overlong-buffer", "4"]),
+    ):
         run = begin(top, tmp_path / name)
         assert main(["dapo", *run, "--reward", some, *flags, *more]) == 0
         seen[name] = metrics_of(tmp_path / name)
@@ -152,7 +156,7 @@ def test_choosing_by_another_rule_is_measured_anew(top: Path, tmp_path: Path) ->
     run, words = begin(top, tmp_path / "run"), {}
     for name, sign in (("long", ""), ("short", "-")):
         mine = rule(tmp_path, name, f"torch.tensor([{sign}float(len(r.text)) for r in responses])")
-        flags = ["--reward", mine, "--n", "6", "--max-new-tokens", "8", "--again"]
+        flags = ["--reward", mine, "--n", "6", "--max-new-tokens", "8", "--overwrite"]
         assert main(["best_of_n", *run, *flags]) == 0
         assert main(["evaluate", *run, "--max-new-tokens", "8"]) == 0
         told = json.loads((tmp_path / "run" / "done" / "evaluate.json").read_text())["policies"]["best_of_n"]
@@ -183,7 +187,7 @@ def test_what_a_rule_gives_is_taken_or_refused_in_one_line(
 def test_best_answers_that_are_all_too_long_teach_nothing_and_that_is_said(
     top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["rejection", *begin(top, tmp_path / "run"), *SMALL, "--max-tokens", "2"]) == 2
+    assert main(["rejection", *begin(top, tmp_path / "run"), *SMALL, "--max-length", "2"]) == 2
     assert "best answers are empty or longer than 2 tokens" in capsys.readouterr().err
     assert not (tmp_path / "run" / "rejection").exists()
 

@@ -23,7 +23,16 @@ import torch
 from torch import Tensor, tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from assent.batch import Actions, Loss, Pairs, Rankings, Rollout, Scores, Tokens, Unpaired
+from assent.batch import (
+    LogprobPairs,
+    Loss,
+    PolicyBatch,
+    RankedScores,
+    Rollout,
+    ScorePairs,
+    TokenLogprobsBatch,
+    UnpairedLogprobs,
+)
 from assent.functional.advantages import gae, group_relative, token_rewards
 from assent.functional.kl import k1, k2, k3, sequence_kl
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
@@ -175,12 +184,14 @@ class Compared:
         return cls(mask, log_probabilities(mask).requires_grad_(), log_probabilities(mask))
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> LogprobPairs:
         (chosen, rejected), (reference_chosen, reference_rejected), (chosen_tokens, rejected_tokens) = (
             x.sum(1).chunk(2) for x in (self.policy, self.reference, self.mask.double())
         )
         one = torch.ones_like(chosen)
-        return Pairs(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens, one, one)
+        return LogprobPairs(
+            chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens, one, one
+        )
 
 
 def answering(logprobs: Tensor) -> SimpleNamespace:
@@ -264,7 +275,7 @@ def test_dpo_of_trl_does_not_smooth_its_labels() -> None:
 def test_cross_entropy_of_chosen_completions_agrees_with_trl() -> None:
     made = Compared.drawn()
     logprobs, mask = made.policy.chunk(2)[0], made.mask[:, 1:].chunk(2)[0]
-    ours = CrossEntropy()(Tokens(logprobs.flatten(), mask.flatten().double())).value
+    ours = CrossEntropy()(TokenLogprobsBatch(logprobs.flatten(), mask.flatten().double())).value
     same_with_gradients(ours, trl_dpo("sft", made), made.policy)
 
 
@@ -320,7 +331,7 @@ def test_orpo_agrees_with_trl_once_it_imitates_prompts_too() -> None:
     every = ours_of(logits[:, :-1], ids[:, 1:]).logprobs.double().view(8, -1)
     made = Compared(mask, torch.where(mask[:, 1:], every, 0.0), torch.zeros_like(every))
     odds = ORPO(0.3)(made.pairs).value - ORPO(0.0)(made.pairs).value
-    imitation = CrossEntropy()(Tokens(every[:4].flatten(), there[:4, 1:].flatten().double())).value
+    imitation = CrossEntropy()(TokenLogprobsBatch(every[:4].flatten(), there[:4, 1:].flatten().double())).value
     same_with_gradients(imitation + odds, theirs, logits, 1e-6)
 
 
@@ -351,7 +362,9 @@ def test_kto_agrees_with_trl(desirable: float, undesirable: float, towards: floa
         return answering(apart if input_ids.max() == 2 else made.policy)
 
     one = torch.ones(8).double()
-    ours = KTO(0.3, desirable, undesirable)(Unpaired(made.policy.sum(1), made.reference.sum(1), labels, one, drift))
+    ours = KTO(0.3, desirable, undesirable)(
+        UnpairedLogprobs(made.policy.sum(1), made.reference.sum(1), labels, one, drift)
+    )
     same_with_gradients(ours.value, trainer._compute_loss(model, inputs, False), made.policy)
     same(ours.metrics["kl"], trainer._metrics["eval"]["kl"][0])
 
@@ -366,7 +379,9 @@ def test_kto_without_a_reference_point_agrees_with_trl() -> None:
     theirs = trainer._compute_loss(
         lambda **_: answering(made.policy), inputs | dict(ref_logps=made.reference.sum(1)), False
     )
-    batch = Unpaired(made.policy.sum(1), made.reference.sum(1), labels, torch.ones(8).double(), torch.zeros(8).double())
+    batch = UnpairedLogprobs(
+        made.policy.sum(1), made.reference.sum(1), labels, torch.ones(8).double(), torch.zeros(8).double()
+    )
     same_with_gradients(KTO(0.3, 1.0, 1.5)(batch).value, theirs, made.policy)
 
 
@@ -381,7 +396,7 @@ def test_bradley_terry_agrees_with_the_reward_trainer_of_trl(margin: bool, centr
     theirs = trainer.compute_loss(lambda **_: SimpleNamespace(logits=scores), inputs)
     chosen, rejected = scores[:, 0].chunk(2)
     one = torch.ones(6).double()
-    ours = BradleyTerry(centring=centring)(Scores(chosen, rejected, one, wanted, one))
+    ours = BradleyTerry(center_rewards_coefficient=centring)(ScorePairs(chosen, rejected, one, wanted, one))
     same_with_gradients(ours.value, theirs, scores)
     same(ours.metrics["accuracy"], trainer._metrics["eval"]["accuracy"][0], 1e-7)
     same(ours.metrics["margin"], trainer._metrics["eval"]["margin"][0])
@@ -458,7 +473,7 @@ def test_log_probabilities_of_a_model_agree_with_the_fused_head_of_trl(temperatu
 class Moved:
     """Completions of a policy that has moved since, as each side wants them."""
 
-    batch: Actions
+    batch: PolicyBatch
     inputs: dict[str, Tensor]
 
 
@@ -469,7 +484,7 @@ def moved(holes: bool = False, step: float = 0.3) -> Moved:
     policy = (-draw(*mask.shape).abs()).requires_grad_()
     old, reference = policy.detach() + step * draw(*mask.shape), policy.detach() + step * draw(*mask.shape)
     advantages, ones = draw(len(mask)), torch.ones(len(mask), PROMPT, dtype=torch.long)
-    batch = Actions(mask, policy, old, reference, advantages[:, None].expand_as(policy))
+    batch = PolicyBatch(mask, policy, old, reference, advantages[:, None].expand_as(policy))
     inputs = dict(prompt_ids=ones, prompt_mask=ones, completion_ids=there.long(), completion_mask=there.long())
     inputs |= dict(tool_mask=mask.long(), advantages=advantages, old_per_token_logps=old, ref_per_token_logps=reference)
     return Moved(batch, inputs | dict(num_items_in_batch=mask.sum(), old_logps=torch.where(mask, old, 0.0).sum(1)))
@@ -510,14 +525,14 @@ def trl_grpo(made: Moved, **settings: Any) -> tuple[Tensor, dict[str, list[float
     [
         (GRPO(beta=0.0), dict(loss_type="grpo")),
         (GRPO(beta=0.04), dict(loss_type="grpo", beta=0.04)),
-        (GRPO(beta=0.5, clip_high=0.28), dict(loss_type="grpo", beta=0.5, epsilon_high=0.28)),
-        (GRPO(beta=0.04, normaliser="dapo"), dict(loss_type="bnpo", beta=0.04)),
+        (GRPO(beta=0.5, epsilon_high=0.28), dict(loss_type="grpo", beta=0.5, epsilon_high=0.28)),
+        (GRPO(beta=0.04, loss_type="dapo"), dict(loss_type="bnpo", beta=0.04)),
         (DAPO(), dict(loss_type="dapo", epsilon_high=0.28)),
-        (DrGRPO(length=64), dict(loss_type="dr_grpo", max_completion_length=64)),
+        (DrGRPO(max_completion_length=64), dict(loss_type="dr_grpo", max_completion_length=64)),
         (DrGRPO(beta=0.04), dict(loss_type="dr_grpo", beta=0.04)),
         (GSPO(), dict(importance_sampling_level="sequence", epsilon_low=3e-4, epsilon_high=4e-4)),
         (
-            GSPO(beta=0.1, clip_low=0.1, clip_high=0.1),
+            GSPO(beta=0.1, epsilon_low=0.1, epsilon_high=0.1),
             dict(importance_sampling_level="sequence", epsilon_low=0.1, epsilon_high=0.1, beta=0.1),
         ),
         (PPO(), dict(loss_type="bnpo")),
@@ -553,7 +568,7 @@ def test_a_step_of_dapo_in_parts_agrees_with_trl() -> None:
     theirs = sum(
         trl_grpo(Moved(p.batch, p.inputs | {"num_items_in_batch": tokens}), loss_type="dapo")[0] for p in parts
     )
-    ours = sum(DAPO(clip_high=0.2)(replace(part.batch, tokens=float(tokens))).value for part in parts)
+    ours = sum(DAPO(epsilon_high=0.2)(replace(part.batch, tokens=float(tokens))).value for part in parts)
     same(ours, theirs)
 
 
@@ -829,7 +844,7 @@ def test_losses_of_ppo_agree_with_trl(
     clip: float, value_clip: float, coefficient: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = played(monkeypatch, FULL, cliprange=clip, cliprange_value=value_clip, vf_coef=coefficient)
-    objective = PPO(clip_low=clip, clip_high=clip, value_clip=value_clip, value_coefficient=coefficient)
+    objective = PPO(epsilon_low=clip, epsilon_high=clip, vf_clip=value_clip, vf_coef=coefficient)
     ours = ppo_loss(objective, made, made.mask)
     for leaf in made.leaves:
         same_with_gradients(ours.value, made.loss, leaf, 1e-6)
@@ -857,7 +872,7 @@ def ppo_loss(objective: PPO, made: Played, mask: Tensor) -> Loss:
     returns = torch.where(made.longer, made.advantages + made.values, 0.0)
     advantages = trl_with_ppo().masked_whiten(made.advantages, made.mask)
     return objective(
-        Actions(mask, made.new, made.old, made.reference, advantages, made.new_values, made.values, returns)
+        PolicyBatch(mask, made.new, made.old, made.reference, advantages, made.new_values, made.values, returns)
     )
 
 
@@ -893,7 +908,7 @@ def bradley_terry(scores: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
     """Our loss of comparisons by index."""
     won, lost = tensor(pairs).T
     one = torch.ones(len(pairs)).double()
-    return BradleyTerry()(Scores(scores[won], scores[lost], one, 0 * one, one)).value
+    return BradleyTerry()(ScorePairs(scores[won], scores[lost], one, 0 * one, one)).value
 
 
 def rankings(n: int = 6, rounds: int = 60) -> list[list[int]]:
@@ -903,13 +918,13 @@ def rankings(n: int = 6, rounds: int = 60) -> list[list[int]]:
     return [torch.multinomial(strength.softmax(0), size).tolist() for size in sizes]
 
 
-def ranked(scores: Tensor, orders: list[list[int]]) -> Rankings:
+def ranked(scores: Tensor, orders: list[list[int]]) -> RankedScores:
     """Our batch of rankings by index, padded."""
     wide = max(map(len, orders))
     index = tensor([order + [0] * (wide - len(order)) for order in orders])
     tiers = torch.arange(wide).expand(len(orders), wide)
     mask = tiers < tensor([len(order) for order in orders])[:, None]
-    return Rankings(scores[index], tiers, mask, torch.ones(len(orders)).double())
+    return RankedScores(scores[index], tiers, mask, torch.ones(len(orders)).double())
 
 
 def test_the_likelihood_of_comparisons_agrees_with_choix() -> None:
@@ -936,7 +951,7 @@ def test_a_choice_of_one_from_many_agrees_with_choix_once_equals_are_drawn_too()
     # In our ranking of one above equals each of the equals is drawn from their tier; choix stops after the first.
     scores = draw(6)
     tiers, mask = tensor([[0, 1, 1, 1, 1, 1]]), torch.ones(1, 6, dtype=torch.bool)
-    ours = PlackettLuce()(Rankings(scores[None], tiers, mask, torch.ones(1).double())).value
+    ours = PlackettLuce()(RankedScores(scores[None], tiers, mask, torch.ones(1).double())).value
     drawn = sum(scores[1:].logsumexp(0) - score for score in scores[1:])
     same(ours - drawn, -choix().log_likelihood_top1([(0, [1, 2, 3, 4, 5])], scores.numpy()), 1e-10)
 
@@ -986,9 +1001,9 @@ class Contest:
         ahead = met[:, 1] - met[:, 0] + 2 * draw(rounds)
         return cls(met[:, 0], met[:, 1], torch.where(ahead.abs() < 1, 0.5, (ahead > 0).double()))
 
-    def scores(self, scores: Tensor) -> Scores:
+    def scores(self, scores: Tensor) -> ScorePairs:
         one = torch.ones(len(self.outcome)).double()
-        return Scores(scores[self.first], scores[self.second], self.outcome, 0 * one, one)
+        return ScorePairs(scores[self.first], scores[self.second], self.outcome, 0 * one, one)
 
     @property
     def words(self) -> dict[str, Any]:

@@ -85,7 +85,11 @@ def test_who_asks_for_the_traceback_sees_it_and_a_second_fault_is_logged_after_t
 @pytest.mark.parametrize(
     ("fault", "status", "line"),
     [
-        ("raise MemoryError", 2, "assent: out of memory: lower --rows, --max-new-tokens or --tokens-per-pack"),
+        (
+            "raise MemoryError",
+            2,
+            "assent: out of memory: lower --generation-batch-size, --max-new-tokens or --max-tokens-per-batch",
+        ),
         ("raise OSError(28, 'No space left on device', 'disk')", 2, "assent: disk: No space left on device"),
         ("raise KeyboardInterrupt", 130, "assent: stopped; the same command goes on from what is saved"),
         ("raise BrokenPipeError", 0, ""),

@@ -23,9 +23,9 @@ from assent.functional.agreement import cohen_kappa
 from assent.functional.sequential import SequentialTest, Standing
 from assent.labelling.accounts import Person
 from assent.labelling.quality import LEAST, AnnotatorQuality, Quality, quality, reliabilities
-from assent.labelling.queue import Ask, Desk, agrees, change_setting, overlap
+from assent.labelling.queue import Ask, TaskQueue, agrees, change_setting, overlap
 from assent.preferences.convert import examples
-from assent.records import Feedback, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Prompt, Purpose, Response, Task
 from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
@@ -47,22 +47,22 @@ def expected(trials: float, share: float, found: float, deviations: float = 4.5)
 # What is asked, and who answers
 
 
-def tasks(store: Store, number: int, purpose: Purpose = "train", words: str = "question") -> dict[Query, str]:
+def tasks(store: Store, number: int, purpose: Purpose = "train", words: str = "question") -> dict[Task, str]:
     """Comparisons, and the id of the better item of each; it is named first in half of them."""
-    luck, made, prompts, told = random.Random(words), dict[Query, str](), list[Prompt](), list[Response]()
+    luck, made, prompts, told = random.Random(words), dict[Task, str](), list[Prompt](), list[Response]()
     for n in range(number):
         prompt = Prompt.ask(f"{words} {n}")
         pair = [Response(prompt.id, f"This is right, and number {n}.", "sft"), Response(prompt.id, "No idea!", "sft")]
         prompts.append(prompt)
         told += pair
         items = tuple(one.id for one in luck.sample(pair, 2))
-        made[Query("comparison", prompt.id, items, purpose)] = pair[0].id
+        made[Task("comparison", prompt.id, items, purpose)] = pair[0].id
     store.add_prompts(prompts)
     store.add_responses(told)
     return made
 
 
-def bank(desk: Desk, number: int, use: str) -> dict[Query, str]:
+def bank(desk: TaskQueue, number: int, use: str) -> dict[Task, str]:
     """Gold items, and the better item of each."""
     made = tasks(desk.store, number, "gold", f"{use} item")
     for query, better in made.items():
@@ -87,11 +87,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("crowd")
 
 
-def desk_at(path: Path) -> Desk:
+def desk_at(path: Path) -> TaskQueue:
     """A new desk whose lots are the same in every run."""
     store = Store.open(path)
     change_setting(store, "salt", SALT, "server", AT)
-    return Desk(store)
+    return TaskQueue(store)
 
 
 # Whole careers under the sequential test
@@ -184,11 +184,11 @@ def test_the_worse_somebody_is_the_sooner_they_are_caught() -> None:
 def test_simulated_careers_end_as_often_as_the_rule_says(
     kind: str, chance: float, people: int, items: int, tmp_path: Path
 ) -> None:
-    desk = Desk(Store.open(tmp_path / "store.db"))
+    desk = TaskQueue(Store.open(tmp_path / "store.db"))
     change_setting(desk.store, "salt", SALT, "server", AT)
     test, luck, stopped = SequentialTest(), random.Random(kind), list[int]()
     gold = [
-        Query("comparison", f"prompt {n}", luck.choice([("right", "wrong"), ("wrong", "right")])) for n in range(items)
+        Task("comparison", f"prompt {n}", luck.choice([("right", "wrong"), ("wrong", "right")])) for n in range(items)
     ]
     for n in range(people):
         person = f"{kind}-{n}"
@@ -281,7 +281,7 @@ def test_who_is_good_passes_the_screening_and_who_does_not_look_fails(folder: Pa
         for one in lent:
             said = choose(person, one.shown, better[one.query.id], luck)
             right += one.query.id in test and said == better[one.query.id]
-            desk.answer(Feedback(one.query.id, person, Comparison(said, 2), AT, shown=one.shown))
+            desk.answer(Feedback(one.query.id, person, Comparison(said, 2), AT, display_order=one.shown))
         assert desk.screening(person) == ("passed" if right >= 15 else "failed", right, 20)
         passed[kind_of(person)] += right >= 15
     # 15 of 20: .95 each fails in 3 of 10,000, .5 each passes in 1 of 48.
@@ -311,7 +311,7 @@ class Server:
         return cls(office, make_app(office))
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> TaskQueue:
         return self.office.project("demo").desk
 
     @property
@@ -360,7 +360,7 @@ def test_a_newcomer_is_screened_and_let_in_or_paused_by_what_they_said(server: S
                 kept = browser.post("/r/demo/api/feedback", json=post).json()
                 (event,) = server.store.feedback(ids=[post["id"]])
                 judged = server.desk.judge(event)
-                assert judged and (event.query in test) == (said >= 10)
+                assert judged and (event.task in test) == (said >= 10)
                 if said < 10:
                     assert (judged.use, kept["right"], kept["explanation"]) == (
                         "practice",
@@ -436,7 +436,7 @@ def test_who_was_paused_and_is_let_in_by_hand_starts_a_new_test(server: Server) 
     assert [answer(False) for _ in range(5)] == ["active"] * 4 + ["paused"]  # the second test asks for more
     assert server.desk.gold_answers("ann") == [False] * 8 + [True] * 8 + [False] * 5
     assert [event.id for event in server.store.feedback()] == [f"ann-{n}" for n in range(said)]
-    assert server.store.audit() == said == 21
+    assert server.store.verify() == said == 21
 
 
 # A crowd at work
@@ -449,7 +449,7 @@ class Work:
     server: Server
     batch: int
     """Items on a page."""
-    queries: list[Query]
+    queries: list[Task]
     posts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     """What was acknowledged, by person, in order."""
     quick: list[tuple[str, int, bool]] = field(default_factory=list)
@@ -464,7 +464,7 @@ class Work:
         said = {event.id: event for event in self.server.store.feedback()}
         events = {person: [said[post["id"]] for post in posts] for person, posts in self.posts.items()}
         return {
-            person: [(n, agrees(right[e.query], e.answer)) for n, e in enumerate(some, 1) if e.query in right]
+            person: [(n, agrees(right[e.task], e.judgement)) for n, e in enumerate(some, 1) if e.task in right]
             for person, some in events.items()
         }
 
@@ -539,15 +539,15 @@ def test_a_pause_comes_with_the_very_answer_that_decides_it(work: Work) -> None:
 def test_somebody_who_is_paused_loses_nothing(work: Work) -> None:
     said = {post["id"]: (person, post["answer"]["preferred"]) for person, p in work.posts.items() for post in p}
     stored = list(work.server.store.feedback())
-    assert {event.id: (event.annotator, event.answer.items[0]) for event in stored} == said
-    assert len(stored) == len(said) == work.server.store.audit()
+    assert {event.id: (event.annotator, event.judgement.items[0]) for event in stored} == said
+    assert len(stored) == len(said) == work.server.store.verify()
     weights = reliabilities(work.server.store)
     assert weights.keys() == QUOTAS.keys()
     assert min(weights.values()) == LEAST > 0
     store = work.server.store
-    made = examples(stored, store.queries(), store.prompts(), store.responses(), weights)
+    made = examples(stored, store.tasks(), store.prompts(), store.responses(), weights)
     gold = {query.id for query, _, _ in work.server.desk.gold()}
-    assert {source for one in made for source in one.sources} == {one.id for one in stored if one.query not in gold}
+    assert {source for one in made for source in one.feedback_ids} == {one.id for one in stored if one.task not in gold}
 
 
 def test_the_share_of_answers_of_paused_people_is_shown_with_an_alarm(work: Work) -> None:
@@ -565,9 +565,9 @@ def test_15_in_100_items_are_asked_of_three_and_2_of_five_and_nobody_is_asked_tw
     assert asks.keys() == {query.id for query in work.queries}
     voices, first = defaultdict[str, list[str]](list), dict[str, Comparison]()
     for event in work.server.store.feedback():
-        voices[event.query].append(event.annotator)
-        assert isinstance(event.answer, Comparison)
-        first.setdefault(event.query, event.answer)
+        voices[event.task].append(event.annotator)
+        assert isinstance(event.judgement, Comparison)
+        first.setdefault(event.task, event.judgement)
     for query in work.queries:
         there, wanted = asks[query.id], overlap(query)
         if wanted == 1 and query.id in first and first[query.id].strength == 1:
@@ -617,7 +617,7 @@ class Panel:
     """Everybody answered everything, and a few gold items among it."""
 
     store: Store
-    queries: dict[str, Query]
+    queries: dict[str, Task]
     gold: dict[str, Comparison]
     said: dict[str, list[Feedback]]
 
@@ -625,7 +625,7 @@ class Panel:
         """At annotators of these kinds, or at all."""
         events = [event for who, some in self.said.items() if not kinds or kind_of(who) in kinds for event in some]
         known = self.gold if gold else {}
-        plain = [event for event in events if gold or event.query not in self.gold]
+        plain = [event for event in events if gold or event.task not in self.gold]
         return quality(plain, self.queries, known, resamples=200)
 
     def of(self, gold: bool = True) -> dict[str, AnnotatorQuality]:
@@ -648,13 +648,13 @@ def panel(folder: Path) -> Iterator[Panel]:
                 person,
                 Comparison(choose(person, one.shown, better[one.query.id], luck), 2),
                 AT,
-                shown=one.shown,
+                display_order=one.shown,
             )
             for one in desk.take(person, 250)
         ]
     desk.store.add_feedback(chain.from_iterable(said.values()))
     gold = {query.id: Comparison(item) for query, item in hidden.items()}
-    yield Panel(desk.store, {query.id: query for query in desk.store.queries()}, gold, said)
+    yield Panel(desk.store, {query.id: query for query in desk.store.tasks()}, gold, said)
     desk.store.close()
 
 
@@ -685,7 +685,7 @@ def test_who_always_takes_the_first_is_seen_by_the_left_rate(panel: Panel) -> No
 
 def test_gold_is_marked_for_each_as_they_are(panel: Panel) -> None:
     for person, found in panel.of().items():
-        assert found.gold.n == sum(event.query in panel.gold for event in panel.said[person]) > 3
+        assert found.gold.n == sum(event.task in panel.gold for event in panel.said[person]) > 3
         assert expected(found.gold.n, RIGHT.get(kind_of(person), 0.5), found.gold.n * found.gold.rate)
 
 
@@ -708,7 +708,7 @@ def test_the_good_agree_and_those_who_do_not_look_do_not(panel: Panel) -> None:
 def test_kappa_of_two_is_the_product_of_what_each_knows(panel: Panel, one: str, other: str, kappa: float) -> None:
     def sides(person: str) -> dict[str, int]:
         """Which item of its query each of somebody's answers prefers."""
-        return {e.query: panel.queries[e.query].items.index(e.answer.items[0]) for e in panel.said[person]}
+        return {e.task: panel.queries[e.task].items.index(e.judgement.items[0]) for e in panel.said[person]}
 
     first, second = sides(one), sides(other)
     both = [query for query in first if query in second]
@@ -719,6 +719,6 @@ def test_kappa_of_two_is_the_product_of_what_each_knows(panel: Panel, one: str, 
 
 def test_a_pause_is_advised_for_those_whom_the_gold_items_speak_against(panel: Panel) -> None:
     for person, found in panel.of().items():
-        assert found.pause == (SequentialTest()(Desk(panel.store).gold_answers(person)).state == "failed")
+        assert found.pause == (SequentialTest()(TaskQueue(panel.store).gold_answers(person)).state == "failed")
     advised = {kind_of(person) for person, found in panel.of().items() if found.pause}
     assert "adversarial" in advised and "good" not in advised

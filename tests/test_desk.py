@@ -29,8 +29,8 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.labelling.queue import Answered, Ask, Desk, Lent, NotShown, agrees, change_setting, overlap
-from assent.records import Answer, Feedback, Prompt, Purpose, Query, Response
+from assent.labelling.queue import Answered, Ask, Lent, NotShown, TaskQueue, agrees, change_setting, overlap
+from assent.records import Feedback, Judgement, Prompt, Purpose, Response, Task
 from assent.store import schema
 from assent.store.database import Busy, Conflict, DiskFull, Store
 
@@ -47,35 +47,35 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def desk(database: str, clock: Clock) -> Iterator[Desk]:
+def desk(database: str, clock: Clock) -> Iterator[TaskQueue]:
     with Store.open(database) as store:
         change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # so that lots fall alike each time
-        yield Desk(store, clock)
+        yield TaskQueue(store, clock)
 
 
-def comparisons(store: Store, number: int, purpose: Purpose = "train", words: str = "question") -> list[Query]:
+def comparisons(store: Store, number: int, purpose: Purpose = "train", words: str = "question") -> list[Task]:
     prompts = [Prompt.ask(f"{words} {n}") for n in range(number)]
     pairs = [(Response(prompt.id, "Yes.", "sft"), Response(prompt.id, "No.", "sft")) for prompt in prompts]
     store.add_prompts(prompts)
     store.add_responses(item for pair in pairs for item in pair)
-    return [Query("comparison", p.id, (a.id, b.id), purpose) for p, (a, b) in zip(prompts, pairs, strict=True)]
+    return [Task("comparison", p.id, (a.id, b.id), purpose) for p, (a, b) in zip(prompts, pairs, strict=True)]
 
 
-def query_of(store: Store, kind: str, items: int, words: str = "ask") -> Query:
+def query_of(store: Store, kind: str, items: int, words: str = "ask") -> Task:
     prompt = Prompt.ask(words)
     made = [Response(prompt.id, f"Answer {n}.", "sft") for n in range(items)]
     store.add_prompts([prompt])
     store.add_responses(made)
-    return Query(kind, prompt.id, tuple(item.id for item in made))
+    return Task(kind, prompt.id, tuple(item.id for item in made))
 
 
-def posted(desk: Desk, number: int, wanted: int = 1) -> list[Query]:
+def posted(desk: TaskQueue, number: int, wanted: int = 1) -> list[Task]:
     queries = comparisons(desk.store, number)
     desk.post([Ask(query, wanted) for query in queries], "label")
     return queries
 
 
-def come(desk: Desk, *people: str) -> None:
+def come(desk: TaskQueue, *people: str) -> None:
     """Everybody answers something: what wants several opinions waits for as many people as there are."""
     (query,) = comparisons(desk.store, 1, words="hello")
     desk.post([Ask(query, len(people))], "hello")
@@ -93,7 +93,7 @@ def asked(lent: list[Lent]) -> list[str]:
     return [one.query.id for one in lent]
 
 
-def ids(queries: list[Query]) -> list[str]:
+def ids(queries: list[Task]) -> list[str]:
     return [query.id for query in queries]
 
 
@@ -105,7 +105,7 @@ def expected(trials: int, share: float, found: int, deviations: float = 3.29) ->
 # Who gets what
 
 
-def test_a_query_lies_with_one_person_at_a_time(desk: Desk) -> None:
+def test_a_query_lies_with_one_person_at_a_time(desk: TaskQueue) -> None:
     queries = posted(desk, 3)
     assert asked(desk.take("ann", 2)) == ids(queries)[:2]
     assert asked(desk.take("bob", 2)) == ids(queries)[2:]
@@ -113,7 +113,7 @@ def test_a_query_lies_with_one_person_at_a_time(desk: Desk) -> None:
     assert asked(desk.take("ann", 9)) == ids(queries)[:2]
 
 
-def test_a_query_that_wants_three_lies_with_three_and_with_no_fourth(desk: Desk) -> None:
+def test_a_query_that_wants_three_lies_with_three_and_with_no_fourth(desk: TaskQueue) -> None:
     come(desk, "ann", "bob", "cleo")
     posted(desk, 1, wanted=3)
     lent = {name: desk.take(name, 5) for name in ("ann", "bob", "cleo", "dan")}
@@ -126,7 +126,7 @@ def test_a_query_that_wants_three_lies_with_three_and_with_no_fourth(desk: Desk)
     assert desk.take("dan", 5) == []
 
 
-def test_nobody_is_asked_the_same_question_twice_although_it_wants_another_answer(desk: Desk) -> None:
+def test_nobody_is_asked_the_same_question_twice_although_it_wants_another_answer(desk: TaskQueue) -> None:
     posted(desk, 1, wanted=2)
     (lent,) = desk.take("ann", 5)
     desk.answer(say(lent, "ann"))
@@ -134,21 +134,21 @@ def test_nobody_is_asked_the_same_question_twice_although_it_wants_another_answe
     assert asked(desk.take("bob", 5)) == [lent.query.id]
 
 
-def test_what_is_on_the_screen_is_not_given_again_and_what_was_fetched_before_comes_first(desk: Desk) -> None:
+def test_what_is_on_the_screen_is_not_given_again_and_what_was_fetched_before_comes_first(desk: TaskQueue) -> None:
     queries = ids(posted(desk, 4))
     first, second = desk.take("ann", 2)
     assert asked(desk.take("ann", 2, hold=[first.query.id])) == [second.query.id, queries[2]]
     assert asked(desk.take("ann", 3)) == queries[:3]
 
 
-def test_a_query_is_laid_on_the_desk_once(desk: Desk) -> None:
+def test_a_query_is_laid_on_the_desk_once(desk: TaskQueue) -> None:
     queries = posted(desk, 3)
     assert desk.post([Ask(query) for query in queries], "label") == 0
     assert desk.post([Ask(query) for query in queries[:1]], "another") == 0
     assert desk.progress() == desk.progress("label") == (3, 0)
 
 
-def test_what_more_people_are_to_be_asked_about_comes_before_anything_else(desk: Desk) -> None:
+def test_what_more_people_are_to_be_asked_about_comes_before_anything_else(desk: TaskQueue) -> None:
     queries = posted(desk, 3)
     (lent,) = desk.take("ann", 1)
     desk.answer(say(lent, "ann"))
@@ -160,7 +160,7 @@ def test_what_more_people_are_to_be_asked_about_comes_before_anything_else(desk:
 
 
 def test_15_in_100_queries_are_for_three_people_and_2_for_five_the_rest_for_one() -> None:
-    queries = [Query("comparison", f"prompt {n}", ("a", "b")) for n in range(20_000)]
+    queries = [Task("comparison", f"prompt {n}", ("a", "b")) for n in range(20_000)]
     wanted = Counter(map(overlap, queries))
     assert set(wanted) == {1, 3, 5}
     assert expected(20_000, 0.15, wanted[3]), wanted
@@ -169,7 +169,7 @@ def test_15_in_100_queries_are_for_three_people_and_2_for_five_the_rest_for_one(
 
 
 @pytest.mark.parametrize("strength", [1, 2, 3])
-def test_slightly_calls_for_a_second_opinion(desk: Desk, strength: int) -> None:
+def test_slightly_calls_for_a_second_opinion(desk: TaskQueue, strength: int) -> None:
     come(desk, "ann", "bob")
     posted(desk, 2)
     (lent,), (bobs,) = desk.take("ann", 1), desk.take("bob", 1)
@@ -182,15 +182,15 @@ def test_slightly_calls_for_a_second_opinion(desk: Desk, strength: int) -> None:
     assert desk.take("cleo", 1) == []
 
 
-def test_a_tie_needs_no_second_opinion(desk: Desk) -> None:
+def test_a_tie_needs_no_second_opinion(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
-    desk.answer(Feedback(lent.query.id, "ann", Comparison(verdict="tie"), AT, shown=lent.shown))
+    desk.answer(Feedback(lent.query.id, "ann", Comparison(verdict="tie"), AT, display_order=lent.shown))
     assert desk.progress() == (1, 1)
     assert desk.take("bob", 1) == []
 
 
-def test_a_skipped_query_is_gone_for_good_and_others_get_it_at_once(desk: Desk) -> None:
+def test_a_skipped_query_is_gone_for_good_and_others_get_it_at_once(desk: TaskQueue) -> None:
     queries = ids(posted(desk, 2))
     desk.take("ann", 1)
     desk.skip("ann", queries[0])
@@ -199,7 +199,7 @@ def test_a_skipped_query_is_gone_for_good_and_others_get_it_at_once(desk: Desk) 
     assert asked(desk.take("ann", 9)) == queries[1:]
 
 
-def test_nobody_can_skip_for_another(desk: Desk) -> None:
+def test_nobody_can_skip_for_another(desk: TaskQueue) -> None:
     queries = ids(posted(desk, 1))
     desk.take("ann", 1)
     desk.skip("bob", queries[0])
@@ -210,7 +210,7 @@ def test_nobody_can_skip_for_another(desk: Desk) -> None:
 # Leases
 
 
-def test_a_lease_lasts_15_minutes(desk: Desk, clock: Clock) -> None:
+def test_a_lease_lasts_15_minutes(desk: TaskQueue, clock: Clock) -> None:
     queries = ids(posted(desk, 1))
     desk.take("ann", 1)
     clock.minutes(14.99)
@@ -219,7 +219,7 @@ def test_a_lease_lasts_15_minutes(desk: Desk, clock: Clock) -> None:
     assert asked(desk.take("bob", 1)) == queries
 
 
-def test_a_lease_that_is_renewed_lasts_15_minutes_more(desk: Desk, clock: Clock) -> None:
+def test_a_lease_that_is_renewed_lasts_15_minutes_more(desk: TaskQueue, clock: Clock) -> None:
     queries = ids(posted(desk, 1))
     desk.take("ann", 1)
     for _ in range(4):
@@ -233,7 +233,7 @@ def test_a_lease_that_is_renewed_lasts_15_minutes_more(desk: Desk, clock: Clock)
     assert asked(desk.take("bob", 1)) == queries
 
 
-def test_a_late_answer_still_counts(desk: Desk, clock: Clock) -> None:
+def test_a_late_answer_still_counts(desk: TaskQueue, clock: Clock) -> None:
     posted(desk, 1)
     (late,) = desk.take("ann", 1)
     clock.minutes(16)
@@ -245,7 +245,7 @@ def test_a_late_answer_still_counts(desk: Desk, clock: Clock) -> None:
     assert desk.progress() == (1, 1)
 
 
-def test_a_late_answer_that_comes_first_takes_the_query_from_nobodys_screen(desk: Desk, clock: Clock) -> None:
+def test_a_late_answer_that_comes_first_takes_the_query_from_nobodys_screen(desk: TaskQueue, clock: Clock) -> None:
     posted(desk, 1)
     (late,) = desk.take("ann", 1)
     clock.minutes(16)
@@ -255,7 +255,7 @@ def test_a_late_answer_that_comes_first_takes_the_query_from_nobodys_screen(desk
     assert desk.store.counts().feedback == 2
 
 
-def test_who_comes_back_late_finds_what_nobody_else_took_as_it_stood(desk: Desk, clock: Clock) -> None:
+def test_who_comes_back_late_finds_what_nobody_else_took_as_it_stood(desk: TaskQueue, clock: Clock) -> None:
     posted(desk, 3)
     before = desk.take("ann", 3)
     clock.minutes(60)
@@ -263,7 +263,7 @@ def test_who_comes_back_late_finds_what_nobody_else_took_as_it_stood(desk: Desk,
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["others have it", "others answered it"])
-def test_who_comes_back_late_is_not_given_what_others_took(desk: Desk, clock: Clock, answers: bool) -> None:
+def test_who_comes_back_late_is_not_given_what_others_took(desk: TaskQueue, clock: Clock, answers: bool) -> None:
     posted(desk, 1)
     desk.take("ann", 1)
     clock.minutes(16)
@@ -273,7 +273,7 @@ def test_who_comes_back_late_is_not_given_what_others_took(desk: Desk, clock: Cl
     assert desk.take("ann", 1) == []
 
 
-def test_a_heartbeat_that_comes_too_late_does_not_take_a_query_back(desk: Desk, clock: Clock) -> None:
+def test_a_heartbeat_that_comes_too_late_does_not_take_a_query_back(desk: TaskQueue, clock: Clock) -> None:
     queries = ids(posted(desk, 1))
     desk.take("ann", 1)
     clock.minutes(16)
@@ -287,18 +287,18 @@ def test_a_heartbeat_that_comes_too_late_does_not_take_a_query_back(desk: Desk, 
 # What is kept
 
 
-def test_ten_posts_of_an_answer_store_one_and_say_the_same(desk: Desk) -> None:
+def test_ten_posts_of_an_answer_store_one_and_say_the_same(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     event = say(lent, "ann", id="0192-first", flags=("harm",), note="Saturn is smaller.")
     # A server gives the time of arrival, so that of a repeated post is another one.
-    told = [desk.answer(replace(event, at=AT.replace("00:00.000", f"00:0{n}.000"))) for n in range(10)]
+    told = [desk.answer(replace(event, created_at=AT.replace("00:00.000", f"00:0{n}.000"))) for n in range(10)]
     assert told == [event] * 10
     assert list(desk.store.feedback()) == [event]
-    assert desk.store.audit() == 1
+    assert desk.store.verify() == 1
 
 
-def test_ten_posts_at_the_same_moment_store_one(desk: Desk) -> None:
+def test_ten_posts_at_the_same_moment_store_one(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     event, barrier = say(lent, "ann", id="0192-first"), threading.Barrier(10)
@@ -324,20 +324,20 @@ def test_ten_posts_at_the_same_moment_store_one(desk: Desk) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_the_same_id_with_another_body_is_a_conflict(desk: Desk, change: dict[str, Any]) -> None:
+def test_the_same_id_with_another_body_is_a_conflict(desk: TaskQueue, change: dict[str, Any]) -> None:
     posted(desk, 1, wanted=2)
     (lent,), (bobs,) = desk.take("ann", 1), desk.take("bob", 1)
     event = say(lent, "ann", id="0192-first")
     desk.answer(event)
     other = replace(event, **change)
     if other.annotator == "bob":
-        other = replace(other, shown=bobs.shown)
+        other = replace(other, display_order=bobs.shown)
     with pytest.raises(Conflict, match="0192-first"):
         desk.answer(other)
     assert list(desk.store.feedback()) == [event]
 
 
-def test_an_id_answers_one_query(desk: Desk) -> None:
+def test_an_id_answers_one_query(desk: TaskQueue) -> None:
     posted(desk, 2)
     first, second = desk.take("ann", 2)
     desk.answer(say(first, "ann", id="0192-first"))
@@ -346,7 +346,7 @@ def test_an_id_answers_one_query(desk: Desk) -> None:
     assert desk.progress() == (2, 1)
 
 
-def test_a_second_answer_is_refused_unless_it_supersedes_the_first(desk: Desk) -> None:
+def test_a_second_answer_is_refused_unless_it_supersedes_the_first(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     first = desk.answer(say(lent, "ann", id="0192-first"))
@@ -357,7 +357,7 @@ def test_a_second_answer_is_refused_unless_it_supersedes_the_first(desk: Desk) -
     assert list(desk.store.feedback()) == [first]
 
 
-def test_undo_is_a_new_event_and_nothing_is_edited(desk: Desk) -> None:
+def test_undo_is_a_new_event_and_nothing_is_edited(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     first = desk.answer(say(lent, "ann", id="0192-first"))
@@ -368,7 +368,7 @@ def test_undo_is_a_new_event_and_nothing_is_edited(desk: Desk) -> None:
     assert list(desk.store.feedback()) == [first, second, third]
     with desk.store.reading() as on:
         assert on.execute(sa.select(schema.feedback).order_by(schema.feedback.c.seq)).first() == before
-    assert desk.store.audit() == 3
+    assert desk.store.verify() == 3
     with pytest.raises(Answered) as error:
         desk.answer(say(lent, "ann", id="0192-fork", better=1, supersedes="0192-first"))
     assert error.value.before == "0192-third"
@@ -378,7 +378,7 @@ def test_undo_is_a_new_event_and_nothing_is_edited(desk: Desk) -> None:
     assert desk.progress() == (1, 1)
 
 
-def test_nobody_supersedes_what_another_said(desk: Desk) -> None:
+def test_nobody_supersedes_what_another_said(desk: TaskQueue) -> None:
     posted(desk, 1, wanted=2)
     (lent,), (bobs,) = desk.take("ann", 1), desk.take("bob", 1)
     desk.answer(say(lent, "ann", id="0192-first"))
@@ -389,10 +389,10 @@ def test_nobody_supersedes_what_another_said(desk: Desk) -> None:
         desk.answer(say(lent, "ann", supersedes="0192-bob"))
 
 
-def test_an_answer_to_what_was_not_shown_is_refused(desk: Desk) -> None:
+def test_an_answer_to_what_was_not_shown_is_refused(desk: TaskQueue) -> None:
     first, second = posted(desk, 2)
     desk.take("ann", 1)
-    for query in (first, second, Query("comparison", "nowhere", ("a", "b"))):
+    for query in (first, second, Task("comparison", "nowhere", ("a", "b"))):
         unseen = Lent(query, query.items)
         with pytest.raises(NotShown, match="was not shown to you"):
             desk.answer(say(unseen, "bob"))
@@ -401,7 +401,7 @@ def test_an_answer_to_what_was_not_shown_is_refused(desk: Desk) -> None:
     assert desk.store.counts().feedback == 0
 
 
-def test_an_answer_with_items_as_they_were_not_shown_is_refused(desk: Desk) -> None:
+def test_an_answer_with_items_as_they_were_not_shown_is_refused(desk: TaskQueue) -> None:
     query = query_of(desk.store, "ranking", 3)
     desk.post([Ask(query)], "label")
     (lent,) = desk.take("ann", 1)
@@ -409,26 +409,28 @@ def test_an_answer_with_items_as_they_were_not_shown_is_refused(desk: Desk) -> N
     wrong = [order for order in permutations(query.items) if order != lent.shown]
     for shown in (*wrong, lent.shown[:2], (), (*lent.shown, "more"), (lent.shown[0],) * 3):
         with pytest.raises(NotShown):
-            desk.answer(Feedback(query.id, "ann", answer, AT, shown=shown))
+            desk.answer(Feedback(query.id, "ann", answer, AT, display_order=shown))
     assert desk.store.counts().feedback == 0
-    desk.answer(Feedback(query.id, "ann", answer, AT, shown=lent.shown))
+    desk.answer(Feedback(query.id, "ann", answer, AT, display_order=lent.shown))
 
 
 @pytest.mark.parametrize(
     "answer", [Comparison("elsewhere"), Approval(True), Ranking((("elsewhere",), ("too",)))], ids=str
 )
-def test_what_is_no_answer_to_its_query_is_refused_before_it_is_acknowledged(desk: Desk, answer: Answer) -> None:
+def test_what_is_no_answer_to_its_query_is_refused_before_it_is_acknowledged(
+    desk: TaskQueue, answer: Judgement
+) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     with pytest.raises(AssentError):
-        desk.answer(Feedback(lent.query.id, "ann", answer, AT, shown=lent.shown))
+        desk.answer(Feedback(lent.query.id, "ann", answer, AT, display_order=lent.shown))
     assert desk.store.counts().feedback == 0
     assert desk.progress() == (1, 0)
     assert desk.take("ann", 1) == [lent]
 
 
 @pytest.mark.parametrize("statement", ["UPDATE feedback SET note = 'changed'", "DELETE FROM feedback"])
-def test_the_database_itself_refuses_to_change_or_delete_an_answer(desk: Desk, statement: str) -> None:
+def test_the_database_itself_refuses_to_change_or_delete_an_answer(desk: TaskQueue, statement: str) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     desk.answer(say(lent, "ann"))
@@ -437,7 +439,7 @@ def test_the_database_itself_refuses_to_change_or_delete_an_answer(desk: Desk, s
     assert list(desk.store.feedback()) == [say(lent, "ann")]
 
 
-def test_an_answer_is_there_for_the_next_process_before_it_is_acknowledged(desk: Desk, database: str) -> None:
+def test_an_answer_is_there_for_the_next_process_before_it_is_acknowledged(desk: TaskQueue, database: str) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     kept = desk.answer(say(lent, "ann"))
@@ -445,13 +447,13 @@ def test_an_answer_is_there_for_the_next_process_before_it_is_acknowledged(desk:
         assert list(other.feedback()) == [kept]
 
 
-def test_flags_are_kept_and_stand_in_the_chain(desk: Desk) -> None:
+def test_flags_are_kept_and_stand_in_the_chain(desk: TaskQueue) -> None:
     posted(desk, 2)
     plain, flagged = desk.take("ann", 2)
     desk.answer(say(plain, "ann"))
     desk.answer(say(flagged, "ann", flags=("harm", "pii")))
     assert [event.flags for event in desk.store.feedback()] == [(), ("harm", "pii")]
-    assert desk.store.audit() == 2
+    assert desk.store.verify() == 2
     loose = {
         "sqlite": "DROP TRIGGER feedback_no_update",
         "postgresql": "DROP TRIGGER feedback_no_change ON feedback",
@@ -460,10 +462,10 @@ def test_flags_are_kept_and_stand_in_the_chain(desk: Desk) -> None:
         on.execute(sa.text(loose[on.dialect.name]))
         on.execute(sa.update(schema.feedback).where(schema.feedback.c.seq == 2).values(flags=["harm"]))
     with pytest.raises(AssentError, match="is not what was stored"):
-        desk.store.audit()
+        desk.store.verify()
 
 
-def test_what_somebody_said_last_comes_first(desk: Desk) -> None:
+def test_what_somebody_said_last_comes_first(desk: TaskQueue) -> None:
     posted(desk, 5)
     events = [desk.answer(say(lent, "ann")) for lent in desk.take("ann", 5)]
     assert desk.last("ann") == events[::-1]
@@ -484,7 +486,7 @@ def test_an_event_without_flags_keeps_the_name_that_it_had_before_there_were_fla
 def test_answers_of_an_older_file_keep_their_chain(database: str) -> None:
     prompt = Prompt.ask("Which is the largest planet?")
     a, b = (Response(prompt.id, text, "sft") for text in ("Jupiter.", "Saturn."))
-    query = Query("comparison", prompt.id, (a.id, b.id))
+    query = Task("comparison", prompt.id, (a.id, b.id))
     engine = sa.create_engine(f"sqlite:///{database}")
     with engine.begin() as on:
         config = Config(attributes={"connection": on})
@@ -509,13 +511,13 @@ def test_answers_of_an_older_file_keep_their_chain(database: str) -> None:
     engine.dispose()
     with Store.open(database) as store:
         (event,) = store.feedback()
-        assert (event.answer, event.shown, event.flags) == (Comparison(a.id, 2), (b.id, a.id), ())
-        assert store.audit() == 1
-        desk = Desk(store)
+        assert (event.judgement, event.display_order, event.flags) == (Comparison(a.id, 2), (b.id, a.id), ())
+        assert store.verify() == 1
+        desk = TaskQueue(store)
         desk.post([Ask(query, 2)], "label")
         (lent,) = desk.take("bob", 1)
         desk.answer(say(lent, "bob", flags=("harm",)))
-        assert store.audit() == 2
+        assert store.verify() == 2
         assert desk.progress() == (1, 1)
 
 
@@ -523,7 +525,7 @@ def test_answers_of_an_older_file_keep_their_chain(database: str) -> None:
 
 
 @SQLITE
-def test_a_full_disk_is_told_as_such(desk: Desk) -> None:
+def test_a_full_disk_is_told_as_such(desk: TaskQueue) -> None:
     posted(desk, 50)
     lent = desk.take("ann", 50)
     kept = [desk.answer(say(one, "ann")) for one in lent[:3]]
@@ -542,11 +544,11 @@ def test_a_full_disk_is_told_as_such(desk: Desk) -> None:
     with desk.store.reading() as on:
         on.exec_driver_sql("PRAGMA max_page_count = 100000")
     desk.answer(say(lent[len(kept)], "ann", note="x" * 3000))
-    assert desk.store.audit() == len(kept) + 1
+    assert desk.store.verify() == len(kept) + 1
 
 
 @POSTGRESQL
-def test_a_full_disk_of_a_server_is_told_as_such(desk: Desk) -> None:
+def test_a_full_disk_of_a_server_is_told_as_such(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     with desk.store.writing() as on:  # a real one would take the other tests with it: this says what the server says
@@ -564,7 +566,7 @@ def test_a_full_disk_of_a_server_is_told_as_such(desk: Desk) -> None:
 
 
 @POSTGRESQL
-def test_a_server_that_was_restarted_costs_an_answer_another_try_at_most(desk: Desk, database: str) -> None:
+def test_a_server_that_was_restarted_costs_an_answer_another_try_at_most(desk: TaskQueue, database: str) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     other = sa.create_engine(database, isolation_level="AUTOCOMMIT")
@@ -586,7 +588,7 @@ def test_a_server_that_was_restarted_costs_an_answer_another_try_at_most(desk: D
 
 
 @SQLITE
-def test_sides_are_drawn_by_lot_for_each_query_and_person(desk: Desk) -> None:
+def test_sides_are_drawn_by_lot_for_each_query_and_person(desk: TaskQueue) -> None:
     queries, people = posted(desk, 50, wanted=20), [f"person-{n:02}" for n in range(20)]
     first = {who: {one.query.id: one.shown == one.query.items for one in desk.take(who, 50)} for who in people}
     assert all(len(told) == 50 for told in first.values())
@@ -602,7 +604,7 @@ def test_sides_are_drawn_by_lot_for_each_query_and_person(desk: Desk) -> None:
 
 
 @SQLITE
-def test_every_order_of_three_items_is_as_likely(desk: Desk) -> None:
+def test_every_order_of_three_items_is_as_likely(desk: TaskQueue) -> None:
     query = query_of(desk.store, "ranking", 3)
     desk.post([Ask(query, 300)], "label")
     orders = Counter(desk.take(f"person-{n}", 1)[0].shown for n in range(300))
@@ -610,11 +612,11 @@ def test_every_order_of_three_items_is_as_likely(desk: Desk) -> None:
     assert sum((found - 50) ** 2 / 50 for found in orders.values()) < 20.5  # chi-square of 5, 999 in 1000
 
 
-def test_a_query_stands_the_same_way_at_each_showing(desk: Desk, database: str, clock: Clock) -> None:
+def test_a_query_stands_the_same_way_at_each_showing(desk: TaskQueue, database: str, clock: Clock) -> None:
     queries = posted(desk, 20, wanted=2)
     before = desk.take("ann", 20)
     with Store.open(database) as other:
-        again = Desk(other, clock)
+        again = TaskQueue(other, clock)
         assert again.take("ann", 20) == before
         clock.minutes(60)
         assert again.take("ann", 20) == before
@@ -634,14 +636,14 @@ def tiers(shown: tuple[str, ...], ranks: tuple[int, ...]) -> tuple[tuple[str, ..
 
 
 def test_what_was_shown_is_what_was_stored_under_every_permutation_of_sides_and_ranks(
-    desk: Desk, database: str
+    desk: TaskQueue, database: str
 ) -> None:
     assert len(RANKS) == 13
     acknowledged: dict[str, tuple[tuple[str, ...], Any]] = {}
     ranked = query_of(desk.store, "ranking", 3)
     for n, (shown, ranks) in enumerate(product(permutations(ranked.items), RANKS)):
         desk.lend(f"ranker-{n}", ranked, shown)
-        kept = desk.answer(Feedback(ranked.id, f"ranker-{n}", Ranking(tiers(shown, ranks)), AT, shown=shown))
+        kept = desk.answer(Feedback(ranked.id, f"ranker-{n}", Ranking(tiers(shown, ranks)), AT, display_order=shown))
         acknowledged[kept.id] = shown, ranks
     (pair,) = comparisons(desk.store, 1)
     sides = [("left", 1), ("left", 2), ("left", 3), ("right", 1), ("right", 2), ("right", 3)]
@@ -650,7 +652,7 @@ def test_what_was_shown_is_what_was_stored_under_every_permutation_of_sides_and_
         desk.lend(f"judge-{n}", pair, shown)
         better = {"left": shown[0], "right": shown[1]}.get(side)
         answer = Comparison(better, strength) if better else Comparison(verdict=side)  # type: ignore[arg-type]
-        kept = desk.answer(Feedback(pair.id, f"judge-{n}", answer, AT, shown=shown))
+        kept = desk.answer(Feedback(pair.id, f"judge-{n}", answer, AT, display_order=shown))
         acknowledged[kept.id] = shown, (side, strength)
 
     stored: dict[str, tuple[tuple[str, ...], Any]] = {}
@@ -682,7 +684,7 @@ class Party:
     screens: dict[tuple[str, str], Lent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.desk = Desk(Store.open(self.database), self.clock)
+        self.desk = TaskQueue(Store.open(self.database), self.clock)
         self.people = [f"{name}-{self.number}" for name in ("ann", "bob", "cleo")]
         kinds = [("comparison", 2, 1), ("comparison", 2, 3), ("ranking", 3, 2), ("rating", 1, 1), ("approval", 1, 2)]
         asks = [
@@ -695,39 +697,39 @@ class Party:
         person = self.people[who]
         mine = [lent for (name, _), lent in self.screens.items() if name == person]
         said = [event for event in self.acknowledged if event.annotator == person]
-        fresh = [one for one in mine if one.query.id not in {event.query for event in said}]
+        fresh = [one for one in mine if one.query.id not in {event.task for event in said}]
         if act == "take":
             for lent in self.desk.take(person, 2):
                 assert self.screens.setdefault((person, lent.query.id), lent) == lent
         elif act == "answer" and fresh:
             self._keep(self._answer(fresh[pick % len(fresh)], person, luck))
         elif act == "undo" and said:
-            last = {event.query: event for event in said}
+            last = {event.task: event for event in said}
             before = list(last.values())[pick % len(last)]
-            lent = self.screens[person, before.query]
+            lent = self.screens[person, before.task]
             self._keep(replace(self._answer(lent, person, luck), supersedes=before.id))
         elif act == "repeat" and said:
             event = said[pick % len(said)]
-            assert [self.desk.answer(replace(event, at=str(n))) for n in range(10)] == [event] * 10
+            assert [self.desk.answer(replace(event, created_at=str(n))) for n in range(10)] == [event] * 10
         elif act == "another body" and said:
             with pytest.raises(Conflict):
-                self.desk.answer(replace(said[pick % len(said)], note="another"))
+                self.desk.answer(replace(said[pick % len(said)], comment="another"))
         elif act == "twice" and said:
-            lent = self.screens[person, said[pick % len(said)].query]
+            lent = self.screens[person, said[pick % len(said)].task]
             with pytest.raises(Answered):
                 self.desk.answer(self._answer(lent, person, luck))
         elif act == "turned round" and mine:
             lent = mine[pick % len(mine)]
             if len(lent.shown) > 1:
                 with pytest.raises(NotShown):
-                    self.desk.answer(replace(self._answer(lent, person, luck), shown=lent.shown[::-1]))
+                    self.desk.answer(replace(self._answer(lent, person, luck), display_order=lent.shown[::-1]))
         elif act == "skip" and fresh:
             self.desk.skip(person, fresh[pick % len(fresh)].query.id)
         elif act == "wait":
             self.clock.minutes(10)
         elif act == "restart":
             self.desk.store.close()
-            self.desk = Desk(Store.open(self.database), self.clock)
+            self.desk = TaskQueue(Store.open(self.database), self.clock)
 
     def _keep(self, event: Feedback) -> None:
         assert self.desk.answer(event) == event
@@ -735,7 +737,7 @@ class Party:
 
     def _answer(self, lent: Lent, person: str, luck: random.Random) -> Feedback:
         shown = lent.shown
-        answer: Answer
+        answer: Judgement
         match lent.query.kind:
             case "comparison":
                 answer = luck.choice([*(Comparison(s, n) for s in shown for n in (1, 2, 3)), Comparison(verdict="tie")])
@@ -773,14 +775,14 @@ def test_the_acknowledged_answers_are_the_answers_in_the_database(
         stored = Counter(event for event in everything if event.annotator in party.people)
         assert stored == Counter(party.acknowledged)
         for event in stored:
-            assert event.shown == party.screens[event.annotator, event.query].shown
-        assert store.audit() == len(everything)
+            assert event.display_order == party.screens[event.annotator, event.task].shown
+        assert store.verify() == len(everything)
 
 
 # Many at once
 
 
-def test_threads_that_take_at_once_never_get_the_same_query(desk: Desk) -> None:
+def test_threads_that_take_at_once_never_get_the_same_query(desk: TaskQueue) -> None:
     queries, people = posted(desk, 40), [f"person-{n}" for n in range(4)]
     barrier = threading.Barrier(len(people))
 
@@ -796,7 +798,7 @@ def test_threads_that_take_at_once_never_get_the_same_query(desk: Desk) -> None:
     assert sorted(name for some in taken for name in some) == sorted(ids(queries))
 
 
-def test_two_tabs_of_one_person_that_take_at_once_get_the_same(desk: Desk) -> None:
+def test_two_tabs_of_one_person_that_take_at_once_get_the_same(desk: TaskQueue) -> None:
     queries = posted(desk, 20)
     for _ in range(5):
         barrier = threading.Barrier(4)
@@ -810,7 +812,7 @@ def test_two_tabs_of_one_person_that_take_at_once_get_the_same(desk: Desk) -> No
         assert taken == [ids(queries)[:4]] * 4
 
 
-def test_a_query_that_wants_three_is_never_given_to_a_fourth_at_the_same_moment(desk: Desk) -> None:
+def test_a_query_that_wants_three_is_never_given_to_a_fourth_at_the_same_moment(desk: TaskQueue) -> None:
     queries, barrier = posted(desk, 5, wanted=3), threading.Barrier(8)
 
     def take(person: str) -> list[str]:
@@ -839,7 +841,7 @@ with Store.open(where) as store:
 """
 
 
-def test_processes_that_take_at_once_never_get_the_same_query_and_lose_nothing(desk: Desk, database: str) -> None:
+def test_processes_that_take_at_once_never_get_the_same_query_and_lose_nothing(desk: TaskQueue, database: str) -> None:
     queries = posted(desk, 60)
     root = Path(__file__).parents[1]
     workers = [
@@ -860,13 +862,13 @@ def test_processes_that_take_at_once_never_get_the_same_query_and_lose_nothing(d
     assert sorted(query for _, query in lines) == sorted(ids(queries))
     assert sorted(event.id for event in desk.store.feedback()) == sorted(event for event, _ in lines)
     assert desk.progress() == (60, 60)
-    assert desk.store.audit() == 60
+    assert desk.store.verify() == 60
 
 
 # Gold and screening
 
 
-def bank(desk: Desk, number: int, use: str) -> list[Query]:
+def bank(desk: TaskQueue, number: int, use: str) -> list[Task]:
     """Gold items of which the first item of the query is the right answer."""
     queries = comparisons(desk.store, number, "gold", f"{use} question")
     for query in queries:
@@ -875,7 +877,7 @@ def bank(desk: Desk, number: int, use: str) -> list[Query]:
 
 
 @SQLITE
-def test_gold_items_stand_at_random_places_1_in_8_at_first_and_1_in_20_later(desk: Desk) -> None:
+def test_gold_items_stand_at_random_places_1_in_8_at_first_and_1_in_20_later(desk: TaskQueue) -> None:
     posted(desk, 200, wanted=100)
     gold = set(ids(bank(desk, 50, "hidden")))
     places = []
@@ -899,24 +901,24 @@ def test_gold_items_stand_at_random_places_1_in_8_at_first_and_1_in_20_later(des
 
 @SQLITE
 def test_who_knows_this_program_and_their_own_pseudonym_cannot_tell_where_gold_items_stand(
-    desk: Desk, tmp_path: Path, clock: Clock
+    desk: TaskQueue, tmp_path: Path, clock: Clock
 ) -> None:
-    def places(here: Desk) -> list[int]:
+    def places(here: TaskQueue) -> list[int]:
         posted(here, 150)
         gold = set(ids(bank(here, 40, "hidden")))
         return [place for place, lent in enumerate(here.take("person-0123456789", 150)) if lent.query.id in gold]
 
     with Store.open(tmp_path / "their own.db") as store:
-        assert places(Desk(store, clock)) != places(desk)
+        assert places(TaskQueue(store, clock)) != places(desk)
 
 
-def test_a_gold_item_is_given_once_and_then_ordinary_ones_go_on(desk: Desk) -> None:
+def test_a_gold_item_is_given_once_and_then_ordinary_ones_go_on(desk: TaskQueue) -> None:
     queries, gold = posted(desk, 80), bank(desk, 1, "hidden")
     lent = asked(desk.take("ann", 81))
     assert sorted(lent) == sorted([*ids(queries), *ids(gold)])
 
 
-def test_screening_is_practice_then_a_test_and_nothing_else(desk: Desk) -> None:
+def test_screening_is_practice_then_a_test_and_nothing_else(desk: TaskQueue) -> None:
     posted(desk, 5)
     bank(desk, 5, "hidden")
     practice, test = bank(desk, 10, "practice"), bank(desk, 20, "test")
@@ -932,7 +934,7 @@ def test_screening_is_practice_then_a_test_and_nothing_else(desk: Desk) -> None:
 
 
 @SQLITE
-def test_screening_takes_10_practice_and_20_test_items_however_many_the_bank_holds(desk: Desk) -> None:
+def test_screening_takes_10_practice_and_20_test_items_however_many_the_bank_holds(desk: TaskQueue) -> None:
     bank(desk, 14, "practice")
     test = set(ids(bank(desk, 30, "test")))
     lent = desk.take("ann", 99, screened=False)
@@ -942,7 +944,7 @@ def test_screening_takes_10_practice_and_20_test_items_however_many_the_bank_hol
 
 @SQLITE
 @pytest.mark.parametrize(("right", "state"), [(20, "passed"), (15, "passed"), (14, "failed"), (0, "failed")])
-def test_who_has_15_of_20_right_passes(desk: Desk, right: int, state: str) -> None:
+def test_who_has_15_of_20_right_passes(desk: TaskQueue, right: int, state: str) -> None:
     test = set(ids(bank(desk, 20, "test")))
     bank(desk, 10, "practice")
     lent = desk.take("ann", 30, screened=False)
@@ -952,7 +954,7 @@ def test_who_has_15_of_20_right_passes(desk: Desk, right: int, state: str) -> No
         tested = desk.screening("ann").tested
         wanted = one.query.id not in test or tested < right
         answer = Comparison(good if wanted else one.query.items[1])
-        event = desk.answer(Feedback(one.query.id, "ann", answer, AT, shown=one.shown))
+        event = desk.answer(Feedback(one.query.id, "ann", answer, AT, display_order=one.shown))
         judged = desk.judge(event)
         assert judged is not None
         assert judged.right == wanted
@@ -964,7 +966,7 @@ def test_who_has_15_of_20_right_passes(desk: Desk, right: int, state: str) -> No
 
 @SQLITE
 @pytest.mark.parametrize("use", ["practice", "test"])
-def test_who_skips_an_item_of_the_screening_is_not_stuck_in_it(desk: Desk, use: str) -> None:
+def test_who_skips_an_item_of_the_screening_is_not_stuck_in_it(desk: TaskQueue, use: str) -> None:
     """It may come back, or count as wrong; 19 others are right."""
     skipped = {"practice": ids(bank(desk, 10, "practice"))[0], "test": ids(bank(desk, 20, "test"))[0]}[use]
     for _ in range(3):
@@ -972,13 +974,13 @@ def test_who_skips_an_item_of_the_screening_is_not_stuck_in_it(desk: Desk, use: 
             if one.query.id == skipped:
                 desk.skip("ann", skipped)
             else:
-                desk.answer(Feedback(one.query.id, "ann", Comparison(one.query.items[0]), AT, shown=one.shown))
+                desk.answer(Feedback(one.query.id, "ann", Comparison(one.query.items[0]), AT, display_order=one.shown))
     for one in desk.take("ann", 99, screened=False):
-        desk.answer(Feedback(one.query.id, "ann", Comparison(one.query.items[0]), AT, shown=one.shown))
+        desk.answer(Feedback(one.query.id, "ann", Comparison(one.query.items[0]), AT, display_order=one.shown))
     assert desk.screening("ann").state == "passed"
 
 
-def test_an_ordinary_item_is_not_judged(desk: Desk) -> None:
+def test_an_ordinary_item_is_not_judged(desk: TaskQueue) -> None:
     posted(desk, 1)
     (lent,) = desk.take("ann", 1)
     assert desk.judge(desk.answer(say(lent, "ann"))) is None
@@ -1024,23 +1026,23 @@ def ranking(*tiers: str) -> Ranking:
     ],
     ids=str,
 )
-def test_an_answer_agrees_with_the_right_one(right: Answer, given: Answer, same: bool) -> None:
+def test_an_answer_agrees_with_the_right_one(right: Judgement, given: Judgement, same: bool) -> None:
     assert agrees(right, given) == same
 
 
 @pytest.mark.parametrize("answer", [Critique("Too long."), Correction("Better."), Demonstration("An answer.")], ids=str)
-def test_words_have_no_right_answer_and_make_no_gold_item(tmp_path: Path, answer: Answer) -> None:
+def test_words_have_no_right_answer_and_make_no_gold_item(tmp_path: Path, answer: Judgement) -> None:
     with pytest.raises(AssentError):
         agrees(answer, answer)
     with Store.open(tmp_path / "store.db") as store:
         items = 0 if isinstance(answer, Demonstration) else 1
         query = replace(query_of(store, type(answer).__name__.lower(), items), purpose="gold")
         with pytest.raises(AssentError):  # else nobody's answer to it could be judged, and screening would end there
-            Desk(store).add_gold(query, answer, "practice")
+            TaskQueue(store).add_gold(query, answer, "practice")
 
 
 @SQLITE
-def test_a_gold_item_fits_its_query_and_says_that_it_is_gold(desk: Desk) -> None:
+def test_a_gold_item_fits_its_query_and_says_that_it_is_gold(desk: TaskQueue) -> None:
     (query,) = comparisons(desk.store, 1)
     with pytest.raises(AssentError, match="purpose 'gold'"):
         desk.add_gold(query, Comparison(query.items[0]))

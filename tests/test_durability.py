@@ -33,8 +33,8 @@ from assent.feedback import body, parse
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.labelling.accounts import People, Person
-from assent.labelling.queue import Ask, Desk, Lent
-from assent.records import Answer, Feedback, Prompt, Query, Response
+from assent.labelling.queue import Ask, Lent, TaskQueue
+from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.registry import name_of
 from assent.run import Setup, open_run
 from assent.store import schema
@@ -65,7 +65,7 @@ NUMBER = count(1)
 # What people are asked, and say
 
 
-def ask(store: Store, *sizes: int) -> list[Query]:
+def ask(store: Store, *sizes: int) -> list[Task]:
     """Comparisons of two answers and rankings of more, about questions that were never asked before."""
     prompts = [Prompt.ask(f"What is the answer to question {next(NUMBER)}?") for _ in sizes]
     told = [
@@ -74,10 +74,10 @@ def ask(store: Store, *sizes: int) -> list[Query]:
     ]
     store.add_prompts(prompts)
     store.add_responses(chain.from_iterable(told))
-    return [Query("comparison" if len(r) == 2 else "ranking", r[0].prompt, tuple(one.id for one in r)) for r in told]
+    return [Task("comparison" if len(r) == 2 else "ranking", r[0].prompt, tuple(one.id for one in r)) for r in told]
 
 
-def lent_to(desk: Desk, person: str, number: int) -> list[Lent]:
+def lent_to(desk: TaskQueue, person: str, number: int) -> list[Lent]:
     """So many new comparisons and rankings on somebody's screen."""
     desk.post(map(Ask, ask(desk.store, *(2 + n % 2 for n in range(number)))), "label")
     lent = desk.take(person, number)
@@ -97,7 +97,7 @@ def judgement(shown: tuple[str, ...], side: str, strength: int) -> Comparison:
     return Comparison(verdict=side)  # type: ignore[arg-type]
 
 
-def anything(shown: tuple[str, ...], luck: random.Random) -> Answer:
+def anything(shown: tuple[str, ...], luck: random.Random) -> Judgement:
     if len(shown) == 2:
         return judgement(shown, *luck.choice(SAYS))
     return Ranking(tiers(shown, tuple(luck.randrange(3) for _ in shown)))
@@ -110,7 +110,7 @@ def outbox(lent: list[Lent], person: str, luck: random.Random) -> list[Feedback]
         for supersedes in (False, True) if luck.random() < 0.2 else (False,):
             event = Feedback(
                 one.query.id, person, anything(one.shown, luck), "", round(luck.uniform(1, 9), 1), one.shown,
-                note=luck.choice(["", "Ünïcode, and 'quotes'"]), id=f"0192-{next(NUMBER)}",
+                comment=luck.choice(["", "Ünïcode, and 'quotes'"]), id=f"0192-{next(NUMBER)}",
                 supersedes=made[-1].id if supersedes else "", flags=luck.choice([(), ("harm", "pii")]),
             )  # fmt: skip
             made.append(event)
@@ -118,7 +118,7 @@ def outbox(lent: list[Lent], person: str, luck: random.Random) -> list[Feedback]
 
 
 def post_of(event: Feedback) -> Post:
-    return {**vars(event), "kind": name_of(event.answer), "answer": body(event.answer)}
+    return {**vars(event), "kind": name_of(event.judgement), "answer": body(event.judgement)}
 
 
 def event_of(post: Post) -> Feedback:
@@ -135,7 +135,7 @@ def nursery() -> None:
     with suppress(ImportError):
         import psycopg  # noqa: F401 (before the fork, so that a birth is quick)
     with TemporaryDirectory() as folder, Store.open(Path(folder) / "warm.db") as store:
-        desk = Desk(store)
+        desk = TaskQueue(store)
         for event in outbox(lent_to(desk, "nobody", 2), "nobody", random.Random(0)):
             desk.answer(event)
     tell("ready")
@@ -162,11 +162,11 @@ def live(database: str, posts: list[Post], moment: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with Store.open(database) as store:
-        desk = Desk(store)
+        desk = TaskQueue(store)
         for kind, name in MOMENTS:
             sa.event.listen(kind, name, partial(pass_by, name))
         for post in posts:
-            kept = desk.answer(replace(event_of(post), at=datetime.now(UTC).isoformat()))
+            kept = desk.answer(replace(event_of(post), created_at=datetime.now(UTC).isoformat()))
             pass_by("before the reply")
             tell("kept", post_of(kept))
             pass_by("after the reply")
@@ -259,7 +259,7 @@ def nurseries() -> Iterator[list[Nursery]]:
 
 def as_sent(kept: list[Feedback], sent: list[Feedback]) -> bool:
     """Whether replies are what was posted, but for the time of arrival, which the server gives."""
-    return kept == [replace(event, at=reply.at) for event, reply in zip(sent, kept, strict=False)]
+    return kept == [replace(event, created_at=reply.created_at) for event, reply in zip(sent, kept, strict=False)]
 
 
 def ids_in(database: str) -> list[str]:
@@ -272,7 +272,7 @@ def test_200_kills_at_random_points_lose_nothing_acknowledged_and_store_nothing_
 ) -> None:
     luck = random.Random(1)
     with Store.open(database) as store:
-        lent = lent_to(Desk(store), "ann", 2 * KILLS)
+        lent = lent_to(TaskQueue(store), "ann", 2 * KILLS)
     sent = outbox(lent, "ann", luck)
     waiting, replies, doubted, watched = list(sent), list[Feedback](), set[str](), None
 
@@ -315,8 +315,8 @@ def test_200_kills_at_random_points_lose_nothing_acknowledged_and_store_nothing_
     with Store.open(database) as store:
         everything = list(store.feedback())
         assert Counter(everything) == Counter(replies)
-        assert len({event.id for event in everything}) == len(everything) == store.audit() == len(sent)
-        desk = Desk(store)
+        assert len({event.id for event in everything}) == len(everything) == store.verify() == len(sent)
+        desk = TaskQueue(store)
         assert desk.progress() == (len(lent), len(lent))
         assert desk.take("ann", 1) == []
 
@@ -327,7 +327,7 @@ def test_a_process_that_is_killed_again_and_again_costs_another_one_nothing(
     steady, mortal = nurseries
     luck = random.Random(2)
     with Store.open(database) as store:
-        desk = Desk(store)
+        desk = TaskQueue(store)
         bobs = outbox(lent_to(desk, "bob", 120), "bob", luck)
         anns = outbox(lent_to(desk, "ann", 40), "ann", luck)
     waiting, replies = list(anns), list[Feedback]()
@@ -344,14 +344,14 @@ def test_a_process_that_is_killed_again_and_again_costs_another_one_nothing(
     assert as_sent(told, bobs) and len(told) == len(bobs)
     with Store.open(database) as store:
         assert Counter(store.feedback()) == Counter(replies + told)
-        assert store.audit() == len(anns) + len(bobs)
+        assert store.verify() == len(anns) + len(bobs)
 
 
 def test_two_processes_that_send_the_same_at_once_store_it_once_and_are_told_the_same(
     database: str, nurseries: list[Nursery]
 ) -> None:
     with Store.open(database) as store:
-        sent = outbox(lent_to(Desk(store), "ann", 60), "ann", random.Random(3))
+        sent = outbox(lent_to(TaskQueue(store), "ann", 60), "ann", random.Random(3))
     for each in nurseries:
         each.begin(database, sent, NEVER)
     one, other = (each.end().kept for each in nurseries)
@@ -359,7 +359,7 @@ def test_two_processes_that_send_the_same_at_once_store_it_once_and_are_told_the
     assert as_sent(one, sent) and len(one) == len(sent)
     with Store.open(database) as store:
         assert list(store.feedback()) == one
-        assert store.audit() == len(sent)
+        assert store.verify() == len(sent)
 
 
 # Posts that are sent again
@@ -375,7 +375,7 @@ class Server:
     session: str
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> TaskQueue:
         return self.office.project("demo").desk
 
     def browser(self) -> TestClient:
@@ -443,10 +443,10 @@ def test_every_post_sent_ten_times_by_several_tabs_at_once_stores_one_and_is_tol
     for post in posts:
         event, (reply, *others) = stored[post["id"]], told[post["id"]]
         assert others == [reply] * 9
-        assert (reply["id"], reply["query"], reply["at"]) == (post["id"], post["query"], event.at)
-        assert post["answer"].items() <= body(event.answer).items()
-        assert [*event.shown] == post["shown"]
-    assert server.desk.store.counts().feedback == server.desk.store.audit() == len(posts)
+        assert (reply["id"], reply["query"], reply["at"]) == (post["id"], post["query"], event.created_at)
+        assert post["answer"].items() <= body(event.judgement).items()
+        assert [*event.display_order] == post["shown"]
+    assert server.desk.store.counts().feedback == server.desk.store.verify() == len(posts)
 
 
 def test_of_two_bodies_sent_under_one_id_at_once_one_is_kept_and_the_other_always_refused(server: Server) -> None:
@@ -456,10 +456,10 @@ def test_of_two_bodies_sent_under_one_id_at_once_one_is_kept_and_the_other_alway
         other["id"] = one["id"]
         replies = server.at_once([one, other] * 6, threads=4)
         (event,) = server.desk.store.feedback(ids=[one["id"]])
-        assert event.note in ("one", "other")
+        assert event.comment in ("one", "other")
         for post, status, reply in replies:
-            assert status == (200 if post["note"] == event.note else 409), reply
-    assert server.desk.store.counts().feedback == server.desk.store.audit() == 4
+            assert status == (200 if post["note"] == event.comment else 409), reply
+    assert server.desk.store.counts().feedback == server.desk.store.verify() == 4
 
 
 def test_of_two_tabs_that_answer_one_item_at_once_one_is_kept_and_the_other_is_told_of_it(server: Server) -> None:
@@ -470,7 +470,7 @@ def test_of_two_tabs_that_answer_one_item_at_once_one_is_kept_and_the_other_is_t
         (kept,) = [post["id"] for post, status, _ in replies if status == 200]
         refused = [(status, reply["detail"]["before"]) for post, status, reply in replies if post["id"] != kept]
         assert refused == [(409, kept)] * 3
-    assert server.desk.store.counts().feedback == server.desk.store.audit() == 4
+    assert server.desk.store.counts().feedback == server.desk.store.verify() == 4
 
 
 @pytest.mark.parametrize("again", ["at once", "after other answers", "after second thoughts"])
@@ -555,7 +555,7 @@ def test_what_stood_on_the_page_is_what_is_stored_under_every_permutation_of_sid
         compare(server, sides, side, strength)
     for order, ranks in product(permutations(range(3)), RANKS):
         rank(server, order, ranks)
-    assert server.desk.store.counts().feedback == server.desk.store.audit() == 2 * 9 + 6 * 13
+    assert server.desk.store.counts().feedback == server.desk.store.verify() == 2 * 9 + 6 * 13
 
 
 SCREENS = st.integers(4, 9).flatmap(

@@ -15,7 +15,7 @@ from assent.functional.ensemble import combine, disagreement
 from assent.models.load import load_reward
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
-from assent.training.logging import read as metrics_of
+from assent.training.logging import read_metrics as metrics_of
 
 FAST = ["--lr", "3e-3", "--batch-size", "4", "--epochs", "2"]
 
@@ -94,10 +94,10 @@ def test_the_policy_is_trained_against_the_cautious_score(labelled: Path, tmp_pa
     run = begin(labelled, tmp_path / "run")
     assert main(["reward", *run, *FAST, "--members", "2"]) == 0
     small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6"]
-    assert main(["ppo", *run, *small, "--ensemble", how, "--deviations", "2"]) == 0
+    assert main(["ppo", *run, *small, "--ensemble", how, "--uncertainty-coef", "2"]) == 0
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert all(line["disagreement"] > 0 for line in lines)
-    assert main(["ppo", *run, *small, "--again"]) == 0  # by their mean
+    assert main(["ppo", *run, *small, "--overwrite"]) == 0  # by their mean
     other = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert lines[0]["score"] < other[0]["score"] and lines[0]["length"] == other[0]["length"]
 
@@ -132,7 +132,7 @@ def test_a_reward_model_in_place_of_an_ensemble_leaves_nothing_of_it(labelled: P
     run = begin(labelled, tmp_path / "run")
     assert main(["reward", *run, *FAST, "--members", "2"]) == 0
     assert {line["stage"] for line in metrics_of(tmp_path / "run")} == {"reward/1", "reward/2"}
-    assert main(["reward", *run, *FAST, "--again"]) == 0
+    assert main(["reward", *run, *FAST, "--overwrite"]) == 0
     assert {line["stage"] for line in metrics_of(tmp_path / "run")} == {"reward"}
     assert not list((tmp_path / "run" / "reward").glob("member-*"))
     assert len(Model.load(str(tmp_path / "run" / "reward")).members) == 1

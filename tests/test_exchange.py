@@ -24,14 +24,14 @@ from assent.records import (
     Completion,
     Example,
     Feedback,
-    Imitation,
-    Label,
     Message,
     Preference,
     Prompt,
-    Query,
-    Ranked,
+    RankedCompletions,
     Response,
+    ScoredCompletion,
+    SFTExample,
+    Task,
 )
 from assent.store.database import Store
 
@@ -52,8 +52,8 @@ PAIRS = st.builds(
     Preference, PROMPTS, REPLIES, REPLIES, st.sampled_from([1.0, 0.75]), st.sampled_from([0.0, 1.5]), WEIGHTS
 )
 PREFERENCES = PAIRS.filter(lambda pair: pair.chosen.text.split() != pair.rejected.text.split())
-LABELS = st.builds(Label, PROMPTS, REPLIES, st.sampled_from([0.0, 1.0]), WEIGHTS)
-IMITATIONS = st.builds(Imitation, PROMPTS, REPLIES, WEIGHTS)
+LABELS = st.builds(ScoredCompletion, PROMPTS, REPLIES, st.sampled_from([0.0, 1.0]), WEIGHTS)
+IMITATIONS = st.builds(SFTExample, PROMPTS, REPLIES, WEIGHTS)
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -63,7 +63,7 @@ def lines(path: Path, *rows: Any) -> Path:
 
 def multiset(examples: Iterable[Example]) -> Counter[Example]:
     """Examples without their sources; a prompt counts by its messages, as in the store."""
-    return Counter(replace(each, prompt=Prompt(each.prompt.messages), sources=()) for each in examples)
+    return Counter(replace(each, prompt=Prompt(each.prompt.messages), feedback_ids=()) for each in examples)
 
 
 def there_and_back(examples: list[Any], format: str, name: str = "file.jsonl") -> Reading | None:
@@ -130,7 +130,7 @@ def test_importing_a_file_twice_changes_nothing_and_exporting_gives_it_back(tmp_
         assert load(source, store) == reading
         assert store.counts() == counts
         assert counts.feedback == len(reading.examples) == 2339
-        made = convert.examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+        made = convert.examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
         assert made == list(reading.examples)
     assert write(made, tmp_path / "out.jsonl.gz", "preference") == (2339, ())
     assert multiset(read(tmp_path / "out.jsonl.gz").examples) == multiset(made)
@@ -144,11 +144,11 @@ def test_an_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path)
     with Store.open(tmp_path / "store.db") as store:
         assert str(load(file, store)) == "1 of 1 rows read as preference"
         (prompt,), (good, bad) = store.prompts(), store.responses()
-        (query,), (event,) = store.queries(), store.feedback()
+        (query,), (event,) = store.tasks(), store.feedback()
     assert prompt == Prompt.plain("2 + 2 =", source="pairs.jsonl")
     assert [(each.text, each.policy) for each in (good, bad)] == [(" 4", POLICY), (" 5", POLICY)]
     assert (query.kind, set(query.items), query.purpose) == ("comparison", {good.id, bad.id}, "train")
-    assert (event.answer, event.annotator) == (Comparison(good.id), POLICY)
+    assert (event.judgement, event.annotator) == (Comparison(good.id), POLICY)
 
 
 POLICY = "imported:pairs.jsonl"
@@ -159,7 +159,7 @@ def test_the_order_of_a_querys_items_does_not_tell_which_is_the_better() -> None
     reading = there_and_back(pairs, "preference")
     assert reading
     answers = zip(reading.queries, reading.feedback, strict=True)
-    first = sum(isinstance(e.answer, Comparison) and e.answer.preferred == q.items[0] for q, e in answers)
+    first = sum(isinstance(e.judgement, Comparison) and e.judgement.preferred == q.items[0] for q, e in answers)
     assert 140 <= first <= 260  # 200 +- 6 standard deviations
 
 
@@ -180,10 +180,14 @@ def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
     reading = read(lines(tmp_path / "pairs.jsonl", row))
     texts = {item.id: item.text for item in reading.responses} | {"": ""}
     (event,) = reading.feedback
-    assert isinstance(event.answer, Comparison)
-    assert (event.answer.verdict, texts[event.answer.preferred]) == (verdict, text)
+    assert isinstance(event.judgement, Comparison)
+    assert (event.judgement.verdict, texts[event.judgement.preferred]) == (verdict, text)
     margin = 0.5 if text else 0.0
-    assert (event.answer.certainty, event.answer.margin, event.answer.weight) == (0.9 if text else 1.0, margin, 3.0)
+    assert (event.judgement.certainty, event.judgement.margin, event.judgement.weight) == (
+        0.9 if text else 1.0,
+        margin,
+        3.0,
+    )
     (made,) = convert.examples((event,), reading.queries, reading.prompts, reading.responses)
     assert isinstance(made, Preference)
     assert (made.margin, made.weight) == (margin, 3.0)
@@ -193,10 +197,12 @@ def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
 def test_labels_and_imitation_become_approvals_and_demonstrations(tmp_path: Path) -> None:
     labels = read(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "completion": "Blue", "label": False}))
     shown = read(lines(tmp_path / "b.jsonl", {"prompt": "Sky?", "completion": "Blue"}))
-    assert labels.examples == (Label(labels.prompts[0], Completion("Blue"), 0.0, sources=(labels.feedback[0].id,)),)
-    assert labels.feedback[0].answer == Approval(False)
-    assert shown.examples == (Imitation(shown.prompts[0], Completion("Blue"), sources=(shown.feedback[0].id,)),)
-    assert (shown.feedback[0].answer, shown.responses) == (Demonstration("Blue"), ())
+    assert labels.examples == (
+        ScoredCompletion(labels.prompts[0], Completion("Blue"), 0.0, feedback_ids=(labels.feedback[0].id,)),
+    )
+    assert labels.feedback[0].judgement == Approval(False)
+    assert shown.examples == (SFTExample(shown.prompts[0], Completion("Blue"), feedback_ids=(shown.feedback[0].id,)),)
+    assert (shown.feedback[0].judgement, shown.responses) == (Demonstration("Blue"), ())
 
 
 # Formats
@@ -234,25 +240,33 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
     (
         "ranking",
         {"prompt": "The sky is", "completions": [" green", " blue", " grey"], "ranks": [3, 1, 1]},
-        Ranked(PLAIN, ((Completion(" blue"), Completion(" grey")), (Completion(" green"),))),
+        RankedCompletions(PLAIN, ((Completion(" blue"), Completion(" grey")), (Completion(" green"),))),
     ),
     (
         "ranking",
         {"prompt": [USER], "completions": [[REPLY], [RIVAL]], "ranks": [1, 2.5]},
-        Ranked(CHAT, ((Completion("Blue"),), (Completion("Green"),))),
+        RankedCompletions(CHAT, ((Completion("Blue"),), (Completion("Green"),))),
     ),
-    ("rating", {"prompt": "The sky is", "completion": " blue", "rating": 4}, Label(PLAIN, Completion(" blue"), 0.5)),
-    ("rating", {"prompt": [USER], "completion": [REPLY], "rating": 7}, Label(CHAT, Completion("Blue"), 1.0)),
+    (
+        "rating",
+        {"prompt": "The sky is", "completion": " blue", "rating": 4},
+        ScoredCompletion(PLAIN, Completion(" blue"), 0.5),
+    ),
+    ("rating", {"prompt": [USER], "completion": [REPLY], "rating": 7}, ScoredCompletion(CHAT, Completion("Blue"), 1.0)),
     (
         "unpaired",
         {"prompt": "The sky is", "completion": " blue", "label": True},
-        Label(PLAIN, Completion(" blue"), 1.0),
+        ScoredCompletion(PLAIN, Completion(" blue"), 1.0),
     ),
-    ("unpaired", {"prompt": [USER], "completion": [REPLY], "label": 0}, Label(CHAT, Completion("Blue"), 0.0)),
-    ("prompt-completion", {"prompt": "The sky is", "completion": " blue"}, Imitation(PLAIN, Completion(" blue"))),
-    ("prompt-completion", {"prompt": [USER], "completion": [REPLY]}, Imitation(CHAT, Completion("Blue"))),
-    ("language-modelling", {"text": "The sky is blue"}, Imitation(Prompt.plain(""), Completion("The sky is blue"))),
-    ("language-modelling", {"messages": [USER, REPLY]}, Imitation(CHAT, Completion("Blue"))),
+    (
+        "unpaired",
+        {"prompt": [USER], "completion": [REPLY], "label": 0},
+        ScoredCompletion(CHAT, Completion("Blue"), 0.0),
+    ),
+    ("prompt-completion", {"prompt": "The sky is", "completion": " blue"}, SFTExample(PLAIN, Completion(" blue"))),
+    ("prompt-completion", {"prompt": [USER], "completion": [REPLY]}, SFTExample(CHAT, Completion("Blue"))),
+    ("language-modelling", {"text": "The sky is blue"}, SFTExample(Prompt.plain(""), Completion("The sky is blue"))),
+    ("language-modelling", {"messages": [USER, REPLY]}, SFTExample(CHAT, Completion("Blue"))),
     ("prompt-only", {"prompt": "The sky is", "mode": "creative"}, Prompt.plain("The sky is", "creative")),
     ("prompt-only", {"prompt": [USER]}, CHAT),
     (
@@ -304,7 +318,7 @@ def test_preferences_come_back_as_they_were(pairs: list[Preference], name: str) 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LABELS, min_size=1, max_size=5), st.lists(IMITATIONS, min_size=1, max_size=5))
-def test_labels_and_imitation_come_back_as_they_were(labels: list[Label], shown: list[Imitation]) -> None:
+def test_labels_and_imitation_come_back_as_they_were(labels: list[ScoredCompletion], shown: list[SFTExample]) -> None:
     for examples, format in ((labels, "unpaired"), (shown, "prompt-completion")):
         reading = there_and_back(list(examples), format)
         assert reading
@@ -336,7 +350,10 @@ def test_prompts_come_back_with_their_mode(prompts: list[Prompt]) -> None:
 
 
 def test_a_tie_or_a_rating_is_never_written_as_something_else(tmp_path: Path) -> None:
-    tie, rating = Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5), Label(CHAT, Completion("Blue"), 4.5)
+    tie, rating = (
+        Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5),
+        ScoredCompletion(CHAT, Completion("Blue"), 4.5),
+    )
     pairs = write(
         [tie, Preference(CHAT, Completion("Green"), Completion("Blue"), 0.25), rating],
         tmp_path / "pairs.jsonl",
@@ -362,13 +379,13 @@ def test_a_store_goes_through_a_file_whole(tmp_path: Path) -> None:
         Response(prompts[0].id, text, policy, False, "seed 3") for policy in ("a", "b") for text in ("Blue", "Red")
     ]
     names = (items[0].id, items[1].id)
-    queries = [Query("ranking", prompts[0].id, names, "gold", "Which?"), Query("comparison", prompts[0].id, names)]
+    queries = [Task("ranking", prompts[0].id, names, "gold", "Which?"), Task("comparison", prompts[0].id, names)]
     first = Feedback(queries[0].id, "ann", Ranking((names[:1], names[1:])), "2026-11-20T10:00:00Z", 2.5, names, "hm")
     events = [first, Feedback(queries[1].id, "bob", Comparison(names[0], 3), "", supersedes=first.id, id="0192")]
     with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
         one.add_prompts(prompts)
         one.add_responses(items)
-        one.add_queries(queries)
+        one.add_tasks(queries)
         one.add_feedback(events)
         assert write(one, tmp_path / "store.jsonl.gz", "events") == (10, ())
         for _ in range(2):
@@ -376,7 +393,7 @@ def test_a_store_goes_through_a_file_whole(tmp_path: Path) -> None:
         assert (reading.format, reading.rejected) == ("events", ())
         assert list(two.prompts()) == prompts
         assert list(two.responses()) == items
-        assert list(two.queries()) == queries
+        assert list(two.tasks()) == queries
         assert list(two.feedback()) == events
         write(two, tmp_path / "again.jsonl.gz", "events")
     assert (tmp_path / "again.jsonl.gz").read_bytes() == (tmp_path / "store.jsonl.gz").read_bytes()

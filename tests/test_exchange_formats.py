@@ -31,11 +31,11 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.formats import Inquiry
+from assent.formats import TaskWithJudgements
 from assent.formats.files.annotation import pseudonym
 from assent.formats.files.exchange import FORMATS, Reading, load, look, put, questions, read, stream, write
 from assent.formats.files.rows import rows
-from assent.records import Answer, Feedback, Message, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Judgement, Message, Prompt, Purpose, Response, Task
 from assent.registry import names, resolve
 from assent.store.database import Store
 
@@ -61,7 +61,7 @@ PROMPTS = st.one_of(
 
 
 @st.composite
-def inquiry(draw: st.DrawFn, usual: bool) -> Inquiry:
+def inquiry(draw: st.DrawFn, usual: bool) -> TaskWithJudgements:
     """A question of any kind with up to three answers; `usual` says only what every labelling tool has words for."""
     kind = draw(st.sampled_from(KINDS))
     prompt = draw(PROMPTS)
@@ -70,7 +70,7 @@ def inquiry(draw: st.DrawFn, usual: bool) -> Inquiry:
     items = [Response(prompt.id, text, "policy", draw(st.booleans())) for text in texts]
     ids = draw(st.permutations([item.id for item in items]))
     purpose = draw(st.sampled_from(PURPOSES))
-    query = Query(kind, prompt.id, tuple(ids), purpose, draw(st.sampled_from(["", "Which is kinder?"])))
+    query = Task(kind, prompt.id, tuple(ids), purpose, draw(st.sampled_from(["", "Which is kinder?"])))
     answers = tuple(
         Feedback(
             query.id,
@@ -86,10 +86,10 @@ def inquiry(draw: st.DrawFn, usual: bool) -> Inquiry:
         )
         for _ in range(draw(st.integers(1, 3)))
     )
-    return Inquiry(prompt, tuple(items), query, answers)
+    return TaskWithJudgements(prompt, tuple(items), query, answers)
 
 
-def answer(kind: str, ids: list[str], texts: dict[str, str], usual: bool) -> st.SearchStrategy[Answer]:
+def answer(kind: str, ids: list[str], texts: dict[str, str], usual: bool) -> st.SearchStrategy[Judgement]:
     weight = st.just(1.0) if usual else st.sampled_from([1.0, 0.25, 3.0])
     match kind:
         case "comparison":
@@ -135,13 +135,13 @@ def empty() -> Path:
 
 
 @contextmanager
-def fresh(*told: Inquiry) -> Iterator[Store]:
+def fresh(*told: TaskWithJudgements) -> Iterator[Store]:
     """A store that holds these questions and answers."""
     with tempfile.TemporaryDirectory() as folder, Store.open(shutil.copy(empty(), folder)) as store:
         for each in told:
             store.add_prompts([each.prompt])
             store.add_responses(each.items)
-            store.add_queries([each.query])
+            store.add_tasks([each.query])
             store.add_feedback(each.answers)
         yield store
 
@@ -156,8 +156,8 @@ def refused(reading: Reading) -> list[tuple[str, str]]:
     return [(each.where, each.reason) for each in reading.rejected]
 
 
-def said(reading: Reading) -> list[Answer]:
-    return [event.answer for event in reading.feedback]
+def said(reading: Reading) -> list[Judgement]:
+    return [event.judgement for event in reading.feedback]
 
 
 def texts(reading: Reading, ids: Iterable[str]) -> list[str]:
@@ -171,14 +171,14 @@ def texts(reading: Reading, ids: Iterable[str]) -> list[str]:
 @pytest.mark.parametrize("format", NEW)
 @settings(max_examples=50)
 @given(told=st.lists(USUAL, min_size=1, max_size=3))
-def test_what_every_tool_has_words_for_comes_back_as_it_was(format: str, told: list[Inquiry]) -> None:
+def test_what_every_tool_has_words_for_comes_back_as_it_was(format: str, told: list[TaskWithJudgements]) -> None:
     with fresh(*told) as one, fresh() as two, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file.{ENDS[format]}"
         assert write(one, path, format).left_out == ()
         assert load(path, two).rejected == ()
         assert Counter(two.feedback()) == Counter(one.feedback())
-        assert set(two.queries()) == set(one.queries())
-        bare = [{(p.messages, p.mode) for p in store.prompts()} for store in (one, two)]
+        assert set(two.tasks()) == set(one.tasks())
+        bare = [{(p.messages, p.category) for p in store.prompts()} for store in (one, two)]
         assert len({messages for messages, _ in bare[0]}) < len(bare[0]) or bare[0] == bare[1]
         counts = one.counts()
         assert put(read(path), one) == (0, 0, 0, 0)  # and where it came from it is known
@@ -188,7 +188,9 @@ def test_what_every_tool_has_words_for_comes_back_as_it_was(format: str, told: l
 @pytest.mark.parametrize("format", NEW)
 @settings(max_examples=50)
 @given(told=st.lists(ANY, min_size=1, max_size=3))
-def test_what_a_tool_has_no_word_for_is_left_out_by_name_and_never_altered(format: str, told: list[Inquiry]) -> None:
+def test_what_a_tool_has_no_word_for_is_left_out_by_name_and_never_altered(
+    format: str, told: list[TaskWithJudgements]
+) -> None:
     with fresh(*told) as one, fresh() as two, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file.{ENDS[format]}"
         left_out = write(one, path, format).left_out
@@ -209,25 +211,27 @@ CANNOT = {
 }
 
 
-def ranked(*tiers: tuple[int, ...]) -> Inquiry:
+def ranked(*tiers: tuple[int, ...]) -> TaskWithJudgements:
     """Three birds, ranked."""
     prompt = Prompt.ask("Name a bird.")
     items = tuple(Response(prompt.id, text, "secret-model") for text in ("A wren.", "An owl.", "A bat."))
     ids = [item.id for item in items]
-    query = Query("ranking", prompt.id, tuple(ids))
+    query = Task("ranking", prompt.id, tuple(ids))
     answer = Ranking(tuple(tuple(ids[place] for place in tier) for tier in tiers))
-    return Inquiry(prompt, items, query, (Feedback(query.id, "ann", answer, WHEN[1], shown=tuple(ids)),))
+    return TaskWithJudgements(
+        prompt, items, query, (Feedback(query.id, "ann", answer, WHEN[1], display_order=tuple(ids)),)
+    )
 
 
-def compared(answer: str = "", who: str = "ann", shown: tuple[int, ...] = (0, 1), **more: Any) -> Inquiry:
+def compared(answer: str = "", who: str = "ann", shown: tuple[int, ...] = (0, 1), **more: Any) -> TaskWithJudgements:
     """Two birds, of which the first is preferred unless there is a verdict."""
     prompt = Prompt.ask("Name a bird.")
     items = tuple(Response(prompt.id, text, "secret-model") for text in ("A wren.", "An owl."))
     ids = tuple(item.id for item in items)
-    query = Query("comparison", prompt.id, ids)
+    query = Task("comparison", prompt.id, ids)
     told = Comparison(verdict=answer) if answer else Comparison(ids[0], **more)  # type: ignore[arg-type]
-    event = Feedback(query.id, who, told, WHEN[1], shown=tuple(ids[place] for place in shown))
-    return Inquiry(prompt, items, query, (event,))
+    event = Feedback(query.id, who, told, WHEN[1], display_order=tuple(ids[place] for place in shown))
+    return TaskWithJudgements(prompt, items, query, (event,))
 
 
 def test_ties_are_buckets_ranks_and_equal_signs(tmp_path: Path) -> None:
@@ -261,11 +265,11 @@ def test_left_is_the_answer_that_stood_on_the_left_for_each_annotator(tmp_path: 
     ]
     assert [t["annotations"][0]["result"][0]["value"]["selected"] for t in tasks] == ["left", "right"]
     reading = read(tmp_path / "tasks.json")
-    assert [texts(reading, event.shown) for event in reading.feedback] == [
+    assert [texts(reading, event.display_order) for event in reading.feedback] == [
         ["A wren.", "An owl."],
         ["An owl.", "A wren."],
     ]
-    assert len(reading.queries) == 1 and len({event.answer for event in reading.feedback}) == 1
+    assert len(reading.queries) == 1 and len({event.judgement for event in reading.feedback}) == 1
 
 
 def test_a_question_that_nobody_answered_goes_out_as_a_task_and_comes_back_as_a_question(tmp_path: Path) -> None:
@@ -294,8 +298,8 @@ def test_an_answer_that_was_changed_in_the_other_tool_is_a_new_one(tmp_path: Pat
         new = put(read(saved(tmp_path, "tasks.json", json.dumps([task]))), store)
         assert new == (0, 0, 0, 1)
         before, after = store.feedback()
-    assert isinstance(before.answer, Comparison) and isinstance(after.answer, Comparison)
-    assert (before.answer.preferred, after.answer.preferred) == (told.items[0].id, told.items[1].id)
+    assert isinstance(before.judgement, Comparison) and isinstance(after.judgement, Comparison)
+    assert (before.judgement.preferred, after.judgement.preferred) == (told.items[0].id, told.items[1].id)
 
 
 def test_an_answer_that_was_superseded_stays_at_home(tmp_path: Path) -> None:
@@ -342,9 +346,13 @@ def test_the_templates_of_label_studio_are_read(tmp_path: Path) -> None:
     reading = read(saved(tmp_path, "export.json", json.dumps(tasks, indent=2)))
     assert (reading.format, reading.used, reading.rejected) == ("label-studio", 5, ())
     first = reading.feedback[0]
-    assert (first.annotator, first.at, first.seconds) == ("label-studio:83:7", "2021-03-09T22:16:08.728353Z", 4.288)
-    assert (texts(reading, first.shown), first.note) == (["Paris", "London"], "It is.")
-    assert isinstance(first.answer, Comparison) and texts(reading, [first.answer.preferred]) == ["Paris"]
+    assert (first.annotator, first.created_at, first.duration) == (
+        "label-studio:83:7",
+        "2021-03-09T22:16:08.728353Z",
+        4.288,
+    )
+    assert (texts(reading, first.display_order), first.comment) == (["Paris", "London"], "It is.")
+    assert isinstance(first.judgement, Comparison) and texts(reading, [first.judgement.preferred]) == ["Paris"]
     ranking, *rest = said(reading)[1:]
     assert isinstance(ranking, Ranking) and texts(reading, ranking.items) == ["z", "x", "y"]
     assert rest == [Rating((("overall", 4),)), Demonstration("def sum(): ..."), Correction("Hello")]
@@ -411,7 +419,7 @@ def test_every_question_of_argilla_that_is_an_answer_of_ours_is_read(tmp_path: P
         Critique("vague", "there"),
         Demonstration("Hi!"),
     ]
-    assert {event.note for event in reading.feedback} == {"", "stiff"}
+    assert {event.comment for event in reading.feedback} == {"", "stiff"}
     assert reading.feedback[0].annotator == "argilla:06f7d4c0-e048-43d2-ab3f-06f147616ac6"
 
 
@@ -771,23 +779,23 @@ def test_no_table_whatever_crashes_the_reader(content: str) -> None:
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''-x"])
 def test_a_cell_that_begins_like_a_formula_gets_one_apostrophe_and_loses_it_again(cell: str, tmp_path: Path) -> None:
     told = compared()
-    event = replace(told.answers[0], note=cell)
+    event = replace(told.answers[0], comment=cell)
     write([told._replace(answers=(event,))], tmp_path / "x.csv", "csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["note"] == f"'{cell}"
-    assert read(tmp_path / "x.csv").feedback[0].note == cell
+    assert read(tmp_path / "x.csv").feedback[0].comment == cell
 
 
 @given(st.lists(SPOKEN, min_size=1, max_size=4))
 def test_no_cell_of_a_table_begins_like_a_formula(notes: list[str]) -> None:
     told = compared()
-    answers = tuple(replace(told.answers[0], note=note, id=str(place)) for place, note in enumerate(notes))
+    answers = tuple(replace(told.answers[0], comment=note, id=str(place)) for place, note in enumerate(notes))
     with tempfile.TemporaryDirectory() as folder:
         write([told._replace(answers=answers)], Path(folder) / "x.csv", "csv")
         with (Path(folder) / "x.csv").open(newline="", encoding="utf-8") as file:
             assert not [cell for row in csv.reader(file) for cell in row if cell[:1] in tuple("=+-@\t\r\n\0")]
-        assert [event.note for event in read(Path(folder) / "x.csv").feedback] == notes
+        assert [event.comment for event in read(Path(folder) / "x.csv").feedback] == notes
 
 
 def test_an_apostrophe_that_hides_no_formula_stays(tmp_path: Path) -> None:
@@ -819,7 +827,7 @@ def many(format: str, count: int) -> Iterator[str]:
                 yield json.dumps({"prompt": pair["prompt"], "chosen": long + "x", "rejected": long + "y"}) + "\n"
             case "events":
                 prompt = Prompt.ask(pair["prompt"])
-                query = Query("demonstration", prompt.id, ())
+                query = Task("demonstration", prompt.id, ())
                 event = Feedback(query.id, "ann", Demonstration(long), WHEN[1])
                 for thing in (event, query, prompt):  # the wrong way round
                     (row,) = FORMATS["events"].encode(thing)
@@ -907,17 +915,17 @@ def run(tmp_path: Path) -> Path:
     """A run with a comparison, a ranking, a rating, and a question that waits for its answer."""
     folder = tmp_path / "run"
     rated = compared()
-    query = Query("rating", rated.prompt.id, (rated.items[0].id,))
-    waiting = Query("comparison", rated.prompt.id, tuple(reversed(rated.query.items)), "evaluate")
+    query = Task("rating", rated.prompt.id, (rated.items[0].id,))
+    waiting = Task("comparison", rated.prompt.id, tuple(reversed(rated.query.items)), "evaluate")
     lines(tmp_path / "first.jsonl", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
     assert main(["import", str(tmp_path / "first.jsonl"), "--run", str(folder)]) == 0
     with Store.open(folder / "feedback.db") as store:
         for each in (rated, ranked((0, 1), (2,))):
             store.add_prompts([each.prompt])
             store.add_responses(each.items)
-            store.add_queries([each.query])
+            store.add_tasks([each.query])
             store.add_feedback(each.answers)
-        store.add_queries([query, waiting])
+        store.add_tasks([query, waiting])
         store.add_feedback([Feedback(query.id, "ann", Rating((("overall", 5.5),)), WHEN[1])])
     return folder
 

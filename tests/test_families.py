@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from assent.cli import main
 from assent.errors import AssentError
-from assent.generation.local import Sampling, held, sample
+from assent.generation.local import Sampling, kv_cache_bytes, sample
 from assent.models import heads
 from assent.models.adapters import attach, lora
-from assent.models.attention import Tree, pack, shares
+from assent.models.attention import SharedPrefix, pack, shares
 from assent.models.checkpoints import save
 from assent.models.families import settle
 from assent.models.forward import blocks, head, logprobs, packed_states, scores
@@ -151,7 +151,7 @@ def test_of_a_model_with_a_vision_tower_the_text_part_is_trained(tmp_path: Path)
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen and all("vision" in name or "projector" in name for name in frozen)
     assert blocks(model) is model.base_model.language_model.layers
-    assert held(model, [10], 2, 5) > 0
+    assert kv_cache_bytes(model, [10], 2, 5) > 0
 
 
 @pytest.mark.parametrize(("family", "positions"), [("gpt2", 128), ("mpt", 128), ("gemma3", 128), ("bloom", 1 << 30)])
@@ -161,15 +161,15 @@ def test_positions_are_known_under_any_name(family: str, positions: int, tmp_pat
 
 def test_what_drawing_takes_is_estimated_without_attention_too(tmp_path: Path) -> None:
     mamba, llama = (load_policy(make(family, tmp_path / family)).model for family in ("mamba", "llama"))
-    rows = [held(mamba, [10], n, 5) for n in (1, 2, 4)]
+    rows = [kv_cache_bytes(mamba, [10], n, 5) for n in (1, 2, 4)]
     assert rows[1] == 2 * rows[0] and rows[2] == 4 * rows[0]  # each row holds its prompt
-    assert held(llama, [10], 2, 5) < 2 * held(llama, [10], 1, 5)  # a prompt is held once
+    assert kv_cache_bytes(llama, [10], 2, 5) < 2 * kv_cache_bytes(llama, [10], 1, 5)  # a prompt is held once
 
 
 def test_what_drawing_takes_is_counted_layer_by_layer_where_heads_are_wider_in_some(tmp_path: Path) -> None:
     model = load_policy(make("gemma4_text", tmp_path)).model  # 2 layers of 2 keys, 8 wide and 512
     vocabulary = int(model.config.vocab_size)
-    assert held(model, [10], 2, 5) == 2 * 2 * (8 + 512) * 4 * (10 + 2 * 5) + 2 * 4 * 4 * vocabulary
+    assert kv_cache_bytes(model, [10], 2, 5) == 2 * 2 * (8 + 512) * 4 * (10 + 2 * 5) + 2 * 4 * 4 * vocabulary
 
 
 # Types of the weights
@@ -188,7 +188,7 @@ def test_buffers_that_do_not_go_with_bfloat16_are_cast_only_while_a_model_is_rea
         model = halved(family, tmp_path / family)
         before = dict(model.named_buffers())
         draw = sample(model, [(20, 21, 22)], 2, Sampling(1.0, 3), frozenset({3}), torch.Generator().manual_seed(0))
-        said = logprobs(model, pack([Tree((20, 21, 22), tuple(each.ids for each in draw))])).logprobs
+        said = logprobs(model, pack([SharedPrefix((20, 21, 22), tuple(each.ids for each in draw))])).logprobs
         drawn = torch.tensor([logprob for each in draw for logprob in each.logprobs])
         assert torch.allclose(said, drawn, atol=0.2)
         assert all(buffer is before[name] for name, buffer in model.named_buffers())
@@ -235,7 +235,7 @@ def test_a_reward_model_with_a_head_of_ours_is_read_with_plain_transformers_as_i
     text = "<|im_start|>user\nName a bird.<|im_end|>\n<|im_start|>assistant\nAn owl.<|im_end|>"
     ids = tuple(ours.tokenizer(text)["input_ids"])
     with torch.no_grad():
-        score = scores(ours.model, pack([Tree(ids[:5], (ids[5:],))]))[0, 0]
+        score = scores(ours.model, pack([SharedPrefix(ids[:5], (ids[5:],))]))[0, 0]
     assert float(there["score"]) == pytest.approx(float(score), abs=1e-5)
     assert abs(float(score)) > 1e-2
 
@@ -283,9 +283,9 @@ def test_a_head_of_ours_is_trained_by_every_stage_that_uses_it(family: str, tmp_
     assert main(["import", str(tmp_path / "pairs.jsonl"), *run]) == 0
     assert main(["reward", *run, "--lr", "1e-2", "--epochs", "2"]) == 0
     short = ["--steps", "1", "--n", "2", "--batch-size", "2", "--max-new-tokens", "4"]
-    assert main(["ppo", *run, *short, "--value-layers", "1"]) == 0
-    assert main(["reward", *run, "--again", "--lr", "1e-2", "--lora-rank", "4"]) == 0
-    assert main(["ppo", *run, *short, "--again", "--lora-rank", "4"]) == 0
+    assert main(["ppo", *run, *short, "--trainable-value-layers", "1"]) == 0
+    assert main(["reward", *run, "--overwrite", "--lr", "1e-2", "--lora-rank", "4"]) == 0
+    assert main(["ppo", *run, *short, "--overwrite", "--lora-rank", "4"]) == 0
 
 
 # Layers and adapters
@@ -300,7 +300,7 @@ def test_more_layers_of_a_value_model_than_there_are_is_told_in_one_line(
     run = ["--run", str(tmp_path / "run"), "--model", str(tmp_path / "model"), "--device", "cpu"]
     assert main(["import", str(tmp_path / "pairs.jsonl"), *run, "--no-chat"]) == 0
     assert main(["reward", *run, "--lr", "1e-2"]) == 0
-    assert main(["ppo", *run, "--value-layers", "3"]) == 2
+    assert main(["ppo", *run, "--trainable-value-layers", "3"]) == 2
     assert "value_layers is 3, and the value model has 2 layers" in capsys.readouterr().err
 
 

@@ -20,14 +20,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from assent.generation import cuda_graph
 from assent.generation.cuda_graph import Decoder
 from assent.generation.local import Sample, Sampling, sample
-from assent.models.attention import Cache, Tree, pack
+from assent.models.attention import Cache, SharedPrefix, pack
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy
-from assent.training.replicated import Trainee, Training
+from assent.models.load import LoadedModel, load_policy
+from assent.training.replicated import Training, TrainState
 
 
 @pytest.fixture(scope="module")
-def language(tmp_path_factory: pytest.TempPathFactory) -> Language:
+def language(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load_policy(tiny.make(tmp_path_factory.mktemp("tiny") / "model"))
 
 
@@ -71,7 +71,7 @@ def same(found: list[Sample], expected: list[Sample]) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral"])
 def test_a_recorded_step_draws_what_plain_steps_draw(
-    name: str, language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    name: str, language: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     model: Any = language.model
     if name != "llama":
@@ -92,7 +92,7 @@ def test_a_recorded_step_draws_what_plain_steps_draw(
 
 
 def test_what_cannot_be_recorded_is_said_once_and_done_step_by_step(
-    language: Language,
+    language: LoadedModel,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
@@ -112,7 +112,7 @@ def test_what_cannot_be_recorded_is_said_once_and_done_step_by_step(
 
 
 def test_a_recording_that_comes_out_otherwise_is_not_relied_on(
-    language: Language,
+    language: LoadedModel,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
@@ -125,7 +125,7 @@ def test_a_recording_that_comes_out_otherwise_is_not_relied_on(
 
 
 def test_a_recording_that_knows_a_number_of_its_first_step_is_found_out(
-    language: Language, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    language: LoadedModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     def record(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
@@ -139,7 +139,7 @@ def test_a_recording_that_knows_a_number_of_its_first_step_is_found_out(
     assert "apart" in capfd.readouterr().err
 
 
-def test_what_was_kept_while_drawing_goes_at_once(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_kept_while_drawing_goes_at_once(language: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Cache]] = []
     empty = Cache.empty
 
@@ -165,7 +165,7 @@ def test_cuda_records_a_step_of_decoding(dtype: torch.dtype, tmp_path: Path, cap
     drawn, prompts = draw(model), [tree.prefix for tree in forest(4, 1, seed=5)]
     assert "note:" not in capfd.readouterr().err
     with torch.no_grad():
-        trees = pack([Tree(prompts[one.prompt], (one.ids,)) for one in drawn]).to("cuda")
+        trees = pack([SharedPrefix(prompts[one.prompt], (one.ids,)) for one in drawn]).to("cuda")
         again = logprobs(model, trees, temperature=0.7).logprobs.cpu()
     near = 1e-3 if dtype == torch.float32 else 0.2
     assert torch.allclose(torch.tensor([x for one in drawn for x in one.logprobs]), again, atol=near)
@@ -176,7 +176,7 @@ def test_cuda_trains_in_half_precision_as_a_cpu_does(tmp_path: Path) -> None:
     where, found = tiny.make(tmp_path / "model"), []
     for device in ("cpu", "cuda"):
         language = load_policy(where, device=torch.device(device))
-        trainee = Trainee(language, Training(), 2, torch.bfloat16)
+        trainee = TrainState(language, Training(), 2, torch.bfloat16)
         packed = pack(forest(5, 3)).to(device)
         said = logprobs(language.model, packed).logprobs
         said.sum().backward()

@@ -23,11 +23,12 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.labelling.queue import Ask, Desk, change_setting, overlap
-from assent.preferences.convert import examples, split
-from assent.records import Answer, Feedback, Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue, change_setting, overlap
+from assent.preferences.convert import examples
+from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.registry import names
 from assent.run import Run, Setup, open_run
+from assent.split import split
 from assent.stages.label import Label
 from assent.store import schema
 from assent.store.database import Store
@@ -57,7 +58,7 @@ def fill(store: Store, prompts: int = 4, answers: int = 2) -> list[Prompt]:
     return made
 
 
-def reply(kind: str, shown: tuple[str, ...], strength: int = 2) -> Answer:
+def reply(kind: str, shown: tuple[str, ...], strength: int = 2) -> Judgement:
     """What the first item of the screen is worth, in the words of a kind."""
     match kind:
         case "comparison":
@@ -77,7 +78,7 @@ def reply(kind: str, shown: tuple[str, ...], strength: int = 2) -> Answer:
 
 def answers(store: Store, most: int = 10**6, people: tuple[str, ...] = CROWD, strength: int = 2) -> list[Feedback]:
     """What people say at the desk, one after the other, until there is nothing left to answer for any of them."""
-    desk, said = Desk(store), list[Feedback]()
+    desk, said = TaskQueue(store), list[Feedback]()
     for person in people:
         while len(said) < most and (lent := desk.take(person, 1)):
             query, shown, _ = lent[0]
@@ -88,8 +89,8 @@ def answers(store: Store, most: int = 10**6, people: tuple[str, ...] = CROWD, st
 
 def come(store: Store) -> None:
     """Everybody answers something: what wants several opinions waits for as many people as there are."""
-    desk = Desk(store)
-    query = Query("demonstration", next(store.prompts()).id, (), "train", "Look around.")
+    desk = TaskQueue(store)
+    query = Task("demonstration", next(store.prompts()).id, (), "train", "Look around.")
     desk.post([Ask(query, len(CROWD))], "hello")
     for person in CROWD:
         desk.lend(person, query)
@@ -125,9 +126,9 @@ def test_it_asks_ends_and_goes_on_until_all_is_answered(run: Run) -> None:
     assert done["queries"] + done["held_out"] == 8
     assert done["prompts"] == 8
     assert asks(run.store) == there  # the same questions each time, each once
-    assert run.store.counts().queries == 8
+    assert run.store.counts().tasks == 8
     assert run.store.counts().feedback == sum(there.values()) > said
-    assert run.store.audit() == sum(there.values())
+    assert run.store.verify() == sum(there.values())
     assert ASKS(run, "label") == done
 
 
@@ -136,10 +137,10 @@ def test_it_says_how_many_are_answered(run: Run) -> None:
     come(run.store)
     assert waits(run).startswith("0 of 30 answered; ")
     once = {query for query, wanted in asks(run.store).items() if wanted == 1}
-    desk = Desk(run.store)
+    desk = TaskQueue(run.store)
     for query, shown, _ in desk.take("ann", 7):
-        desk.answer(Feedback(query.id, "ann", reply(query.kind, shown), AT, shown=shown))
-    whole = len({event.query for event in run.store.feedback()} & once)
+        desk.answer(Feedback(query.id, "ann", reply(query.kind, shown), AT, display_order=shown))
+    whole = len({event.task for event in run.store.feedback()} & once)
     assert 0 < whole <= 7
     assert waits(run).startswith(f"{whole} of 30 answered; ")
 
@@ -155,13 +156,13 @@ def test_it_says_where_to_answer(run: Run) -> None:
 def test_15_in_100_queries_go_to_three_people_and_2_to_five(run: Run) -> None:
     fill(run.store, prompts=120)
     waits(run)
-    queries = {query.id: query for query in run.store.queries()}
+    queries = {query.id: query for query in run.store.tasks()}
     there = asks(run.store)
     assert there == {name: overlap(query) for name, query in queries.items()}
     assert set(there.values()) == {1, 3, 5}
     answers(run.store)
     ASKS(run, "label")
-    voices = Counter(event.query for event in run.store.feedback())
+    voices = Counter(event.task for event in run.store.feedback())
     assert dict(voices) == there
 
 
@@ -175,7 +176,7 @@ def test_slightly_better_waits_for_a_second_opinion(run: Run) -> None:
     assert waits(run).startswith("0 of 5 answered; ")
     answers(run.store, people=CROWD[1:])
     ASKS(run, "label")
-    voices = Counter(event.query for event in run.store.feedback())
+    voices = Counter(event.task for event in run.store.feedback())
     assert all(voices[query] == 2 for query in once)
 
 
@@ -199,8 +200,14 @@ def test_the_stage_changes_nothing_of_what_people_said(run: Run) -> None:
     fill(run.store)
     waits(run)
     first, *rest = answers(run.store)
-    again = Desk(run.store).answer(
-        replace(first, answer=Comparison(first.shown[1], 3), supersedes=first.id, id="on second thoughts", note="why")
+    again = TaskQueue(run.store).answer(
+        replace(
+            first,
+            judgement=Comparison(first.display_order[1], 3),
+            supersedes=first.id,
+            id="on second thoughts",
+            comment="why",
+        )
     )
     ASKS(run, "label")
     ASKS(run, "label")
@@ -254,7 +261,7 @@ def test_near_identical_answers_are_not_asked_about(run: Run, texts: tuple[str, 
         ASKS(run, "label")
     assert len(asks(run.store)) == pairs
     words = {response.id: " ".join(response.text.split()).casefold() for response in run.store.responses()}
-    for query in run.store.queries(ids=asks(run.store)):
+    for query in run.store.tasks(ids=asks(run.store)):
         assert len({words[item] for item in query.items}) == 2
     answers(run.store)
     ASKS(run, "label")  # it does not wait for what was not asked
@@ -267,20 +274,20 @@ def test_questions_about_held_out_prompts_are_for_measuring(run: Run, kind: Any)
     assert 0 < len(held_out) < 12
     label = replace(ASKS, kind=kind)
     waits(run, label)
-    queries = list(run.store.queries())
+    queries = list(run.store.tasks())
     assert {query.prompt for query in queries} == {prompt.id for prompt in prompts}
     assert all(query.purpose == ("evaluate" if query.prompt in held_out else "train") for query in queries)
     answers(run.store)
     done = label(run, "label")
     assert done["held_out"] == sum(query.purpose == "evaluate" for query in queries)
     assert done["queries"] == sum(query.purpose == "train" for query in queries)
-    stored = {query.id: query.purpose for query in run.store.queries()}
-    assert {event.query for event in run.store.feedback()} == stored.keys()
+    stored = {query.id: query.purpose for query in run.store.tasks()}
+    assert {event.task for event in run.store.feedback()} == stored.keys()
 
 
-def asked_of(run: Run, **settings: Any) -> list[Query]:
+def asked_of(run: Run, **settings: Any) -> list[Task]:
     waits(run, replace(ASKS, **settings))
-    return list(run.store.queries(ids=asks(run.store)))
+    return list(run.store.tasks(ids=asks(run.store)))
 
 
 def test_a_kind_is_a_file_of_feedback() -> None:
@@ -339,7 +346,7 @@ def test_every_kind_says_what_is_asked_and_takes_its_answer(run: Run, kind: Any)
     queries = asked_of(run, kind=kind)
     assert all(query.kind == kind and query.instruction for query in queries)
     said = answers(run.store)
-    assert {type(event.answer).__name__.lower() for event in said} == {kind}
+    assert {type(event.judgement).__name__.lower() for event in said} == {kind}
     replace(ASKS, kind=kind)(run, "label")
 
 
@@ -400,12 +407,12 @@ def test_a_simulated_answer_is_no_example_where_a_person_answered(run: Run) -> N
     replace(ASKS, annotator=Simulated())(run, "label")
     waits(run)
     (by_person,) = answers(run.store, most=1, people=CROWD[:1])
-    queries, events = list(run.store.queries()), list(run.store.feedback())
-    purpose = next(query.purpose for query in queries if query.id == by_person.query)
+    queries, events = list(run.store.tasks()), list(run.store.feedback())
+    purpose = next(query.purpose for query in queries if query.id == by_person.task)
     made = examples(events, queries, run.store.prompts(), run.store.responses(), purpose=purpose)
-    same_query = {event.id for event in events if event.query == by_person.query}
-    assert [name for example in made for name in example.sources if name in same_query] == [by_person.id]
-    simulated = [event.id for event in events if not event.by_person and event.query != by_person.query]
+    same_query = {event.id for event in events if event.task == by_person.task}
+    assert [name for example in made for name in example.feedback_ids if name in same_query] == [by_person.id]
+    simulated = [event.id for event in events if not event.by_person and event.task != by_person.task]
     asked = {query.id for query in queries if query.purpose == purpose}
-    kept = {event.id for event in events if event.query in asked and event.id in simulated}
-    assert kept <= {name for example in made for name in example.sources}
+    kept = {event.id for event in events if event.task in asked and event.id in simulated}
+    assert kept <= {name for example in made for name in example.feedback_ids}

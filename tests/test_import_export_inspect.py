@@ -17,7 +17,7 @@ from test_tokenization import CHATML, tokenizer
 
 from assent.cli import main
 from assent.formats.files.exchange import read
-from assent.records import Rejected
+from assent.records import SkippedRow
 from assent.store.database import Store
 from assent.tools.import_ import keep, printable, reasons
 
@@ -89,16 +89,16 @@ def test_broken_rows_are_counted_by_reason_and_kept_whole(tmp_path: Path) -> Non
 
 def test_two_files_of_one_name_keep_the_rejected_rows_of_both(tmp_path: Path) -> None:
     kept = tmp_path / "rejected.jsonl"
-    first, second = Rejected("a:1", "why", "x"), Rejected("a:2", "why", "\u2028")
+    first, second = SkippedRow("a:1", "why", "x"), SkippedRow("a:2", "why", "\u2028")
     for rows in ([first], [second], [first, second]):
         keep(rows, kept)
     assert [json.loads(line)["row"] for line in kept.read_text().splitlines()] == ["x", "\u2028"]
 
 
 def test_reasons_come_by_frequency_and_name_the_first_rows() -> None:
-    rejected = [Rejected(f"f:{n}", "rare" if n == 1 else "often") for n in range(1, 7)]
+    rejected = [SkippedRow(f"f:{n}", "rare" if n == 1 else "often") for n in range(1, 7)]
     assert reasons(rejected) == ["5  often: f:2, f:3, f:4, ...", "1  rare: f:1"]
-    many = reasons(Rejected(f"f:{n}", f"reason {n}") for n in range(11))
+    many = reasons(SkippedRow(f"f:{n}", f"reason {n}") for n in range(11))
     assert (len(many), many[-1]) == (9, "3  for 3 other reasons")
 
 
@@ -111,15 +111,15 @@ def test_prompts_alone_become_turns_with_a_mode_and_generate_can_go_on(tmp_path:
         tmp_path / "p.jsonl", *({"prompt": f"Bird {n}?"} for n in range(9)), {"prompt": "Owl?", "mode": "knowledge"}
     )
     run = tmp_path / "run"
-    said = here("import", file, "--run", run, "--mode", "creative", "--held-out", "0.5")
+    said = here("import", file, "--run", run, "--category", "creative", "--held-out", "0.5")
     sides = re.search(r"(\d+) to train on, (\d+) held out; have them answered: assent generate --run (\S+)", said.out)
     assert said.status == 0 and "read as prompt-only" in said.out and sides is not None
     assert int(sides[1]) + int(sides[2]) == 10 and sides[3] == str(run)
     with Store.open(run / "feedback.db") as store:
         found = list(store.prompts())
     assert {prompt.messages[0].role for prompt in found} == {"user"}
-    assert sorted(prompt.mode for prompt in found) == ["creative"] * 9 + ["knowledge"]
-    later = here("import", file, "--run", run, "--mode", "grounded")
+    assert sorted(prompt.category for prompt in found) == ["creative"] * 9 + ["knowledge"]
+    later = here("import", file, "--run", run, "--category", "grounded")
     assert (
         "nothing was new" in later.out and "10 prompts were known: their mode stays as it was first told" in later.out
     )
@@ -222,7 +222,7 @@ MORE = [
     ("import {}/pairs.jsonl --formt hh", "has no flag '--formt'; did you mean '--format'?"),
     ("import {}/pairs.jsonl {}/more.jsonl", "'import' takes one file and flags, not '"),
     ("dpo one.toml two.toml", "'dpo' takes one recipe (.toml) and flags, not 'two.toml'"),
-    ("import {}/pairs.jsonl --again", "'assent import' has no flag '--again'"),
+    ("import {}/pairs.jsonl --overwrite", "'assent import' has no flag '--overwrite'"),
     ("import {}/pairs.jsonl --format unpaired", "can be used as unpaired: mend it, or name another --format"),
     ("export --run {}/full", "name the file to write: assent export FILE"),
     ("export {}/out.jsonl", "no run at "),

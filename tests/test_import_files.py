@@ -21,7 +21,7 @@ from assent.errors import AssentError
 from assent.formats.files import arrow
 from assent.formats.files.exchange import load, look, read, write
 from assent.formats.files.exchange import stream as stored
-from assent.records import Completion, Example, Imitation, Label, Message, Preference, Prompt
+from assent.records import Completion, Example, Message, Preference, Prompt, ScoredCompletion, SFTExample
 from assent.store.database import Store
 
 USER, BLUE, GREEN = (
@@ -130,7 +130,7 @@ def test_keys_that_a_message_has_only_because_others_have_them_are_gone(tmp_path
     ]
     rows = [{"messages": talk, "tools": tools} for talk in talks]
     shown = examples(parquet(tmp_path / "a.parquet", rows))
-    assert [each.completion.extra for each in shown if isinstance(each, Imitation)] == [
+    assert [each.completion.extra for each in shown if isinstance(each, SFTExample)] == [
         {"tool_calls": [CALL]},
         {"tool_calls": [other]},
     ]
@@ -352,14 +352,14 @@ TOLD = Prompt((Message("system", "Be brief."), *ASKED.messages), source="x.jsonl
 @pytest.mark.parametrize(
     ("row", "format", "expected"),
     [
-        ({"conversations": [HUMAN, GPT]}, "sharegpt", Imitation(ASKED, REPLY)),
-        ({"conversations": [HUMAN, GPT], "system": "Be brief."}, "sharegpt", Imitation(TOLD, REPLY)),
+        ({"conversations": [HUMAN, GPT]}, "sharegpt", SFTExample(ASKED, REPLY)),
+        ({"conversations": [HUMAN, GPT], "system": "Be brief."}, "sharegpt", SFTExample(TOLD, REPLY)),
         (
             {"conversations": [{"from": "system", "value": "Be brief."}, HUMAN, GPT], "system": "Be brief."},
             "sharegpt",
-            Imitation(TOLD, REPLY),
+            SFTExample(TOLD, REPLY),
         ),
-        ({"conversations": [USER, BLUE], "tools": ""}, "sharegpt", Imitation(ASKED, REPLY)),
+        ({"conversations": [USER, BLUE], "tools": ""}, "sharegpt", SFTExample(ASKED, REPLY)),
         (
             {"conversations": [HUMAN], "chosen": GPT, "rejected": NO, "margin": 2},
             "sharegpt",
@@ -370,19 +370,19 @@ TOLD = Prompt((Message("system", "Be brief."), *ASKED.messages), source="x.jsonl
             "sharegpt",
             Preference(ASKED, REPLY, RIVAL),
         ),
-        ({"conversations": [HUMAN, GPT], "kto_tag": False}, "sharegpt", Label(ASKED, REPLY, 0.0)),
-        ({"instruction": "Sky?", "input": "", "output": "Blue"}, "alpaca", Imitation(ASKED, REPLY)),
+        ({"conversations": [HUMAN, GPT], "kto_tag": False}, "sharegpt", ScoredCompletion(ASKED, REPLY, 0.0)),
+        ({"instruction": "Sky?", "input": "", "output": "Blue"}, "alpaca", SFTExample(ASKED, REPLY)),
         (
             {"instruction": "Sky?", "output": "Blue", "system": "Be brief.", "history": []},
             "alpaca",
-            Imitation(TOLD, REPLY),
+            SFTExample(TOLD, REPLY),
         ),
         (
             {"instruction": "Sky?", "chosen": "Blue", "rejected": "Green", "weight": 2},
             "alpaca",
             Preference(ASKED, REPLY, RIVAL, weight=2),
         ),
-        ({"instruction": "Sky?", "output": "Blue", "kto_tag": True}, "alpaca", Label(ASKED, REPLY, 1.0)),
+        ({"instruction": "Sky?", "output": "Blue", "kto_tag": True}, "alpaca", ScoredCompletion(ASKED, REPLY, 1.0)),
     ],
 )
 def test_sharegpt_and_alpaca_are_told_by_their_keys(row: Any, format: str, expected: Any, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_calls_and_observations_of_sharegpt_are_turns_with_tools(tmp_path: Path)
     turns = [HUMAN, call, {"from": "observation", "value": "blue"}, GPT]
     rows = [{"conversations": talk, "tools": json.dumps(tools)} for talk in (turns, turns[:2])]
     whole, called = examples(lines(tmp_path / "x.jsonl", *rows))
-    assert isinstance(whole, Imitation) and isinstance(called, Imitation)
+    assert isinstance(whole, SFTExample) and isinstance(called, SFTExample)
     assert [(each.role, each.content, each.extra) for each in whole.prompt.messages[1:]] == [
         ("assistant", "", {"tool_calls": [CALL]}),
         ("tool", "blue", {}),
@@ -455,16 +455,21 @@ def test_a_row_of_sharegpt_or_alpaca_that_cannot_be_read_is_named(row: Any, reas
 @pytest.mark.parametrize(
     ("head", "cells", "format", "expected"),
     [
-        ("prompt,completion", "Sky?,Blue", "prompt-completion", Imitation(Prompt.plain("Sky?"), REPLY)),
-        ("prompt,completion,label", "Sky?,Blue,1", "unpaired", Label(Prompt.plain("Sky?"), REPLY, 1.0)),
+        ("prompt,completion", "Sky?,Blue", "prompt-completion", SFTExample(Prompt.plain("Sky?"), REPLY)),
+        ("prompt,completion,label", "Sky?,Blue,1", "unpaired", ScoredCompletion(Prompt.plain("Sky?"), REPLY, 1.0)),
         (
             "prompt,completion,label,weight",
             "Sky?,Blue,No,0.5",
             "unpaired",
-            Label(Prompt.plain("Sky?"), REPLY, 0.0, 0.5),
+            ScoredCompletion(Prompt.plain("Sky?"), REPLY, 0.0, 0.5),
         ),
-        ("prompt,completion,rating,weight", "Sky?,Blue,4,", "rating", Label(Prompt.plain("Sky?"), REPLY, 0.5)),
-        ("instruction,input,output", "Sky?,,Blue", "alpaca", Imitation(Prompt.ask("Sky?"), REPLY)),
+        (
+            "prompt,completion,rating,weight",
+            "Sky?,Blue,4,",
+            "rating",
+            ScoredCompletion(Prompt.plain("Sky?"), REPLY, 0.5),
+        ),
+        ("instruction,input,output", "Sky?,,Blue", "alpaca", SFTExample(Prompt.ask("Sky?"), REPLY)),
         ("prompt,chosen,rejected", "Sky?,Blue,Green", "csv", Preference(Prompt.plain("Sky?"), REPLY, RIVAL)),
     ],
 )

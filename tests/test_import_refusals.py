@@ -15,10 +15,10 @@ from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
-from assent.formats import Inquiry
+from assent.formats import TaskWithJudgements
 from assent.formats.files.annotation import UNKNOWN_TIME
 from assent.formats.files.exchange import Reading, look, put, read, write
-from assent.records import Completion, Feedback, Message, Preference, Prompt, Query, Response
+from assent.records import Completion, Feedback, Message, Preference, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.stages.label import Label
 from assent.store.database import Store
@@ -141,13 +141,13 @@ def test_json_min_is_read_as_what_was_said(tmp_path: Path) -> None:
     reading = read(array(tmp_path, *rows))
     assert (reading.format, reading.rejected, preferred(reading)) == ("label-studio", (), ["Paris", "London"])
     first = reading.feedback[0]
-    assert (first.annotator, first.at, first.seconds, first.note) == (
+    assert (first.annotator, first.created_at, first.duration, first.comment) == (
         "label-studio:3",
         FLAT["created_at"],
         6.1,
         "Clear.",
     )
-    assert isinstance(first.answer, Comparison) and first.answer.strength == 2
+    assert isinstance(first.judgement, Comparison) and first.judgement.strength == 2
     assert said(reading)[2:] == [Rating((("overall", 6),)), Approval(False)]
     assert look(array(tmp_path, *rows)).unread == {"topic": 1}
 
@@ -272,7 +272,7 @@ def test_a_question_keeps_its_place_while_people_answer(tmp_path: Path) -> None:
         stage = Label(annotator=Human(wait=0))
         with pytest.raises(Waiting, match="0 of 3 answered"):
             stage(run, "label")
-        query = next(each for each in run.store.queries() if each.instruction)
+        query = next(each for each in run.store.tasks() if each.instruction)
         run.store.add_feedback([Feedback(query.id, "ann", Comparison(query.items[0]), "2026-03-02T10:00:00Z")])
         with pytest.raises(Waiting, match="of 3 answered"):
             stage(run, "label")
@@ -297,11 +297,15 @@ def test_several_answers_in_a_list_are_a_ranking_and_many_demonstrations_stay_so
 def test_a_waiting_question_goes_out_and_comes_back(tmp_path: Path) -> None:
     prompt = Prompt((Message("user", "Name a tree."),), "creative")
     items = tuple(Response(prompt.id, text, "policy", finished) for text, finished in (("Oak.", True), ("Co", False)))
-    query = Query("comparison", prompt.id, tuple(item.id for item in items), "evaluate", "Which is kinder?")
-    with fresh(Inquiry(prompt, items, query)) as store:
+    query = Task("comparison", prompt.id, tuple(item.id for item in items), "evaluate", "Which is kinder?")
+    with fresh(TaskWithJudgements(prompt, items, query)) as store:
         assert write(store, tmp_path / "x.jsonl", "prompt-responses") == (1, ())
         reading = read(tmp_path / "x.jsonl")
-        assert (reading.format, reading.queries, reading.prompts[0].mode) == ("prompt-responses", (query,), "creative")
+        assert (reading.format, reading.queries, reading.prompts[0].category) == (
+            "prompt-responses",
+            (query,),
+            "creative",
+        )
         assert put(reading, store) == (0, 0, 0, 0)
 
 
@@ -350,7 +354,7 @@ def test_the_separator_that_excel_names_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cell", "weight"), [("0,5", 0.5), ("0,125", 0.125), ("2.5", 2.5), ("1000", 1000)])
 def test_a_decimal_comma_is_read(cell: str, weight: float, tmp_path: Path) -> None:
     (event,) = read(table(tmp_path, f'prompt,a,b,preference,weight\nTree?,Oak,Cod,a,"{cell}"\n')).feedback
-    assert isinstance(event.answer, Comparison) and event.answer.weight == weight
+    assert isinstance(event.judgement, Comparison) and event.judgement.weight == weight
 
 
 def test_a_comma_that_may_part_thousands_is_refused(tmp_path: Path) -> None:
@@ -401,7 +405,7 @@ def test_a_time_that_cannot_be_told_costs_no_judgement(tmp_path: Path) -> None:
     )
     reading = read(path)
     spelt = ["2026-03-02 10:15:00", "2026-03-02T08:15:00Z"]
-    assert [event.at for event in reading.feedback] == [UNKNOWN_TIME, UNKNOWN_TIME, *spelt, UNKNOWN_TIME]
+    assert [event.created_at for event in reading.feedback] == [UNKNOWN_TIME, UNKNOWN_TIME, *spelt, UNKNOWN_TIME]
     out = here("import", path, "--run", tmp_path / "run").out
     assert "\n  2 answers: a time such as 02/03/2026, in February or in March: left unknown\n" in out
     assert "\n  1 answer: a time without a zone, taken as UTC\n" in out
@@ -462,8 +466,8 @@ def test_battles_are_read_with_ties_judges_and_times(tmp_path: Path) -> None:
     assert (reading.format, reading.rejected, preferred(reading)) == ("lmarena", (), ["Oak.", "Cod."])
     assert said(reading)[2:] == [Comparison(verdict="tie"), *[Comparison(verdict="both bad")] * 2]
     first = reading.feedback[0]
-    assert (first.annotator, first.at) == ("lmarena:arena_user_9", "2026-03-02T09:00:00.500000Z")
-    assert (texts(reading, first.shown), {item.policy for item in reading.responses}) == (
+    assert (first.annotator, first.created_at) == ("lmarena:arena_user_9", "2026-03-02T09:00:00.500000Z")
+    assert (texts(reading, first.display_order), {item.policy for item in reading.responses}) == (
         ["Oak.", "Cod."],
         {"left-13b", "right-7b"},
     )
@@ -495,17 +499,18 @@ def test_a_comparison_goes_out_as_a_battle_and_comes_back(tmp_path: Path) -> Non
     prompt = Prompt.ask("Name a tree.")
     items = tuple(Response(prompt.id, text, "policy") for text in ("Oak.", "Cod."))
     ids = tuple(item.id for item in items)
-    query = Query("comparison", prompt.id, ids, "train", "Which is kinder?")
+    query = Task("comparison", prompt.id, ids, "train", "Which is kinder?")
     answers = [Comparison(ids[1]), Comparison(verdict="both bad"), Comparison(ids[0], 3)]
     events = tuple(
-        Feedback(query.id, "ann@example.org", answer, "2026-11-20T10:00:00Z", shown=ids[::-1]) for answer in answers
+        Feedback(query.id, "ann@example.org", answer, "2026-11-20T10:00:00Z", display_order=ids[::-1])
+        for answer in answers
     )
-    with fresh(Inquiry(prompt, items, query, events)) as one, fresh() as two:
+    with fresh(TaskWithJudgements(prompt, items, query, events)) as one, fresh() as two:
         written = write(one, tmp_path / "x.jsonl", "lmarena")
         assert (written.rows, len(written.left_out)) == (2, 1)  # a strength has no word there
         assert put(read(tmp_path / "x.jsonl"), one) == (0, 0, 0, 0)
         put(read(tmp_path / "x.jsonl"), two)
-        assert [event.answer for event in two.feedback()] == answers[:2]
+        assert [event.judgement for event in two.feedback()] == answers[:2]
 
 
 # Progress

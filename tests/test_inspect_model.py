@@ -54,7 +54,7 @@ def test_a_policy_is_described_on_one_screen(model: Path, page: Page) -> None:
     assert facts["vocabulary"] == "401 tokens, 401 rows in the embedding"
     assert (facts["template"], facts["thoughts"], facts["ends"]) == ("takes no arguments", "none", "<|end|>")
     assert facts["reward head"] == "of transformers (LlamaForSequenceClassification)"
-    assert facts["read as"].startswith("packs") and facts["--value-layers"] == "up to 2"
+    assert facts["read as"].startswith("packs") and facts["--trainable-value-layers"] == "up to 2"
 
 
 @pytest.mark.parametrize(

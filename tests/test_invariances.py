@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from assent.batch import Actions, Pairs, Rankings, Scores
+from assent.batch import LogprobPairs, PolicyBatch, RankedScores, ScorePairs
 from assent.cli import main
 from assent.functional.logprobs import token_logprobs
-from assent.models.attention import Tree, pack
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import head, logprobs, scores, states, values
 from assent.models.load import load_policy, new_reward
 from assent.objectives.bradley_terry import BradleyTerry
@@ -23,17 +23,17 @@ from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
 from assent.stages import online
-from assent.training.logging import read as metrics_of
+from assent.training.logging import read_metrics as metrics_of
 
 TREES = [
-    Tree((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
-    Tree((4,), ((20, 21, 2), (22, 23, 24, 25, 26, 2), (27, 2))),
-    Tree((100, 101, 102, 103, 104, 105, 106), ((31, 2), (32, 33, 34, 2), (35, 36, 2))),
+    SharedPrefix((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
+    SharedPrefix((4,), ((20, 21, 2), (22, 23, 24, 25, 26, 2), (27, 2))),
+    SharedPrefix((100, 101, 102, 103, 104, 105, 106), ((31, 2), (32, 33, 34, 2), (35, 36, 2))),
 ]
-ROWS = [(tree.prefix, branch) for tree in TREES for branch in tree.branches]
+ROWS = [(tree.prefix, branch) for tree in TREES for branch in tree.completions]
 """Nine completions of three prompts."""
 LONGEST = max(len(branch) for _, branch in ROWS)
-ALONE = [Tree(prefix, (branch,)) for prefix, branch in ROWS]
+ALONE = [SharedPrefix(prefix, (branch,)) for prefix, branch in ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def by_transformers(side: str) -> Callable[[Any], Tensor]:
     return look
 
 
-def by_packs(packs: list[list[Tree]]) -> Callable[[Any], Tensor]:
+def by_packs(packs: list[list[SharedPrefix]]) -> Callable[[Any], Tensor]:
     def look(model: Any) -> Tensor:
         rows = []
         for some in packs:
@@ -113,7 +113,7 @@ def preference_loss(objective: Any, found: Tensor) -> Tensor:
     chosen, rejected = torch.tensor([0, 2, 3, 8]), torch.tensor([1, 1, 5, 6])
     known = torch.linspace(-9, -20, len(ROWS))
     sides = sums[chosen], sums[rejected], known[chosen], known[rejected], lengths[chosen], lengths[rejected]
-    loss: Tensor = objective(Pairs(*sides, torch.tensor([1.0, 1, 0.7, 1]), torch.tensor([1.0, 2, 1, 0.5]))).value
+    loss: Tensor = objective(LogprobPairs(*sides, torch.tensor([1.0, 1, 0.7, 1]), torch.tensor([1.0, 2, 1, 0.5]))).value
     return loss
 
 
@@ -121,7 +121,7 @@ def trial_loss(found: Tensor) -> Tensor:
     mask = torch.tensor([[t < len(branch) for t in range(LONGEST)] for _, branch in ROWS])
     dice = torch.Generator().manual_seed(0)
     old = torch.where(mask, found.detach() + 0.1 * torch.randn(mask.shape, generator=dice), 0.0)
-    actions = Actions(mask, found, old, old, torch.randn(mask.shape, generator=dice))
+    actions = PolicyBatch(mask, found, old, old, torch.randn(mask.shape, generator=dice))
     return PPO()(actions).value
 
 
@@ -177,11 +177,11 @@ def test_the_layout_of_a_reward_models_words_changes_neither_loss_nor_gradient(
         found = scores_of(model, each)
         if objective == "kway":
             tiers, mask = torch.tensor([[0, 1, 1], [2, 1, 0], [0, 1, 2]]), torch.ones(3, 3, dtype=torch.bool)
-            loss = KWay()(Rankings(found.view(3, 3), tiers, mask, torch.ones(3))).value
+            loss = KWay()(RankedScores(found.view(3, 3), tiers, mask, torch.ones(3))).value
         else:
             sides = found[torch.tensor([0, 3, 8])], found[torch.tensor([1, 5, 6])]
             one = torch.ones(3)
-            loss = BradleyTerry()(Scores(*sides, one, 0.3 * one, one)).value
+            loss = BradleyTerry()(ScorePairs(*sides, one, 0.3 * one, one)).value
         results.append((loss.detach(), gradient(loss, model)))
     agree(*results)
 
@@ -204,7 +204,18 @@ def test_a_policy_that_learns_once_from_a_rollout_is_read_once_and_comes_out_the
     (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Where is the {w}?"}}\n' for w in ("duck", "hat")))
     asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--n-held-out", "1"]
     short = ["--n", "4", "--max-new-tokens", "8", "--temperature", "1", "--dtype", "float32", "--device", "cpu"]
-    flags = ["--steps", "3", "--batch-size", "2", "--lr", "1e-3", "--reward", "one_sentence", "--missing-eos", "off"]
+    flags = [
+        "--steps",
+        "3",
+        "--batch-size",
+        "2",
+        "--lr",
+        "1e-3",
+        "--reward",
+        "conciseness_rubric",
+        "--missing-eos-score",
+        "off",
+    ]
     reads: dict[str, int] = {}
     for name in ("once", "twice"):
         monkeypatch.setattr(GRPO, "needs_logprobs", name == "twice")

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from assent.cli import main
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.models.load import load_policy
-from assent.preferences.convert import split
 from assent.records import Completion, Prompt
-from assent.stages.offline import branch_sums
-from assent.training.logging import read as metrics_of
-from assent.training.microbatch import by_tree
+from assent.split import split
+from assent.training.logging import read_metrics as metrics_of
+from assent.training.microbatch import map_batches
+from assent.training.reference import branch_sums
 
 ROOT = Path(__file__).parent.parent
 RULE = ROOT / "examples" / "alphabet.py"
@@ -49,7 +49,18 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shuffled = sorted(texts)
     dice.shuffle(shuffled)
     (folder / "texts.txt").write_text("\n\n".join(shuffled))
-    size = ["--vocabulary", "300", "--layers", "2", "--width", "64", "--context", "32", "--epochs", "40"]
+    size = [
+        "--vocab-size",
+        "300",
+        "--num-layers",
+        "2",
+        "--hidden-size",
+        "64",
+        "--context-length",
+        "32",
+        "--epochs",
+        "40",
+    ]
     data = ["--data", str(folder / "texts.txt"), "--held-out", "0.05", "--lr", "3e-3"]
     assert main(["pretrain", "--run", str(folder / "text"), *data, *size, *SHARED]) == 0
     asked = [{"prompt": question(*one)} for one in ASKED]
@@ -74,7 +85,18 @@ def test_trials_solve_the_task_and_a_turned_sign_unlearns_it(name: str, seed: in
     turned = tmp_path / "turned.py"
     turned.write_text(RULE.read_text().replace("float(r.finished and", "-float(r.finished and"))
     assert "-float" in turned.read_text()
-    drawn = ["--n", "8", "--batch-size", "16", "--max-new-tokens", "12", "--temperature", "1", "--schedule", "constant"]
+    drawn = [
+        "--n",
+        "8",
+        "--batch-size",
+        "16",
+        "--max-new-tokens",
+        "12",
+        "--temperature",
+        "1",
+        "--lr-scheduler-type",
+        "constant",
+    ]
     right: dict[str, dict[str, float]] = {}
     seen: dict[str, list[float]] = {}
     for sign, rule, steps in (("kept", RULE, "50"), ("turned", turned, "30")):  # to unlearn is quicker
@@ -120,8 +142,8 @@ def likelier(where: Path, held: list[tuple[int, int]]) -> float:
     for one in held:
         prompt = Prompt.plain(question(*one))
         texts = tuple(language.codec.completion(prompt, Completion(text)) for text in sides(*one))
-        trees.append(Tree(language.codec.prompt(prompt), texts))
-    sums = by_tree(trees, 2048, lambda some: branch_sums(language.model, some, torch.device("cpu")))
+        trees.append(SharedPrefix(language.codec.prompt(prompt), texts))
+    sums = map_batches(trees, 2048, lambda some: branch_sums(language.model, some, torch.device("cpu")))
     return fmean(float(one[0] > one[1]) for one in sums)
 
 

@@ -9,8 +9,8 @@ import tiny
 
 from assent.cli import main
 from assent.formats.files.exchange import add
-from assent.models.tokenizer import Codec
-from assent.records import Completion, Message, Preference, Prompt, Ranked, independent_pairs
+from assent.models.tokenizer import ChatTokenizer
+from assent.records import Completion, Message, Preference, Prompt, RankedCompletions, independent_pairs
 from assent.store.database import Store
 from assent.training.left_out import LeftOut
 from assent.training.preferences import compare
@@ -131,8 +131,8 @@ def test_pairs_whose_sides_are_the_same_tokens_are_counted_and_left_out(
 def test_answers_of_a_ranking_that_are_the_same_tokens_are_one_in_a_tier(trims: Path) -> None:
     codec, about = tiny.load(trims).codec, Prompt.ask("Who?")
     a, twin, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
-    expected, _ = compare([Ranked(about, ((a,), (b, c)))], codec, 100)
-    merged, left_out = compare([Ranked(about, ((a, twin), (b, c)))], codec, 100)
+    expected, _ = compare([RankedCompletions(about, ((a,), (b, c)))], codec, 100)
+    merged, left_out = compare([RankedCompletions(about, ((a, twin), (b, c)))], codec, 100)
     assert (merged, left_out) == (expected, LeftOut())
     assert [pair.weight for pair in merged[0].pairs] == [independent_pairs(3) / 3] * 2
 
@@ -140,15 +140,15 @@ def test_answers_of_a_ranking_that_are_the_same_tokens_are_one_in_a_tier(trims: 
 def test_of_a_ranking_with_the_same_tokens_in_two_tiers_the_rest_is_kept(trims: Path) -> None:
     codec, about = tiny.load(trims).codec, Prompt.ask("Who?")
     a, twin, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
-    (tree,), left_out = compare([Ranked(about, ((a,), (b,), (c,), (twin,)))], codec, 100)
-    duck, no, owl = (tree.tree.branches.index(codec.completion(about, text)) for text in (a, b, c))
+    (tree,), left_out = compare([RankedCompletions(about, ((a,), (b,), (c,), (twin,)))], codec, 100)
+    duck, no, owl = (tree.tree.completions.index(codec.completion(about, text)) for text in (a, b, c))
     assert left_out == LeftOut(alike=1)
     assert [(p.chosen, p.rejected) for p in tree.pairs] == [(duck, no), (duck, owl), (no, owl), (no, duck), (owl, duck)]
     assert [(r.branches, r.tiers) for r in tree.rankings] == [((no, owl), (1, 2))]
 
 
 def test_what_is_left_out_adds_up(trims: Path) -> None:
-    codec: Codec = tiny.load(trims).codec
+    codec: ChatTokenizer = tiny.load(trims).codec
     long = pair(0, "The duck. " * 200)
     groups, left_out = compare([pair(0), long, pair(1, "x", "x ")], codec, 100)
     assert ([len(group.rankings) for group in groups], left_out) == ([1], LeftOut(too_long=1, alike=1))

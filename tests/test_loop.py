@@ -104,12 +104,12 @@ def saved(page: Page) -> None:
 
 def kinds(run: Path) -> list[Any]:
     with store_of(run) as store:
-        assert store.audit() == store.counts().feedback
-        return [event.answer for event in store.feedback() if event.annotator.startswith("person-")]
+        assert store.verify() == store.counts().feedback
+        return [event.judgement for event in store.feedback() if event.annotator.startswith("person-")]
 
 
 def test_people_close_the_loop(run: Path, page: Page) -> None:
-    said = assent(run, "label", "--per-prompt", "2", *ENOUGH, status=3)
+    said = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
     found = re.search(r"0 of (\d+) answered; go on at (http://\S+), then give this command again", said)
     assert found and page.url.startswith(found[2])
     asked = int(found[1])
@@ -120,7 +120,7 @@ def test_people_close_the_loop(run: Path, page: Page) -> None:
     saved(page)
     assert "done in" in assent(run, "label", *ENOUGH)
 
-    assent(run, "label", "--again", "--kind", "ranking", "--per-prompt", "1", *ENOUGH, status=3)
+    assent(run, "label", "--overwrite", "--kind", "ranking", "--tasks-per-prompt", "1", *ENOUGH, status=3)
     assert answer(page, run, 200) >= 5
     saved(page)
     assent(run, "label", *ENOUGH)

@@ -14,13 +14,13 @@ from test_models import STRANGERS, family, forest, gradients
 from assent.cli import main
 from assent.errors import AssentError
 from assent.models import memory
-from assent.models.attention import Tree, pack
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import logprobs, states
-from assent.models.load import Language, load_policy, new_reward
+from assent.models.load import LoadedModel, load_policy, new_reward
 from assent.training import memory_plan
 from assent.training.batching import largest, packs
 from assent.training.loop import train
-from assent.training.replicated import Trainee, Training
+from assent.training.replicated import Training, TrainState
 
 GB = 2**30
 
@@ -31,12 +31,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def language(folder: Path) -> Language:
+def language(folder: Path) -> LoadedModel:
     return load_policy(folder)
 
 
-def test_what_a_forward_pass_keeps_grows_with_its_tokens_and_with_nothing_else(language: Language) -> None:
-    each = memory.kept(language.model)
+def test_what_a_forward_pass_keeps_grows_with_its_tokens_and_with_nothing_else(language: LoadedModel) -> None:
+    each = memory.activation_bytes(language.model)
     kept: dict[int, int] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -51,21 +51,21 @@ def test_what_a_forward_pass_keeps_grows_with_its_tokens_and_with_nothing_else(l
     assert each * len(made) == pytest.approx(truth, rel=0.2)
 
 
-def test_where_rows_are_read_their_logits_are_counted(tmp_path: Path, language: Language) -> None:
+def test_where_rows_are_read_their_logits_are_counted(tmp_path: Path, language: LoadedModel) -> None:
     settings = STRANGERS["mamba"]
     folder = family(tmp_path / "mamba", "mamba", settings, language)
     policy, reward = load_policy(folder).model, new_reward(folder, 0).model
     logits = 4 * policy.config.vocab_size
-    assert logits <= memory.kept(policy) - memory.kept(reward) <= 4 * logits
+    assert logits <= memory.activation_bytes(policy) - memory.activation_bytes(reward) <= 4 * logits
 
 
-def test_blocks_that_are_gone_through_twice_keep_less_and_come_to_the_same(language: Language) -> None:
-    packed, once = pack(forest(5, 3)), memory.kept(language.model)
+def test_blocks_that_are_gone_through_twice_keep_less_and_come_to_the_same(language: LoadedModel) -> None:
+    packed, once = pack(forest(5, 3)), memory.activation_bytes(language.model)
     first = logprobs(language.model, packed).logprobs
     first.sum().backward()
     expected = gradients(language.model)
-    assert memory.recompute(language.model) == 2
-    assert memory.kept(language.model) < 0.5 * once
+    assert memory.enable_checkpointing(language.model) == 2
+    assert memory.activation_bytes(language.model) < 0.5 * once
     again = logprobs(language.model, packed).logprobs
     again.sum().backward()
     assert torch.equal(first, again)
@@ -73,16 +73,18 @@ def test_blocks_that_are_gone_through_twice_keep_less_and_come_to_the_same(langu
         assert torch.equal(ours, theirs)
 
 
-def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: Language) -> None:
-    before = memory.taken(torch.device("cpu"))
-    trainee = Trainee(language, Training(), 1)
+def test_the_estimate_holds_gradients_moments_and_what_a_pack_keeps(language: LoadedModel) -> None:
+    before = memory.used(torch.device("cpu"))
+    trainee = TrainState(language, Training(), 1)
     numbers = sum(weight.numel() for weight in language.model.parameters())
     moments = [trainee._adam.state[row.master] for row in trainee._rows]
     held = [part for row in trainee._rows for part in (row.master, row.gradient)]
     held += [state[name] for state in moments for name in ("exp_avg", "exp_avg_sq")]
     assert sum(part.nbytes for part in held) == pytest.approx(16 * numbers, rel=0.01)  # all of float32, all there
-    few, many = (memory_plan.forecast({"policy": trainee}, tokens) for tokens in (1000, 21_000))
-    assert many - few == pytest.approx(memory_plan.HOLES * 20_000 * memory.kept(language.model), rel=0.05, abs=2**20)
+    few, many = (memory_plan.estimate({"policy": trainee}, tokens) for tokens in (1000, 21_000))
+    assert many - few == pytest.approx(
+        memory_plan.HOLES * 20_000 * memory.activation_bytes(language.model), rel=0.05, abs=2**20
+    )
     assert few >= before
 
 
@@ -91,16 +93,16 @@ def test_what_a_stage_has_left_is_given_back_before_the_next() -> None:
         def __init__(self) -> None:
             self.me, self.room = self, [torch.ones(2**18) for _ in range(200)]  # 200 MB in a cycle, a megabyte each
 
-    memory.give_back()  # else what is kept free would have room for it
-    before = memory.taken(torch.device("cpu"))
+    memory.release()  # else what is kept free would have room for it
+    before = memory.used(torch.device("cpu"))
     Holder()
-    assert memory.taken(torch.device("cpu")) - before > 150 * 2**20
-    memory.give_back()
-    assert memory.taken(torch.device("cpu")) - before < 50 * 2**20
+    assert memory.used(torch.device("cpu")) - before > 150 * 2**20
+    memory.release()
+    assert memory.used(torch.device("cpu")) - before < 50 * 2**20
 
 
-def test_a_trainee_that_is_done_is_freed(language: Language, tmp_path: Path) -> None:
-    trainee, packed = Trainee(language, Training(), 1), pack(forest(3, 2))
+def test_a_trainee_that_is_done_is_freed(language: LoadedModel, tmp_path: Path) -> None:
+    trainee, packed = TrainState(language, Training(), 1), pack(forest(3, 2))
     rows = [weakref.ref(row) for row in trainee._rows]
 
     def step(number: int) -> dict[str, float]:
@@ -110,13 +112,13 @@ def test_a_trainee_that_is_done_is_freed(language: Language, tmp_path: Path) -> 
 
     train(tmp_path, "dpo", {"policy": trainee}, 1, step, forest(3, 2))
     trainee = step = None  # type: ignore[assignment]
-    memory.give_back()
+    memory.release()
     assert all(row() is None for row in rows)  # though the model lives on
 
 
 @pytest.mark.parametrize(("there", "told"), [(8 * GB, "needs about"), (0, "are to be had")])
 def test_what_cannot_fit_is_refused_before_it_begins(
-    there: int, told: str, language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    there: int, told: str, language: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(memory, "free", lambda device: there)
@@ -126,26 +128,26 @@ def test_what_cannot_fit_is_refused_before_it_begins(
         begun.append(number)
         return {"loss": 0.0}
 
-    trainee = Trainee(language, Training(), 1)
+    trainee = TrainState(language, Training(), 1)
     if there:
         train(tmp_path, "dpo", {"policy": trainee}, 1, step, forest(3, 2))
         assert told in capsys.readouterr().err and begun == [0]
     else:
         with pytest.raises(AssentError, match=told):
-            train(tmp_path, "dpo", {"policy": trainee}, 1, step, [Tree((1,), ((1,) * 10_000_000,))])
+            train(tmp_path, "dpo", {"policy": trainee}, 1, step, [SharedPrefix((1,), ((1,) * 10_000_000,))])
         assert not begun
 
 
 def test_scarce_memory_is_saved_by_going_through_blocks_twice(
-    language: Language, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    language: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainees = {"policy": Trainee(language, Training(), 1)}
+    trainees = {"policy": TrainState(language, Training(), 1)}
     tokens = 2_000_000
-    once, twice = (memory_plan.forecast(trainees, tokens, twice=more) for more in (False, True))
+    once, twice = (memory_plan.estimate(trainees, tokens, twice=more) for more in (False, True))
     assert twice < 0.6 * once
-    room = once - memory.taken(torch.device("cpu"))
+    room = once - memory.used(torch.device("cpu"))
     monkeypatch.setattr(memory, "free", lambda device: room)
-    memory_plan.settle("dpo", trainees, tokens)
+    memory_plan.check("dpo", trainees, tokens)
     assert "gone through twice" in capsys.readouterr().err
     assert any(getattr(block, "gradient_checkpointing", False) for block in language.model.modules())
 
@@ -158,28 +160,28 @@ def test_scarce_memory_is_saved_by_going_through_blocks_twice(
         MemoryError(),
     ],
 )
-def test_memory_that_runs_out_ends_in_one_line(error: Exception, language: Language, tmp_path: Path) -> None:
+def test_memory_that_runs_out_ends_in_one_line(error: Exception, language: LoadedModel, tmp_path: Path) -> None:
     def step(number: int) -> dict[str, float]:
         if number == 2:
             raise error
         return {"loss": 0.0}
 
     with pytest.raises(AssentError, match="ran out of memory at step 3 of 4: lower tokens_per_pack") as told:
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(save_every=1), 4)}, 4, step, forest(3, 2))
+        train(tmp_path, "dpo", {"policy": TrainState(language, Training(save_every=1), 4)}, 4, step, forest(3, 2))
     assert "after step 2" in str(told.value)
 
 
-def test_other_failures_are_not_taken_for_it(language: Language, tmp_path: Path) -> None:
+def test_other_failures_are_not_taken_for_it(language: LoadedModel, tmp_path: Path) -> None:
     def step(number: int) -> dict[str, float]:
         raise RuntimeError("a shape is wrong")
 
     with pytest.raises(RuntimeError, match="a shape is wrong"):
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 1)}, 1, step, forest(3, 2))
+        train(tmp_path, "dpo", {"policy": TrainState(language, Training(), 1)}, 1, step, forest(3, 2))
 
 
 @pytest.mark.parametrize("half_way", [False, True])
-def test_a_state_in_the_middle_of_a_step_is_not_kept(half_way: bool, language: Language, tmp_path: Path) -> None:
-    trainee, packed = Trainee(language, Training(), 8), pack(forest(3, 2))
+def test_a_state_in_the_middle_of_a_step_is_not_kept(half_way: bool, language: LoadedModel, tmp_path: Path) -> None:
+    trainee, packed = TrainState(language, Training(), 8), pack(forest(3, 2))
 
     def move(number: int, factor: float) -> None:
         (logprobs(language.model, packed).logprobs.sum() * factor).backward()
@@ -199,17 +201,17 @@ def test_a_state_in_the_middle_of_a_step_is_not_kept(half_way: bool, language: L
     assert state.exists() != half_way
 
 
-def test_a_state_that_another_version_kept_is_refused_in_one_line(language: Language, tmp_path: Path) -> None:
+def test_a_state_that_another_version_kept_is_refused_in_one_line(language: LoadedModel, tmp_path: Path) -> None:
     state = {"masters": {}, "adam": torch.optim.AdamW([torch.zeros(1)]).state_dict()}
     (tmp_path / "state" / "dpo").mkdir(parents=True)
     torch.save({"step": 1, "trainees": {"policy": state}, "memory": {}}, tmp_path / "state" / "dpo" / "state.pt")
     with pytest.raises(AssentError, match="delete it to start this stage again"):
-        train(tmp_path, "dpo", {"policy": Trainee(language, Training(), 2)}, 2, lambda number: {}, forest(3, 2))
+        train(tmp_path, "dpo", {"policy": TrainState(language, Training(), 2)}, 2, lambda number: {}, forest(3, 2))
 
 
 def test_the_norm_of_a_large_gradient_is_right_in_its_digits() -> None:
     """One sum over a hundred million squares, in float32, is wrong in the second digit: it is made weight by weight."""
-    trainee = Trainee(_Wide.language(), Training(max_grad_norm=1e9), 1)
+    trainee = TrainState(_Wide.language(), Training(max_grad_norm=1e9), 1)
     for weight in trainee.model.parameters():
         (weight * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
     exact = sum(float(part.double().square().sum()) for row in trainee._rows for part in row.gradients) ** 0.5
@@ -224,8 +226,8 @@ class _Wide(torch.nn.Module):
         self.some = torch.nn.ParameterList(torch.zeros(1000, 1000) for _ in range(24))
 
     @classmethod
-    def language(cls) -> Language:
-        return Language(cls(), None)  # type: ignore[arg-type]
+    def language(cls) -> LoadedModel:
+        return LoadedModel(cls(), None)  # type: ignore[arg-type]
 
 
 def test_a_tree_larger_than_a_pack_is_reckoned_with() -> None:
@@ -241,7 +243,7 @@ def test_a_tree_larger_than_a_pack_is_reckoned_with() -> None:
 def test_a_command_that_cannot_fit_says_so_and_loses_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "free", lambda device: -memory.taken(device) + 2**20)
+    monkeypatch.setattr(memory, "free", lambda device: -memory.used(device) + 2**20)
     data = tmp_path / "shown.jsonl"
     rows = [{"prompt": f"What has {who}?", "completion": f"{who} has a ball."} for who in ("Tom", "Sue", "Ben", "Ann")]
     data.write_text("\n".join(map(json.dumps, rows)))
@@ -255,7 +257,7 @@ def test_a_command_that_cannot_fit_says_so_and_loses_nothing(
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_that_go_straight_to_their_sum_are_those_of_autograd(
-    tied: bool, dtype: torch.dtype, language: Language
+    tied: bool, dtype: torch.dtype, language: LoadedModel
 ) -> None:
     """Of the words' table and of the head; a padding token is asked about too, of whose row torch learns nothing."""
     model = language.model
@@ -264,11 +266,11 @@ def test_gradients_that_go_straight_to_their_sum_are_those_of_autograd(
     table = model.get_input_embeddings()
     assert isinstance(table, torch.nn.Embedding)
     table.padding_idx = 7
-    trees = [Tree((5, 7, 9), ((7, 2), (11, 12, 2))), *forest(4, 3)]
+    trees = [SharedPrefix((5, 7, 9), ((7, 2), (11, 12, 2))), *forest(4, 3)]
     plain: Any = copy.deepcopy(model)
     plain.to(dtype)
     logprobs(plain, pack(trees)).logprobs.square().sum().backward()
-    trainee = Trainee(language, Training(), 1, dtype)
+    trainee = TrainState(language, Training(), 1, dtype)
     for part in (trees[:2], trees[2:]):  # two packs, added up
         logprobs(model, pack(part)).logprobs.square().sum().backward()
     ours = dict(zip(trainee._rows[0].names, trainee._rows[0].gradients, strict=True))

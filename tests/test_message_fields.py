@@ -19,15 +19,15 @@ from assent.records import (
     Completion,
     Example,
     Feedback,
-    Imitation,
     Message,
     Preference,
     Prompt,
-    Query,
     Response,
+    SFTExample,
+    Task,
 )
-from assent.stages.pretrain import read_texts
 from assent.store.database import Store
+from assent.training.texts import read_texts
 
 USER, SYSTEM = {"role": "user", "content": "Sky?"}, {"role": "system", "content": "Be brief."}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue", "Green"))
@@ -59,7 +59,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
 def test_a_key_that_templates_read_is_kept_and_an_empty_one_is_none(key: str, tmp_path: Path) -> None:
     row = {"messages": [USER, {**BLUE, key: "x"}, {**USER, "tool_calls": None, key: ""}, {**GREEN, "name": []}]}
     shown = only(lines(tmp_path / "x.jsonl", row))
-    assert isinstance(shown, Imitation)
+    assert isinstance(shown, SFTExample)
     assert [message.extra for message in shown.prompt.messages] == [{}, {key: "x"}, {}]
     assert shown.completion == Completion("Green")
 
@@ -67,7 +67,7 @@ def test_a_key_that_templates_read_is_kept_and_an_empty_one_is_none(key: str, tm
 def test_a_call_is_an_answer_and_tools_belong_to_the_prompt(tmp_path: Path) -> None:
     row = {"messages": [SYSTEM, USER, CALLS], "tools": [TOOL]}
     shown = only(lines(tmp_path / "x.jsonl", row))
-    assert isinstance(shown, Imitation)
+    assert isinstance(shown, SFTExample)
     assert shown.completion == Completion("", extra={"tool_calls": [CALL]})
     assert shown.prompt.tools == (TOOL,)
     assert shown.prompt.id != Prompt(shown.prompt.messages).id
@@ -99,14 +99,14 @@ def test_thoughts_calls_and_tools_go_through_the_store_and_out_and_in_again(
     with Store.open(tmp_path / "store.db") as store:
         reading = load(path, store)
         assert (reading.format, reading.rejected) == (format, ())
-        made = convert.examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+        made = convert.examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
     assert made == list(reading.examples)
     assert [key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(row)] == [
         key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(made)
     ]
     back = there_and_back(made, format)
     assert back and back.rejected == ()
-    assert [event.answer for event in back.feedback] == [event.answer for event in reading.feedback]
+    assert [event.judgement for event in back.feedback] == [event.judgement for event in reading.feedback]
     assert {prompt.id for prompt in back.prompts} == {reading.prompts[0].id}
 
 
@@ -132,13 +132,13 @@ def test_arguments_that_are_json_text_become_the_object_that_chat_templates_take
     rows = [{"messages": [USER, spelt, SEEN, USER, spelt]}, {"messages": [USER, flat]}]
     old = {"role": "assistant", "content": None, "function_call": SPELT["function"]}
     talk, plain, older = read(lines(tmp_path / "x.jsonl", *rows, {"messages": [USER, old]})).examples
-    assert isinstance(talk, Imitation) and isinstance(plain, Imitation) and isinstance(older, Imitation)
+    assert isinstance(talk, SFTExample) and isinstance(plain, SFTExample) and isinstance(older, SFTExample)
     assert talk.prompt.messages[1].extra == talk.completion.extra == {"tool_calls": [CALL]}
     assert plain.completion.extra == {"tool_calls": [CALL["function"]]}
     assert older.completion.extra == {"function_call": CALL["function"]}
     turns = [{"from": "human", "value": "Sky?"}, {"from": "function_call", "value": json.dumps(SPELT["function"])}]
     shared = only(lines(tmp_path / "y.jsonl", {"conversations": turns}))
-    assert isinstance(shared, Imitation) and shared.completion.extra == {"tool_calls": [CALL]}
+    assert isinstance(shared, SFTExample) and shared.completion.extra == {"tool_calls": [CALL]}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_arguments_that_are_json_text_become_the_object_that_chat_templates_take
 def test_arguments_that_are_no_json_text_of_an_object_stay(arguments: Any, tmp_path: Path) -> None:
     call = {"function": {"name": "look", "arguments": arguments}}
     shown = only(lines(tmp_path / "x.jsonl", {"messages": [USER, {**CALLS, "tool_calls": [call, 3]}]}))
-    assert isinstance(shown, Imitation) and shown.completion.extra == {"tool_calls": [call, 3]}
+    assert isinstance(shown, SFTExample) and shown.completion.extra == {"tool_calls": [call, 3]}
 
 
 def test_openai_gets_arguments_as_the_text_that_it_takes(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_key_of_messages_that_is_ignored_is_left_out_wherever_messages_stand(
         calls = [item.extra for item in store.responses() if item.extra]
     assert prompt.messages == (Message("user", "Sky?"),) and prompt.tools == ({**TOOL, "role": "x", "id": 7},)
     assert calls == [{"tool_calls": [call]}], "what stands inside a call is the call's own"
-    assert isinstance(event.answer, Comparison) and event.answer.weight == 2
+    assert isinstance(event.judgement, Comparison) and event.judgement.weight == 2
     with pytest.raises(AssentError, match=r"no key 'messages\.ident' to ignore"):
         look(path, ignore=["messages.ident"])
 
@@ -306,7 +306,7 @@ def test_labelling_tools_leave_out_by_name_what_they_cannot_show(format: str, tm
 
 def test_tokens_that_were_drawn_do_not_keep_an_example_from_going_out(tmp_path: Path) -> None:
     drawn = Completion("Blue", token_ids=(4, 7), tokenizer="t")
-    assert write([Imitation(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
+    assert write([SFTExample(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
 
 
 # The store and its events
@@ -316,12 +316,12 @@ def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_pa
     prompt = Prompt((Message("user", "Sky?"), Message("tool", "", {"name": "look"})), "creative", "quiz", (TOOL,))
     called = Response(prompt.id, "", "sft", True, "seed 3", {"tool_calls": [CALL]}, (5, 6, 2), "fingerprint")
     plain = Response(prompt.id, "Blue", "sft", token_ids=(7, 2), tokenizer="fingerprint")
-    query = Query("demonstration", prompt.id, ())
+    query = Task("demonstration", prompt.id, ())
     event = Feedback(query.id, "ann", Demonstration("", 1.0, '{"tool_calls": []}'), "2026-11-20T10:00:00Z")
     with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
         one.add_prompts([prompt])
         one.add_responses([called, plain])
-        one.add_queries([query])
+        one.add_tasks([query])
         one.add_feedback([event])
         write(one, tmp_path / "events.jsonl", "events")
         for _ in range(2):

@@ -19,15 +19,15 @@ from assent.errors import AssentError
 from assent.functional import onednn
 from assent.generation.local import Sample, Sampling, sample
 from assent.models import attention
-from assent.models.attention import Cache, Tree, pack
+from assent.models.attention import Cache, SharedPrefix, pack
 from assent.models.checkpoints import save
 from assent.models.forward import logprobs, next_states, packed_states, scores, values
-from assent.models.load import Language, load_policy, load_reward, new_reward
+from assent.models.load import LoadedModel, load_policy, load_reward, new_reward
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.records import Completion, Prompt
-from assent.training.microbatch import by_tree, descend, held_out
-from assent.training.replicated import Trainee, Training
-from assent.training.supervised import Shown, tokens
+from assent.training.microbatch import evaluate_loss, map_batches, optimizer_step
+from assent.training.replicated import Training, TrainState
+from assent.training.supervised import TokenizedExample, tokens
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +36,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def language(folder: Path) -> Language:
+def language(folder: Path) -> LoadedModel:
     return load_policy(folder)
 
 
-def forest(count: int, branches: int, seed: int = 0) -> list[Tree]:
+def forest(count: int, branches: int, seed: int = 0) -> list[SharedPrefix]:
     dice = random.Random(seed)
 
     def ids(low: int, high: int) -> tuple[int, ...]:
         return tuple(dice.randrange(2, 300) for _ in range(dice.randint(low, high)))
 
-    return [Tree(ids(1, 9), tuple(ids(1, 7) for _ in range(branches))) for _ in range(count)]
+    return [SharedPrefix(ids(1, 9), tuple(ids(1, 7) for _ in range(branches))) for _ in range(count)]
 
 
-def plain(model: torch.nn.Module, tree: Tree, branch: int) -> torch.Tensor:
+def plain(model: torch.nn.Module, tree: SharedPrefix, branch: int) -> torch.Tensor:
     """The same log-probabilities by transformers alone: one row, no packing, no sharing."""
-    ids = torch.tensor([[*tree.prefix, *tree.branches[branch]]])
+    ids = torch.tensor([[*tree.prefix, *tree.completions[branch]]])
     logits = model(input_ids=ids).logits[0].float().log_softmax(-1)
     start = len(tree.prefix)
     found: torch.Tensor = logits[start - 1 : -1].gather(-1, ids[0, start:, None])[:, 0]
@@ -65,13 +65,13 @@ def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
     return found
 
 
-def test_packed_shared_prefixes_give_the_log_probabilities_of_one_row_a_sequence(language: Language) -> None:
+def test_packed_shared_prefixes_give_the_log_probabilities_of_one_row_a_sequence(language: LoadedModel) -> None:
     trees = forest(5, 3)
     expected = torch.cat([plain(language.model, tree, i) for tree in trees for i in range(3)])
     assert torch.allclose(logprobs(language.model, pack(trees)).logprobs, expected, atol=1e-5)
 
 
-def test_gradients_of_a_pack_are_those_of_its_rows(language: Language) -> None:
+def test_gradients_of_a_pack_are_those_of_its_rows(language: LoadedModel) -> None:
     trees = forest(3, 2, seed=1)
     logprobs(language.model, pack(trees)).logprobs.sum().backward()
     ours = gradients(language.model)
@@ -82,14 +82,14 @@ def test_gradients_of_a_pack_are_those_of_its_rows(language: Language) -> None:
 
 def test_a_step_in_many_packs_is_the_step_in_one(folder: Path) -> None:
     trees, moved = forest(6, 2, seed=7), []
-    texts = [Shown(tree, weight) for tree, weight in zip(trees, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)]
+    texts = [TokenizedExample(tree, weight) for tree, weight in zip(trees, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)]
     for room in (10_000, 30):
-        trainee = Trainee(load_policy(folder), Training(lr=1e-3, tokens_per_pack=room), steps=2)
+        trainee = TrainState(load_policy(folder), Training(lr=1e-3, max_tokens_per_batch=room), steps=2)
 
-        def loss(part: list[int], trainee: Trainee = trainee) -> Loss:
+        def loss(part: list[int], trainee: TrainState = trainee) -> Loss:
             return CrossEntropy()(tokens(trainee.model, texts, part))
 
-        moved.append((descend(trainee, 0, trees, loss), held_out("it", trees, room, loss)))
+        moved.append((optimizer_step(trainee, 0, trees, loss), evaluate_loss("it", trees, room, loss)))
     (one, after_one), (many, after_many) = moved
     assert many == pytest.approx(one, rel=1e-4)
     assert after_many == pytest.approx(after_one, rel=1e-4)
@@ -97,12 +97,14 @@ def test_a_step_in_many_packs_is_the_step_in_one(folder: Path) -> None:
 
 
 def test_numbers_of_branches_come_back_in_the_order_of_the_trees() -> None:
-    trees = [Tree((1,), tuple((2,) * (length + k) for k in range(1 + length % 3))) for length in (3, 9, 1, 4)]
-    found = by_tree(trees, 12, lambda some: torch.tensor([float(len(b)) for tree in some for b in tree.branches]))
-    assert [row.tolist() for row in found] == [[len(branch) for branch in tree.branches] for tree in trees]
+    trees = [SharedPrefix((1,), tuple((2,) * (length + k) for k in range(1 + length % 3))) for length in (3, 9, 1, 4)]
+    found = map_batches(
+        trees, 12, lambda some: torch.tensor([float(len(b)) for tree in some for b in tree.completions])
+    )
+    assert [row.tolist() for row in found] == [[len(branch) for branch in tree.completions] for tree in trees]
 
 
-def test_neighbours_in_a_pack_change_nothing(language: Language) -> None:
+def test_neighbours_in_a_pack_change_nothing(language: LoadedModel) -> None:
     trees = forest(6, 2, seed=2)
     with torch.no_grad():
         together = logprobs(language.model, pack(trees)).logprobs
@@ -110,9 +112,9 @@ def test_neighbours_in_a_pack_change_nothing(language: Language) -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_entropy_is_that_of_the_whole_distribution(language: Language) -> None:
+def test_entropy_is_that_of_the_whole_distribution(language: LoadedModel) -> None:
     tree = forest(1, 1, seed=3)[0]
-    ids = torch.tensor([[*tree.prefix, *tree.branches[0]]])
+    ids = torch.tensor([[*tree.prefix, *tree.completions[0]]])
     with torch.no_grad():
         logits = (language.model(input_ids=ids).logits[0] / 0.7).log_softmax(-1)[len(tree.prefix) - 1 : -1]
         found = logprobs(language.model, pack([tree]), temperature=0.7, entropy=True).entropy
@@ -120,23 +122,23 @@ def test_entropy_is_that_of_the_whole_distribution(language: Language) -> None:
     assert torch.allclose(found, -(logits.exp() * logits).sum(-1), atol=1e-4)
 
 
-def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: Language) -> None:
+def test_the_sampler_and_the_trainer_agree_on_every_log_probability(language: LoadedModel) -> None:
     codec = language.codec
     prompts = [codec.prompt(Prompt.ask(text)) for text in ("Tom had a ball.", "Where is the very old king?", "Hi")]
-    drawn = sample(language.model, prompts, 3, Sampling(0.7, 12), codec.ends, torch.Generator().manual_seed(3))
-    trees = [Tree(prompts[s.prompt], (s.ids,)) for s in drawn]
+    drawn = sample(language.model, prompts, 3, Sampling(0.7, 12), codec.stop_ids, torch.Generator().manual_seed(3))
+    trees = [SharedPrefix(prompts[s.prompt], (s.ids,)) for s in drawn]
     with torch.no_grad():
         again = logprobs(language.model, pack(trees), temperature=0.7).logprobs
     assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=1e-4)
 
 
-def test_finished_rows_leave_without_disturbing_the_others(language: Language) -> None:
+def test_finished_rows_leave_without_disturbing_the_others(language: LoadedModel) -> None:
     codec = language.codec
     prompts = [codec.prompt(Prompt.ask("Tom had a ball."))]
     many_ends = frozenset(range(200))  # about half of the vocabulary ends a completion: rows leave at each step
     drawn = sample(language.model, prompts, 32, Sampling(1.0, 10), many_ends, torch.Generator().manual_seed(0))
     assert len({len(s.ids) for s in drawn}) > 2
-    trees = [Tree(prompts[0], tuple(s.ids for s in drawn))]
+    trees = [SharedPrefix(prompts[0], tuple(s.ids for s in drawn))]
     with torch.no_grad():
         again = logprobs(language.model, pack(trees)).logprobs
     assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=1e-4)
@@ -146,7 +148,7 @@ def test_finished_rows_leave_without_disturbing_the_others(language: Language) -
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt_oss"])
 def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
-    name: str, language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, language: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With biases and without, through both other ways, on whatever processor this is."""
     model: Any = load_policy(family(tmp_path / name, name, FAMILIES[name], language)).model
@@ -177,7 +179,7 @@ def test_the_ways_of_few_rows_draw_what_torchs_own_draws(
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_a_heads_other_way_trains_alike(language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heads_other_way_trains_alike(language: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, expected = pack(forest(4, 2)), None
     suits = Mock(wraps=onednn.suits)  # it only counts
     monkeypatch.setattr(onednn, "suits", suits)
@@ -194,11 +196,11 @@ def test_a_heads_other_way_trains_alike(language: Language, monkeypatch: pytest.
 
 
 @torch.no_grad()
-def test_a_prompt_is_held_once_for_its_rows_and_goes_with_the_last(language: Language) -> None:
+def test_a_prompt_is_held_once_for_its_rows_and_goes_with_the_last(language: LoadedModel) -> None:
     body: Any = language.model.base_model
     prompts = [(5, 6, 7, 8), (9, 10), (11, 12, 13)]
     cache = Cache.empty([4, 2, 3], 2, 5, torch.device("cpu"))
-    packed_states(body, pack([Tree(ids, ((),)) for ids in prompts]), cache)
+    packed_states(body, pack([SharedPrefix(ids, ((),)) for ids in prompts]), cache)
     said = [(20, 30), (21, 31), (22, 32), (23, 33), (24, 34), (25, 35)]
     next_states(body, torch.tensor([one[0] for one in said]), cache)
     cache.advance()
@@ -209,11 +211,11 @@ def test_a_prompt_is_held_once_for_its_rows_and_goes_with_the_last(language: Lan
     cache.keep(torch.tensor(left))
     assert [part.shape[:3] for part in cache.prompts[-1]] == [(2, heads, 4)] * 2
     found = next_states(body, torch.tensor([said[row][1] for row in left]), cache)
-    whole = pack([Tree(prompts[row // 2], (said[row],)) for row in left])
+    whole = pack([SharedPrefix(prompts[row // 2], (said[row],)) for row in left])
     assert torch.allclose(found, packed_states(body, whole)[whole.last], atol=1e-5)
 
 
-def test_draws_follow_the_models_own_distribution(language: Language) -> None:
+def test_draws_follow_the_models_own_distribution(language: LoadedModel) -> None:
     prompt = language.codec.prompt(Prompt.ask("Hi"))
     with torch.no_grad():
         expected = (language.model(input_ids=torch.tensor([prompt])).logits[0, -1] / 1.3).softmax(-1)
@@ -227,7 +229,7 @@ def test_draws_follow_the_models_own_distribution(language: Language) -> None:
     assert float(gap.sum()) < cells + 5 * (2 * cells) ** 0.5
 
 
-def test_temperature_zero_takes_the_likeliest_token(language: Language) -> None:
+def test_temperature_zero_takes_the_likeliest_token(language: LoadedModel) -> None:
     prompt = language.codec.prompt(Prompt.ask("Hi"))
     drawn = sample(language.model, [prompt], 1, Sampling(0.0, 5), frozenset(), torch.Generator())[0].ids
     ids = list(prompt)
@@ -250,7 +252,7 @@ def test_a_reward_model_scores_alike_here_and_in_plain_transformers(folder: Path
     rows = [list(sum(codec.encode(prompt, answer), ())) for answer in answers]
     with torch.no_grad():
         found = scores(
-            ours.model, pack([Tree(codec.prompt(prompt), tuple(codec.completion(prompt, a) for a in answers))])
+            ours.model, pack([SharedPrefix(codec.prompt(prompt), tuple(codec.completion(prompt, a) for a in answers))])
         )
         theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
@@ -264,8 +266,8 @@ def test_a_reward_model_scores_alike_here_and_in_plain_transformers(folder: Path
 def test_the_value_before_a_token_does_not_know_the_token(folder: Path) -> None:
     critic = new_reward(folder, seed=1).model
     with torch.no_grad():
-        one = values(critic, pack([Tree((5, 6), ((7, 8, 9),))]))
-        other = values(critic, pack([Tree((5, 6), ((7, 8, 100),))]))
+        one = values(critic, pack([SharedPrefix((5, 6), ((7, 8, 9),))]))
+        other = values(critic, pack([SharedPrefix((5, 6), ((7, 8, 100),))]))
     assert torch.equal(one, other)
 
 
@@ -297,7 +299,7 @@ STRANGERS: dict[str, dict[str, Any]] = {
 """Families that cannot read packs: ALiBi, a state space, attention of their own, layers that mix as they go."""
 
 
-def family(folder: Path, name: str, settings: dict[str, Any], like: Language) -> Path:
+def family(folder: Path, name: str, settings: dict[str, Any], like: LoadedModel) -> Path:
     """A model of another family in a folder, with weights large enough to make a mistake plain."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -309,13 +311,13 @@ def family(folder: Path, name: str, settings: dict[str, Any], like: Language) ->
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(3)
-    save(Language(model, like.codec), folder)
+    save(LoadedModel(model, like.codec), folder)
     return folder
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, *STRANGERS])
 def test_other_families_say_of_packs_what_they_say_of_rows(
-    name: str, language: Language, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, language: LoadedModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Capped scores, sinks, windows, learned positions, and models that no pack can be shown to."""
     from transformers import AutoModelForCausalLM
@@ -337,7 +339,7 @@ def test_other_families_say_of_packs_what_they_say_of_rows(
 
 
 @pytest.mark.parametrize("name", ["qwen2", "mistral", "gemma2", "gpt_oss", *STRANGERS])
-def test_what_other_families_draw_is_what_they_find_likely(name: str, language: Language, tmp_path: Path) -> None:
+def test_what_other_families_draw_is_what_they_find_likely(name: str, language: LoadedModel, tmp_path: Path) -> None:
     model = load_policy(family(tmp_path / name, name, {**FAMILIES, **STRANGERS}[name], language)).model
     model.generation_config.repetition_penalty = 5.0  # what a model recommends is not what it says
     prompts, ends = [t.prefix for t in forest(4, 1, seed=5)], frozenset(range(60))
@@ -354,7 +356,9 @@ def test_what_other_families_draw_is_what_they_find_likely(name: str, language: 
     assert not any(token in ends for s in drawn for token in s.ids[:-1])
     assert len({len(s.ids) for s in drawn}) > 1
     with torch.no_grad():
-        again = logprobs(model, pack([Tree(prompts[s.prompt], (s.ids,)) for s in drawn]), temperature=0.7).logprobs
+        again = logprobs(
+            model, pack([SharedPrefix(prompts[s.prompt], (s.ids,)) for s in drawn]), temperature=0.7
+        ).logprobs
     assert torch.allclose(torch.tensor([x for s in drawn for x in s.logprobs]), again, atol=2e-4)
     assert model.generation_config.repetition_penalty == 5.0
 

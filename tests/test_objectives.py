@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
-from assent.batch import Loss, Pairs, Rankings, Ratings, Scores, Tokens, Unpaired
+from assent.batch import LogprobPairs, Loss, RankedScores, RatedScores, ScorePairs, TokenLogprobsBatch, UnpairedLogprobs
 from assent.errors import AssentError
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.objectives.cdpo import CDPO
@@ -38,28 +38,30 @@ Objective = Callable[[Batch], Loss]
 PAIRED: list[Objective] = [DPO(), CDPO(), RobustDPO(), IPO(), IPO(per_token=True), ORPO(), SimPO()]
 SCORED: list[Objective] = [
     BradleyTerry(),
-    BradleyTerry(error_rate=0.1, centring=0.01),
+    BradleyTerry(error_rate=0.1, center_rewards_coefficient=0.01),
     BradleyTerry(ties="davidson"),
     BradleyTerry(ties="rao_kupper", error_rate=0.1),
 ]
 
 
-def pairs(margins: list[float], p: float | list[float] = 1.0, dtype: torch.dtype = torch.float32) -> Pairs:
+def pairs(margins: list[float], p: float | list[float] = 1.0, dtype: torch.dtype = torch.float32) -> LogprobPairs:
     """Pairs whose chosen completions are `margins` likelier than the rejected, four tokens each."""
     chosen = tensor(margins, dtype=dtype)
     ones = torch.ones_like(chosen)
-    return Pairs(chosen / 2, -chosen / 2, 0 * ones, 0 * ones, 4 * ones, 4 * ones, ones * tensor(p).to(dtype), ones)
+    return LogprobPairs(
+        chosen / 2, -chosen / 2, 0 * ones, 0 * ones, 4 * ones, 4 * ones, ones * tensor(p).to(dtype), ones
+    )
 
 
-def scores(chosen: list[float], rejected: list[float], margin: float | list[float] = 0.0, p: float = 1.0) -> Scores:
+def scores(chosen: list[float], rejected: list[float], margin: float | list[float] = 0.0, p: float = 1.0) -> ScorePairs:
     one = torch.ones(len(chosen))
-    return Scores(tensor(chosen), tensor(rejected), p * one, one * tensor(margin), one)
+    return ScorePairs(tensor(chosen), tensor(rejected), p * one, one * tensor(margin), one)
 
 
-def golden() -> Pairs:
+def golden() -> LogprobPairs:
     chosen, rejected = tensor([-0.5, -10, -1]), tensor([-0.1, -30, -21])
     one = torch.ones(3)
-    return Pairs(chosen, rejected, tensor([-0.5, -10.1, -0.1]), tensor([-0.1, -20.1, -0.1]), one, one, one, one)
+    return LogprobPairs(chosen, rejected, tensor([-0.5, -10.1, -0.1]), tensor([-0.1, -20.1, -0.1]), one, one, one, one)
 
 
 def rows(losses: Objective, batch: Batch) -> list[float]:
@@ -78,14 +80,14 @@ def pick(batch: Batch, which: Any) -> Batch:
 
 
 def test_cross_entropy_is_one_mean_over_the_tokens_of_the_step() -> None:
-    batch = Tokens(tensor([-1.0, -3.0]), torch.ones(2), total=8.0)
+    batch = TokenLogprobsBatch(tensor([-1.0, -3.0]), torch.ones(2), total=8.0)
     assert CrossEntropy()(batch).value == 0.5
     assert CrossEntropy()(replace(batch, total=0.0)).value == 2.0
 
 
 def test_cross_entropy_does_not_read_an_untrained_token() -> None:
     logprobs = tensor([-1.0, -math.inf, math.nan], requires_grad=True)
-    loss = CrossEntropy()(Tokens(logprobs, tensor([1.0, 0.0, 0.0])))
+    loss = CrossEntropy()(TokenLogprobsBatch(logprobs, tensor([1.0, 0.0, 0.0])))
     loss.value.backward()
     assert loss.value == 1 and logprobs.grad is not None and logprobs.grad.tolist() == [-1, 0, 0]
 
@@ -104,7 +106,9 @@ def test_an_error_rate_bounds_what_one_wrong_answer_can_cost() -> None:
 
 def test_centring_charges_the_squared_sum_of_scores() -> None:
     batch = scores([3, 1], [1, -1])
-    assert (BradleyTerry(centring=0.1)(batch).value - BradleyTerry()(batch).value).item() == pytest.approx(0.8)
+    assert (
+        BradleyTerry(center_rewards_coefficient=0.1)(batch).value - BradleyTerry()(batch).value
+    ).item() == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("error_rate", [0.0, 0.1])
@@ -139,7 +143,7 @@ def test_a_tie_pulls_unequal_scores_together() -> None:
 
 def test_plackett_luce_of_two_is_bradley_terry() -> None:
     order, both = tensor([[0, 1]]).expand(3, 2), torch.ones(3, 2, dtype=torch.bool)
-    batch = Rankings(tensor([[1.0, 0], [0, 0], [-2, 1]]), order, both, torch.ones(3))
+    batch = RankedScores(tensor([[1.0, 0], [0, 0], [-2, 1]]), order, both, torch.ones(3))
     for objective in (PlackettLuce(), KWay()):
         loss = objective(batch)
         assert loss.value.item() == pytest.approx(1.351665, abs=1e-6)
@@ -149,13 +153,13 @@ def test_plackett_luce_of_two_is_bradley_terry() -> None:
 def test_a_long_ranking_counts_for_no_more_than_a_short_one_in_kway() -> None:
     scores = tensor([[2.0, 1, 0, -1], [0, 0, 0, 0]])
     tiers, mask = tensor([[0, 1, 2, 3], [0, 1, 0, 0]]), tensor([[True] * 4, [True, True, False, False]])
-    loss = KWay()(Rankings(scores, tiers, mask, tensor([1.0, 3.0])))
+    loss = KWay()(RankedScores(scores, tiers, mask, tensor([1.0, 3.0])))
     assert loss.value.item() == pytest.approx((0.207038 + 3 * math.log(2)) / 4, abs=1e-6)
     assert loss.metrics["accuracy"].item() == pytest.approx((1 + 3 * 0.5) / 4)
 
 
 def test_regression_is_the_mean_squared_miss() -> None:
-    loss = Regression()(Ratings(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
+    loss = Regression()(RatedScores(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
     assert loss.value == 7 and loss.metrics["miss"] == 2.5
 
 
@@ -180,7 +184,7 @@ def test_the_first_step_of_dpo_costs_ln_2(objective: Objective, p: float) -> Non
 
 def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
     truth, flipped = pairs([3.0]), pairs([3.0], p=0.0)
-    loss = RobustDPO(error_rate=0.2)
+    loss = RobustDPO(label_smoothing=0.2)
     assert loss(truth).value.item() == pytest.approx((0.8 * 0.554355 - 0.2 * 0.854355) / 0.6, abs=1e-6)
     expected = 0.8 * loss(truth).value + 0.2 * loss(flipped).value
     assert expected.item() == pytest.approx(DPO()(truth).value.item(), abs=1e-6)
@@ -188,7 +192,7 @@ def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
 
 def test_robust_dpo_refuses_what_cannot_be_undone() -> None:
     with pytest.raises(AssentError, match=r"error_rate is 0\.5"):
-        RobustDPO(error_rate=0.5)
+        RobustDPO(label_smoothing=0.5)
 
 
 @pytest.mark.parametrize(("margin", "loss"), [(5.0, 0.0), (4.0, 1.0), (7.0, 4.0)])
@@ -203,23 +207,23 @@ def test_ipo_asks_for_no_gap_of_a_tie_and_divides_by_length_if_told() -> None:
 
 def test_orpo_adds_an_odds_ratio_to_imitation() -> None:
     one = torch.ones(1)
-    batch = Pairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
     chosen, rejected = math.exp(-0.5), math.exp(-1)
     odds = chosen / (1 - chosen) / (rejected / (1 - rejected))
     expected = 0.5 + 0.3 * math.log1p(1 / odds)
-    assert ORPO(odds_weight=0.3)(batch).value.item() == pytest.approx(expected, abs=1e-6)
+    assert ORPO(orpo_lambda=0.3)(batch).value.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_simpo_compares_means_over_tokens_with_a_margin() -> None:
     one = torch.ones(1)
-    batch = Pairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
     assert SimPO(beta=2, gamma=0.5)(batch).value.item() == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-6)
 
 
-def unpaired(gains: list[float], desirable: list[bool], mismatched: float | list[float] = 0.0) -> Unpaired:
+def unpaired(gains: list[float], desirable: list[bool], mismatched: float | list[float] = 0.0) -> UnpairedLogprobs:
     logprobs = tensor(gains)
     ones = torch.ones_like(logprobs)
-    return Unpaired(logprobs, 0 * ones, tensor(desirable), ones, ones * tensor(mismatched))
+    return UnpairedLogprobs(logprobs, 0 * ones, tensor(desirable), ones, ones * tensor(mismatched))
 
 
 def test_kto_measures_gains_from_the_reference_point() -> None:
@@ -270,16 +274,18 @@ def every_case() -> list[tuple[Objective, Batch]]:
 
     p = tensor([1.0, 0.5, 0.3, 0.0]).double()
     lengths = tensor([3.0, 5.0, 2.0, 7.0]).double()
-    two = Pairs(draw(4) - 9, draw(4) - 9, draw(4) - 9, draw(4) - 9, lengths, lengths.flip(0), p, weight)
-    scored = Scores(draw(4), draw(4), p, draw(4).abs(), weight)
-    alone = Unpaired(draw(4), draw(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4))
+    two = LogprobPairs(draw(4) - 9, draw(4) - 9, draw(4) - 9, draw(4) - 9, lengths, lengths.flip(0), p, weight)
+    scored = ScorePairs(draw(4), draw(4), p, draw(4).abs(), weight)
+    alone = UnpairedLogprobs(
+        draw(4), draw(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4)
+    )
     mask = tensor([[True, True, True], [True, True, False], [True, True, True], [True, True, False]])
     tiers = tensor([[0, 1, 2], [1, 0, 0], [2, 2, 1], [0, 1, 1]])
     return [
-        (CrossEntropy(), Tokens(draw(4), weight)),
-        (Regression(), Ratings(draw(4), draw(4), weight)),
-        (PlackettLuce(), Rankings(draw(4, 3), tiers, mask, weight)),
-        (KWay(), Rankings(draw(4, 3), tiers, mask, weight)),
+        (CrossEntropy(), TokenLogprobsBatch(draw(4), weight)),
+        (Regression(), RatedScores(draw(4), draw(4), weight)),
+        (PlackettLuce(), RankedScores(draw(4, 3), tiers, mask, weight)),
+        (KWay(), RankedScores(draw(4, 3), tiers, mask, weight)),
         (KTO(undesirable_weight=1.3), alone),
         *((objective, two) for objective in PAIRED),
         *((objective, scored) for objective in SCORED),
@@ -336,7 +342,7 @@ def test_a_step_in_which_nothing_counts_costs_nothing_and_moves_nothing(
 @pytest.mark.parametrize("objective", [IPO(per_token=True), ORPO(), SimPO()], ids=repr)
 def test_a_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> None:
     none, one = torch.zeros(1), torch.ones(1)
-    empty = Pairs(none, -2 * one, none, -2 * one, none, 2 * one, one, one)  # cut before its first token
+    empty = LogprobPairs(none, -2 * one, none, -2 * one, none, 2 * one, one, one)  # cut before its first token
     counted = replace(empty, chosen_tokens=one)
     assert objective(empty).value.isfinite() and objective(empty).value == objective(counted).value
     assert all(grad.isfinite().all() for grad in gradients(objective, empty))
@@ -359,8 +365,8 @@ def test_swapping_both_sides_and_the_target_changes_nothing(
 ) -> None:
     x, y, ref_x, ref_y, target = (tensor([value], dtype=torch.float64) for value in (a, b, c, d, p))
     one = torch.ones_like(x)
-    pair = Pairs(x, y, ref_x, ref_y, 3 * one, 5 * one, target, one)
-    swapped = Pairs(y, x, ref_y, ref_x, 5 * one, 3 * one, 1 - target, one)
+    pair = LogprobPairs(x, y, ref_x, ref_y, 3 * one, 5 * one, target, one)
+    swapped = LogprobPairs(y, x, ref_y, ref_x, 5 * one, 3 * one, 1 - target, one)
     there, back = objective(pair), objective(swapped)
     assert torch.allclose(there.value, back.value)
     assert torch.allclose(there.metrics["margin"], -back.metrics["margin"])
@@ -372,15 +378,15 @@ def test_swapping_both_sides_and_the_target_changes_nothing(
 def test_swapping_scores_and_the_target_changes_nothing(objective: Objective, a: float, b: float, p: float) -> None:
     w, r, target = (tensor([x], dtype=torch.float64) for x in (a, b, p))
     one = torch.ones_like(w)
-    there = objective(Scores(w, r, target, 0 * one, one)).value
-    assert torch.allclose(there, objective(Scores(r, w, 1 - target, 0 * one, one)).value)
+    there = objective(ScorePairs(w, r, target, 0 * one, one)).value
+    assert torch.allclose(there, objective(ScorePairs(r, w, 1 - target, 0 * one, one)).value)
 
 
 @pytest.mark.parametrize("objective", [DPO(), RobustDPO(), ORPO(), SimPO()], ids=repr)
 @given(margin=st.floats(-20, -0.5))
 def test_a_plain_choice_always_lifts_chosen_over_rejected(objective: Objective, margin: float) -> None:
     one = torch.ones(1)
-    batch = Pairs(margin - one, -one, 0 * one - 5, 0 * one - 5, 4 * one, 4 * one, one, one)
+    batch = LogprobPairs(margin - one, -one, 0 * one - 5, 0 * one - 5, 4 * one, 4 * one, one, one)
     chosen, rejected = gradients(objective, batch)
     assert chosen.item() < 0 < rejected.item()
 
@@ -402,7 +408,7 @@ def test_pairs_stay_finite_at_the_extremes_in_bfloat16(
 ) -> None:
     w, r, ref, target = (tensor([x], dtype=torch.bfloat16) for x in (chosen, rejected, reference, p))
     one = torch.ones_like(w)
-    batch = Pairs(w, r, ref, ref, one, one, target, one)
+    batch = LogprobPairs(w, r, ref, ref, one, one, target, one)
     loss = objective(batch)
     assert loss.value.isfinite() and all(value.isfinite() for value in loss.metrics.values())
     assert all(grad.isfinite().all() for grad in gradients(objective, batch))
@@ -413,7 +419,7 @@ def test_pairs_stay_finite_at_the_extremes_in_bfloat16(
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d: float, p: float) -> None:
     chosen, rejected, target, one = (tensor([x], dtype=torch.bfloat16) for x in (d, 0.0, p, 1.0))
-    batch = Scores(chosen, rejected, target, 0 * one, one)
+    batch = ScorePairs(chosen, rejected, target, 0 * one, one)
     assert objective(batch).value.isfinite()
     assert all(grad.isfinite().all() for grad in gradients(objective, batch))
 
@@ -421,13 +427,13 @@ def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d:
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
     x, one, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
-    ranked = Rankings(torch.stack([x, one, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), one)
+    ranked = RankedScores(torch.stack([x, one, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), one)
     others: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),
         (KWay(), ranked),
-        (Regression(), Ratings(x, 0 * one, one)),
-        (KTO(), Unpaired(x, 0 * one, yes, one, -x)),
-        (CrossEntropy(), Tokens(-x.abs(), one)),
+        (Regression(), RatedScores(x, 0 * one, one)),
+        (KTO(), UnpairedLogprobs(x, 0 * one, yes, one, -x)),
+        (CrossEntropy(), TokenLogprobsBatch(-x.abs(), one)),
     ]
     for objective, batch in others:
         assert objective(batch).value.isfinite()

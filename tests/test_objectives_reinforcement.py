@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.objectives.dapo import DAPO
 from assent.objectives.dr_grpo import DrGRPO
 from assent.objectives.grpo import GRPO
@@ -27,12 +27,22 @@ class Objective(Protocol):
 
     def advantages(self, rollout: Rollout) -> Advantages: ...
 
-    def __call__(self, batch: Actions) -> Loss: ...
+    def __call__(self, batch: PolicyBatch) -> Loss: ...
 
 
 EVERY = pytest.mark.parametrize(
     "objective",
-    [PPO(), PPO(dual_clip=3.0), GRPO(), GRPO(scale="none"), DrGRPO(), DAPO(), GSPO(beta=0.1), RLOO(), Reinforce()],
+    [
+        PPO(),
+        PPO(dual_clip=3.0),
+        GRPO(),
+        GRPO(scale_rewards="none"),
+        DrGRPO(),
+        DAPO(),
+        GSPO(beta=0.1),
+        RLOO(),
+        Reinforce(),
+    ],
     ids=repr,
 )
 MASK = tensor([[True, True, False, True], [True, True, False, False], [True, False, False, False], [True] * 4])
@@ -45,14 +55,14 @@ def rollout(garbage: float = 0.0, dtype: torch.dtype = torch.float64) -> Rollout
     return Rollout(MASK, made[0], made[1], tensor([1.0, 3, -2, 0], dtype=dtype), tensor([5, 5, 1, 1]), made[2])
 
 
-def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> Actions:
+def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> PolicyBatch:
     """A rollout under a policy that has moved since, with gradients."""
     drawn = rollout(garbage)
     torch.manual_seed(1)
     estimate = objective.advantages(drawn)
     assert drawn.values is not None
     logprobs = (drawn.logprobs + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
-    batch = Actions(
+    batch = PolicyBatch(
         MASK,
         logprobs,
         drawn.logprobs,
@@ -65,7 +75,7 @@ def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> A
     return replace(batch, values=values, old_values=drawn.values, returns=torch.where(MASK, estimate.returns, garbage))
 
 
-def pick(batch: Actions, which: slice) -> Actions:
+def pick(batch: PolicyBatch, which: slice) -> PolicyBatch:
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
     parts: dict[str, Any] = {k: v[which].detach() for k, v in tensors.items() if isinstance(v, Tensor)}
     parts["logprobs"].requires_grad_()
@@ -74,10 +84,12 @@ def pick(batch: Actions, which: slice) -> Actions:
     return replace(batch, **parts)
 
 
-def one(logprobs: list[float], old: list[float], advantages: list[float], reference: float = 0.0) -> Actions:
+def one(logprobs: list[float], old: list[float], advantages: list[float], reference: float = 0.0) -> PolicyBatch:
     """A batch of one completion."""
     new = tensor([logprobs])
-    return Actions(torch.ones_like(new, dtype=torch.bool), new, tensor([old]), new - reference, tensor([advantages]))
+    return PolicyBatch(
+        torch.ones_like(new, dtype=torch.bool), new, tensor([old]), new - reference, tensor([advantages])
+    )
 
 
 # What every objective of reinforcement does
@@ -179,7 +191,7 @@ def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective) 
 def test_losses_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, shift: float, advantage: float) -> None:
     zero = torch.zeros(1, 2, dtype=torch.bfloat16)
     logprobs = (zero + shift).requires_grad_()
-    batch = Actions(torch.ones(1, 2, dtype=torch.bool), logprobs, zero, zero, zero + advantage)
+    batch = PolicyBatch(torch.ones(1, 2, dtype=torch.bool), logprobs, zero, zero, zero + advantage)
     loss = objective(batch)
     loss.value.backward()
     assert loss.value.isfinite() and logprobs.grad is not None and logprobs.grad.isfinite().all()
@@ -255,16 +267,23 @@ def test_a_dual_clip_bounds_what_a_bad_token_can_cost() -> None:
     assert PPO(dual_clip=3.0)(batch).value.item() == pytest.approx(3)
 
 
-def uneven(advantages: tuple[float, float] = (1.0, -1.0)) -> Actions:
+def uneven(advantages: tuple[float, float] = (1.0, -1.0)) -> PolicyBatch:
     """A completion of one token and one of three, on the policy's own samples."""
     mask = tensor([[True, False, False], [True, True, True]])
     zero = torch.zeros(2, 3)
-    return Actions(mask, zero, zero, zero, torch.where(mask, tensor(advantages)[:, None], 0.0))
+    return PolicyBatch(mask, zero, zero, zero, torch.where(mask, tensor(advantages)[:, None], 0.0))
 
 
 @pytest.mark.parametrize(
     ("objective", "expected"),
-    [(GRPO(), 0.0), (DrGRPO(length=4), 0.25), (DAPO(), 0.5), (RLOO(), 0.0), (GSPO(), 0.0), (PPO(), 0.5)],
+    [
+        (GRPO(), 0.0),
+        (DrGRPO(max_completion_length=4), 0.25),
+        (DAPO(), 0.5),
+        (RLOO(), 0.0),
+        (GSPO(), 0.0),
+        (PPO(), 0.5),
+    ],
     ids=repr,
 )
 def test_each_normaliser_weighs_a_long_completion_in_its_own_way(objective: Objective, expected: float) -> None:
@@ -273,9 +292,11 @@ def test_each_normaliser_weighs_a_long_completion_in_its_own_way(objective: Obje
 
 def test_presets_are_grpo_with_other_settings() -> None:
     batch = actions(GRPO())
-    assert DAPO()(batch).value == GRPO(beta=0, clip_high=0.28, normaliser="dapo")(batch).value
-    assert DrGRPO()(batch).value == GRPO(beta=0, normaliser="dr_grpo")(batch).value
-    assert torch.equal(DrGRPO().advantages(rollout()).advantages, GRPO(scale="none").advantages(rollout()).advantages)
+    assert DAPO()(batch).value == GRPO(beta=0, epsilon_high=0.28, loss_type="dapo")(batch).value
+    assert DrGRPO()(batch).value == GRPO(beta=0, loss_type="dr_grpo")(batch).value
+    assert torch.equal(
+        DrGRPO().advantages(rollout()).advantages, GRPO(scale_rewards="none").advantages(rollout()).advantages
+    )
 
 
 def test_grpo_spreads_its_groups_relative_score_over_the_completion() -> None:
@@ -286,7 +307,7 @@ def test_grpo_spreads_its_groups_relative_score_over_the_completion() -> None:
         assert estimate.advantages[row][MASK[row]].tolist() == pytest.approx(
             [sign * unit] * int(MASK[row].sum()), abs=1e-4
         )
-    plain = GRPO(scale="none").advantages(rollout()).advantages
+    plain = GRPO(scale_rewards="none").advantages(rollout()).advantages
     assert plain[:, 0].tolist() == [-1, 1, -1, 1]
 
 
@@ -297,7 +318,7 @@ def test_grpo_pays_for_kl_in_the_loss() -> None:
 
 
 @pytest.mark.parametrize(("estimator", "penalty"), [("k3", 0.5 * (math.e - 2)), ("k2", 0.5 * 0.5)])
-@pytest.mark.parametrize("preset", [GRPO, DAPO, partial(DrGRPO, length=2), GSPO])
+@pytest.mark.parametrize("preset", [GRPO, DAPO, partial(DrGRPO, max_completion_length=2), GSPO])
 def test_the_penalty_in_a_loss_is_that_of_the_estimator_that_is_named(
     preset: Callable[..., GRPO | GSPO], estimator: str, penalty: float
 ) -> None:
@@ -314,14 +335,14 @@ def test_groups_without_a_difference_are_counted() -> None:
 
 def test_gspo_takes_the_ratio_of_the_completion_per_token() -> None:
     batch = one([math.log(4), 0.0], [0.0, 0.0], [1.0, 1.0])
-    assert GSPO(clip_high=9.0)(batch).value.item() == pytest.approx(-2)
+    assert GSPO(epsilon_high=9.0)(batch).value.item() == pytest.approx(-2)
     assert GSPO()(batch).value.item() == pytest.approx(-1.0004)
 
 
 def test_rloo_takes_the_ratio_of_the_whole_completion() -> None:
     batch = one([math.log(1.05), math.log(1.04)], [0.0, 0.0], [1.0, 1.0])
     assert RLOO()(batch).value.item() == pytest.approx(-1.05 * 1.04)
-    assert RLOO(clip_high=0.01)(batch).value.item() == pytest.approx(-1.01)
+    assert RLOO(epsilon_high=0.01)(batch).value.item() == pytest.approx(-1.01)
 
 
 def test_rloo_takes_the_kl_from_the_score_and_the_others_as_baseline() -> None:

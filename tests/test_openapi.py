@@ -11,8 +11,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from assent.labelling.accounts import People
-from assent.labelling.queue import Ask, Desk
-from assent.records import Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue
+from assent.records import Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.web.app import make_app
 from assent.web.workspace import Office
@@ -30,7 +30,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str,
         run.store.add_prompts([prompt])
         run.store.add_responses(answers)
         pairs = [(a.id, b.id) for a in answers for b in answers if a.id < b.id]
-        Desk(run.store).post([Ask(Query("comparison", prompt.id, pair, "train", "Which?")) for pair in pairs], "label")
+        TaskQueue(run.store).post(
+            [Ask(Task("comparison", prompt.id, pair, "train", "Which?")) for pair in pairs], "label"
+        )
     office = Office(folder)
     people = People(office.project(folder.name).store)
     owner = people.join(people.setup(), "owner", "correct horse")

@@ -15,9 +15,9 @@ from processes import command, free_port
 from safetensors.torch import load_file
 
 from assent.cli import main
-from assent.training.logging import read as metrics_of
+from assent.training.logging import read_metrics as metrics_of
 
-FAST = ["--lr", "1e-3", "--batch-size", "4", "--tokens-per-pack", "64"]
+FAST = ["--lr", "1e-3", "--batch-size", "4", "--max-tokens-per-batch", "64"]
 STAGES = {
     "reward": ["reward", *FAST],
     "members": ["reward", *FAST, "--members", "2", "--heads", "2", "--objective", "kway"],
@@ -117,7 +117,7 @@ def test_two_processes_end_where_one_does(top: Path, tmp_path: Path, name: str) 
 def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) -> None:
     run = begin(top, tmp_path / "run")
     assert main(["reward", *run, *FAST]) == 0
-    small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6", "--tokens-per-pack", "64"]
+    small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6", "--max-tokens-per-batch", "64"]
     done = together(["ppo", *run, *small])
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]

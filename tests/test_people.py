@@ -20,8 +20,8 @@ from assent import cli
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.labelling.accounts import Denied, People, Person
-from assent.labelling.queue import Ask, Desk
-from assent.records import Feedback, Prompt, Query, Response
+from assent.labelling.queue import Ask, TaskQueue
+from assent.records import Feedback, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
@@ -396,15 +396,17 @@ def said(people: People, owner: Person) -> tuple[Person, list[Feedback]]:
     """Ann, and what she and another said."""
     prompt = Prompt.ask("Which is the largest planet?")
     a, b = (Response(prompt.id, text, "sft") for text in ("Jupiter.", "Saturn."))
-    query = Query("comparison", prompt.id, (a.id, b.id))
+    query = Task("comparison", prompt.id, (a.id, b.id))
     people.store.add_prompts([prompt])
     people.store.add_responses([a, b])
     ann = invited(people, owner, "Annabella Quux", externals=["worker-4711"], note="from the crowd")
-    desk = Desk(people.store)
+    desk = TaskQueue(people.store)
     desk.post([Ask(query, 2)], "label")
     for who, note in ((ann.id, "Annabella's words"), (owner.id, "words of Olga")):
         (lent,) = desk.take(who, 1)
-        desk.answer(Feedback(query.id, who, Comparison(a.id, 2), "2026-11-20T10:00:00Z", shown=lent.shown, note=note))
+        desk.answer(
+            Feedback(query.id, who, Comparison(a.id, 2), "2026-11-20T10:00:00Z", display_order=lent.shown, comment=note)
+        )
     return ann, list(people.store.feedback())
 
 
@@ -422,7 +424,7 @@ def test_an_export_holds_what_is_kept_about_somebody_and_nothing_of_others(
         assert [row["id"] for row in told["feedback"]] == [event.id]
         assert told["feedback"][0]["note"] == "Annabella's words"
         assert {"join", "token"} <= {row["what"] for row in told["acts"]}
-        for secret in ("argon2", session, token, others.note, owner.id, owner.name):
+        for secret in ("argon2", session, token, others.comment, owner.id, owner.name):
             assert secret not in text
     with pytest.raises(AssentError, match="nobody here is called 'Anabella Quux'; did you mean 'Annabella Quux'"):
         people.export("Anabella Quux")
@@ -452,7 +454,7 @@ def test_who_is_erased_is_forgotten_and_what_they_said_stays_under_the_pseudonym
         assert "Annabella Quux" not in told
         assert "worker-4711" not in told
     assert list(people.store.feedback()) == events
-    assert people.store.audit() == 2
+    assert people.store.verify() == 2
     assert invited(people, owner, "Annabella Quux").id != ann.id  # the name is free again
 
 

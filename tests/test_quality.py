@@ -28,7 +28,7 @@ from assent.functional.reliability import dawid_skene, peer_kappa
 from assent.functional.sequential import SequentialTest, Standing
 from assent.functional.statistics import wilson
 from assent.labelling.quality import LEAST, PAIRS, AnnotatorQuality, KindAgreement, Quality, Tally, quality
-from assent.records import Answer, Feedback, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Judgement, Prompt, Purpose, Response, Task
 
 VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
 needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
@@ -242,15 +242,15 @@ class Desk:
     """Where annotators answer; time passes with every answer."""
 
     def __init__(self) -> None:
-        self.queries: dict[str, Query] = {}
+        self.queries: dict[str, Task] = {}
         self.events: list[Feedback] = []
 
-    def ask(self, number: int, kind: str = "comparison", purpose: Purpose = "train", count: int = 2) -> Query:
+    def ask(self, number: int, kind: str = "comparison", purpose: Purpose = "train", count: int = 2) -> Task:
         items = tuple(f"{number}-{letter}" for letter in "abcdefg"[:count])
-        query = Query(kind, f"prompt {number}", items, purpose)
+        query = Task(kind, f"prompt {number}", items, purpose)
         return self.queries.setdefault(query.id, query)
 
-    def say(self, annotator: str, query: Query, answer: Answer, seconds: float = 0.0, supersedes: str = "") -> str:
+    def say(self, annotator: str, query: Task, answer: Judgement, seconds: float = 0.0, supersedes: str = "") -> str:
         at = f"2026-01-01T{len(self.events):06d}Z"
         shown = query.items[:: 1 if len(self.events) % 2 else -1]
         self.events.append(Feedback(query.id, annotator, answer, at, seconds, shown, supersedes=supersedes))
@@ -262,7 +262,7 @@ class Desk:
         answer = Comparison(verdict="tie") if choice is None else Comparison(query.items[choice])
         return self.say(annotator, query, answer)
 
-    def look(self, gold: dict[str, Answer] | None = None, resamples: int = 50) -> dict[str, AnnotatorQuality]:
+    def look(self, gold: dict[str, Judgement] | None = None, resamples: int = 50) -> dict[str, AnnotatorQuality]:
         found = quality(self.events, self.queries, gold, resamples=resamples)
         return {each.annotator: each for each in found.annotators}
 
@@ -300,11 +300,12 @@ def test_agreement_is_on_items_whatever_side_or_query_showed_them() -> None:
         for name, choice in (("ann", number % 2), ("bob", number % 2 if number % 4 else 1 - number % 2)):
             desk.compare(name, number, choice)
             query = desk.ask(number)
-            other = Query("comparison", query.prompt, query.items[::-1], "evaluate") if name == "bob" else query
+            other = Task("comparison", query.prompt, query.items[::-1], "evaluate") if name == "bob" else query
             turned.queries[other.id] = other
             turned.say(name, other, Comparison(query.items[choice]))
     turned.events = [
-        replace(event, shown=other.shown[::-1]) for event, other in zip(turned.events, desk.events, strict=True)
+        replace(event, display_order=other.display_order[::-1])
+        for event, other in zip(turned.events, desk.events, strict=True)
     ]
     one, two = (quality(each.events, each.queries) for each in (desk, turned))
     assert one.agreement.decisive.value == pytest.approx(0.75)
@@ -349,7 +350,7 @@ def test_rankings_agree_pair_by_pair_with_rankings_and_with_comparisons() -> Non
 # How far people agree, by kind
 
 
-def kinds(desk: Desk, gold: dict[str, Answer] | None = None) -> dict[tuple[str, str], KindAgreement]:
+def kinds(desk: Desk, gold: dict[str, Judgement] | None = None) -> dict[tuple[str, str], KindAgreement]:
     found = quality(desk.events, desk.queries, gold, resamples=50)
     return {(each.kind, each.axis or each.measure): each for each in found.kinds}
 
@@ -387,7 +388,7 @@ def test_corrections_agree_whether_something_had_to_be_mended_and_in_words() -> 
     desk, prompt = Desk(), Prompt.ask("Why?")
     desk.queries.clear()
     items = [Response(prompt.id, text, "sft", finished=bool(n)) for n, text in enumerate(("It is so.", "Rain falls."))]
-    asked = [Query("correction", prompt.id, (item.id,)) for item in items]
+    asked = [Task("correction", prompt.id, (item.id,)) for item in items]
     desk.queries |= {query.id: query for query in asked}
     desk.say("ann", asked[0], Correction("It is so."))
     desk.say("bob", asked[0], Correction("It is so."))
@@ -421,11 +422,11 @@ def test_no_more_than_a_thousand_pairs_of_texts_are_compared() -> None:
 
     def texts(ids: Collection[str]) -> dict[str, str]:
         asked.extend(ids)
-        return {event.id: event.answer.text for event in desk.events}  # type: ignore[attr-defined]
+        return {event.id: event.judgement.text for event in desk.events}  # type: ignore[attr-defined]
 
     tally = Tally()
     for event in desk.events:
-        tally.add(event, desk.queries[event.query])
+        tally.add(event, desk.queries[event.task])
     (found,) = tally.consensus({}, texts, resamples=0).kinds
     assert len(asked) == 2 * PAIRS
     assert found.agree.value == pytest.approx(29 / 59, abs=0.05)  # how many of the others write the same word
@@ -482,7 +483,7 @@ def arrivals(draw: st.DrawFn) -> Desk:
             desk.say(annotator, desk.ask(number, "critique", purpose, 1), Critique(f"word{said} and so"))
     for n in draw(st.lists(st.integers(0, max(len(rows) - 1, 0)), max_size=5, unique=True)) if rows else []:
         old = desk.events[n]
-        desk.say(old.annotator, desk.queries[old.query], old.answer, supersedes=old.id)
+        desk.say(old.annotator, desk.queries[old.task], old.judgement, supersedes=old.id)
     desk.events = draw(st.permutations(desk.events))
     return desk
 
@@ -490,15 +491,15 @@ def arrivals(draw: st.DrawFn) -> Desk:
 @given(arrivals(), st.lists(st.integers(0, 35), max_size=3))
 def test_one_answer_at_a_time_leads_to_the_same_as_all_at_once(desk: Desk, stops: list[int]) -> None:
     tally = Tally()
-    gold: dict[str, Answer] = {}
+    gold: dict[str, Judgement] = {}
 
     def texts(ids: Collection[str]) -> dict[str, str]:
-        return {event.id: getattr(event.answer, "text", "") for event in desk.events if event.id in ids}
+        return {event.id: getattr(event.judgement, "text", "") for event in desk.events if event.id in ids}
 
     for number, event in enumerate(desk.events):
         if number in stops:  # somebody looks in the meantime
             tally.annotators(gold, tally.consensus(gold, texts, 5).peers)
-        tally.add(event, desk.queries[event.query])
+        tally.add(event, desk.queries[event.task])
     for query in desk.queries.values():  # the bank is filled when all have answered
         if query.purpose == "gold" and query.kind in ("comparison", "rating"):
             gold[query.id] = Comparison(query.items[0]) if query.kind == "comparison" else Rating((("true", 2),))
@@ -514,7 +515,7 @@ def test_an_answer_is_held_in_less_than_four_hundred_bytes() -> None:
         for name in ("ann", "bob"):
             desk.compare(name, number, number % 2)
             event = desk.events.pop()
-            tally.add(replace(event, id=f"{event.id} {number} {name}"), desk.queries.pop(event.query))
+            tally.add(replace(event, id=f"{event.id} {number} {name}"), desk.queries.pop(event.task))
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(tally) == 20_000
@@ -525,7 +526,7 @@ def test_an_answer_is_held_in_less_than_four_hundred_bytes() -> None:
 
 
 def test_gold_is_marked_watched_and_kept_out_of_agreement() -> None:
-    desk, gold = Desk(), dict[str, Answer]()
+    desk, gold = Desk(), dict[str, Judgement]()
     for number in range(20):
         query = desk.ask(number, purpose="gold")
         gold[query.id] = Comparison(query.items[number % 2])
@@ -546,7 +547,7 @@ def test_gold_is_marked_watched_and_kept_out_of_agreement() -> None:
 
 
 def test_gold_is_marked_in_the_order_of_time() -> None:
-    desk, gold = Desk(), dict[str, Answer]()
+    desk, gold = Desk(), dict[str, Judgement]()
     for number in range(13):
         query = desk.ask(number, purpose="gold")
         gold[query.id] = Comparison(query.items[0])
@@ -558,7 +559,7 @@ def test_gold_is_marked_in_the_order_of_time() -> None:
 
 
 def test_one_annotator_alone_is_measured_by_gold_and_by_nothing_else() -> None:
-    desk, gold = Desk(), dict[str, Answer]()
+    desk, gold = Desk(), dict[str, Judgement]()
     for number in range(30):
         desk.compare("ann", number, number % 2)
     alone = quality(desk.events, desk.queries)
@@ -593,7 +594,7 @@ def test_one_annotator_alone_is_measured_by_gold_and_by_nothing_else() -> None:
     ],
 )
 def test_what_is_right_is_known_of_each_kind_of_answer(
-    kind: str, gold: Answer, right: Answer, wrong: Sequence[Answer]
+    kind: str, gold: Judgement, right: Judgement, wrong: Sequence[Judgement]
 ) -> None:
     desk = Desk()
     query = desk.ask(0, kind, "gold", count={"comparison": 2, "ranking": 3}.get(kind, 1))
@@ -658,7 +659,7 @@ def test_nobody_is_deleted() -> None:
         (Comparison("0-a"), Comparison("elsewhere"), "did not show item"),
     ],
 )
-def test_answers_to_another_question_are_refused(answer: Answer, gold: Answer | None, said: str) -> None:
+def test_answers_to_another_question_are_refused(answer: Judgement, gold: Judgement | None, said: str) -> None:
     desk = Desk()
     query = desk.ask(0)
     desk.say("ann", query, answer)
@@ -691,18 +692,18 @@ def real_events() -> Desk:
     desk = Desk()
     for row in csv.DictReader(VOTES.open(encoding="utf-8")):
         sides = tuple(f"{row['prompt']}/{row[side]}" for side in ("model_x", "model_y"))
-        query = Query("comparison", row["prompt"], sides)
+        query = Task("comparison", row["prompt"], sides)
         desk.queries[query.id] = query
         chosen = {"left": sides[0], "right": sides[1]}.get(row["winner"], "")
         answer = Comparison(chosen) if chosen else Comparison(verdict="tie")
-        desk.events.append(Feedback(query.id, row["worker"], answer, "2023", shown=sides))
+        desk.events.append(Feedback(query.id, row["worker"], answer, "2023", display_order=sides))
     return desk
 
 
-def plant(desk: Desk, say: Callable[[Query], Answer], fakes: int, each: int, draws: random.Random) -> None:
+def plant(desk: Desk, say: Callable[[Task], Judgement], fakes: int, each: int, draws: random.Random) -> None:
     for fake in range(fakes):
         for query in draws.sample(sorted(desk.queries.values(), key=lambda query: query.id), each):
-            desk.events.append(Feedback(query.id, f"fake {fake}", say(query), "2023", shown=query.items))
+            desk.events.append(Feedback(query.id, f"fake {fake}", say(query), "2023", display_order=query.items))
 
 
 @needs_votes
@@ -726,7 +727,7 @@ def test_fifteen_planted_fakes_stand_at_the_end_of_a_hundred_and_twenty_four() -
     for seed in range(3):
         desk, draws = real_events(), random.Random(seed)
 
-        def anything(query: Query, draws: random.Random = draws) -> Answer:
+        def anything(query: Task, draws: random.Random = draws) -> Judgement:
             side = draws.randrange(3)
             return Comparison(query.items[side]) if side < 2 else Comparison(verdict="tie")
 

@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 
-from assent.annotators.simulated import PEOPLE, Simulated
-from assent.batch import Rankings
+from assent.annotators.simulated import PROFILES, Simulated
+from assent.batch import RankedScores
 from assent.cli import main
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
@@ -19,13 +19,13 @@ from assent.formats.files.exchange import read, write
 from assent.functional.losses import kway_loss, plackett_luce_loss
 from assent.models.attention import pack
 from assent.models.forward import scores
-from assent.models.load import Language, load_reward, new_reward
+from assent.models.load import LoadedModel, load_reward, new_reward
 from assent.preferences.convert import standardised
-from assent.records import Completion, Feedback, Label, Preference, Prompt, Query, Ranked, Response
+from assent.records import Completion, Feedback, Preference, Prompt, RankedCompletions, Response, ScoredCompletion, Task
 from assent.run import Setup, open_run
 from assent.stages.unpaired import judgements
 from assent.training.left_out import LeftOut
-from assent.training.logging import read as metrics_of
+from assent.training.logging import read_metrics as metrics_of
 from assent.training.preferences import FEEDS, MOST_BRANCHES, compare
 
 ABOUT = Prompt.ask("Which planet is the largest?")
@@ -38,11 +38,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def language(folder: Path) -> Language:
+def language(folder: Path) -> LoadedModel:
     return new_reward(folder, seed=0)
 
 
-def by_hand(language: Language, text: Completion) -> torch.Tensor:
+def by_hand(language: LoadedModel, text: Completion) -> torch.Tensor:
     """The score of one answer by transformers alone: one row, padded by nothing."""
     encoded = language.codec.encode(ABOUT, text)
     ids = torch.tensor([[*encoded.prompt, *encoded.completion]])
@@ -50,34 +50,38 @@ def by_hand(language: Language, text: Completion) -> torch.Tensor:
     return found
 
 
-def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: Language) -> None:
+def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: LoadedModel) -> None:
     a, b, c, d = TEXTS
-    trees, left_out = compare([Ranked(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
+    trees, left_out = compare([RankedCompletions(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
     (tree,) = trees
-    assert left_out == LeftOut() and len(tree.tree.branches) == 4 and len(tree.pairs) == 5
+    assert left_out == LeftOut() and len(tree.tree.completions) == 4 and len(tree.pairs) == 5
     assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
-    assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.branches))
+    assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.completions))
     scored = scores(language.model, pack([tree.tree]))[:, 0]
-    batch = FEEDS[Rankings].batch(scored, trees, 2.0)
+    batch = FEEDS[RankedScores].batch(scored, trees, 2.0)
     alone = torch.stack([by_hand(language, text) for text in TEXTS])[None]
     tiers = torch.tensor([[0, 1, 1, 2]])
     for loss in (kway_loss, plackett_luce_loss):
         assert torch.allclose(loss(batch.scores, batch.tiers, batch.mask), loss(alone, tiers), atol=1e-5)
 
 
-def test_rankings_of_several_sizes_stand_in_one_batch(language: Language) -> None:
+def test_rankings_of_several_sizes_stand_in_one_batch(language: LoadedModel) -> None:
     a, b, c, d = TEXTS
     other = Prompt.ask("Which planet is the smallest?")
-    told = [Ranked(ABOUT, ((a,), (b,), (c,), (d,))), Ranked(other, ((b,), (c,)), 3.0), Ranked(ABOUT, ((d,), (a,)))]
+    told = [
+        RankedCompletions(ABOUT, ((a,), (b,), (c,), (d,))),
+        RankedCompletions(other, ((b,), (c,)), 3.0),
+        RankedCompletions(ABOUT, ((d,), (a,))),
+    ]
     trees, _ = compare(told, language.codec, 256)
-    assert [len(tree.tree.branches) for tree in trees] == [4, 2]
-    batch = FEEDS[Rankings].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
+    assert [len(tree.tree.completions) for tree in trees] == [4, 2]
+    batch = FEEDS[RankedScores].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
     assert batch.mask.sum(1).tolist() == [4, 2, 2] and batch.weight.tolist() == [1.0, 1.0, 3.0]
     # the second ranking of the first prompt names its last answer first
     assert batch.scores[1, 0] == batch.scores[0, 3] and batch.scores[1, 1] == batch.scores[0, 0]
 
 
-def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: Language) -> None:
+def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: LoadedModel) -> None:
     sure = Preference(ABOUT, Completion("Jupiter."), Completion("Saturn."))
     told = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
     (tree,), _ = compare(told, language.codec, 256)
@@ -88,19 +92,22 @@ def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: Language) -> N
     ]
 
 
-def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: Language) -> None:
+def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: LoadedModel) -> None:
     long = Completion("very " * 200)
-    told = [Ranked(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
+    told = [RankedCompletions(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
     (tree,), left_out = compare(told, language.codec, 100)
-    assert left_out == LeftOut(too_long=2) and len(tree.tree.branches) == 2 and tree.rankings[0].tiers == (0, 2)
-    assert compare([Ranked(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], LeftOut(too_long=1))
+    assert left_out == LeftOut(too_long=2) and len(tree.tree.completions) == 2 and tree.rankings[0].tiers == (0, 2)
+    assert compare([RankedCompletions(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], LeftOut(too_long=1))
 
 
-def test_a_ranking_is_never_split_over_trees(language: Language) -> None:
+def test_a_ranking_is_never_split_over_trees(language: LoadedModel) -> None:
     many = [Completion(f"Answer number {i}.") for i in range(2 * MOST_BRANCHES)]
-    told = [Ranked(ABOUT, tuple((text,) for text in many[:20])), Ranked(ABOUT, ((many[21],), (many[22],)))]
+    told = [
+        RankedCompletions(ABOUT, tuple((text,) for text in many[:20])),
+        RankedCompletions(ABOUT, ((many[21],), (many[22],))),
+    ]
     trees, _ = compare(told, language.codec, 256)
-    assert [len(tree.tree.branches) for tree in trees] == [20, 2]
+    assert [len(tree.tree.completions) for tree in trees] == [20, 2]
 
 
 def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
@@ -110,7 +117,11 @@ def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
         for i, value in enumerate(said):
             event = Feedback("q", who, Rating((("overall", 4),)), "2026-01-01T00:00:00Z", id=f"{who}{i}")
             events.append(event)
-            labels.append(Label(Prompt.ask(f"Question {i}?"), Completion("An answer."), value, sources=(event.id,)))
+            labels.append(
+                ScoredCompletion(
+                    Prompt.ask(f"Question {i}?"), Completion("An answer."), value, feedback_ids=(event.id,)
+                )
+            )
     train = {Prompt.ask(f"Question {i}?").id for i in range(2)}
     made = standardised(labels, events, train)
     assert [label.value for label in made] == pytest.approx([-1, 1, 0, -1, 1, 0])  # the third by the first two's scale
@@ -128,12 +139,12 @@ def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_
     assert reading.format == kind and not reading.rejected
     write(reading.examples, tmp_path / "back.jsonl", kind)
     back = json.loads((tmp_path / "back.jsonl").read_text())
-    assert read(tmp_path / "back.jsonl").feedback[0].answer == reading.feedback[0].answer
+    assert read(tmp_path / "back.jsonl").feedback[0].judgement == reading.feedback[0].judgement
     if kind == "ranking":
-        assert isinstance(reading.feedback[0].answer, Ranking)
+        assert isinstance(reading.feedback[0].judgement, Ranking)
         assert [back["completions"], back["ranks"]] == [[" b", " a", " c"], [1, 2, 2]]
     else:
-        assert reading.feedback[0].answer == Rating((("overall", 4.0),)) and back == rows["rating"]
+        assert reading.feedback[0].judgement == Rating((("overall", 4.0),)) and back == rows["rating"]
 
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -155,13 +166,13 @@ def test_a_broken_ranking_is_rejected_with_the_reason(row: dict[str, Any], reaso
 
 def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
     good, bad = (Response(ABOUT.id, text, "p") for text in ("The largest planet of all is Jupiter.", "Saturn"))
-    people = Simulated(people=("hasty",))
+    people = Simulated(profiles=("hasty",))
     kinds = ["ranking"] * 400 + ["comparison"] * 400
-    queries = [Query(kind, ABOUT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
+    queries = [Task(kind, ABOUT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
     said = list(people.answer(queries, {ABOUT.id: ABOUT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC)))
-    first = [getattr(e.answer, "tiers", ((getattr(e.answer, "preferred", ""),),))[0][0] == good.id for e in said]
+    first = [getattr(e.judgement, "tiers", ((getattr(e.judgement, "preferred", ""),),))[0][0] == good.id for e in said]
     ranked, compared = sum(first[:400]) / 400, sum(first[400:]) / 400
-    assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PEOPLE["hasty"].mistakes / 2
+    assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PROFILES["hasty"].error_prob / 2
 
 
 def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_path: Path) -> None:
@@ -175,7 +186,7 @@ def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_
     assert losses[0] == pytest.approx(0.69, abs=0.1) and all(torch.isfinite(torch.tensor(losses)))
     assert load_reward(tmp_path / "run" / "reward").model.config.num_labels == 1
     assert 'objective = "kway"' in (tmp_path / "run" / "recipe.toml").read_text()
-    assert main(["reward", *run, "--objective", "plackett_luce", "--lr", "1e-3", "--again"]) == 0
+    assert main(["reward", *run, "--objective", "plackett_luce", "--lr", "1e-3", "--overwrite"]) == 0
     assert main(["dpo", *run, "--lr", "1e-4"]) == 0  # rankings are pairs to whoever reads pairs
 
 
@@ -213,7 +224,7 @@ def test_why_there_is_nothing_to_learn_from_is_said_as_it_is(folder: Path, tmp_p
     said = {
         "ties": (["--objective", "kway"], "prefer nothing to anything: all are ties, or alike"),
         "alike": (["--objective", "regression"], "the ratings of"),
-        "long": (["--max-tokens", "4"], "all 1 pairs of"),
+        "long": (["--max-length", "4"], "all 1 pairs of"),
     }
     for name, row in rows.items():
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))

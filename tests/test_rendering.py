@@ -100,13 +100,13 @@ def test_what_was_drawn_is_kept_as_tokens_and_trained_as_such(model: Path, promp
     with Store.open(run / "feedback.db") as store:
         asked = {prompt.id: prompt for prompt in store.prompts()}
         responses = list(store.responses())
-        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses())
+        made = examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
     assert len(responses) == 12
     for response in responses:
         assert response.token_ids and response.tokenizer == codec.fingerprint
         assert codec.completion(asked[response.prompt], response.completion) == response.token_ids
         assert codec.decode(response.token_ids, asked[response.prompt]) == response.text
-        assert (response.token_ids[-1] in codec.ends) == response.finished
+        assert (response.token_ids[-1] in codec.stop_ids) == response.finished
     pairs = [example for example in made if isinstance(example, Preference)]
     assert pairs and all(pair.chosen.token_ids and pair.rejected.token_ids for pair in pairs)
 

@@ -16,8 +16,7 @@ from assent.cli import main
 from assent.feedback.comparison import Comparison
 from assent.functional.conciseness import utility
 from assent.functional.statistics import accuracy, win_rate
-from assent.preferences.convert import split
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import Feedback, Prompt, Response, Task
 from assent.report.page import (
     Report,
     _gather,
@@ -35,6 +34,7 @@ from assent.report.page import (
     verdict,
 )
 from assent.run import Run, Setup, open_run
+from assent.split import split
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -99,16 +99,20 @@ def evaluation(run: Run, held: list[Prompt], answers: dict[str, list[Response]])
         signs: dict[str, list[int]] = {}
         for p, old, new, low, high in zip(held, answers["start"], made, worth["start"], worth[name], strict=True):
             sign = (high > low) - (high < low)
-            for mode in ("", p.mode):
+            for mode in ("", p.category):
                 signs.setdefault(mode, []).append(sign)
             if old.id != new.id:
-                query = Query("comparison", p.id, (old.id, new.id), "evaluate")
+                query = Task("comparison", p.id, (old.id, new.id), "evaluate")
                 said = Comparison((old.id, new.id)[sign > 0]) if sign else Comparison(verdict="tie")
-                run.store.add_queries([query])
+                run.store.add_tasks([query])
                 run.store.add_feedback(
                     [
                         Feedback(
-                            query.id, "judge:one_sentence", said, "2026-11-20T10:00:00Z", id=f"one_sentence:{query.id}"
+                            query.id,
+                            "judge:conciseness_rubric",
+                            said,
+                            "2026-11-20T10:00:00Z",
+                            id=f"conciseness_rubric:{query.id}",
                         )
                     ]
                 )
@@ -117,7 +121,7 @@ def evaluation(run: Run, held: list[Prompt], answers: dict[str, list[Response]])
     agreed = accuracy([1.0] * 30 + [0.0] * 10)
     return {
         "against": "start",
-        "judge": "one_sentence",
+        "judge": "conciseness_rubric",
         "prompts": len(held),
         "policies": policies,
         "reward_model": agreed._asdict() | {"accuracy": agreed.rate},
@@ -218,10 +222,10 @@ def test_text_of_a_model_is_shown_as_text(run: Run) -> None:
 def test_prompts_are_shown_evenly_by_mode_in_the_order_of_their_ids(run: Run) -> None:
     answers = _gather(run, find_rounds(run.folder)[0])
     cases = choose(answers, 8)
-    assert [case.prompt.mode for case in cases] == sorted(MODES) * 3
+    assert [case.prompt.category for case in cases] == sorted(MODES) * 3
     for mode in MODES:
-        ids = sorted(p.id for p in answers.prompts if p.mode == mode)
-        assert [case.prompt.id for case in cases if case.prompt.mode == mode] == ids[:3]
+        ids = sorted(p.id for p in answers.prompts if p.category == mode)
+        assert [case.prompt.id for case in cases if case.prompt.category == mode] == ids[:3]
     assert [shown.policy for shown in cases[0].answers] == ["start", "ppo", "dpo"]
     assert len(choose(answers, 10_000)) == len(answers.prompts)
 
@@ -259,7 +263,7 @@ def test_a_reward_model_alone_is_reported(tmp_path: Path) -> None:
 
 def test_a_judge_that_is_a_model_is_not_asked_again(run: Run) -> None:
     done = run.folder / "done" / "evaluate.json"
-    done.write_text(done.read_text().replace('"one_sentence"', '"some/reward-model"'))
+    done.write_text(done.read_text().replace('"conciseness_rubric"', '"some/reward-model"'))
     assert "PPO" in page_of(run)
 
 

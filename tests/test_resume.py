@@ -11,10 +11,21 @@ import tiny
 from processes import Process, assent, command
 
 pytestmark = pytest.mark.slow
-SHARED = ["--lr", "1e-3", "--save-every", "1", "--tokens-per-pack", "200"]
+SHARED = ["--lr", "1e-3", "--save-every", "1", "--max-tokens-per-batch", "200"]
 SHORT = ["--max-new-tokens", "8", "--temperature", "1"]
 STAGES = {
-    "pretrain": ["--layers", "1", "--width", "64", "--vocabulary", "400", "--epochs", "1", "--data", str(tiny.STORIES)],
+    "pretrain": [
+        "--num-layers",
+        "1",
+        "--hidden-size",
+        "64",
+        "--vocab-size",
+        "400",
+        "--epochs",
+        "1",
+        "--data",
+        str(tiny.STORIES),
+    ],
     "sft": ["--batch-size", "2"],
     "reward": ["--batch-size", "2"],
     "dpo": ["--batch-size", "2"],
@@ -100,7 +111,7 @@ def assent_forget(run: Path, stage: str) -> None:
     from assent.run import Setup, open_run
 
     with open_run(Setup(run, json_model(run), dtype="float32")) as opened:
-        opened.put_aside(stage, {})
+        opened.move_aside(stage, {})
         shutil.rmtree(run / "replaced")
     lines = [line for line in (run / "metrics.jsonl").read_text().splitlines() if f'"{stage}"' not in line]
     (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
@@ -115,7 +126,7 @@ def json_model(run: Path) -> str:
 def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, tmp_path: Path) -> None:
     from assent.store.database import Store
 
-    settings = ["--rows", "8", "--n", "4", "--again", *SHORT]
+    settings = ["--generation-batch-size", "8", "--n", "4", "--overwrite", *SHORT]
     found = []
     for name in ("whole", "broken"):
         run = tmp_path / name
@@ -130,7 +141,7 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
                 if (run / "feedback.db").exists() and Store.open(run / "feedback.db").counts().responses >= 8:
                     break
             process.kill()
-            words.remove("--again")
+            words.remove("--overwrite")
         assent(*words, "--run", str(run))
         found.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
     assert found[0] == found[1]
@@ -145,12 +156,12 @@ def test_what_the_reference_has_said_is_not_asked_again(tmp_path: Path, monkeypa
     from test_models import forest
 
     from assent.models.load import load_policy
-    from assent.stages import offline
+    from assent.training import reference
 
     model = load_policy(tiny.make(tmp_path / "model")).model
     trees = forest(10, 3)
     asked: list[int] = []
-    ask = offline.branch_sums
+    ask = reference.branch_sums
 
     def count(model: Any, some: Any, device: torch.device) -> torch.Tensor:
         if sum(asked) >= 6 and not begun_again:
@@ -160,12 +171,12 @@ def test_what_the_reference_has_said_is_not_asked_again(tmp_path: Path, monkeypa
 
     def sums(folder: str) -> list[torch.Tensor]:
         run = SimpleNamespace(folder=tmp_path / folder, device=torch.device("cpu"))
-        return offline.reference_sums(cast(Any, run), "dpo", model, trees, 200)
+        return reference.reference_sums(cast(Any, run), "dpo", model, trees, 200)
 
-    monkeypatch.setattr(offline, "PORTION", 3)
+    monkeypatch.setattr(reference, "PORTION", 3)
     whole = sums("whole")
-    assert [len(one) for one in whole] == [len(tree.branches) for tree in trees]
-    monkeypatch.setattr(offline, "branch_sums", count)
+    assert [len(one) for one in whole] == [len(tree.completions) for tree in trees]
+    monkeypatch.setattr(reference, "branch_sums", count)
     begun_again = False
     with pytest.raises(KeyboardInterrupt):
         sums("broken")
@@ -187,7 +198,7 @@ def test_what_the_reference_said_of_other_examples_is_not_taken_for_these(
     from test_models import forest
 
     from assent.models.load import load_policy
-    from assent.stages.offline import branch_sums, reference_sums
+    from assent.training.reference import branch_sums, reference_sums
 
     model, trees = load_policy(tiny.make(tmp_path / "model")).model, forest(10, 3)
     run: Any = cast(Any, SimpleNamespace(folder=tmp_path / "run", device=torch.device("cpu")))

@@ -22,7 +22,7 @@ from assent.feedback.demonstration import Demonstration
 from assent.feedback.rating import Rating
 from assent.labelling.quality import Quality, quality
 from assent.labelling.queue import Ask
-from assent.records import Answer, Feedback, Message, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Judgement, Message, Prompt, Purpose, Response, Task
 from assent.run import Setup, open_run
 from assent.store.database import Store
 from assent.web import statistics
@@ -53,17 +53,17 @@ class Site:
     def store(self) -> Store:
         return self.here.store
 
-    def ask(self, number: int, kind: str = "comparison", purpose: Purpose = "train", policies: str = "ab") -> Query:
+    def ask(self, number: int, kind: str = "comparison", purpose: Purpose = "train", policies: str = "ab") -> Task:
         """A question about one answer of each policy."""
         prompt = Prompt.ask(f"Question {number}?")
         answers = [Response(prompt.id, f"Answer of {p} to {number}.", f"evaluate:{p}#1") for p in policies]
-        query = Query(kind, prompt.id, tuple(answer.id for answer in answers), purpose)
+        query = Task(kind, prompt.id, tuple(answer.id for answer in answers), purpose)
         self.store.add_prompts([prompt])
         self.store.add_responses(answers)
-        self.store.add_queries([query])
+        self.store.add_tasks([query])
         return query
 
-    def say(self, annotator: str, query: Query, answer: Answer, at: datetime = NOW, supersedes: str = "") -> str:
+    def say(self, annotator: str, query: Task, answer: Judgement, at: datetime = NOW, supersedes: str = "") -> str:
         self.answers += 1
         event = Feedback(query.id, annotator, answer, at.isoformat(), 3.0, query.items, supersedes=supersedes,
                          id=f"answer-{self.answers}")  # fmt: skip
@@ -195,7 +195,7 @@ def test_nobody_waits_for_more_answers_than_there_are_people(site: Site) -> None
 
 def from_scratch(here: Project) -> Quality:
     """The same from everything that the store holds."""
-    queries = {query.id: query for query in here.store.queries()}
+    queries = {query.id: query for query in here.store.tasks()}
     gold = {query.id: answer for query, answer, _ in here.desk.gold()}
     events = [event for event in here.store.feedback() if not event.annotator.startswith("judge:")]
     return quality(events, queries, gold, resamples=statistics.RESAMPLES)
@@ -209,12 +209,12 @@ def assert_current(here: Project) -> None:
 
 
 def test_what_is_read_answer_by_answer_is_what_all_at_once_would_tell(site: Site) -> None:
-    luck, said = random.Random(0), list[tuple[str, Query, str]]()
+    luck, said = random.Random(0), list[tuple[str, Task, str]]()
     for step in range(60):
         number, kind = luck.randrange(8), luck.choice(["comparison", "rating", "critique"])
         purpose: Purpose = "gold" if number == 7 else "train"
         query = site.ask(number, kind, purpose, "ab" if kind == "comparison" else "a")
-        answers: dict[str, Answer] = {
+        answers: dict[str, Judgement] = {
             "comparison": Comparison(luck.choice(query.items)) if step % 5 else Comparison(verdict="tie"),
             "rating": Rating((("true", luck.randint(1, 7)),)),
             "critique": Critique(f"It is {luck.choice(['too long', 'too short'])}."),
@@ -293,14 +293,14 @@ def test_what_the_statistics_cannot_read_is_told_on_the_page_and_read_when_it_is
 def test_events_are_read_from_where_one_stopped_with_what_they_answer(database: str) -> None:
     with Store.open(database) as store:
         prompts = [Prompt.ask(f"Question {n}?") for n in range(5000)]
-        queries = [Query("demonstration", p.id, (), "evaluate" if n % 2 else "train") for n, p in enumerate(prompts)]
+        queries = [Task("demonstration", p.id, (), "evaluate" if n % 2 else "train") for n, p in enumerate(prompts)]
         assert (store.last_arrival(), list(store.arrivals())) == ((0, ""), [])
         store.add_prompts(prompts)
-        store.add_queries(queries)
+        store.add_tasks(queries)
         events = [Feedback(query.id, "ann", Demonstration("So."), NOW.isoformat()) for query in queries]
         store.add_feedback(events)
         found = list(store.arrivals())
-        assert [(each.event, each.query) for each in found] == list(zip(events, queries, strict=True))
+        assert [(each.event, each.task) for each in found] == list(zip(events, queries, strict=True))
         assert store.last_arrival() == found[-1][:2] and store.last_arrival(found[7].seq) == found[7][:2]
         assert list(store.arrivals(found[4990].seq)) == found[4991:]
         assert list(store.arrivals(purpose="evaluate")) == found[1::2]
@@ -415,11 +415,11 @@ def test_prompts_are_shown_page_by_page(site: Site) -> None:
 def test_pages_of_twenty_thousand_answers_take_less_than_half_a_second(site: Site) -> None:
     prompts = [Prompt.ask(f"Question {n} of many?") for n in range(10_000)]
     pairs = [[Response(prompt.id, f"{word} {prompt.id}", "sft") for word in ("Yes", "No")] for prompt in prompts]
-    queries = [Query("comparison", prompt.id, tuple(r.id for r in pair)) for prompt, pair in
+    queries = [Task("comparison", prompt.id, tuple(r.id for r in pair)) for prompt, pair in
                zip(prompts, pairs, strict=True)]  # fmt: skip
     site.store.add_prompts(prompts)
     site.store.add_responses(response for pair in pairs for response in pair)
-    site.store.add_queries(queries)
+    site.store.add_tasks(queries)
     luck = random.Random(0)
     site.store.add_feedback(
         Feedback(query.id, who, Comparison(luck.choice(query.items)), NOW.isoformat(), 3.0, query.items)

@@ -25,15 +25,15 @@ from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.feedback.critique import Critique
 from assent.feedback.rating import Rating
-from assent.labelling.queue import Desk
-from assent.records import Feedback, Message, Prompt, Query, Response
+from assent.labelling.queue import TaskQueue
+from assent.records import Feedback, Message, Prompt, Response, Task
 from assent.store import schema
 from assent.store.database import Busy, Conflict, DiskFull, Store
 
 PROMPT = Prompt.ask("Which is the largest planet?", mode="knowledge", source="quiz")
 ITEMS = tuple(Response(PROMPT.id, text, "sft", sampling="temperature 0.7") for text in ("Jupiter.", "Saturn."))
 A, B = (item.id for item in ITEMS)
-QUERY = Query("comparison", PROMPT.id, (A, B))
+QUERY = Task("comparison", PROMPT.id, (A, B))
 EVENT = Feedback(QUERY.id, "ann", Comparison(A, 2), "2026-11-20T10:00:00Z", 3.5, (B, A), "clear", id="0192-first")
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def fill(store: Store) -> Store:
     store.add_prompts([PROMPT])
     store.add_responses(ITEMS)
-    store.add_queries([QUERY])
+    store.add_tasks([QUERY])
     return store
 
 
@@ -60,7 +60,7 @@ def test_what_was_put_in_comes_out_again(store: Store) -> None:
     assert store.add_feedback([EVENT]) == 1
     assert list(store.prompts()) == [PROMPT]
     assert list(store.responses()) == list(ITEMS)
-    assert list(store.queries()) == [QUERY]
+    assert list(store.tasks()) == [QUERY]
     assert list(store.feedback()) == [EVENT]
     assert store.counts() == (1, 2, 1, 1)
 
@@ -83,28 +83,28 @@ def test_what_was_put_in_is_there_for_the_next_process(tmp_path: Path) -> None:
 def test_any_text_comes_back_as_it_was(store: Store, turns: list[tuple[str, str]], a: str, b: str, c: str) -> None:
     prompt = Prompt(tuple(Message(role, content) for role, content in turns), a, b)
     response = Response(prompt.id, c, b, finished=False)
-    query = Query("critique", prompt.id, (response.id,), instruction=a)
-    event = Feedback(query.id, b, Critique(f"!{c}", a), a, note=c)
+    query = Task("critique", prompt.id, (response.id,), instruction=a)
+    event = Feedback(query.id, b, Critique(f"!{c}", a), a, comment=c)
     store.add_prompts([prompt])
     store.add_responses([response])
-    store.add_queries([query])
+    store.add_tasks([query])
     store.add_feedback([event])
     assert list(store.feedback(ids=[event.id])) == [event]
     assert response in list(store.responses(prompt=prompt.id))
-    assert list(store.queries(ids=[query.id])) == [query]
+    assert list(store.tasks(ids=[query.id])) == [query]
     assert [each.messages for each in store.prompts(ids=[prompt.id])] == [prompt.messages]
 
 
 def test_a_repeated_post_changes_nothing(store: Store) -> None:
     assert [store.add_feedback([EVENT]) for _ in range(10)] == [1] + [0] * 9
     assert store.add_feedback([*events(3), *events(4)]) == 4
-    assert (store.add_prompts([PROMPT]), store.add_responses(ITEMS), store.add_queries([QUERY, QUERY])) == (0, 0, 0)
+    assert (store.add_prompts([PROMPT]), store.add_responses(ITEMS), store.add_tasks([QUERY, QUERY])) == (0, 0, 0)
     assert store.counts() == (1, 2, 1, 5)
 
 
 def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(store: Store) -> None:
     store.add_feedback([EVENT])
-    other = Feedback(QUERY.id, "ann", Comparison(B, 2), EVENT.at, id=EVENT.id)
+    other = Feedback(QUERY.id, "ann", Comparison(B, 2), EVENT.created_at, id=EVENT.id)
     with pytest.raises(Conflict, match="0192-first is stored with another body"):
         store.add_feedback([*events(1), other])
     assert list(store.feedback()) == [EVENT]
@@ -116,7 +116,7 @@ def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(store: 
         (Feedback("nowhere", "ann", Comparison(A), ""), "answers query 'nowhere', which is not in"),
         (Feedback(QUERY.id, "ann", Comparison("C"), ""), "did not show item 'C'"),
         (Feedback(QUERY.id, "ann", Rating((("helpful", 3),)), ""), "asks for a comparison, not for a rating"),
-        (Feedback(QUERY.id, "ann", Comparison(A), "", note="\ud800"), r"lone surrogate \(U\+D800\)"),
+        (Feedback(QUERY.id, "ann", Comparison(A), "", comment="\ud800"), r"lone surrogate \(U\+D800\)"),
     ],
 )
 def test_an_answer_that_fits_no_question_is_refused_before_it_is_acknowledged(
@@ -142,14 +142,14 @@ def test_two_policies_that_say_the_same_both_said_it(store: Store) -> None:
 
 def test_readings_can_be_narrowed(store: Store) -> None:
     other = Prompt.plain("Once upon a time", mode="creative", source="tales")
-    gold = Query("comparison", PROMPT.id, (B, A), purpose="gold")
+    gold = Task("comparison", PROMPT.id, (B, A), purpose="gold")
     store.add_prompts([other])
-    store.add_queries([gold])
+    store.add_tasks([gold])
     store.add_feedback([EVENT])
     assert list(store.prompts(source="tales")) == list(store.prompts(mode="creative")) == [other]
     assert list(store.prompts(source="tales", mode="knowledge")) == []
-    assert list(store.queries(purpose="gold")) == list(store.queries(unanswered_by="ann")) == [gold]
-    assert list(store.queries(unanswered_by="bob")) == [QUERY, gold]
+    assert list(store.tasks(purpose="gold")) == list(store.tasks(unanswered_by="ann")) == [gold]
+    assert list(store.tasks(unanswered_by="bob")) == [QUERY, gold]
     assert list(store.feedback(annotator="bob")) == []
     assert list(store.feedback(query=QUERY.id)) == [EVENT]
 
@@ -185,12 +185,12 @@ def test_the_database_itself_refuses_to_change_or_delete_an_answer(store: Store,
 
 def test_an_edit_behind_the_back_of_the_triggers_breaks_the_chain(store: Store) -> None:
     store.add_feedback(events(5))
-    assert store.audit() == 5
+    assert store.verify() == 5
     with sqlite3.connect(store.name) as raw:
         raw.execute("DROP TRIGGER feedback_no_update")
         raw.execute("UPDATE feedback SET annotator = 'eve' WHERE seq = 3")
     with pytest.raises(AssentError, match=f"feedback {events(3)[2].id} is not what was stored"):
-        store.audit()
+        store.verify()
 
 
 def test_every_commit_reaches_the_disk(store: Store) -> None:
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path: Path) -> None:
     data[4096 * 6 :] = b"\x5a" * (len(data) - 4096 * 6)
     path.write_bytes(data)
     with pytest.raises(AssentError, match=r"damaged.*restore a backup") as error, Store.open(path) as store:
-        store.audit()
+        store.verify()
     assert "\n" not in str(error.value)
 
 
@@ -323,7 +323,7 @@ def test_processes_that_open_a_new_file_and_write_at_once_lose_nothing(tmp_path:
     with Store.open(path) as store:
         assert len(acknowledged) == 300
         assert sorted(event.id for event in store.feedback()) == sorted(acknowledged)
-        assert store.audit() == 300
+        assert store.verify() == 300
 
 
 def test_a_new_file_may_be_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_new_file_may_be_opened_by_many_at_the_same_moment(tmp_path: Path) -> 
         def opened(path: Path = tmp_path / f"{number}.db", barrier: threading.Barrier = barrier) -> int:
             barrier.wait()
             with Store.open(path) as store:
-                return fill(store).counts().queries
+                return fill(store).counts().tasks
 
         with ThreadPoolExecutor(4) as pool:
             assert [job.result() for job in [pool.submit(opened) for _ in range(4)]] == [1] * 4
@@ -352,7 +352,7 @@ def test_a_writer_killed_in_the_middle_loses_nothing_acknowledged(tmp_path: Path
         # The last one may have been committed without its writer living to say so, or half said.
         assert stored[: len(acknowledged) - 1] == acknowledged[:-1]
         assert len(stored) - len(acknowledged) in (0, 1)
-        assert store.audit() == len(stored)
+        assert store.verify() == len(stored)
         assert store.add_feedback([EVENT]) == 1
 
 
@@ -389,7 +389,7 @@ def test_a_store_of_version_0004_opens_and_counts_people_only(database: str) -> 
             connection.execute(sa.text(f"INSERT INTO {table.split()[0]} ({names}) VALUES ({values})"), row)
     engine.dispose()
     with Store.open(database) as opened:
-        desk = Desk(opened)
+        desk = TaskQueue(opened)
         assert desk.wanting(["q"]) == {"q"}  # one person answered, and a program that no longer counts
         desk.send_back("ann", "q", "Why so?")
         assert desk.sent_back("ann", ["q"]) == {"q": "Why so?"}
@@ -403,7 +403,7 @@ def test_a_store_of_version_0005_keeps_its_ids_and_takes_messages_with_calls(dat
         config.attributes["connection"] = connection
         command.upgrade(config, "0005")
         messages = '[{"role": "user", "content": "Which is the largest planet?"}]'
-        prompt = {"id": PROMPT.id, "messages": messages, "mode": PROMPT.mode, "source": PROMPT.source}
+        prompt = {"id": PROMPT.id, "messages": messages, "mode": PROMPT.category, "source": PROMPT.source}
         insert = "INSERT INTO prompts (id, messages, mode, source) VALUES (:id, :messages, :mode, :source)"
         connection.execute(sa.text(insert), prompt)
         item = {"id": A, "prompt": PROMPT.id, "text": "Jupiter.", "policy": "sft", "sampling": "temperature 0.7"}

@@ -34,7 +34,7 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.labelling.accounts import People, Person
 from assent.labelling.queue import Ask, change_setting
-from assent.records import Feedback, Message, Prompt, Query, Response
+from assent.records import Feedback, Message, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store import schema
 from assent.store.database import Store
@@ -51,10 +51,10 @@ MODEL = "acme/secret-model-7b"
 POLICY = "generate:secret-policy#1a2b3c"
 PROMPT = Prompt.ask("Which is the largest planet?", source="secret-source")
 ITEMS = tuple(Response(PROMPT.id, text, POLICY) for text in ("Jupiter.", "Saturn.", "It is Neptune."))
-COMPARED = Query("comparison", PROMPT.id, (ITEMS[0].id, ITEMS[1].id))
-RANKED = Query("ranking", PROMPT.id, tuple(item.id for item in ITEMS), "evaluate")
-ONE_ITEM = tuple(Query(kind, PROMPT.id, (ITEMS[0].id,)) for kind in ("rating", "approval", "critique", "correction"))
-WRITTEN = Query("demonstration", PROMPT.id, ())
+COMPARED = Task("comparison", PROMPT.id, (ITEMS[0].id, ITEMS[1].id))
+RANKED = Task("ranking", PROMPT.id, tuple(item.id for item in ITEMS), "evaluate")
+ONE_ITEM = tuple(Task(kind, PROMPT.id, (ITEMS[0].id,)) for kind in ("rating", "approval", "critique", "correction"))
+WRITTEN = Task("demonstration", PROMPT.id, ())
 QUERIES = (COMPARED, RANKED, *ONE_ITEM, WRITTEN)
 OTHERS_NOTE = "words of a reviewer"
 EXPLANATION = "because gold says so"
@@ -120,7 +120,7 @@ def build(root: Path, single: bool) -> Path:
         with open_run(Setup(run=root / name, model=MODEL)) as run:
             run.store.add_prompts([PROMPT])
             run.store.add_responses(ITEMS)
-            run.store.add_queries(QUERIES)
+            run.store.add_tasks(QUERIES)
             run.store.close()
     office = Office(root / "demo" if single else root)
     people = People(office.people.store, Clock())
@@ -131,7 +131,7 @@ def build(root: Path, single: bool) -> Path:
     desk.post([Ask(query, 3) for query in QUERIES], "label")
     (lent,) = desk.take(rita, 1)
     said = Comparison(lent.shown[0], 3)
-    desk.answer(Feedback(lent.query.id, rita, said, "2026-11-20", shown=lent.shown, note=OTHERS_NOTE))
+    desk.answer(Feedback(lent.query.id, rita, said, "2026-11-20", display_order=lent.shown, comment=OTHERS_NOTE))
     office.people.store.close()
     office.close()
     return office.root
@@ -202,7 +202,7 @@ def given_to(item: dict[str, Any], id: str = "0192-first", **more: Any) -> dict[
 
 def test_the_setup_link_leads_to_an_owner_who_is_signed_in(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "demo")) as run:
-        assert run.store.counts().queries == 0
+        assert run.store.counts().tasks == 0
     office = Office(tmp_path / "demo")
     browser = TestClient(make_app(office), follow_redirects=False)
     assert browser.get("/").headers["location"].startswith("/login")
@@ -317,15 +317,19 @@ def test_an_answer_that_was_acknowledged_is_in_the_database(server: Server) -> N
         assert (reply.json()["id"], reply.json()["query"]) == (post["id"], post["query"])
     with Store.open(server.demo.store.name) as store:
         stored = {event.id: event for event in store.feedback(annotator=server.people["labeller"].id)}
-        assert store.audit() == len(QUERIES) + 1
+        assert store.verify() == len(QUERIES) + 1
     assert set(stored) == {post["id"] for post in posts}
     for post in posts:
         event = stored[post["id"]]
-        assert (event.query, list(event.shown), event.seconds) == (server.asked(post["query"]), post["shown"], 3.5)
-        told = body(event.answer)
+        assert (event.task, list(event.display_order), event.duration) == (
+            server.asked(post["query"]),
+            post["shown"],
+            3.5,
+        )
+        told = body(event.judgement)
         for name, value in post["answer"].items():
             assert (dict(told[name]) if name == "axes" else told[name]) == value
-    assert (stored["0192-comparison"].note, stored["0192-comparison"].flags) == ("why", ("Harm",))
+    assert (stored["0192-comparison"].comment, stored["0192-comparison"].flags) == ("why", ("Harm",))
     mine = browser.get("/r/demo/api/mine").json()
     assert [one["id"] for one in mine] == [post["id"] for post in posts][::-1]
     assert next_items(browser) == []
@@ -956,12 +960,12 @@ def test_what_people_said_is_told_to_those_who_run_the_project(server: Server) -
     assert [event["id"] for event in events] == [event.id for event in server.demo.store.feedback()]
     # Who decided has said so under their own name, in place of what they said before, and the dispute is over.
     *before, decision = server.demo.store.feedback(server.people["owner"].id, COMPARED.id)
-    assert decision.answer == Comparison(COMPARED.items[0], 2)
-    assert (decision.note, decision.flags) == (EXPLANATION, ("decided",))
+    assert decision.judgement == Comparison(COMPARED.items[0], 2)
+    assert (decision.comment, decision.flags) == (EXPLANATION, ("decided",))
     assert decision.supersedes == (before[-1].id if before else "")
     assert owner.post("/r/demo/decide", data=gold | {"use": "", "right": "tie"}).status_code == 303
     *_, last = server.demo.store.feedback(server.people["owner"].id, COMPARED.id)
-    assert (last.supersedes, last.answer) == (decision.id, Comparison(verdict="tie"))
+    assert (last.supersedes, last.judgement) == (decision.id, Comparison(verdict="tie"))
     assert COMPARED.id not in owner.get("/r/demo/review").text
 
 
@@ -1041,7 +1045,7 @@ def test_a_labeller_cannot_tell_a_gold_item_from_others_by_what_the_page_gets(se
         shown = [each["id"] for each in item["items"]]
         assert prompt.id == PROMPT.id
         for order in permutations(shown):
-            assert item["query"] != Query(item["kind"], prompt.id, order, "gold", item["instruction"]).id
+            assert item["query"] != Task(item["kind"], prompt.id, order, "gold", item["instruction"]).id
 
 
 def test_a_labeller_can_neither_learn_nor_use_the_names_that_queries_have(server: Server) -> None:
@@ -1078,7 +1082,7 @@ def test_a_labeller_can_neither_learn_nor_use_the_names_that_queries_have(server
         replies += [browser.post("/r/demo/api/feedback", json={**good, **change}) for change in odd]
         replies += [browser.get(f"/r/demo/api/item/{item['query']}")]
     replies += [browser.get("/r/demo/api/mine"), hold]
-    real = [query.id for query in server.demo.store.queries()]
+    real = [query.id for query in server.demo.store.tasks()]
     for reply in replies:
         for name in real:
             sent = (reply.request.content or b"").decode() + str(reply.request.url)
@@ -1112,7 +1116,7 @@ def test_text_that_names_a_model_does_not_reach_the_page(server: Server, kind: s
     made = [[Response(PROMPT.id, told, POLICY) for told in (text, f"Hello. {text}")] for text in TELLING]
     server.demo.store.add_responses(chain.from_iterable(made))
     for pair in made:
-        query = Query(kind, PROMPT.id, tuple(one.id for one in pair[: KINDS[kind]]))
+        query = Task(kind, PROMPT.id, tuple(one.id for one in pair[: KINDS[kind]]))
         server.demo.desk.lend(server.people["labeller"].id, query)
     told = json.dumps([one for one in next_items(server.client("labeller")) if one["kind"] == kind]).lower()
     assert told.count('"query"') >= len(TELLING)
@@ -1123,7 +1127,7 @@ def test_text_that_names_a_model_does_not_reach_the_page(server: Server, kind: s
 def test_an_answer_is_stored_as_it_was_written_although_a_name_was_taken_out_of_it(server: Server) -> None:
     made = [Response(PROMPT.id, text, POLICY) for text in ("I am ChatGPT.", "I am nobody.")]
     server.demo.store.add_responses(made)
-    server.demo.desk.lend(server.people["labeller"].id, Query("comparison", PROMPT.id, (made[0].id, made[1].id)))
+    server.demo.desk.lend(server.people["labeller"].id, Task("comparison", PROMPT.id, (made[0].id, made[1].id)))
     next_items(server.client("labeller"))
     assert [one.text for one in server.demo.store.responses(ids=[made[0].id])] == ["I am ChatGPT."]
 
@@ -1145,7 +1149,7 @@ def test_a_correction_keeps_the_names_that_were_covered_on_the_page(
     item = correction_of(server, "ChatGPT is kinder than Claude.")
     answer = {"text": mended(item["items"][0]["text"])}
     assert browser.post("/r/demo/api/feedback", json=given_to(item, answer=answer)).status_code == 200
-    assert [body(event.answer) for event in server.demo.store.feedback(ids=["0192-first"])] == [{"text": stored}]
+    assert [body(event.judgement) for event in server.demo.store.feedback(ids=["0192-first"])] == [{"text": stored}]
     for path in ("mine", f"item/{item['query']}"):
         told = browser.get(f"/r/demo/api/{path}").text.lower()
         assert "chatgpt" not in told and "claude" not in told, path
@@ -1166,14 +1170,14 @@ def test_of_an_answer_with_thoughts_and_calls_the_text_alone_is_mended(server: S
     assert shown["text"].startswith("> ⟦model 1⟧ said so.") and "> \u05db\u05df.\n\n" in shown["text"]
     assert browser.post("/r/demo/api/feedback", json=given_to(item, answer={"text": shown["raw"]})).status_code == 200
     (event,) = server.demo.store.feedback(ids=["0192-first"])
-    assert body(event.answer) == {"text": text}
+    assert body(event.judgement) == {"text": text}
     (mine,) = browser.get("/r/demo/api/mine").json()
     assert mine["answer"] == {"text": shown["raw"]}
 
 
 def test_a_quote_has_the_names_that_stood_there_whichever_stood_in_the_thoughts(server: Server) -> None:
     correction = correction_of(server, "ChatGPT is kinder than Claude.", THOUGHTS)
-    server.demo.desk.lend(server.people["labeller"].id, Query("critique", PROMPT.id, (correction["items"][0]["id"],)))
+    server.demo.desk.lend(server.people["labeller"].id, Task("critique", PROMPT.id, (correction["items"][0]["id"],)))
     items = next_items(server.client("labeller"))
     item = next(one for one in items if one["kind"] == "critique" and one["items"] == correction["items"])
     quote = item["items"][0]["text"].splitlines()[3]
@@ -1181,7 +1185,7 @@ def test_a_quote_has_the_names_that_stood_there_whichever_stood_in_the_thoughts(
     assert quote.endswith("is kinder than ⟦model 1⟧.")
     server.client("labeller").post("/r/demo/api/feedback", json=given_to(item, answer=answer))
     (event,) = server.demo.store.feedback(ids=["0192-first"])
-    assert body(event.answer) == {"text": "No.", "quote": "ChatGPT is kinder than Claude."}
+    assert body(event.judgement) == {"text": "No.", "quote": "ChatGPT is kinder than Claude."}
 
 
 def correction_of(server: Server, text: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -1189,7 +1193,7 @@ def correction_of(server: Server, text: str, extra: dict[str, Any] | None = None
     made = Response(PROMPT.id, text, POLICY, extra=extra or {})
     change_setting(server.demo.store, "names", ["ChatGPT", "Claude", "GPT-4"], "owner", "2026-11-20")
     server.demo.store.add_responses([made])
-    server.demo.desk.lend(server.people["labeller"].id, Query("correction", PROMPT.id, (made.id,)))
+    server.demo.desk.lend(server.people["labeller"].id, Task("correction", PROMPT.id, (made.id,)))
     return next(
         one
         for one in next_items(server.client("labeller"))
@@ -1202,7 +1206,7 @@ def test_a_correction_never_gets_a_name_that_did_not_stand_there(server: Server)
     rest = item["items"][0]["text"].partition(" is kinder")[2]  # the second name alone
     server.client("labeller").post("/r/demo/api/feedback", json=given_to(item, answer={"text": f"Be kinder{rest}"}))
     (event,) = server.demo.store.feedback(ids=["0192-first"])
-    assert "ChatGPT" not in body(event.answer)["text"]
+    assert "ChatGPT" not in body(event.judgement)["text"]
 
 
 def test_events_go_out_under_pseudonyms(server: Server) -> None:
@@ -1231,9 +1235,9 @@ def fill_bank(server: Server, use: str, number: int) -> dict[str, str]:
     server.demo.store.add_prompts(prompts)
     server.demo.store.add_responses(chain.from_iterable(pairs))
     for prompt, (a, b) in zip(prompts, pairs, strict=True):
-        query = Query("comparison", prompt.id, (a.id, b.id), "gold")
+        query = Task("comparison", prompt.id, (a.id, b.id), "gold")
         server.demo.desk.add_gold(query, Comparison(a.id), use, EXPLANATION)
-    return {Query("comparison", p.id, (a.id, b.id), "gold").id: a.id for p, (a, b) in zip(prompts, pairs, strict=True)}
+    return {Task("comparison", p.id, (a.id, b.id), "gold").id: a.id for p, (a, b) in zip(prompts, pairs, strict=True)}
 
 
 @pytest.mark.parametrize(("wrong", "state"), [(5, "active"), (6, "paused")])
@@ -1297,7 +1301,7 @@ def test_who_answers_gold_items_wrong_is_paused_and_keeps_what_they_said(server:
     pairs = [[Response(prompt.id, text, POLICY) for text in ("Yes.", "No.")] for prompt in prompts]
     server.demo.store.add_prompts(prompts)
     server.demo.store.add_responses(chain.from_iterable(pairs))
-    asks = [Ask(Query("comparison", p.id, (a.id, b.id))) for p, (a, b) in zip(prompts, pairs, strict=True)]
+    asks = [Ask(Task("comparison", p.id, (a.id, b.id))) for p, (a, b) in zip(prompts, pairs, strict=True)]
     server.demo.desk.post(asks, "label")
     browser, given, wrong = server.client("labeller"), 0, 0
     with browser:
@@ -1792,11 +1796,11 @@ def test_hostile_text_in_any_place_runs_on_no_page(server: Server) -> None:
     made = [[Response(p.id, f"{s} {n}", f"evaluate:<img src=x onerror=alert({n})>#1") for n in "12"] for p, s in
             zip(prompts, nasty, strict=True)]  # fmt: skip
     store.add_responses(chain.from_iterable(made))
-    queries = [Query("comparison", p.id, (a.id, b.id), "evaluate", nasty[0]) for p, (a, b) in
+    queries = [Task("comparison", p.id, (a.id, b.id), "evaluate", nasty[0]) for p, (a, b) in
                zip(prompts, made, strict=True)]  # fmt: skip
-    store.add_queries(queries)
+    store.add_tasks(queries)
     events = [
-        Feedback(query.id, who, answer, "2026-11-20", note=note)
+        Feedback(query.id, who, answer, "2026-11-20", comment=note)
         for query, note in zip(queries, nasty, strict=True)
         for who, answer in (
             ("<svg onload=alert(1)>", Comparison(query.items[0])),
@@ -1860,7 +1864,9 @@ def test_looking_at_the_label_page_is_not_yet_work_that_others_wait_for(server: 
     for person in (server.people["reviewer"].id, server.people["labeller"].id):
         for query, shown, _ in desk.take(person, 10):
             if query == WRITTEN:
-                desk.answer(Feedback(query.id, person, Demonstration("It is Jupiter."), "2026-11-21", shown=shown))
+                desk.answer(
+                    Feedback(query.id, person, Demonstration("It is Jupiter."), "2026-11-21", display_order=shown)
+                )
     assert desk.wanting([query.id for query in QUERIES]) == {query.id for query in QUERIES}
     assert desk.progress().answered == 1
 
@@ -1886,7 +1892,7 @@ def test_who_works_already_is_not_put_to_a_test_later(server: Server) -> None:
 def test_answers_in_a_talk_are_not_asked_about_again(server: Server) -> None:
     browser, ann = server.client("labeller"), server.people["labeller"].id
     before = len(next_items(browser))
-    lent = server.demo.desk.lend(ann, Query("approval", PROMPT.id, (ITEMS[1].id,), "train", "Good?"), aside=True)
+    lent = server.demo.desk.lend(ann, Task("approval", PROMPT.id, (ITEMS[1].id,), "train", "Good?"), aside=True)
     assert len(next_items(browser)) == before
     post = {"id": "0192-talk", "query": lent.name, "answer": {"approved": True}, "shown": list(lent.shown)}
     assert browser.post("/r/demo/api/feedback", json=post).status_code == 200
@@ -1941,7 +1947,7 @@ def test_the_order_of_items_does_not_tell_what_a_query_is_for(server: Server) ->
     server.demo.store.add_responses(answers)
     guessed = []
     for n in range(36):
-        query = Query("ranking", PROMPT.id, tuple(sorted(one.id for one in answers[n : n + 4])), "gold")
+        query = Task("ranking", PROMPT.id, tuple(sorted(one.id for one in answers[n : n + 4])), "gold")
         likely = list(query.items)
         random.Random(f"{query.id} {ann}").shuffle(likely)  # all that a labeller knows
         guessed.append(desk.lend(ann, query).shown == tuple(likely))
@@ -1969,7 +1975,7 @@ def test_the_first_answer_to_a_gold_item_counts(server: Server) -> None:
 def test_one_person_cannot_take_the_whole_desk(server: Server) -> None:
     prompts = [Prompt.ask(f"And number {n}?") for n in range(60)]
     server.demo.store.add_prompts(prompts)
-    server.demo.desk.post([Ask(Query("demonstration", prompt.id, ())) for prompt in prompts], "more")
+    server.demo.desk.post([Ask(Task("demonstration", prompt.id, ())) for prompt in prompts], "more")
     browser, held = server.client("labeller"), list[str]()
     for _ in range(10):
         held += [
@@ -1986,7 +1992,7 @@ def test_a_completion_code_is_for_what_was_asked_of_those_who_may_answer(server:
     browser = TestClient(server.app)
     browser.cookies.set(COOKIE, server.office.people.open_session(server.office.people.get("Wim")))
     for n, said in enumerate(ITEMS):  # as after chats
-        lent = server.demo.desk.lend(wim, Query("approval", PROMPT.id, (said.id,), "train", f"chat {n}"))
+        lent = server.demo.desk.lend(wim, Task("approval", PROMPT.id, (said.id,), "train", f"chat {n}"))
         post = {"id": f"id-{n}", "query": lent.name, "answer": {"approved": True}, "shown": list(lent.shown)}
         assert browser.post("/r/demo/api/feedback", json=post).status_code == 200
     assert browser.get("/r/demo/api/next").json()["code"] == ""
@@ -2081,7 +2087,7 @@ def test_an_origin_that_is_none_is_refused(house: Server, origin: str) -> None:
 
 def test_who_has_seen_an_item_is_not_given_it_as_gold(server: Server) -> None:
     desk, ann = server.demo.desk, server.people["labeller"].id
-    gold = Query("comparison", PROMPT.id, COMPARED.items[::-1], "gold", "Which of the two?")
+    gold = Task("comparison", PROMPT.id, COMPARED.items[::-1], "gold", "Which of the two?")
     desk.add_gold(gold, Comparison(gold.items[0]), "practice")
     desk.lend(ann, COMPARED)
     assert desk.take(ann, 20, [COMPARED.id], screened=False) == []
@@ -2136,7 +2142,7 @@ def test_what_nobody_sees_is_seen_where_a_text_stands_as_written_and_stored_as_i
         "/r/demo/api/feedback", json=given_to(item, answer={"text": item["items"][0]["text"]})
     )
     (event,) = server.demo.store.feedback(ids=["0192-first"])
-    assert body(event.answer) == {"text": "Left \u202eright\u202c, and GPT-4\u200b."}
+    assert body(event.judgement) == {"text": "Left \u202eright\u202c, and GPT-4\u200b."}
 
 
 def test_a_line_on_which_no_request_comes_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from assent.models.checkpoints import save
-from assent.models.load import Language, load_policy
-from assent.models.tokenizer import Codec
+from assent.models.load import LoadedModel, load_policy
+from assent.models.tokenizer import ChatTokenizer
 from assent.stages.pretrain import train_tokenizer
 
 STORIES = Path(__file__).parent.parent / "examples" / "stories.txt"
@@ -39,9 +39,9 @@ def make(folder: Path, chat: bool = True, vocabulary: int = 400, seed: int = 0) 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    save(Language(LlamaForCausalLM(config), Codec(tokenizer)), folder)
+    save(LoadedModel(LlamaForCausalLM(config), ChatTokenizer(tokenizer)), folder)
     return folder
 
 
-def load(folder: Path) -> Language:
+def load(folder: Path) -> LoadedModel:
     return load_policy(folder)

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from assent.errors import Waiting
 from assent.functional.near_identical import near_identical
-from assent.labelling.queue import Ask, Desk, overlap, settings
-from assent.records import Feedback, Prompt, Query, Response
-from assent.types import NonNegative
+from assent.labelling.queue import Ask, TaskQueue, overlap, settings
+from assent.records import Feedback, Prompt, Response, Task
+from assent.types import NonNegativeFloat
 
 LOOK = 1.0
 """Seconds between two looks into the store."""
@@ -21,20 +21,20 @@ LOOK = 1.0
 class Human:
     """People in browsers; 15 % of the queries go to three of them and 2 % to five, so that agreement can be told."""
 
-    at_once: ClassVar[int] = 1
+    batch_size: ClassVar[int] = 1
     human: ClassVar[bool] = True
 
-    wait: NonNegative = 1440.0
+    wait: NonNegativeFloat = 1440.0
     """Minutes that the stage waits for answers; then it ends, and the same command goes on later. 0: it only asks."""
 
     def answer(
         self,
-        queries: Iterable[Query],
+        queries: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-        desk: Desk,
+        desk: TaskQueue,
         batch: str,
     ) -> Iterator[Feedback]:
         """Ask, and yield answers as they arrive (they are in the store already), until all have been given.
@@ -67,6 +67,6 @@ class Human:
             progress = desk.progress(batch)
 
 
-def _apart(query: Query, responses: Mapping[str, Response]) -> bool:
+def _apart(query: Task, responses: Mapping[str, Response]) -> bool:
     texts = [responses[item].text for item in query.items]
     return len(texts) != 2 or not near_identical(*texts)

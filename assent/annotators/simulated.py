@@ -18,26 +18,26 @@ from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.functional.conciseness import utility
-from assent.records import Feedback, Prompt, Query, Response
-from assent.types import Count
+from assent.records import Feedback, Prompt, Response, Task
+from assent.types import PositiveInt
 
 CLOSE = 1.5 / 12
 """Answers whose utilities differ by less may be called a tie: by no more than half of one of the six marks."""
 
 
 @dataclass(frozen=True)
-class Person:
+class NoiseModel:
     """How one annotator differs from the noise-free judge."""
 
-    sharpness: float
-    mistakes: float
-    ties: float
+    rationality: float
+    error_prob: float
+    tie_prob: float
 
 
-PEOPLE: Mapping[str, Person] = {
-    "careful": Person(sharpness=60.0, mistakes=0.02, ties=0.5),
-    "usual": Person(sharpness=30.0, mistakes=0.08, ties=0.3),
-    "hasty": Person(sharpness=15.0, mistakes=0.2, ties=0.1),
+PROFILES: Mapping[str, NoiseModel] = {
+    "careful": NoiseModel(rationality=60.0, error_prob=0.02, tie_prob=0.5),
+    "usual": NoiseModel(rationality=30.0, error_prob=0.08, tie_prob=0.3),
+    "hasty": NoiseModel(rationality=15.0, error_prob=0.2, tie_prob=0.1),
 }
 """The three annotators of the demo, most reliable first."""
 
@@ -46,26 +46,26 @@ PEOPLE: Mapping[str, Person] = {
 class Simulated:
     """Annotators whose utility is `functional/conciseness.py`, each query answered by one of them or by several."""
 
-    at_once: ClassVar[int] = 500
+    batch_size: ClassVar[int] = 500
     human: ClassVar[bool] = False
 
-    people: tuple[str, ...] = tuple(PEOPLE)
+    profiles: tuple[str, ...] = tuple(PROFILES)
     """Names from careful, usual, hasty; each query goes to one of them by lot."""
-    votes: Count = 1
+    votes: PositiveInt = 1
     """How many of them answer each query, or all if they are fewer; every answer is kept."""
-    shuffled: bool = False
+    random_labels: bool = False
     """Negative control: every choice is decided by a coin, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
-        if not self.people:
+        if not self.profiles:
             raise AssentError("nobody is there to answer: people is empty")
-        for name in self.people:
-            if name not in PEOPLE:
-                raise AssentError(f"no simulated annotator '{name}'{did_you_mean(name, PEOPLE)}")
+        for name in self.profiles:
+            if name not in PROFILES:
+                raise AssentError(f"no simulated annotator '{name}'{did_you_mean(name, PROFILES)}")
 
     def answer(
         self,
-        queries: Iterable[Query],
+        queries: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
@@ -88,20 +88,20 @@ class Simulated:
                 shown = list(query.items)
                 luck.shuffle(shown)
                 yield Feedback(
-                    query=query.id,
+                    task=query.id,
                     annotator=f"simulated:{name}",
-                    answer=says(shown, [worth[item] for item in shown], PEOPLE[name], luck, self.shuffled),
-                    at=now.isoformat(),
-                    seconds=round(luck.lognormvariate(2.0, 0.5), 1),
-                    shown=tuple(shown),
+                    judgement=says(shown, [worth[item] for item in shown], PROFILES[name], luck, self.random_labels),
+                    created_at=now.isoformat(),
+                    duration=round(luck.lognormvariate(2.0, 0.5), 1),
+                    display_order=tuple(shown),
                 )
 
     def _voters(self, lot: str) -> Iterator[tuple[str, random.Random]]:
         """Who answers a query, each with luck of his own; more votes leave the first as it was."""
         luck = random.Random(lot)
-        first = luck.choice(self.people)
+        first = luck.choice(self.profiles)
         yield first, luck
-        others = [name for name in dict.fromkeys(self.people) if name != first]
+        others = [name for name in dict.fromkeys(self.profiles) if name != first]
         random.Random(f"{lot} others").shuffle(others)
         for name in others[: self.votes - 1]:
             yield name, random.Random(f"{lot} {name}")
@@ -113,32 +113,34 @@ def true_utility(prompt: Prompt, response: Response) -> float:
 
 
 def _compare(
-    shown: Sequence[str], worth: Sequence[float], person: Person, luck: random.Random, shuffled: bool
+    shown: Sequence[str], worth: Sequence[float], person: NoiseModel, luck: random.Random, shuffled: bool
 ) -> Comparison:
     gap = worth[0] - worth[1]
     if shuffled:
         return Comparison(preferred=luck.choice(shown))
-    if abs(gap) < CLOSE and luck.random() < person.ties:
+    if abs(gap) < CLOSE and luck.random() < person.tie_prob:
         return Comparison(verdict="tie")
-    first = luck.random() < 1 / (1 + math.exp(-person.sharpness * gap))
-    if luck.random() < person.mistakes:
+    first = luck.random() < 1 / (1 + math.exp(-person.rationality * gap))
+    if luck.random() < person.error_prob:
         first = not first
     strength = 1 if abs(gap) < 1 / 6 else 2 if abs(gap) < 1 / 3 else 3
     return Comparison(preferred=shown[0] if first else shown[1], strength=strength)
 
 
-def _rank(shown: Sequence[str], worth: Sequence[float], person: Person, luck: random.Random, shuffled: bool) -> Ranking:
+def _rank(
+    shown: Sequence[str], worth: Sequence[float], person: NoiseModel, luck: random.Random, shuffled: bool
+) -> Ranking:
     if shuffled:
         return Ranking(tuple((item,) for item in luck.sample(shown, len(shown))))
     # Utilities plus Gumbel noise fall in the order of Plackett-Luce (Yellott 1977, doi:10.1016/0022-2496(77)90026-8).
-    drawn = [person.sharpness * u - math.log(-math.log(luck.random() or 0.5)) for u in worth]
+    drawn = [person.rationality * u - math.log(-math.log(luck.random() or 0.5)) for u in worth]
     order = sorted(range(len(shown)), key=lambda i: -drawn[i])
     for i in range(len(order) - 1):
-        if luck.random() < person.mistakes:
+        if luck.random() < person.error_prob:
             order[i], order[i + 1] = order[i + 1], order[i]
     tiers: list[list[int]] = [order[:1]]
     for i in order[1:]:
-        if abs(worth[i] - worth[tiers[-1][-1]]) < CLOSE and luck.random() < person.ties:
+        if abs(worth[i] - worth[tiers[-1][-1]]) < CLOSE and luck.random() < person.tie_prob:
             tiers[-1].append(i)
         else:
             tiers.append([i])

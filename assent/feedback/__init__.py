@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, cast
 
 from assent.errors import AssentError, did_you_mean
-from assent.records import Answer, Query
+from assent.records import Judgement, Task
 from assent.registry import name_of, resolve
 
 DEEP = 20
@@ -14,7 +14,7 @@ LARGE = 1e30
 """Beyond it float32 may end."""
 
 
-def body(answer: Answer) -> dict[str, Any]:
+def body(answer: Judgement) -> dict[str, Any]:
     """An answer as JSON-able values; `parse` turns them back."""
     values = cast(dict[str, Any], _thaw(asdict(cast(Any, answer))))
     if not values.get("extra", True):
@@ -22,7 +22,7 @@ def body(answer: Answer) -> dict[str, Any]:
     return values
 
 
-def parse(kind: str, values: Mapping[str, Any]) -> Answer:
+def parse(kind: str, values: Mapping[str, Any]) -> Judgement:
     """Make an answer of JSON values from a stranger.
 
     Raises:
@@ -37,10 +37,10 @@ def parse(kind: str, values: Mapping[str, Any]) -> Answer:
     for name in needed:
         if name not in values:
             raise AssentError(f"a {kind} needs '{name}'")
-    return cast(Answer, made(**{name: _freeze(value) for name, value in values.items()}))
+    return cast(Judgement, made(**{name: _freeze(value) for name, value in values.items()}))
 
 
-def check(answer: Answer, query: Query) -> Answer:
+def check(answer: Judgement, query: Task) -> Judgement:
     """Return the answer if the query asked for such a one.
 
     Raises:
@@ -49,7 +49,7 @@ def check(answer: Answer, query: Query) -> Answer:
     kind = name_of(answer)
     if kind != query.kind:
         raise AssentError(f"query {query.id} asks for a {query.kind}, not for a {kind}")
-    if len(query.items) not in answer.takes or len(set(query.items)) < len(query.items):
+    if len(query.items) not in answer.num_items or len(set(query.items)) < len(query.items):
         raise AssentError(f"query {query.id} shows {len(query.items)} items, which no {kind} can answer")
     for item in answer.items:
         if item not in query.items:

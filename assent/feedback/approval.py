@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Example, Label, Prompt, Query, Response
+from assent.records import Example, Prompt, Response, ScoredCompletion, Task
 
 
 @dataclass(frozen=True)
 class Approval:
     """Whether the item is good enough."""
 
-    takes: ClassVar[range] = range(1, 2)
+    num_items: ClassVar[range] = range(1, 2)
     asks: ClassVar[str] = "Is this answer good enough?"
     approved: bool
     weight: float = 1.0
@@ -33,8 +33,8 @@ class Approval:
         return self.approved == other.approved
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One label, 1 or 0."""
         answer, weight = responses[query.items[0]], weight * self.weight
-        return (Label(prompt, answer.completion, float(self.approved), weight, (feedback_id,)),)
+        return (ScoredCompletion(prompt, answer.completion, float(self.approved), weight, (feedback_id,)),)

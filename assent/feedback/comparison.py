@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback import LARGE, demand_number
-from assent.records import Example, Label, Prompt, Query, Response, prefer
+from assent.records import Example, Prompt, Response, ScoredCompletion, Task, prefer
 
 Verdict = Literal["better", "tie", "both bad", "cannot tell"]
 
@@ -15,7 +15,7 @@ Verdict = Literal["better", "tie", "both bad", "cannot tell"]
 class Comparison:
     """A judgement of two items; `cannot tell` is kept, and nobody trains on it."""
 
-    takes: ClassVar[range] = range(2, 3)
+    num_items: ClassVar[range] = range(2, 3)
     asks: ClassVar[str] = "Which answer is the better one?"
     preferred: str = ""
     """Id of the better item; empty unless the verdict is `better`."""
@@ -51,7 +51,7 @@ class Comparison:
         return (self.verdict, self.preferred) == (other.verdict, other.preferred)
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One preference (half a win each for a tie), or two labels of 0 if both are bad; strength gives no margin."""
         weight *= self.weight
@@ -63,6 +63,6 @@ class Comparison:
             case "tie":
                 return (prefer(prompt, one, other, weight, feedback_id, p_chosen=0.5),)
             case "both bad":
-                return tuple(Label(prompt, r.completion, 0.0, weight, (feedback_id,)) for r in (one, other))
+                return tuple(ScoredCompletion(prompt, r.completion, 0.0, weight, (feedback_id,)) for r in (one, other))
             case "cannot tell":
                 return ()

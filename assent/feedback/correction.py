@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Completion, Example, Imitation, Prompt, Query, Response, prefer
+from assent.records import Completion, Example, Prompt, Response, SFTExample, Task, prefer
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Correction:
     The item's other keys, such as its thoughts and tool calls, stay as they are.
     """
 
-    takes: ClassVar[range] = range(1, 2)
+    num_items: ClassVar[range] = range(1, 2)
     asks: ClassVar[str] = "Make this answer as good as it should be."
     text: str
 
@@ -28,11 +28,11 @@ class Correction:
         return ()
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """The corrected text to imitate, and to prefer to the original if they differ."""
         original = responses[query.items[0]]
-        imitation = Imitation(prompt, Completion(self.text, extra=original.extra), weight, (feedback_id,))
+        imitation = SFTExample(prompt, Completion(self.text, extra=original.extra), weight, (feedback_id,))
         if self.text == original.text:
             return (imitation,)
         corrected = Response(prompt.id, self.text, "correction", extra=original.extra)

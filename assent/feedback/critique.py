@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Example, Prompt, Query, Response
+from assent.records import Example, Prompt, Response, Task
 
 
 @dataclass(frozen=True)
 class Critique:
     """Words for reviewers and judges; no number is invented from them."""
 
-    takes: ClassVar[range] = range(1, 2)
+    num_items: ClassVar[range] = range(1, 2)
     asks: ClassVar[str] = "What is wrong with this answer, or right?"
     text: str
     quote: str = ""
@@ -29,7 +29,7 @@ class Critique:
         return ()
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """Nothing to train on."""
         return ()

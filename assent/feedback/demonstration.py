@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Completion, Example, Imitation, Prompt, Query, Response
+from assent.records import Completion, Example, Prompt, Response, SFTExample, Task
 
 
 @dataclass(frozen=True)
 class Demonstration:
     """Written from the prompt alone, or after seeing items that were all bad."""
 
-    takes: ClassVar[range] = range(1000)
+    num_items: ClassVar[range] = range(1000)
     asks: ClassVar[str] = "Write the answer that should be given."
     text: str
     weight: float = 1.0
@@ -38,8 +38,8 @@ class Demonstration:
         return ()
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One completion to imitate."""
         completion = Completion(self.text, extra=json.loads(self.extra or "{}"))
-        return (Imitation(prompt, completion, weight * self.weight, (feedback_id,)),)
+        return (SFTExample(prompt, completion, weight * self.weight, (feedback_id,)),)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Example, Prompt, Query, Ranked, Response
+from assent.records import Example, Prompt, RankedCompletions, Response, Task
 
 
 @dataclass(frozen=True)
 class Ranking:
     """Tiers of item ids; an item that is left out was not judged."""
 
-    takes: ClassVar[range] = range(2, 1000)
+    num_items: ClassVar[range] = range(2, 1000)
     asks: ClassVar[str] = "Put the answers in order, the best first."
     tiers: tuple[tuple[str, ...], ...]
     weight: float = 1.0
@@ -42,8 +42,8 @@ class Ranking:
         return right >= 0.8 * len(pairs)
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One ranking of the items that were judged."""
         tiers = tuple(tuple(responses[i].completion for i in tier) for tier in self.tiers)
-        return (Ranked(prompt, tiers, weight * self.weight, (feedback_id,)),)
+        return (RankedCompletions(prompt, tiers, weight * self.weight, (feedback_id,)),)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from assent.errors import AssentError
 from assent.feedback import demand_number
-from assent.records import Example, Label, Prompt, Query, Response
+from assent.records import Example, Prompt, Response, ScoredCompletion, Task
 
 
 @dataclass(frozen=True)
 class Rating:
     """(axis, value) pairs, kept in the order of the axes' names; a mapping is taken as well."""
 
-    takes: ClassVar[range] = range(1, 2)
+    num_items: ClassVar[range] = range(1, 2)
     asks: ClassVar[str] = "How good is this answer?"
     axes: tuple[tuple[str, float], ...]
     weight: float = 1.0
@@ -44,9 +44,9 @@ class Rating:
         return all(abs(given.get(axis, 100) - value) <= 1 for axis, value in self.axes)
 
     def examples(
-        self, query: Query, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
     ) -> tuple[Example, ...]:
         """One label: the mean over the axes, brought from 1 .. 7 to 0 .. 1."""
         value = (fmean(value for _, value in self.axes) - 1) / 6
         answer, weight = responses[query.items[0]], weight * self.weight
-        return (Label(prompt, answer.completion, value, weight, (feedback_id,)),)
+        return (ScoredCompletion(prompt, answer.completion, value, weight, (feedback_id,)),)

@@ -10,14 +10,14 @@ from assent.records import (
     Completion,
     Example,
     Feedback,
-    Imitation,
-    Label,
     Message,
     Preference,
     Prompt,
-    Query,
-    Rejected,
     Response,
+    ScoredCompletion,
+    SFTExample,
+    SkippedRow,
+    Task,
 )
 
 Row = Mapping[str, Any]
@@ -25,12 +25,12 @@ Shape = Literal["lines", "array", "table"]
 """JSON lines, one JSON array, or rows of cells under a header."""
 
 
-class Inquiry(NamedTuple):
+class TaskWithJudgements(NamedTuple):
     """A question, what it showed, and what was said about it."""
 
     prompt: Prompt
     items: tuple[Response, ...]
-    query: Query
+    query: Task
     answers: tuple[Feedback, ...] = ()
     origin: str = ""
     """The id under which a file keeps the answers: those of one annotator that stand there twice count once."""
@@ -42,7 +42,7 @@ class Remark(NamedTuple):
     text: str
 
 
-Thing = Prompt | Example | Inquiry | Response | Query | Feedback
+Thing = Prompt | Example | TaskWithJudgements | Response | Task | Feedback
 """What a row may stand for."""
 
 
@@ -78,7 +78,7 @@ class Format(Protocol):
         """
         return
 
-    def decode(self, row: Row, source: str) -> Iterable[Thing | Rejected | Remark]:
+    def decode(self, row: Row, source: str) -> Iterable[Thing | SkippedRow | Remark]:
         """What a row of a file called `source` stands for; of a part that is broken, which part and why.
 
         Raises:
@@ -384,10 +384,10 @@ def judged(row: Row, prompt: Prompt, sides: Mapping[str, tuple[Message, ...]]) -
     if len(replies) == 2:
         return pair(row, asked(prompt), *replies)
     if row.get("kto_tag") is None:
-        return Imitation(prompt, replies[0], weight(row))
+        return SFTExample(prompt, replies[0], weight(row))
     if row["kto_tag"] not in (0, 1):
         raise AssentError(f"'kto_tag' is {row['kto_tag']!r}, not true or false: {without('kto_tag')}")
-    return Label(asked(prompt), replies[0], float(row["kto_tag"]), weight(row))
+    return ScoredCompletion(asked(prompt), replies[0], float(row["kto_tag"]), weight(row))
 
 
 def soft(preference: Preference) -> Row:

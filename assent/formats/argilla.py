@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from assent.errors import AssentError
-from assent.formats import Format, Inquiry, Remark, Row, Shape, get, number, text
+from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements, get, number, text
 from assent.formats.files.annotation import (
     YES,
     Ballot,
@@ -25,7 +25,7 @@ from assent.formats.files.annotation import (
     verdict_of,
 )
 from assent.formats.files.layout import ANSWERS, Sheet, facts_of, fields_of, screen, sheets, unused, usual_kind
-from assent.records import Feedback, Rejected, content_id
+from assent.records import Feedback, SkippedRow, content_id
 
 OURS = uuid5(NAMESPACE_OID, "assent")
 """Argilla knows annotators by UUIDs: a pseudonym that is none has one under this."""
@@ -40,7 +40,7 @@ RECORD = frozenset(("id", "fields", "metadata", "responses", "suggestions", "vec
 class Argilla(Format):
     """Label, rating, ranking, text and span questions, told by the shape of their values and by their names."""
 
-    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
     shape: ClassVar[Shape] = "array"
 
     scale: str = "1-7"
@@ -65,15 +65,15 @@ class Argilla(Format):
             **{name: value for name, value in row.items() if name not in RECORD},
         }
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected | Remark]:
+    def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | SkippedRow | Remark]:
         if isinstance(row.get("id"), list) or _by_id(row):
             for place, record in enumerate(_unfolded(row), 1):
                 try:
                     for thing in self.decode(record, source):
-                        within = f"record {place}, {thing.where}" if isinstance(thing, Rejected) else ""
-                        yield replace(thing, where=within) if isinstance(thing, Rejected) else thing
+                        within = f"record {place}, {thing.where}" if isinstance(thing, SkippedRow) else ""
+                        yield replace(thing, where=within) if isinstance(thing, SkippedRow) else thing
                 except AssentError as error:
-                    yield Rejected(f"record {place}", str(error))
+                    yield SkippedRow(f"record {place}", str(error))
             return
         fields, metadata, responses = _parts(row)
         facts = _facts(metadata)
@@ -86,7 +86,7 @@ class Argilla(Format):
             try:
                 yield from heard(sheet, self._ballot(said, sheet), _voice(user, ours.get(user), row.get("id")))
             except AssentError as error:
-                yield Rejected(f"responses of {user}", str(error))
+                yield SkippedRow(f"responses of {user}", str(error))
 
     def _ballot(self, said: Mapping[str, Any], sheet: Sheet) -> Ballot:
         told: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Argilla(Format):
                 return {"tiers": tuple((sheet.place(str(name)),) for name in value)}
         raise AssentError(f"{json.dumps(value)[:60]} for '{question}', for which there is no kind of answer")
 
-    def encode(self, thing: Inquiry) -> Iterable[Row]:
+    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
         names = [f"response_{place + 1}" for place in range(len(thing.items))] if len(thing.items) > 1 else ["response"]
         for sheet, events in sheets(thing, names):
             rounds: list[dict[str, Feedback]] = [{}]
@@ -133,14 +133,14 @@ class Argilla(Format):
                 order = [item.id for item in sheet.items]
                 yield self._record(content_id("record", thing.query.id, order, sheet.shown, place), thing, sheet, each)
 
-    def _record(self, name: str, thing: Inquiry, sheet: Sheet, said: Mapping[str, Feedback]) -> Row:
+    def _record(self, name: str, thing: TaskWithJudgements, sheet: Sheet, said: Mapping[str, Feedback]) -> Row:
         facts = facts_of(sheet, thing.query.kind)
         responses: dict[str, list[Row]] = {}
         for user, event in said.items():
             ballot = Ballot.of(event, [item.id for item in sheet.items]).demand_usual("Argilla")
             for question, value in _values(ballot, sheet):
                 responses.setdefault(question, []).append({"value": value, "user_id": user})
-            about = {"user": user, "annotator": event.annotator, "at": demand_time(event), "seconds": event.seconds}
+            about = {"user": user, "annotator": event.annotator, "at": demand_time(event), "seconds": event.duration}
             facts.setdefault("answers", []).append({**about, "seal": seal(event)})
         fields = fields_of(sheet) | {n: item.text for n, item in zip(sheet.names, sheet.items, strict=True)}
         told = {"id": name, "fields": fields, "metadata": {"assent": json.dumps(facts)}}

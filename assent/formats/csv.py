@@ -9,7 +9,7 @@ from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Inquiry, Remark, Row, Shape, get, messages
+from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements, get, messages
 from assent.formats.files.annotation import (
     YES,
     Ballot,
@@ -51,7 +51,7 @@ AFTER = (
 class CSV(Format):
     """Comparisons, rankings, ratings, approvals and texts in one table; empty cells say nothing."""
 
-    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
     shape: ClassVar[Shape] = "table"
 
     scale: str = "1-7"
@@ -70,7 +70,7 @@ class CSV(Format):
         if (side := SIDE.fullmatch(word)) and side[2] and not int(side[2]):
             raise AssentError(f"a preference '{word}': whether 1 is then the first or the second answer, write a or b")
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Remark]:
+    def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | Remark]:
         sheet = _sheet(row, source)
         if not _is_judged(row) and sheet.items:
             if len(sheet.items) == 1:
@@ -103,7 +103,7 @@ class CSV(Format):
     def _stars(self, row: Row, name: str) -> float:
         return stretched(_number(row, name, 0.0), self.scale)
 
-    def encode(self, thing: Inquiry) -> Iterable[Row]:
+    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
         if not thing.answers:
             raise AssentError("a question without an answer, and a row of a table is an answer")
         ids = list(thing.query.items)
@@ -116,7 +116,7 @@ class CSV(Format):
             **{name: items[item].text for name, item in zip(names, ids, strict=True)},
             "purpose": thing.query.purpose,
             "instruction": thing.query.instruction,
-            "mode": thing.prompt.mode,
+            "mode": thing.prompt.category,
             "cut": " ".join(name for name, item in zip(names, ids, strict=True) if not items[item].finished),
             "query": thing.query.id,
         }
@@ -142,7 +142,7 @@ def letters(place: int) -> str:
 
 def _said(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
     """The cells of an answer."""
-    if not set(event.shown) <= set(ids):
+    if not set(event.display_order) <= set(ids):
         raise AssentError("it was shown with other items than its question names")
     ballot = Ballot.of(event, ids)
     cells = {
@@ -153,8 +153,8 @@ def _said(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
         "flags": ", ".join(ballot.flags),
         "annotator": event.annotator,
         "at": demand_time(event),
-        "seconds": _spelt(event.seconds, 0.0),
-        "shown": " ".join(names[ids.index(item)] for item in event.shown),
+        "seconds": _spelt(event.duration, 0.0),
+        "shown": " ".join(names[ids.index(item)] for item in event.display_order),
         "id": seal(event),
         **{name: _spelt(getattr(ballot, name), getattr(Ballot, name)) for name in ("certainty", "margin", "weight")},
     }

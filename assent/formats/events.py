@@ -7,26 +7,26 @@ from typing import ClassVar, cast, get_args
 from assent.errors import AssentError, did_you_mean
 from assent.feedback import body, parse
 from assent.formats import Format, Row, demand_whole, get, number, text, tools
-from assent.records import Feedback, Message, Prompt, Purpose, Query, Response
+from assent.records import Feedback, Message, Prompt, Purpose, Response, Task
 from assent.registry import name_of
 
 LATER = ("flags", "tools", "extra", "token_ids", "tokenizer")
 """Fields that were added later: left out where they are empty, so that a record looks as it did before."""
-Event = Prompt | Response | Query | Feedback
+Event = Prompt | Response | Task | Feedback
 
 
 @dataclass(frozen=True)
 class Events(Format):
     """Four kinds of record, each under the id that its content has."""
 
-    holds: ClassVar[tuple[type, ...]] = (Prompt, Response, Query, Feedback)
+    holds: ClassVar[tuple[type, ...]] = (Prompt, Response, Task, Feedback)
     whole: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = frozenset(
         (
             "record",
             "id",
             "kind",
-            *(each.name for record in (Prompt, Response, Query, Feedback) for each in fields(record)),
+            *(each.name for record in (Prompt, Response, Task, Feedback) for each in fields(record)),
         )
     )
 
@@ -49,7 +49,7 @@ class Events(Format):
     def encode(self, thing: Event) -> Iterable[Row]:
         values = asdict(thing)
         if isinstance(thing, Feedback):
-            values |= {"kind": name_of(thing.answer), "answer": body(thing.answer)}
+            values |= {"kind": name_of(thing.judgement), "answer": body(thing.judgement)}
         if isinstance(thing, Prompt):
             values["messages"] = [message.to_dict() for message in thing.messages]
         for name in LATER:
@@ -82,12 +82,12 @@ def _response(row: Row) -> Response:
     return Response(*told, extra, tuple(drawn), text(row, "tokenizer") if "tokenizer" in row else "")
 
 
-def _query(row: Row) -> Query:
+def _query(row: Row) -> Task:
     purpose = text(row, "purpose")
     if purpose not in get_args(Purpose):
         raise AssentError(f"no purpose '{purpose}'{did_you_mean(purpose, get_args(Purpose))}")
     told = text(row, "kind"), text(row, "prompt"), _names(row, "items")
-    return Query(*told, cast(Purpose, purpose), text(row, "instruction"))
+    return Task(*told, cast(Purpose, purpose), text(row, "instruction"))
 
 
 def _feedback(row: Row) -> Feedback:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Inquiry, Remark, Row, Shape, get, number, text
+from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements, get, number, text
 from assent.formats.files.annotation import (
     YES,
     Ballot,
@@ -24,7 +24,7 @@ from assent.formats.files.annotation import (
     verdict_of,
 )
 from assent.formats.files.layout import PROMPTS, Sheet, facts_of, fields_of, screen, sheets, unused
-from assent.records import Completion, Feedback, Rejected
+from assent.records import Completion, Feedback, SkippedRow
 
 TIER = re.compile(r"(?:tier-)?(\d+)")
 """A bucket of a ranker that is a rank; others are categories."""
@@ -66,7 +66,7 @@ NOBODY = "an annotator deleted in Label Studio: each counts as another person"
 class LabelStudio(Format):
     """Pairwise, Ranker, Rating, Choices and TextArea; a passage that is meant is a label on the text."""
 
-    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
     shape: ClassVar[Shape] = "array"
     tabular: ClassVar[bool] = True
 
@@ -89,7 +89,7 @@ class LabelStudio(Format):
             **{f"annotations[].{k}": v for each in annotations for k, v in each.items() if k not in ANNOTATION},
         }
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected | Remark]:
+    def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | SkippedRow | Remark]:
         row = _unflattened(row) if _is_flat(row) else row
         data = row["data"] if isinstance(row.get("data"), dict) else row
         facts = data.get("assent", {})
@@ -105,9 +105,11 @@ class LabelStudio(Format):
             try:
                 yield from self._annotation(annotation, sheet, row, source)
             except AssentError as error:
-                yield Rejected(f"annotation {place}", str(error))
+                yield SkippedRow(f"annotation {place}", str(error))
 
-    def _annotation(self, annotation: Any, sheet: Sheet, task: Row, source: str) -> Iterator[Inquiry | Remark]:
+    def _annotation(
+        self, annotation: Any, sheet: Sheet, task: Row, source: str
+    ) -> Iterator[TaskWithJudgements | Remark]:
         if not isinstance(annotation, dict):
             raise AssentError(f"not an object but {type(annotation).__name__}")
         if annotation.get("was_cancelled"):
@@ -158,7 +160,7 @@ class LabelStudio(Format):
                 return {"spans": tuple((label, text(value, "text")) for label in _texts(value, "labels"))}
         raise AssentError(f"a result of type '{kind}', for which there is no kind of answer")
 
-    def encode(self, thing: Inquiry) -> Iterable[Row]:
+    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
         kind = thing.query.kind
         names: tuple[str, ...] = ("answer1", "answer2") if kind == "comparison" else ("response",)
         if kind in ("ranking", "demonstration"):
@@ -185,7 +187,7 @@ class LabelStudio(Format):
         return {
             "annotator": event.annotator,
             **({"created_at": at} if at else {}),
-            "lead_time": event.seconds,
+            "lead_time": event.duration,
             "ground_truth": sheet.purpose == "gold",
             "was_cancelled": False,
             "result": results,

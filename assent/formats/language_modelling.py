@@ -20,29 +20,29 @@ from assent.formats import (
     weighed,
     weight,
 )
-from assent.records import Completion, Imitation
+from assent.records import Completion, SFTExample
 
 
 @dataclass(frozen=True)
 class LanguageModelling(Format):
     """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
 
-    holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    holds: ClassVar[tuple[type, ...]] = (SFTExample,)
     reads: ClassVar[frozenset[str]] = EXAMPLE - {"prompt"} | {"text", "messages"}
 
     def fits(self, row: Row) -> int:
         return int("text" in row or "messages" in row)
 
-    def decode(self, row: Row, source: str) -> Iterable[Imitation]:
+    def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
         counts = weight(row)
         if "messages" not in row:
-            return (Imitation(plain(row, ""), Completion(said(text(row, "text"), "text")), counts),)
+            return (SFTExample(plain(row, ""), Completion(said(text(row, "text"), "text")), counts),)
         turns = messages(row, "messages")
         if len(turns) < 2:
             raise AssentError("'messages' holds no message before the reply")
-        return (Imitation(talk(row, turns[:-1]), last(turns, "messages", len(turns)), counts),)
+        return (SFTExample(talk(row, turns[:-1]), last(turns, "messages", len(turns)), counts),)
 
-    def encode(self, thing: Imitation) -> Iterable[Row]:
+    def encode(self, thing: SFTExample) -> Iterable[Row]:
         before, after = content(thing.prompt), turn(thing.prompt, thing.completion)
         whole = before + after  # type: ignore[operator]  # both text or both messages
         return ({"text" if thing.prompt.is_plain else "messages": whole, **weighed(thing)},)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Inquiry, Remark, Row, has, last, messages, text, turn
+from assent.formats import Format, Remark, Row, TaskWithJudgements, has, last, messages, text, turn
 from assent.formats.files.annotation import (
     UNKNOWN_TIME,
     Ballot,
@@ -20,7 +20,7 @@ from assent.formats.files.annotation import (
     time_of,
 )
 from assent.formats.files.layout import Sheet, facts_of, screen, sheets
-from assent.records import Rejected
+from assent.records import SkippedRow
 
 SIDES = ("model_a", "model_b")
 WINNERS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ WINNERS: dict[str, dict[str, Any]] = {
 class LMArena(Format):
     """The prompt is all but the last message, which both conversations share; `judge` is the annotator."""
 
-    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
     reads: ClassVar[frozenset[str]] = frozenset(
         ("conversation_a", "conversation_b", "winner", "judge", "tstamp", "timestamp", "question_id", "id", "assent")
     ) | frozenset(SIDES)
@@ -44,7 +44,7 @@ class LMArena(Format):
     def fits(self, row: Row) -> int:
         return 2 * has(row, "conversation_a", "conversation_b", "winner")
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry | Rejected | Remark]:
+    def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | SkippedRow | Remark]:
         winner = text(row, "winner")
         if winner not in WINNERS:
             raise AssentError(f"'winner' is {winner!r}, not {', '.join(WINNERS)}")
@@ -61,7 +61,7 @@ class LMArena(Format):
         voice = Voice(who, moment.at, 0.0, str(name), f"battle {name}" if name is not None else "")
         yield from heard(_sheet(row, facts, source), Ballot(**WINNERS[winner]), voice)
 
-    def encode(self, thing: Inquiry) -> Iterable[Row]:
+    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
         if thing.query.kind != "comparison" or thing.prompt.is_plain:
             raise AssentError(f"a {thing.query.kind}, and this format holds comparisons of conversations")
         for sheet, events in sheets(thing, SIDES):

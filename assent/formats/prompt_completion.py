@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.formats import EXAMPLE, Format, Row, content, has, prompt_of, reply, turn, weighed, weight
-from assent.records import Imitation
+from assent.records import SFTExample
 
 
 @dataclass(frozen=True)
 class PromptCompletion(Format):
     """The completion stands apart from the prompt."""
 
-    holds: ClassVar[tuple[type, ...]] = (Imitation,)
+    holds: ClassVar[tuple[type, ...]] = (SFTExample,)
     tabular: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion"}
 
     def fits(self, row: Row) -> int:
         return has(row, "prompt", "completion")
 
-    def decode(self, row: Row, source: str) -> Iterable[Imitation]:
+    def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
         prompt = prompt_of(row)
-        return (Imitation(prompt, reply(row, "completion", prompt), weight(row)),)
+        return (SFTExample(prompt, reply(row, "completion", prompt), weight(row)),)
 
-    def encode(self, thing: Imitation) -> Iterable[Row]:
+    def encode(self, thing: SFTExample) -> Iterable[Row]:
         sides = {"prompt": content(thing.prompt), "completion": turn(thing.prompt, thing.completion)}
         return ({**sides, **weighed(thing)},)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Inquiry, Row, asked, content, get, last, messages, mode, text, turn
+from assent.formats import Format, Row, TaskWithJudgements, asked, content, get, last, messages, mode, text, turn
 from assent.formats.files.layout import Sheet, answer_fields, facts_of, screen, usual_kind
 from assent.records import Completion
 
@@ -16,7 +16,7 @@ LISTS = ("responses", "completions")
 class PromptResponses(Format):
     """A list under `responses` or `completions`, or one key each: `a` and `b`, `answer1` and `answer2`."""
 
-    holds: ClassVar[tuple[type, ...]] = (Inquiry,)
+    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
 
     def fits(self, row: Row) -> int:
         return 2 * ("prompt" in row and bool(_keys(row)))
@@ -25,7 +25,7 @@ class PromptResponses(Format):
         read = {"prompt", "mode", "tools", "assent", *_keys(row)}
         return {key: value for key, value in row.items() if key not in read} if self.fits(row) else {}
 
-    def decode(self, row: Row, source: str) -> Iterable[Inquiry]:
+    def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements]:
         facts = row.get("assent") or {}
         if not isinstance(facts, dict):
             raise AssentError("'assent' is not an object")
@@ -44,7 +44,7 @@ class PromptResponses(Format):
         asked(sheet.prompt)
         yield sheet.unanswered(text(facts, "kind") if "kind" in facts else usual_kind(sheet))
 
-    def encode(self, thing: Inquiry) -> Iterable[Row]:
+    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
         if thing.answers:
             raise AssentError("an answer, and this format holds questions alone")
         if len(thing.items) < 2:

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from assent.functional.onednn import few_rows
 from assent.generation.cuda_graph import Decoder
-from assent.models.attention import Cache, Tree, pack, shares
+from assent.models.attention import Cache, SharedPrefix, pack, shares
 from assent.models.families import drawing
 from assent.models.forward import head, in_its_type, packed_states, whole
-from assent.types import Count, NonNegative
+from assent.types import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How completions are drawn: from the model's own distribution at a temperature, nothing cut off."""
 
-    temperature: NonNegative = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Divides the logits; the same value is used wherever log-probabilities are computed. 0: the likeliest token."""
-    max_new_tokens: Count = 48
+    max_new_tokens: PositiveInt = 48
     """A completion is cut here; one that was cut has no end token."""
 
 
@@ -72,7 +72,7 @@ def _from_packs(
     """For models that read packs: each prompt is read once, and what is kept of it serves all its completions."""
     body, device = model.base_model, next(model.parameters()).device
     to_logits = head(model)
-    trees = pack([Tree(ids, ((),)) for ids in prompts]).to(device)
+    trees = pack([SharedPrefix(ids, ((),)) for ids in prompts]).to(device)
     cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
     decode = Decoder(body, to_logits, cache)
     hidden = packed_states(body, trees, cache)[trees.last]  # (prompts, H)
@@ -129,7 +129,7 @@ def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozense
     return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)
 
 
-def held(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> int:
+def kv_cache_bytes(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> int:
     """Bytes that n completions of so many tokens take while they are drawn, for each prompt of these lengths.
 
     What a family without attention keeps does not grow with the tokens: for it this is more than it takes.

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from assent.generation.local import Sample
-from assent.models.attention import Pack, Tree
+from assent.models.attention import PackedBatch, SharedPrefix
 
 
-class Drawn:
+class RolloutBatch:
     """What one step drew, and where its answers stand in (B, T), padded on the right."""
 
     def __init__(self, prompts: list[tuple[int, ...]], groups: list[list[Sample]]) -> None:
-        self.trees = [Tree(ids, tuple(s.ids for s in group)) for ids, group in zip(prompts, groups, strict=True)]
+        self.trees = [
+            SharedPrefix(ids, tuple(s.ids for s in group)) for ids, group in zip(prompts, groups, strict=True)
+        ]
         self.samples = samples = [s._replace(prompt=i) for i, group in enumerate(groups) for s in group]
-        self.first = [0, *itertools.accumulate(len(tree.branches) for tree in self.trees)]
+        self.first = [0, *itertools.accumulate(len(tree.completions) for tree in self.trees)]
         longest = max(len(s.ids) for s in samples)
         self.mask = torch.arange(longest) < torch.tensor([len(s.ids) for s in samples])[:, None]  # (B, T)
 
@@ -27,7 +29,7 @@ class Drawn:
         """(B, T) of zeros."""
         return torch.zeros(self.mask.shape)
 
-    def place(self, target: Tensor, part: list[int], packed: Pack, flat: Tensor) -> None:
+    def place(self, target: Tensor, part: list[int], packed: PackedBatch, flat: Tensor) -> None:
         """Write (N,) of a pack into its rows of (B, T)."""
         grid = packed.padded(flat.float()).cpu()
         target[self.rows(part), : grid.shape[1]] = grid

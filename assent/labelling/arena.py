@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assent.functional.ratings import bradley_terry
-from assent.records import Feedback, Query
+from assent.records import Feedback, Task
 
 
 class Row(NamedTuple):
@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 def table(
     feedback: Iterable[Feedback],
-    queries: Mapping[str, Query],
+    queries: Mapping[str, Task],
     authors: Mapping[str, frozenset[str]],
     baseline: str = "",
 ) -> Table:
@@ -92,15 +92,15 @@ def _counts(played: Iterable[Game]) -> Counter[tuple[str, float]]:
 
 
 def games(
-    feedback: Iterable[Feedback], queries: Mapping[str, Query], authors: Mapping[str, frozenset[str]]
+    feedback: Iterable[Feedback], queries: Mapping[str, Task], authors: Mapping[str, frozenset[str]]
 ) -> Iterator[Game]:
     """Who met whom, and who won, by the standing answers; arguments as for `table`."""
-    events = [event for event in feedback if event.query in queries]
+    events = [event for event in feedback if event.task in queries]
     superseded = {event.supersedes for event in events}
     for event in events:
         if event.id in superseded:
             continue
-        query = queries[event.query]
+        query = queries[event.task]
         outcomes = _outcomes(event, query)
         for one, other, outcome in outcomes:
             ours, theirs = authors.get(one, frozenset()), authors.get(other, frozenset())
@@ -121,9 +121,9 @@ def wins(played: Iterable[Game], players: Sequence[str]) -> NDArray[np.float64]:
     return counts
 
 
-def _outcomes(event: Feedback, query: Query) -> list[tuple[str, str, float]]:
+def _outcomes(event: Feedback, query: Task) -> list[tuple[str, str, float]]:
     """(item, other item, how far the first won) for each pair that an answer tells something about."""
-    answer = event.answer
+    answer = event.judgement
     if verdict := getattr(answer, "verdict", ""):
         one, other = query.items
         if verdict == "better":

@@ -65,7 +65,7 @@ class Filter:
     def _mentions(self, store: Store) -> sa.ColumnElement[bool]:
         f, p, q = schema.feedback.c, schema.prompts.c, schema.queries.c
         texts = (f.note, f.answer["text"].as_string(), f.answer["quote"].as_string())
-        asked = sa.exists().where(q.id == f.query, p.id == q.prompt, store.says(p.messages, self.words))
+        asked = sa.exists().where(q.id == f.query, p.id == q.prompt, store.messages_contain(p.messages, self.words))
         return sa.or_(*(store.contains(text, self.words) for text in texts), asked)
 
 
@@ -125,7 +125,7 @@ def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list
             ids = list(on.scalars(sa.select(f.id).where(f.query.in_(part), *standing, *people).order_by(f.seq)))
         by_query: dict[str, list[Feedback]] = {name: [] for name in part}
         for event in store.feedback(ids=ids):
-            by_query[event.query].append(event)
+            by_query[event.task].append(event)
         yield from by_query.values()
 
 
@@ -133,7 +133,7 @@ def lease_of(store: Store, event: Feedback) -> Lease | None:
     """The lease under which an answer was given; None for answers that were not given on the label page."""
     le = schema.leases.c
     with store.reading() as on:
-        mine = (le.query == event.query, le.person == event.annotator)
+        mine = (le.query == event.task, le.person == event.annotator)
         row = on.execute(sa.select(le.state, le.remark).where(*mine)).first()
     return Lease(row.state, row.remark) if row else None
 

@@ -37,8 +37,8 @@ from assent.functional.agreement import (
 from assent.functional.reliability import dawid_skene, peer_kappa
 from assent.functional.sequential import SequentialTest, Standing
 from assent.functional.statistics import Interval, bootstrap, wilson
-from assent.labelling.queue import Desk, agrees
-from assent.records import Answer, Feedback, Query, Response
+from assent.labelling.queue import TaskQueue, agrees
+from assent.records import Feedback, Judgement, Response, Task
 from assent.store.database import Store
 
 Numbers = NDArray[np.intp]
@@ -160,8 +160,8 @@ class Preferred(NamedTuple):
 
 def quality(
     feedback: Iterable[Feedback],
-    queries: Mapping[str, Query],
-    gold: Mapping[str, Answer] | None = None,
+    queries: Mapping[str, Task],
+    gold: Mapping[str, Judgement] | None = None,
     test: SequentialTest | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -186,23 +186,23 @@ def quality(
             check(answer, queries[name])
     tally, texts = Tally(gold), dict[str, str]()
     for event in feedback:
-        if event.query not in queries:
+        if event.task not in queries:
             raise AssentError(
-                f"feedback {event.id} is about query '{event.query}', which is not given: pass every query"
+                f"feedback {event.id} is about query '{event.task}', which is not given: pass every query"
             )
-        check(event.answer, queries[event.query])
-        tally.add(event, queries[event.query])
-        texts[event.id] = getattr(event.answer, "text", "")
+        check(event.judgement, queries[event.task])
+        tally.add(event, queries[event.task])
+        texts[event.id] = getattr(event.judgement, "text", "")
     consensus = tally.consensus(gold, lambda _: texts, resamples, seed)
     return Quality(tally.annotators(gold, consensus.peers, test), *consensus[1:])
 
 
 def reliabilities(store: Store) -> dict[str, float]:
     """What each annotator's answers in a store should weigh, as `convert.examples` takes it."""
-    tally, gold = Tally(), {query.id: answer for query, answer, _ in Desk(store).gold()}
+    tally, gold = Tally(), {query.id: answer for query, answer, _ in TaskQueue(store).gold()}
     for arrival in store.arrivals():
         if not arrival.event.annotator.startswith("judge:"):
-            tally.add(arrival.event, arrival.query)
+            tally.add(arrival.event, arrival.task)
     peers = tally.peers(gold)
     return {each.annotator: each.weight for each in tally.annotators(gold, peers)}
 
@@ -248,15 +248,15 @@ class Tally:
         self._measures: dict[tuple[str, str], int] = {}
         self._prompt, self._measure = array("l"), array("l")
         self._written: dict[int, str] = {}
-        self._marking: list[tuple[int, str, Answer]] = []
-        self._bank: dict[str, Query] = {}
+        self._marking: list[tuple[int, str, Judgement]] = []
+        self._bank: dict[str, Task] = {}
 
     def __len__(self) -> int:
         return len(self._id)
 
-    def add(self, event: Feedback, query: Query) -> None:
+    def add(self, event: Feedback, query: Task) -> None:
         """Count one more answer, which may come before the one that it supersedes."""
-        row, answer = len(self), event.answer
+        row, answer = len(self), event.judgement
         self._id.append(hash(event.id))
         if event.supersedes:
             self._superseded.append(hash(event.supersedes))
@@ -266,12 +266,12 @@ class Tally:
             self._hidden.append(query.purpose == "gold")
         self._annotator.append(self._names.setdefault(event.annotator, len(self._names)))
         self._query.append(self._queries.setdefault(query.id, len(self._queries)))
-        self._at.append(event.at)
-        self._seconds.append(event.seconds)
+        self._at.append(event.created_at)
+        self._seconds.append(event.duration)
         self._compared.append(isinstance(answer, Comparison))
         self._choice.append(_choice(answer, query))
         preferred = getattr(answer, "preferred", "")
-        self._left.append(event.shown[0] == preferred if preferred and event.shown else -1)
+        self._left.append(event.display_order[0] == preferred if preferred and event.display_order else -1)
         if query.purpose == "gold" or query.id in self._marked:
             self._marking.append((row, query.id, answer))
             self._bank.setdefault(query.id, query)
@@ -283,7 +283,7 @@ class Tally:
             self._value.append(judged.value)
 
     def annotators(
-        self, gold: Mapping[str, Answer], peers: Mapping[str, Peers], test: SequentialTest | None = None
+        self, gold: Mapping[str, Judgement], peers: Mapping[str, Peers], test: SequentialTest | None = None
     ) -> tuple[AnnotatorQuality, ...]:
         """Of each who gave a standing answer, in the order of their names: quick, given what their peers tell."""
         stands, size = self._stands(), len(self._names)
@@ -310,7 +310,7 @@ class Tally:
             if answers[i]
         )  # fmt: skip
 
-    def consensus(self, gold: Mapping[str, Answer], texts: Texts, resamples: int = 1000, seed: int = 0) -> Consensus:
+    def consensus(self, gold: Mapping[str, Judgement], texts: Texts, resamples: int = 1000, seed: int = 0) -> Consensus:
         """What answers to the same items tell of each other.
 
         Args: gold: as for `quality`. texts: reads what some answers say in words.
@@ -334,7 +334,7 @@ class Tally:
                 )
         return Consensus(self._peers(votes, gold), raw, alpha, tuple(kinds))
 
-    def peers(self, gold: Mapping[str, Answer]) -> dict[str, Peers]:
+    def peers(self, gold: Mapping[str, Judgement]) -> dict[str, Peers]:
         """Of each annotator by name, what the others' comparisons tell."""
         return self._peers(self._votes(gold), gold)
 
@@ -348,7 +348,7 @@ class Tally:
         shares = (sums / np.maximum(votes, 1)).tolist()
         return {name: Preferred(shares[i], int(votes[i])) for name, i in self._queries.items() if votes[i]}
 
-    def _number(self, judged: _Judgement, query: Query) -> int:
+    def _number(self, judged: _Judgement, query: Task) -> int:
         """Of what is judged: these items, as they were asked about."""
         measure = (judged.kind, judged.axis)
         unit = self._units.setdefault(_about(judged, query), len(self._units))
@@ -367,9 +367,9 @@ class Tally:
         hidden[[self._queries[name] for name in gold if name in self._queries]] = True
         return hidden
 
-    def _standings(self, gold: Mapping[str, Answer], stands: Flags, test: SequentialTest) -> list[Standing]:
+    def _standings(self, gold: Mapping[str, Judgement], stands: Flags, test: SequentialTest) -> list[Standing]:
         """What the test says of each annotator's answers to gold items, in the order of time; by number."""
-        given: dict[int, dict[str, Answer]] = defaultdict(dict)
+        given: dict[int, dict[str, Judgement]] = defaultdict(dict)
         for row, query, answer in sorted(self._marking, key=lambda marking: self._at[marking[0]]):
             if stands[row] and query in gold:
                 given[self._annotator[row]][query] = answer
@@ -390,7 +390,7 @@ class Tally:
         of = np.array(self._prompt)[unit], np.array(self._measure)[unit]
         return _Votes(annotator, unit, *of, np.array(self._value)[row], hidden, row)
 
-    def _peers(self, votes: "_Votes", gold: Mapping[str, Answer]) -> dict[str, Peers]:
+    def _peers(self, votes: "_Votes", gold: Mapping[str, Judgement]) -> dict[str, Peers]:
         """Of each annotator by name; the known answers to gold items stand beside theirs, as of one more annotator."""
         known = [
             (self._units[unit], judged.value)
@@ -468,7 +468,7 @@ def _order(measure: tuple[str, str]) -> tuple[bool, int, str]:
     )
 
 
-def _choice(answer: Answer, query: Query) -> int:
+def _choice(answer: Judgement, query: Task) -> int:
     if not isinstance(answer, Comparison) or answer.verdict == "cannot tell":
         return NEITHER
     if answer.verdict == "better":
@@ -476,11 +476,11 @@ def _choice(answer: Answer, query: Query) -> int:
     return TIED if answer.verdict == "tie" else BAD
 
 
-def _about(judged: _Judgement, query: Query) -> int:
+def _about(judged: _Judgement, query: Task) -> int:
     return hash((judged.kind, judged.axis, query.instruction, query.prompt, judged.items))
 
 
-def _judgements(answer: Answer, query: Query) -> Iterator[_Judgement]:
+def _judgements(answer: Judgement, query: Task) -> Iterator[_Judgement]:
     """What an answer says of an item, or of pairs of items, by the order of ids; of words, that some are there."""
     match answer:
         case Comparison(verdict="cannot tell"):

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from assent.errors import AssentError
 from assent.feedback import parse
 from assent.labelling.accounts import People
-from assent.records import Answer, Feedback, Query
+from assent.records import Feedback, Judgement, Task
 from assent.store import schema
-from assent.store.database import Store, as_query, by_person
+from assent.store.database import Store, as_task, by_person
 
 LEASE = 15 * 60.0
 """Seconds that a query stays with somebody who gives no sign of life."""
@@ -48,7 +48,7 @@ class Answered(AssentError):
 class Lent(NamedTuple):
     """A query on somebody's screen."""
 
-    query: Query
+    query: Task
     shown: tuple[str, ...]
     """Its items in the order in which they stand there."""
     name: str = ""
@@ -89,7 +89,7 @@ class Screening(NamedTuple):
 class Ask:
     """A query that people are to answer, and why it was chosen."""
 
-    query: Query
+    query: Task
     wanted: int = 1
     rule: str = "uniform"
     propensity: float | None = None
@@ -98,7 +98,7 @@ class Ask:
 
 
 @dataclass
-class Desk:
+class TaskQueue:
     """The queries of a store that wait for people."""
 
     store: Store
@@ -123,7 +123,7 @@ class Desk:
     def post(self, asks: Iterable[Ask], batch: str) -> int:
         """Lay queries on the desk, once each, and return how many are new there; the others may want more answers."""
         asks, _ = list(asks), self.salt
-        self.store.add_queries(ask.query for ask in asks)
+        self.store.add_tasks(ask.query for ask in asks)
         new = 0
         with self.store.writing() as on:
             for ask in asks:
@@ -210,14 +210,14 @@ class Desk:
             self._renew(on, person, [one.query.id for one in lent])
             return lent
 
-    def lend(self, person: str, query: Query, shown: tuple[str, ...] = (), aside: bool = False) -> Lent:
+    def lend(self, person: str, query: Task, shown: tuple[str, ...] = (), aside: bool = False) -> Lent:
         """Put one query on somebody's screen, and on nobody else's.
 
         Args:
             shown: how its items stand there already.
             aside: they may answer it there, and are not asked again.
         """
-        self.store.add_queries([query])
+        self.store.add_tasks([query])
         shown, _ = shown or self.order(query, person), self.salt
         le = schema.leases.c
         with self.store.writing() as on:
@@ -228,14 +228,14 @@ class Desk:
             return self._lend(on, person, query, shown, self.clock(), "aside" if aside else "out")
 
     def _lend(
-        self, on: sa.Connection, person: str, query: Query, shown: tuple[str, ...], now: float, state: str = "out"
+        self, on: sa.Connection, person: str, query: Task, shown: tuple[str, ...], now: float, state: str = "out"
     ) -> Lent:
         lent = Lent(query, shown, self._name(query.id, person))
         row = {"query": query.id, "person": person, "shown": list(shown), "name": lent.name}
         on.execute(sa.insert(schema.leases), {**row, "state": state, "until": now + LEASE})
         return lent
 
-    def order(self, query: Query, person: str) -> tuple[str, ...]:
+    def order(self, query: Task, person: str) -> tuple[str, ...]:
         """The order in which a query's items stand on this person's screen: by lot, the same each time.
 
         The store's secret is in the lot: else the order would tell whether a query's purpose is `gold`.
@@ -360,11 +360,11 @@ class Desk:
         """
         le = schema.leases.c
         with self.store.writing() as on:
-            mine = (le.person == event.annotator, le.query == event.query)
+            mine = (le.person == event.annotator, le.query == event.task)
             lease = on.execute(sa.select(schema.leases).where(*mine)).first()
             if lease is None:
                 raise NotShown("this was not shown to you: take the next one")
-            if list(event.shown) != lease.shown:
+            if list(event.display_order) != lease.shown:
                 raise NotShown("these items were shown to you in another order: reload the page")
             self._demand_succession(on, event)
             if self.store.append(on, [event]):
@@ -396,7 +396,7 @@ class Desk:
         mine = sa.select(q, le.shown, le.name).join(schema.leases, le.query == q.c.id)
         with self.store.reading() as on:
             row = on.execute(mine.where(le.person == person, le.name == name)).first()
-        return None if row is None else Lent(as_query(row), tuple(row.shown), row.name)
+        return None if row is None else Lent(as_task(row), tuple(row.shown), row.name)
 
     def lent_before(self, person: str, name: str) -> Lent | None:
         """A query that was lent after the backup from which this store was restored: it is lent once more."""
@@ -406,9 +406,9 @@ class Desk:
                 known = on.scalars(asked.union(bank)).all()
             self._before = (person, self.clock(), {self._name(one, person): one for one in known})
         query = self._before[2].get(name, "")
-        return next((self.lend(person, one) for one in self.store.queries(ids=[query])), None)
+        return next((self.lend(person, one) for one in self.store.tasks(ids=[query])), None)
 
-    def add_gold(self, query: Query, answer: Answer, use: str = "hidden", explanation: str = "") -> None:
+    def add_gold(self, query: Task, answer: Judgement, use: str = "hidden", explanation: str = "") -> None:
         """Put an item with a known answer into the bank; the query's purpose is `gold`."""
         from assent.feedback import body, check
 
@@ -416,28 +416,28 @@ class Desk:
             raise AssentError(f"a gold item is a query with purpose 'gold', not '{query.purpose}'")
         check(answer, query)
         agrees(answer, answer)
-        self.store.add_queries([query])
+        self.store.add_tasks([query])
         with self.store.writing() as on:
             on.execute(sa.delete(schema.gold).where(schema.gold.c.query == query.id))
             row = {"query": query.id, "use": use, "answer": body(answer), "explanation": explanation}
             on.execute(sa.insert(schema.gold), row)
 
-    def gold(self) -> Iterator[tuple[Query, Answer, str]]:
+    def gold(self) -> Iterator[tuple[Task, Judgement, str]]:
         """The bank: query, right answer, use."""
         with self.store.reading() as on:
             rows = on.execute(sa.select(schema.gold).order_by(schema.gold.c.seq)).all()
-        queries = {query.id: query for query in self.store.queries(ids=[row.query for row in rows])}
+        queries = {query.id: query for query in self.store.tasks(ids=[row.query for row in rows])}
         return ((queries[r.query], parse(queries[r.query].kind, r.answer), r.use) for r in rows)
 
     def judge(self, event: Feedback) -> Judged | None:
         """Whether an answer to a gold item is right; None for any other item."""
         g = schema.gold
         with self.store.reading() as on:
-            row = on.execute(sa.select(g).where(g.c.query == event.query)).first()
+            row = on.execute(sa.select(g).where(g.c.query == event.task)).first()
         if row is None:
             return None
-        kind = next(iter(self.store.queries(ids=[event.query]))).kind
-        return Judged(agrees(parse(kind, row.answer), event.answer), row.use, row.explanation)
+        kind = next(iter(self.store.tasks(ids=[event.task]))).kind
+        return Judged(agrees(parse(kind, row.answer), event.judgement), row.use, row.explanation)
 
     def screens(self) -> bool:
         """Whether the bank holds practice or test items."""
@@ -453,7 +453,7 @@ class Desk:
             rows = on.execute(mine.where(le.person == person, g.use.in_(("practice", "test")))).all()
             sizes = on.execute(sa.select(g.use, sa.func.count().label("n")).group_by(g.use)).all()
         bank = {query.id: right for query, right, use in self.gold() if use == "test"}
-        first = {event.query: event.answer for event in reversed(list(self.store.feedback(annotator=person)))}
+        first = {event.task: event.judgement for event in reversed(list(self.store.feedback(annotator=person)))}
         correct = sum(query in first and agrees(right, first[query]) for query, right in bank.items())
         over = [row for row in rows if row.state != "out"]
         tested = sum(row.use == "test" for row in over)
@@ -497,7 +497,7 @@ class Desk:
         there = sa.or_(sa.and_(le.c.state == "out", wanted), le.c.state == "back")
         mine = sa.select(q, le.c.shown, le.c.name).join(le, le.c.query == q.c.id).outerjoin(a, a.c.query == q.c.id)
         rows = on.execute(mine.where(le.c.person == person, there).order_by(le.c.seq)).all()
-        return [Lent(as_query(row), tuple(row.shown), row.name) for row in rows]
+        return [Lent(as_task(row), tuple(row.shown), row.name) for row in rows]
 
     def _free(self, query: Any, person: str, now: float) -> sa.ColumnElement[bool]:
         """Whether a query of `asks` wants more answers than it has, counting those that others are about to give."""
@@ -506,7 +506,7 @@ class Desk:
         others = sa.select(sa.func.count(le.seq)).where(*about_to)
         return a.given + others.scalar_subquery() < a.wanted
 
-    def _next(self, on: sa.Connection, person: str, seen: int, now: float) -> Query | None:
+    def _next(self, on: sa.Connection, person: str, seen: int, now: float) -> Task | None:
         """A gold item at hidden random places, else the open query that is most wanted."""
         a, q, le = schema.asks.c, schema.queries, schema.leases.c
         if _lot(self.salt, "gold", person, seen) < (GOLD_AT_FIRST if seen < PROBATION else GOLD_LATER):
@@ -517,9 +517,9 @@ class Desk:
         free = self._free(a.query, person, now)
         wanted = sa.select(q).join(schema.asks, a.query == q.c.id).where(a.given < a.wanted, ~mine, free)
         row = on.execute(wanted.order_by(a.priority, a.seq).limit(1)).first()
-        return as_query(row) if row else None
+        return as_task(row) if row else None
 
-    def _screening(self, on: sa.Connection, person: str) -> Query | None:
+    def _screening(self, on: sa.Connection, person: str) -> Task | None:
         g, le = schema.gold.c, schema.leases
         for use, most in (("practice", PRACTICE), ("test", TEST)):
             seen = sa.select(sa.func.count()).select_from(le).join(schema.gold, g.query == le.c.query)
@@ -529,7 +529,7 @@ class Desk:
                     return found
         return None
 
-    def _from_bank(self, on: sa.Connection, person: str, use: str) -> Query | None:
+    def _from_bank(self, on: sa.Connection, person: str, use: str) -> Task | None:
         """A gold item of which this person has not seen the like, drawn by a lot of their own."""
         g, q, le = schema.gold.c, schema.queries, schema.leases.c
         bank = sa.select(q).join(schema.gold, g.query == q.c.id).where(g.use == use)
@@ -537,7 +537,7 @@ class Desk:
         mine = sa.select(q).join(schema.leases, le.query == q.c.id).where(le.person == person, q.c.prompt.in_(about))
         seen = {(row.prompt, frozenset(row.items)) for row in on.execute(mine)}
         rows = [row for row in on.execute(bank) if (row.prompt, frozenset(row.items)) not in seen]
-        return as_query(min(rows, key=lambda row: _lot(self.salt, use, person, row.id))) if rows else None
+        return as_task(min(rows, key=lambda row: _lot(self.salt, use, person, row.id))) if rows else None
 
     def _renew(self, on: sa.Connection, person: str, queries: Collection[str]) -> None:
         le = schema.leases.c
@@ -547,7 +547,7 @@ class Desk:
     def _demand_succession(self, on: sa.Connection, event: Feedback) -> None:
         """Refuse a new answer that leaves what this person said last of the query standing beside it."""
         f = schema.feedback.c
-        mine = sa.select(f.id).where(f.annotator == event.annotator, f.query == event.query)
+        mine = sa.select(f.id).where(f.annotator == event.annotator, f.query == event.task)
         told = on.scalars(mine.order_by(f.seq)).all()
         if event.id in told or event.supersedes == (told[-1] if told else ""):
             return
@@ -558,9 +558,9 @@ class Desk:
     def _count(self, on: sa.Connection, event: Feedback) -> None:
         """Keep the ask's count of voices; who finds a pair almost alike calls for a second opinion."""
         a = schema.asks.c
-        ask = sa.update(schema.asks).where(a.query == event.query)
-        on.execute(ask.values(given=self._voices(on, event.query)))
-        if getattr(event.answer, "strength", 0) == 1 and getattr(event.answer, "preferred", ""):
+        ask = sa.update(schema.asks).where(a.query == event.task)
+        on.execute(ask.values(given=self._voices(on, event.task)))
+        if getattr(event.judgement, "strength", 0) == 1 and getattr(event.judgement, "preferred", ""):
             on.execute(ask.where(a.wanted == 1).values(wanted=2))
 
     def _voices(self, on: sa.Connection, query: str) -> int:
@@ -569,13 +569,13 @@ class Desk:
         return on.scalar(sa.select(sa.func.count(f.annotator.distinct())).where(f.query == query, *by_person())) or 0
 
 
-def overlap(query: Query) -> int:
+def overlap(query: Task) -> int:
     """How many people a query is for, decided by the query itself: five, three, or mostly one."""
     lot = _lot("overlap", query.id)
     return 5 if lot < FIVE else 3 if lot < FIVE + THRICE else 1
 
 
-def agrees(right: Answer, given: Answer) -> bool:
+def agrees(right: Judgement, given: Judgement) -> bool:
     """Whether an answer to a gold item counts as right.
 
     Raises:

@@ -18,7 +18,7 @@ from assent.errors import AssentError
 from assent.models.checkpoints import locate, weights_of
 from assent.models.heads import FILE as OWN_HEAD
 from assent.models.heads import HEAD, RewardModel, stored_head
-from assent.models.load import Language
+from assent.models.load import LoadedModel
 from assent.models.merging import BASE
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def lora(rank: int, alpha: int = 0, head: bool = False) -> "LoraConfig":
     )
 
 
-def keep(peft: "PeftModel", name: str, folder: Path) -> None:
+def save_adapter(peft: "PeftModel", name: str, folder: Path) -> None:
     """Write an adapter into `folder/adapter` as peft reads it, with its reward head, and whose weights it belongs to.
 
     A head of ours lies beside it in a file of its own: peft knows no class that it would fit into.
@@ -108,7 +108,7 @@ def keep(peft: "PeftModel", name: str, folder: Path) -> None:
     (target / BASE).write_text(json.dumps(about) + "\n")
 
 
-def fits(folder: Path, where: str) -> bool:
+def matches_base(folder: Path, where: str) -> bool:
     """Whether a checkpoint is a reward model that was trained as an adapter of the weights that lie in `where` now."""
     path = folder / FOLDER / BASE
     if not path.exists() or stored_head(folder) is None:
@@ -119,21 +119,21 @@ def fits(folder: Path, where: str) -> bool:
         raise AssentError(f"{path} is broken: train {folder.name} again") from None
 
 
-class Body:
+class SharedBase:
     """A language model with frozen weights, seen through one adapter at a time."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: LoadedModel) -> None:
         self.language = language
         self.model: Any = language.model.requires_grad_(False)
         self._peft: PeftModel | None = None
         self._active: str | None = None
         self._trained: list[Tensor] = []
 
-    def adapter(self, name: str, rank: int, alpha: int = 0) -> Language:
+    def adapter(self, name: str, rank: int, alpha: int = 0) -> LoadedModel:
         """The body through a new adapter, which at first changes nothing."""
         return self._seen(name, lora(rank, alpha), None, self.model.config)
 
-    def stored(self, folder: Path, name: str, train: bool = False) -> Language:
+    def load_adapter(self, folder: Path, name: str, train: bool = False) -> LoadedModel:
         """The body through a reward model's adapter, with its head.
 
         Args:
@@ -165,22 +165,22 @@ class Body:
             raise AssentError(f"{adapter} does not fit the model: it has {told.unexpected_keys[0]} besides")
         return seen
 
-    def bare(self) -> Language:
+    def base_model(self) -> LoadedModel:
         """The body without any adapter: the reference."""
-        return Language(View(self, "", None, self.model.config), self.language.codec)  # type: ignore[arg-type]
+        return LoadedModel(AdapterView(self, "", None, self.model.config), self.language.codec)  # type: ignore[arg-type]
 
-    def merged(self, name: str) -> Language:
+    def merged(self, name: str) -> LoadedModel:
         """The body in float32 with one adapter in its weights; nothing else can be seen through it afterwards."""
         assert self._peft is not None
         for weight in self.model.parameters():
             weight.data = weight.data.float()
         merged: Any = self._peft.merge_and_unload(adapter_names=[name])
-        return Language(merged, self.language.codec)
+        return LoadedModel(merged, self.language.codec)
 
     def keep(self, name: str, folder: Path) -> None:
         """Write one adapter into a checkpoint."""
         assert self._peft is not None
-        keep(self._peft, name, folder)
+        save_adapter(self._peft, name, folder)
 
     def weights(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
         """The matrices of one adapter."""
@@ -204,7 +204,7 @@ class Body:
 
     def _seen(
         self, name: str, config: "LoraConfig", head: nn.Linear | None, about: Any, train: bool = True
-    ) -> Language:
+    ) -> LoadedModel:
         if self._peft is None:
             self._peft = attach(self.model, config, name)
         else:
@@ -216,16 +216,16 @@ class Body:
         self.turn(name)
         for _, weight in self.weights(name):
             weight.requires_grad_(train)
-        return Language(View(self, name, head, about), self.language.codec)  # type: ignore[arg-type]
+        return LoadedModel(AdapterView(self, name, head, about), self.language.codec)  # type: ignore[arg-type]
 
 
-class View(nn.Module):
+class AdapterView(nn.Module):
     """What the rest of assent takes for a model: a body through one adapter, with its own head and configuration."""
 
-    body: Body  # no module: its weights are not this one's
+    body: SharedBase  # no module: its weights are not this one's
     name: str
 
-    def __init__(self, body: Body, name: str, head: nn.Linear | None, config: Any) -> None:
+    def __init__(self, body: SharedBase, name: str, head: nn.Linear | None, config: Any) -> None:
         super().__init__()
         self.body, self.name, self.config = body, name, config
         self.base_model = _Turned(body, name)
@@ -255,10 +255,10 @@ class View(nn.Module):
 class _Turned(nn.Module):
     """The body's blocks, seen through one adapter."""
 
-    body: Body
+    body: SharedBase
     name: str
 
-    def __init__(self, body: Body, name: str) -> None:
+    def __init__(self, body: SharedBase, name: str) -> None:
         super().__init__()
         self.body, self.name = body, name
         self.config = body.model.config

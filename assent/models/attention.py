@@ -24,16 +24,16 @@ NONE = torch.empty(1, 1, 1, 1, dtype=torch.bool)
 """Keeps transformers from making a mask of its own: it takes any with four dimensions as it is."""
 
 
-class Tree(NamedTuple):
+class SharedPrefix(NamedTuple):
     """Token ids of a prefix (at least one) and of the branches that hang from it."""
 
     prefix: tuple[int, ...]
-    branches: tuple[tuple[int, ...], ...]
+    completions: tuple[tuple[int, ...], ...]
 
     @property
     def size(self) -> int:
         """Tokens that the model must encode."""
-        return len(self.prefix) + sum(map(len, self.branches))
+        return len(self.prefix) + sum(map(len, self.completions))
 
 
 class Block(NamedTuple):
@@ -53,7 +53,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pack:
+class PackedBatch:
     """Trees laid end to end, and read as spans. N: all branch tokens; B: all branches.
 
     The first span of a tree is its prefix with its first branch, each other branch is a span of its own: so the spans
@@ -76,7 +76,7 @@ class Pack:
     last: Tensor  # (B,) the last token of each branch
     lengths: Tensor  # (B,)
 
-    def to(self, device: torch.device | str) -> "Pack":
+    def to(self, device: torch.device | str) -> "PackedBatch":
         moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved, blocks=tuple(block.to(device) for block in self.blocks))
 
@@ -91,7 +91,7 @@ class Pack:
         return values.new_zeros(len(self.lengths)).index_add(0, self.branch, values)
 
 
-def pack(trees: Sequence[Tree]) -> Pack:
+def pack(trees: Sequence[SharedPrefix]) -> PackedBatch:
     """Lay trees end to end."""
     tokens: list[int] = []
     positions: list[int] = []
@@ -108,7 +108,7 @@ def pack(trees: Sequence[Tree]) -> Pack:
         start, root = len(tokens), len(tree.prefix)
         tokens += tree.prefix
         positions += range(root)
-        for number, ids in enumerate(tree.branches):
+        for number, ids in enumerate(tree.completions):
             here, size = len(tokens), len(ids)
             tokens += ids
             positions += range(root, root + size)
@@ -124,7 +124,7 @@ def pack(trees: Sequence[Tree]) -> Pack:
                 looks += [*range(start, start + root), *range(here, here + size)]
     begins, views = (torch.tensor([0, *accumulate(sizes)], dtype=torch.int32) for sizes in (spans, seen))
     looked = torch.tensor(looks)
-    return Pack(
+    return PackedBatch(
         torch.tensor([tokens]),
         torch.tensor([positions]),
         tuple(spans),
@@ -287,7 +287,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared: Pack | None = None,
+    shared: PackedBatch | None = None,
     cache: Cache | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -339,7 +339,9 @@ def _has_kernel(q: Tensor) -> bool:
     return suits and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
-def _in_one_call(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, scale: float | None) -> Tensor:
+def _in_one_call(
+    q: Tensor, k: Tensor, v: Tensor, shared: PackedBatch, window: int | None, scale: float | None
+) -> Tensor:
     """Attention of all spans by the variable-length kernel, each to a row that ends where it ends; (S, heads, D)."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -360,7 +362,9 @@ def _in_one_call(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | No
     return found
 
 
-def _packed(q: Tensor, k: Tensor, v: Tensor, shared: Pack, window: int | None, look: Callable[..., Tensor]) -> Tensor:
+def _packed(
+    q: Tensor, k: Tensor, v: Tensor, shared: PackedBatch, window: int | None, look: Callable[..., Tensor]
+) -> Tensor:
     """Attention block by block, so that few tokens are compared with one that they cannot see; all (S, heads, D)."""
     found = []
     for block in shared.blocks:

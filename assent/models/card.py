@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from assent.errors import AssentError
 from assent.models.heads import FILE as OWN_HEAD
-from assent.models.tokenizer import ANSWER, Codec
+from assent.models.tokenizer import ANSWER, ChatTokenizer
 from assent.records import Completion, Message, Prompt
 
 NAME = "README.md"
@@ -61,7 +61,7 @@ def policy(origin: Origin) -> str:
     return _card("text-generation", "policy", origin, "A language model. It loads with `AutoModelForCausalLM`.\n")
 
 
-def reward(origin: Origin, codec: Codec, folders: Sequence[Path]) -> str:
+def reward(origin: Origin, codec: ChatTokenizer, folders: Sequence[Path]) -> str:
     """The card of a reward model, or of an ensemble in several folders; paths are written from the first."""
     own, chat = (folders[0] / OWN_HEAD).exists(), codec.tokenizer.chat_template is not None
     what = "`AutoModel`, with its head in " + f"`{OWN_HEAD}`" if own else "`AutoModelForSequenceClassification`"
@@ -85,7 +85,7 @@ def reward(origin: Origin, codec: Codec, folders: Sequence[Path]) -> str:
     code = SCORING.format(
         imports="\n".join(imports),
         folders=[str(folder.relative_to(folders[0])) for folder in folders],
-        ends=sorted(codec.ends),
+        ends=sorted(codec.stop_ids),
         auto=auto,
         arguments="conversation" if chat else "prompt, answer",
         ids=ids,
@@ -120,7 +120,7 @@ def _card(pipeline: str, kind: str, origin: Origin, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ids(codec: Codec) -> str | None:
+def _ids(codec: ChatTokenizer) -> str | None:
     """How a program makes the ids that are scored, as code; None if no short one makes those of assent."""
     prompt = Prompt((Message("user", "Name a bird."),))
     if codec.tokenizer.chat_template is None:
@@ -139,7 +139,7 @@ def _ids(codec: Codec) -> str | None:
         dated, arguments = DATED.format(date=codec.rendering.date), f", chat_template=template{arguments}"
     for closing in ([], [wanted[-1]]):
         whole = [*ids, *closing]
-        ends = [i for i, token in enumerate(whole) if token in codec.ends]
+        ends = [i for i, token in enumerate(whole) if token in codec.stop_ids]
         if ends and whole[: ends[-1] + 1] == wanted:
             return dated + CHAT.format(
                 arguments=arguments, closing=f" + {closing}  # what closes a turn" if closing else ""
@@ -147,7 +147,7 @@ def _ids(codec: Codec) -> str | None:
     return None
 
 
-def _plain(codec: Codec) -> str | None:
+def _plain(codec: ChatTokenizer) -> str | None:
     prompt, answer = "Name a bird:", " a wren."
     expected = codec.encode(Prompt.plain(prompt), Completion(answer))
     texts = [codec.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer)]

@@ -20,7 +20,7 @@ from assent.models.merging import base_of, is_adapter, merge
 from assent.records import content_id
 
 if TYPE_CHECKING:
-    from assent.models.load import Language
+    from assent.models.load import LoadedModel
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TOKENIZER_FILES = (
@@ -42,7 +42,7 @@ MERGED = "merged.json"
 """What lies beside a merged adapter in the cache: the type in which its base came."""
 
 
-def save(language: "Language", folder: Path) -> None:
+def save(language: "LoadedModel", folder: Path) -> None:
     """Write a Hugging Face folder, complete or not at all, with the tokenizer's own files as they came."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

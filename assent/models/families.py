@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError, warn
-from assent.models.attention import NAME, Cache, Pack, Tree, pack, shares
+from assent.models.attention import NAME, Cache, PackedBatch, SharedPrefix, pack, shares
 from assent.models.forward import head, logits_in_rows, next_states, packed_states, states_in_rows
 from assent.models.heads import RewardModel
 
@@ -88,7 +88,7 @@ def compared(model: Any, plain: Any) -> Gap:
         plain: the same weights in a model of their own, in transformers' own attention.
     """
     a, b, c, d, e, f = _tokens(model, 7, 5, 3, 4, 8, 2)
-    asked = _pack(model, Tree(a, (b, c)), Tree(d, (e, f)))
+    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))
     read = _in_pack if shares(model.base_model) else _in_rows
     with _frozen(model), _frozen(plain):
         ours = _tried(model, asked, lambda: read(model, asked))
@@ -115,7 +115,7 @@ def _reads_packs(model: Any, close: float) -> bool:
     if "chunked_attention" in (getattr(config.get_text_config(), "layer_types", None) or ()):
         return False
     a, b, c, d, e, f, other = _tokens(model, 7, 5, 5, 4, 8, 8, 5)
-    asked = _pack(model, Tree(a, (b, c)), Tree(d, (e, f)))  # rows of one length
+    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))  # rows of one length
     own = _tried(model, asked, lambda: _by_transformers(model, asked))
     parts = {"": config, **{name: getattr(config, name) for name in config.sub_configs}}
     usual = {name: part._attn_implementation for name, part in parts.items() if part and part._attn_implementation}
@@ -126,7 +126,7 @@ def _reads_packs(model: Any, close: float) -> bool:
         if config._attn_implementation == NAME:
             packed = _tried(model, asked, lambda: _in_pack(model, asked))
             # what is said of a branch is the same to the digit, in half precision too, whatever stands beside it
-            beside = _in_pack(model, _pack(model, Tree(a, (other, c)), Tree(d, (e, f))))
+            beside = _in_pack(model, _pack(model, SharedPrefix(a, (other, c)), SharedPrefix(d, (e, f))))
             after = own.outputs[[1, len(b) + len(c) + 1]]  # a branch's first token: what may follow it
             if (
                 _alike(beside[len(b) :], packed.outputs[len(b) :], EQUAL)
@@ -144,9 +144,9 @@ def _reads_packs(model: Any, close: float) -> bool:
 def _flaw_of_rows(model: Any, close: float) -> str:
     """Why a model cannot be read by padded rows either; empty if it can."""
     a, b, c, d = _tokens(model, 7, 5, 3, 4)
-    asked = _pack(model, Tree(a, (b, c)), Tree(d, (a, b)))
+    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (a, b)))
     own = _tried(model, asked, lambda: _by_transformers(model, asked))
-    early = _by_transformers(model, _pack(model, Tree(a, (b[:2],))))
+    early = _by_transformers(model, _pack(model, SharedPrefix(a, (b[:2],))))
     if not _alike(early, own.outputs[: len(early)], close):
         return "which looks at later tokens: it is no causal language model"
     rows = _tried(model, asked, lambda: _in_rows(model, asked))
@@ -180,7 +180,7 @@ def _tokens(model: Any, *lengths: int) -> list[tuple[int, ...]]:
     return [tuple(next(ids) for _ in range(length)) for length in lengths]
 
 
-def _pack(model: Any, *trees: Tree) -> Pack:
+def _pack(model: Any, *trees: SharedPrefix) -> PackedBatch:
     return pack(trees).to(model.device)
 
 
@@ -197,7 +197,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def _tried(model: Any, asked: Pack, read: Callable[[], Tensor]) -> Trial:
+def _tried(model: Any, asked: PackedBatch, read: Callable[[], Tensor]) -> Trial:
     """What is read, and its gradient: of a branch token's log-probability, or of a state in some fixed direction."""
     embedded: list[Tensor] = []
 
@@ -220,7 +220,7 @@ def _tried(model: Any, asked: Pack, read: Callable[[], Tensor]) -> Trial:
     return Trial(outputs.detach(), _on_pack(asked, gradients))
 
 
-def _on_pack(asked: Pack, gradients: tuple[Tensor, ...]) -> Tensor:
+def _on_pack(asked: PackedBatch, gradients: tuple[Tensor, ...]) -> Tensor:
     """Gradients to the tokens of a pack, (S, H), of those to the pack, to rows one by one, or to padded rows."""
     if len(gradients) == 1 and len(gradients[0]) == 1:
         return gradients[0][0].float()
@@ -229,7 +229,7 @@ def _on_pack(asked: Pack, gradients: tuple[Tensor, ...]) -> Tensor:
     return flat.new_zeros(asked.tokens.shape[1], flat.shape[1]).index_add(0, asked.looks, flat)
 
 
-def _by_transformers(model: Any, asked: Pack) -> Tensor:
+def _by_transformers(model: Any, asked: PackedBatch) -> Tensor:
     """As transformers reads rows without padding, in the family's own attention, with its own head."""
     rows = asked.tokens[0][asked.looks].split(asked.seen)
     batches = [torch.stack(rows)] if len(set(asked.seen)) == 1 else [row[None] for row in rows]
@@ -247,13 +247,13 @@ def _outputs(model: Any, ids: Tensor) -> Tensor:
     return logits.float().log_softmax(-1)
 
 
-def _in_rows(model: Any, asked: Pack) -> Tensor:
+def _in_rows(model: Any, asked: PackedBatch) -> Tensor:
     if hasattr(model, "score"):
         return states_in_rows(model.base_model, asked)[asked.sources].float()
     return logits_in_rows(model, asked).float().log_softmax(-1)
 
 
-def _in_pack(model: Any, asked: Pack) -> Tensor:
+def _in_pack(model: Any, asked: PackedBatch) -> Tensor:
     hidden = packed_states(model.base_model, asked)[asked.sources]
     return hidden.float() if hasattr(model, "score") else head(model)(hidden).float().log_softmax(-1)
 
@@ -262,7 +262,7 @@ def _in_pack(model: Any, asked: Pack) -> Tensor:
 def _drawn(model: Any, prompts: tuple[tuple[int, ...], ...], tokens: tuple[int, ...]) -> Tensor:
     """What may follow a token that was drawn after each prompt, which are kept in a cache; (prompts, V)."""
     cache = Cache.empty([len(ids) for ids in prompts], 1, 1, model.device)
-    packed_states(model.base_model, _pack(model, *(Tree(ids, ((),)) for ids in prompts)), cache)
+    packed_states(model.base_model, _pack(model, *(SharedPrefix(ids, ((),)) for ids in prompts)), cache)
     hidden = next_states(model.base_model, torch.tensor(tokens, device=model.device), cache)
     return head(model)(hidden).float().log_softmax(-1)
 

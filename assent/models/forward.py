@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from assent.errors import AssentError
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
-from assent.models.attention import NONE, Cache, Pack, shares
+from assent.models.attention import NONE, Cache, PackedBatch, shares
 
 Read = TypeVar("Read")
 OF_TYPES = re.compile(r"dtype|scalar type|bias type|BFloat16|Half")
 """How torch says that an operation got numbers of two types, or cannot be done in theirs."""
 
 
-def states(model: nn.Module, pack: Pack) -> Tensor:
+def states(model: nn.Module, pack: PackedBatch) -> Tensor:
     """Last hidden states of every token of a pack, (S, H); the same whether or not the model reads packs."""
     body = model.base_model
     assert isinstance(body, nn.Module)
@@ -70,7 +70,7 @@ def _buffers_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             setattr(part, name, buffer)
 
 
-def packed_states(body: nn.Module, pack: Pack, cache: Cache | None = None) -> Tensor:
+def packed_states(body: nn.Module, pack: PackedBatch, cache: Cache | None = None) -> Tensor:
     """Last hidden states, (S, H), of a pack as it is; with a cache, its prompts are kept there."""
     out = body(
         **_read(body, pack.tokens),
@@ -123,7 +123,7 @@ class Rows(NamedTuple):
     places: Tensor  # (S,) where each token of the pack stands in the rows, laid end to end
 
 
-def in_rows(pack: Pack) -> Rows:
+def in_rows(pack: PackedBatch) -> Rows:
     """A pack for a model that does not read packs."""
     lengths, spans = (torch.tensor(sizes, device=pack.tokens.device)[:, None] for sizes in (pack.seen, pack.spans))
     ids = pad_sequence(list(pack.tokens[0][pack.looks].split(pack.seen)), batch_first=True)
@@ -132,14 +132,14 @@ def in_rows(pack: Pack) -> Rows:
     return Rows(ids, real.long(), (real & (column >= lengths - spans)).flatten().nonzero()[:, 0])
 
 
-def states_in_rows(body: nn.Module, pack: Pack) -> Tensor:
+def states_in_rows(body: nn.Module, pack: PackedBatch) -> Tensor:
     """Last hidden states of every token of a pack, (S, H), read row by row."""
     rows = in_rows(pack)
     hidden: Tensor = body(input_ids=rows.ids, attention_mask=rows.mask, use_cache=False).last_hidden_state
     return hidden.flatten(0, 1)[rows.places]
 
 
-def logits_in_rows(model: nn.Module, pack: Pack) -> Tensor:
+def logits_in_rows(model: nn.Module, pack: PackedBatch) -> Tensor:
     """The model's own logits, (N, V), where each branch token is chosen, read row by row."""
     rows, causal, fewer = in_rows(pack), whole(model), dict[str, int]()
     length = rows.ids.shape[1]
@@ -171,7 +171,7 @@ def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
     return found
 
 
-def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
+def logprobs(model: nn.Module, pack: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
     """Log-probability, and entropy if asked for, of every branch token, each (N,)."""
     body = model.base_model
     assert isinstance(body, nn.Module)
@@ -182,12 +182,12 @@ def logprobs(model: nn.Module, pack: Pack, temperature: float = 1.0, entropy: bo
     return token_logprobs(hidden, pack.targets, to_logits, temperature, entropy)
 
 
-def scores(model: nn.Module, pack: Pack) -> Tensor:
+def scores(model: nn.Module, pack: PackedBatch) -> Tensor:
     """A reward model's score of each branch, read at its last token, (B, heads) float32, as its heads give it."""
     return _scored(model, states(model, pack)[pack.last])
 
 
-def values(model: nn.Module, pack: Pack) -> Tensor:
+def values(model: nn.Module, pack: PackedBatch) -> Tensor:
     """A value model's estimate in the state in which each branch token is chosen, (N,) float32."""
     return _scored(model, states(model, pack)[pack.sources])[:, 0]
 

@@ -11,8 +11,8 @@ from assent.models.attention import shares
 from assent.models.families import compared
 from assent.models.forward import blocks
 from assent.models.heads import own_head, stored_head
-from assent.models.load import Language, context_of
-from assent.models.tokenizer import Codec
+from assent.models.load import LoadedModel, context_of
+from assent.models.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -42,7 +42,7 @@ class Weights(NamedTuple):
     types: tuple[str, ...]  # the most frequent first
 
 
-def facts(place: str, weights: Weights | None, codec: Codec) -> list[Fact]:
+def facts(place: str, weights: Weights | None, codec: ChatTokenizer) -> list[Fact]:
     """What the files of a model say, without loading it.
 
     Args:
@@ -66,7 +66,7 @@ def facts(place: str, weights: Weights | None, codec: Codec) -> list[Fact]:
         Fact("vocabulary", f"{tokens:,} tokens, {rows:,} rows in the embedding"),
         Fact("template", _template(codec)),
         Fact("thoughts", codec.thoughts()),
-        Fact("ends", ", ".join(_names(codec, sorted(codec.ends))) or "none"),
+        Fact("ends", ", ".join(_names(codec, sorted(codec.stop_ids))) or "none"),
         Fact("reward head", _reward_head(place, config)),
     ]
 
@@ -85,7 +85,7 @@ def weights_in(place: str) -> Weights | None:
     return Weights(count, size, tuple(name for name, _ in types.most_common())) if count else None
 
 
-def tried(language: Language) -> list[Fact]:
+def tried(language: LoadedModel) -> list[Fact]:
     """What was found out when the model was loaded."""
     packs = shares(language.model.base_model)
     how = (
@@ -96,10 +96,10 @@ def tried(language: Language) -> list[Fact]:
         layers = f"up to {len(blocks(language.model))}"
     except AssentError as error:
         layers = str(error)
-    return [Fact("read as", how), Fact("--value-layers", layers)]
+    return [Fact("read as", how), Fact("--trainable-value-layers", layers)]
 
 
-def measured(language: Language, plain: Any) -> list[Fact]:
+def measured(language: LoadedModel, plain: Any) -> list[Fact]:
     """How far a policy in float32 differs, as it is read here, from the same model as transformers loads it."""
     gap = compared(language.model, plain)
     return [
@@ -146,7 +146,7 @@ def _reward_head(place: str, config: "PreTrainedConfig") -> str:
     return f"of transformers ({classifier.__name__})"
 
 
-def _template(codec: Codec) -> str:
+def _template(codec: ChatTokenizer) -> str:
     if codec.tokenizer.chat_template is None:
         return "none: it continues text, and takes no conversations"
     try:
@@ -157,7 +157,7 @@ def _template(codec: Codec) -> str:
     return f"{reads}{dated}"
 
 
-def _names(codec: Codec, ids: list[int]) -> list[str]:
+def _names(codec: ChatTokenizer, ids: list[int]) -> list[str]:
     return [str(codec.tokenizer.convert_ids_to_tokens(token)) for token in ids]
 
 

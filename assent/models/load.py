@@ -13,7 +13,7 @@ from assent.models.attention import register
 from assent.models.checkpoints import locate, not_there, quiet
 from assent.models.families import settle
 from assent.models.heads import HEAD, RewardModel, own_head, stored_head
-from assent.models.tokenizer import ANSWER, DEFAULT_RENDERING, PROBE, Codec, Rendering, load_codec
+from assent.models.tokenizer import ANSWER, DEFAULT_RENDERING, PROBE, ChatTokenizer, Rendering, load_codec
 from assent.records import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ NO_HEAD = "has no reward head, it is a policy: 'assent reward' makes a reward mo
 NO_POLICY = "is a reward model, not a policy"
 
 
-class Language(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model, and the codec of the tokenizer that it was trained with."""
 
     model: "PreTrainedModel"
-    codec: Codec
+    codec: ChatTokenizer
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -39,7 +39,7 @@ def load_policy(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     rendering: Rendering = DEFAULT_RENDERING,
-) -> Language:
+) -> LoadedModel:
     """Load a causal language model.
 
     Args:
@@ -64,7 +64,7 @@ def load_reward(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     rendering: Rendering = DEFAULT_RENDERING,
-) -> Language:
+) -> LoadedModel:
     """Load a reward model: a sequence classifier with one label, or one for each of its heads, or a head of ours.
 
     Raises:
@@ -80,7 +80,7 @@ def new_reward(
     device: str | torch.device = "cpu",
     heads: int = 1,
     rendering: Rendering = DEFAULT_RENDERING,
-) -> Language:
+) -> LoadedModel:
     """A reward model that starts from a policy's body, with new heads whose first scores deviate by about 1/10.
 
     Published heads are N(0, 1/(h+1)) (Stiennon et al. 2020, arXiv:2009.01325), with scores of deviation 1 to start
@@ -110,19 +110,19 @@ def context_of(config: "PreTrainedConfig") -> int:
 
 def _reward(
     where: str | Path, dtype: torch.dtype, device: str | torch.device, rendering: Rendering, new: int = 0
-) -> Language:
+) -> LoadedModel:
     """With so many `new` heads; 0: with those that are stored."""
 
     def read(place: str, config: "PreTrainedConfig") -> tuple[Any, dict[str, Any]]:
         return _classifier(place, config, dtype, new) or _with_own_head(where, place, dtype, new)
 
     language = _load(read, where, device, rendering, {HEAD} if new else set())
-    language = Language(language.model, replace(language.codec, scores=True))
+    language = LoadedModel(language.model, replace(language.codec, scores=True))
     config: Any = language.model.config
     config.reward_heads = config.num_labels = len(language.model.get_submodule("score").weight)  # type: ignore[arg-type]
     # A classifier of transformers reads its score at the last token that is not the pad token.
     text = config.get_text_config()
-    if text.pad_token_id is None or text.pad_token_id in language.codec.ends:
+    if text.pad_token_id is None or text.pad_token_id in language.codec.stop_ids:
         pad = language.codec.pad
         text.pad_token_id = pad if pad is not None and pad < text.vocab_size else None
     return language
@@ -174,7 +174,7 @@ def _load(
     device: str | torch.device,
     rendering: Rendering,
     may_lack: Collection[str] = (),
-) -> Language:
+) -> LoadedModel:
     from transformers import AutoConfig
 
     quiet()
@@ -202,7 +202,7 @@ def _load(
     model.to(device)
     model.eval()
     settle(model, str(where))
-    return Language(model, replace(codec, rows=len(getattr(embedding, "weight", ()))))
+    return LoadedModel(model, replace(codec, rows=len(getattr(embedding, "weight", ()))))
 
 
 def _quantised(where: str | Path, config: Any) -> AssentError | None:
@@ -255,7 +255,7 @@ def _refuse_other(where: str | Path, loaded: dict[str, Any], may_lack: set[str])
         warn(f"{where} holds a value head ({', '.join(heads)}), which is left out")
 
 
-def _refuse_ids(where: str | Path, codec: Codec, rows: int) -> None:
+def _refuse_ids(where: str | Path, codec: ChatTokenizer, rows: int) -> None:
     """A token that the tokenizer writes must have a row in the embedding; one that it never writes need not."""
     tokenizer = codec.tokenizer
     if len(tokenizer) <= rows:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from assent.models.attention import Tree, pack, shares
+from assent.models.attention import SharedPrefix, pack, shares
 from assent.models.forward import logprobs, states
 
 CONTAINER = Path("/sys/fs/cgroup")
@@ -25,7 +25,7 @@ SHAPES = "128"
 
 
 @cache
-def keep_freed() -> None:
+def tune_allocator() -> None:
     """Let this process keep the memory that it frees; it matters where tensors of megabytes come and go all the time.
 
     glibc gives each back to the kernel, which must clear the pages of the next one: a quarter of a training step on a
@@ -39,7 +39,7 @@ def keep_freed() -> None:
         ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def give_back() -> None:
+def release() -> None:
     """Free what is no longer used, models that hang in cycles of references too, and keep nothing that was freed."""
     gc.collect()
     if torch.cuda.is_available():
@@ -48,14 +48,14 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def taken(device: torch.device) -> int:
+def used(device: torch.device) -> int:
     """Bytes that this process holds; on a CPU with those that it freed and keeps, until it gives them back."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
-def most() -> int:
+def peak() -> int:
     """Bytes of main memory that this process has held at the most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -64,7 +64,7 @@ def _glibc() -> bool:
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
-def free(device: torch.device) -> int:
+def available(device: torch.device) -> int:
     """Bytes that this process may still take: what the machine has, or what its container allows."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -77,7 +77,7 @@ def free(device: torch.device) -> int:
     return found
 
 
-def kept(model: nn.Module) -> int:
+def activation_bytes(model: nn.Module) -> int:
     """Bytes that a forward pass keeps for the backward pass, for each token of a pack; found by trying it on a few.
 
     Where the model reads rows, the logits of each are among them.
@@ -85,7 +85,7 @@ def kept(model: nn.Module) -> int:
     body = model.base_model
     assert isinstance(body, nn.Module)
     device = next(model.parameters()).device
-    few = pack([Tree((0,), (tuple(0 for _ in range(31)),)) for _ in range(2)]).to(device)
+    few = pack([SharedPrefix((0,), (tuple(0 for _ in range(31)),)) for _ in range(2)]).to(device)
     own = {weight.untyped_storage().data_ptr() for weight in body.parameters()}
     storages: dict[int, int] = {}
 
@@ -102,7 +102,7 @@ def kept(model: nn.Module) -> int:
     return sum(storages.values()) // few.tokens.shape[1]
 
 
-def recompute(model: nn.Module) -> int:
+def enable_checkpointing(model: nn.Module) -> int:
     """Let each block keep only what it was given and be gone through again in the backward pass (activation
     checkpointing, arXiv:1604.06174); how many blocks do.
     """

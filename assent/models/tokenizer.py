@@ -120,7 +120,7 @@ class _Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Codec:
+class ChatTokenizer:
     """Encodes and decodes for one tokenizer, which it never changes."""
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -133,7 +133,7 @@ class Codec:
     """Rows of the model's embedding: a policy may draw ids that its tokenizer has no name for. 0: as many as names."""
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """Ids that end an answer: of the tokenizer, of the model's configuration, and the one that closes a turn."""
         eos, turn = self.tokenizer.eos_token_id, self._turn.end
         special = self.stops & self._special.keys()  # a configuration may name ids of another vocabulary
@@ -143,7 +143,7 @@ class Codec:
     def pad(self) -> int | None:
         """The tokenizer's pad token, if it ends nothing. Rows are padded by position: it matters to readers alone."""
         pad = self.tokenizer.pad_token_id
-        return None if pad is None or pad in self.ends or pad >= len(self.tokenizer) else int(pad)
+        return None if pad is None or pad in self.stop_ids or pad >= len(self.tokenizer) else int(pad)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -175,7 +175,7 @@ class Codec:
         if (drawn := self._drawn(prompt, completion)) is not None:
             return Encoded(self.prompt(prompt), drawn)
         before, ids = self.rendered(prompt, completion)
-        end = next((i for i, token in enumerate(ids) if token in self.ends), None)
+        end = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
         return Encoded(before, ids if end is None else ids[: end + 1])
 
     def rendered(self, prompt: Prompt, completion: Completion) -> Encoded:
@@ -307,7 +307,7 @@ class Codec:
         plain = self.tokenizer.chat_template is None
         probe, pad = Prompt.plain("Name a bird:") if plain else Prompt(PROBE), self._check_pad()
         prefix, end, bos, trained = (Point(name, None, "not checked") for name in ("prefix", "end", "bos", "trained"))
-        if self.tokenizer.eos_token_id is None and not self.ends:
+        if self.tokenizer.eos_token_id is None and not self.stop_ids:
             return [prefix, Point("end", False, NO_END), bos, pad, trained]
         try:
             start, added = self.rendered(probe, Completion(ANSWER))
@@ -342,13 +342,13 @@ class Codec:
         return "with an answer the template writes the prompt otherwise: answers are put behind the prompt as it is"
 
     def _check_end(self, added: Sequence[int]) -> Point:
-        if letters := [token for token in self.ends if len(self._special.get(token, "")) == 1]:
+        if letters := [token for token in self.stop_ids if len(self._special.get(token, "")) == 1]:
             name = self._special[letters[0]]
             return Point(
                 "end", False, f"the end token {name!r} is an ordinary character, at which answers would break off"
             )
-        if end := [token for token in added if token in self.ends]:
-            others = sorted(self.ends - {end[0]})
+        if end := [token for token in added if token in self.stop_ids]:
+            others = sorted(self.stop_ids - {end[0]})
             also = f"; {', '.join(map(self._name, others))} would end one too" if others else ""
             return Point("end", True, f"{self._name(end[0])} closes a trained completion{also}")
         return Point(
@@ -376,7 +376,7 @@ class Codec:
     def _check_pad(self) -> Point:
         pad = self.tokenizer.pad_token_id
         named = "the tokenizer has none" if pad is None else f"the tokenizer's is {self._name(pad)}"
-        ends = ", which also ends an answer" if pad in self.ends else ""
+        ends = ", which also ends an answer" if pad in self.stop_ids else ""
         return Point("pad", True, f"rows are padded by position, no token is spent on it; {named}{ends}")
 
     def _check_trained(self, probe: Prompt) -> Point:
@@ -515,7 +515,7 @@ class Codec:
     @cached_property
     def _hidden(self) -> frozenset[int]:
         """Ids that do not show in a text."""
-        return frozenset({*self._spellings, *self.ends})
+        return frozenset({*self._spellings, *self.stop_ids})
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -572,7 +572,7 @@ class Codec:
         ids = completion.token_ids
         if not ids or completion.tokenizer != self.fingerprint or max(ids) >= (self.rows or len(self.tokenizer)):
             return None
-        if not (self.scores and completion.finished and ids[-1] in self.ends):
+        if not (self.scores and completion.finished and ids[-1] in self.stop_ids):
             return ids
         return (*ids[:-1], self.end(prompt))
 
@@ -593,7 +593,7 @@ class Codec:
         return f"'{self.tokenizer.convert_ids_to_tokens(token)}'"
 
 
-def load_codec(place: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
+def load_codec(place: str, rendering: Rendering = DEFAULT_RENDERING) -> ChatTokenizer:
     """The codec of a model: its tokenizer, and the end tokens that its configurations name.
 
     Args:
@@ -601,10 +601,12 @@ def load_codec(place: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
     """
     from transformers import AutoTokenizer
 
-    return Codec(AutoTokenizer.from_pretrained(place, trust_remote_code=False), rendering, _configured_ends(place))
+    return ChatTokenizer(
+        AutoTokenizer.from_pretrained(place, trust_remote_code=False), rendering, _configured_ends(place)
+    )
 
 
-def read_codec(where: str, rendering: Rendering = DEFAULT_RENDERING) -> Codec:
+def read_codec(where: str, rendering: Rendering = DEFAULT_RENDERING) -> ChatTokenizer:
     """A model's codec alone, which is quick even where the model is large.
 
     Args:

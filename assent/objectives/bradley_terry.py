@@ -16,9 +16,9 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from assent.batch import Loss, Scores
+from assent.batch import Loss, ScorePairs
 from assent.functional.losses import pair_metrics
-from assent.types import NonNegative, Positive
+from assent.types import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,25 @@ class BradleyTerry:
     """Maximum likelihood of comparisons."""
 
     stage: ClassVar[str] = "reward"
-    batch: ClassVar[type] = Scores
+    batch: ClassVar[type] = ScorePairs
 
     ties: Literal["half", "davidson", "rao_kupper"] = "half"
     """What a target of 1/2 means: half a win for each side, or a tie, likely between equals, with its own formula."""
-    nu: Positive = 1.0
+    nu: PositiveFloat = 1.0
     """Davidson: equals tie with probability nu / (2 + nu); above 0."""
     eta: Annotated[float, Gt(1)] = 2.0
     """Rao-Kupper: equals tie with probability (eta - 1) / (eta + 1); above 1."""
     error_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Probability that an answer was given at random; from 0 to 1, and .1 for people who watch clips."""
-    centring: NonNegative = 0.0
+    center_rewards_coefficient: NonNegativeFloat = 0.0
     """Weight of the squared sum of both scores, which keeps scores near 0; 0 to .1, and .01 is a usual value."""
 
-    def __call__(self, batch: Scores) -> Loss:
+    def __call__(self, batch: ScorePairs) -> Loss:
         difference = batch.chosen - batch.rejected - batch.margin
         loss = batch.mean(self._surprise(difference, batch.p_chosen))
-        loss = loss + self.centring * batch.mean((batch.chosen + batch.rejected).square())
+        loss = loss + self.center_rewards_coefficient * batch.mean((batch.chosen + batch.rejected).square())
         metrics = pair_metrics(batch.chosen, batch.rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
 
     def _surprise(self, d: Tensor, p: Tensor) -> Tensor:
         """-log P(answer), (B,)."""

@@ -8,9 +8,9 @@ Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO" (e
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.functional.losses import pair_loss, pair_metrics
-from assent.types import ErrorRate, Positive
+from assent.types import ErrorRate, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class CDPO:
 
     stage: ClassVar[str] = "offline"
 
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
-    error_rate: ErrorRate = 0.1
+    label_smoothing: ErrorRate = 0.1
     """Share of the choices believed flipped; from 0 (plain DPO) to below .5."""
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
-        believed = batch.p_chosen * (1 - self.error_rate) + (1 - batch.p_chosen) * self.error_rate
+        believed = batch.p_chosen * (1 - self.label_smoothing) + (1 - batch.p_chosen) * self.label_smoothing
         loss = batch.mean(pair_loss(chosen - rejected, believed))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

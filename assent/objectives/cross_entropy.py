@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Loss, Tokens
+from assent.batch import Loss, TokenLogprobsBatch
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class CrossEntropy:
 
     stage: ClassVar[str] = "sft"
 
-    def __call__(self, batch: Tokens) -> Loss:
+    def __call__(self, batch: TokenLogprobsBatch) -> Loss:
         logprobs = torch.where(batch.weight > 0, batch.logprobs, 0.0)  # an untrained -inf would be 0 * inf = NaN
         loss = batch.mean(-logprobs)
-        return Loss.told(loss, {})
+        return Loss.of(loss, {})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from assent.objectives.grpo import GRPO
-from assent.types import NonNegative, Positive
+from assent.types import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class DAPO(GRPO):
 
     stage: ClassVar[str] = "online"
 
-    beta: NonNegative = 0.0
+    beta: NonNegativeFloat = 0.0
     """Weight of the KL penalty; the paper does without."""
-    clip_high: Positive = 0.28
+    epsilon_high: PositiveFloat = 0.28
     """How far above 1 a ratio still counts; above 0."""
-    normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
     """Divide by the step's tokens."""

@@ -8,9 +8,9 @@ Rafailov et al. 2023, eq. 7 (arXiv:2305.18290), where p = 1.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.functional.losses import pair_loss, pair_metrics
-from assent.types import Positive
+from assent.types import PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class DPO:
 
     stage: ClassVar[str] = "offline"
 
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
         loss = batch.mean(pair_loss(chosen - rejected, batch.p_chosen))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

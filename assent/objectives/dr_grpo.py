@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from assent.objectives.grpo import GRPO
-from assent.types import NonNegative
+from assent.types import NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class DrGRPO(GRPO):
 
     stage: ClassVar[str] = "online"
 
-    beta: NonNegative = 0.0
+    beta: NonNegativeFloat = 0.0
     """Weight of the KL penalty; the paper does without."""
-    scale: Literal["std", "none"] = "none"
+    scale_rewards: Literal["std", "none"] = "none"
     """Leave the scores of a group as they are."""
-    normaliser: Literal["grpo", "dr_grpo", "dapo"] = "dr_grpo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo"] = "dr_grpo"
     """Divide by the constant `length`."""

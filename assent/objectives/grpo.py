@@ -16,11 +16,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
 from assent.functional.kl import KLEstimator, k3, kl_loss
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
-from assent.types import NonNegative, Positive, Share
+from assent.types import Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -30,34 +30,34 @@ class GRPO:
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = False
-    least_n: ClassVar[int] = 2
+    min_completions: ClassVar[int] = 2
 
-    beta: NonNegative = 0.04
+    beta: NonNegativeFloat = 0.04
     """Weight of the KL penalty, which stands in the loss, not in the reward; 0 or more."""
     kl_estimator: KLEstimator = "k3"
     """The penalty: k3 has the gradient of the forward KL(ref || pi), k2 that of the reverse KL(pi || ref)."""
-    clip_low: Share = 0.2
+    epsilon_low: Fraction = 0.2
     """How far below 1 a ratio still counts; 0 to 1."""
-    clip_high: Positive = 0.2
+    epsilon_high: PositiveFloat = 0.2
     """How far above 1 a ratio still counts; above 0; .28 lets rare tokens rise (DAPO)."""
-    scale: Literal["std", "none"] = "std"
+    scale_rewards: Literal["std", "none"] = "std"
     """Divide by the group's deviation, or leave hard and easy prompts as they are (Dr. GRPO)."""
-    normaliser: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """What a token's loss is divided by: its completion's length, the constant `length`, or the step's tokens."""
-    length: Positive = 256.0
+    max_completion_length: PositiveFloat = 256.0
     """The constant of `dr_grpo`: the limit on a completion's tokens; above 0."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
         """Group-relative scores on every token; the KL is paid in the loss."""
-        relative = group_relative(rollout.scores, rollout.groups, self.scale == "std")
+        relative = group_relative(rollout.scores, rollout.groups, self.scale_rewards == "std")
         metrics = group_metrics(rollout.scores, relative, rollout.groups)
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
-    def __call__(self, batch: Actions) -> Loss:
+    def __call__(self, batch: PolicyBatch) -> Loss:
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
         ratio = importance_ratio(shift)
         advantages = torch.where(batch.mask, batch.advantages, 0.0)
-        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high)
         away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask)
         policy_loss = self._average(batch, surrogate.loss)
         penalty = self.beta * self._average(batch, kl_loss(away, self.kl_estimator))
@@ -69,11 +69,11 @@ class GRPO:
             "clip_fraction": batch.token_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        return Loss.told(loss, metrics)
+        return Loss.of(loss, metrics)
 
-    def _average(self, batch: Actions, losses: Tensor) -> Tensor:
+    def _average(self, batch: PolicyBatch, losses: Tensor) -> Tensor:
         """One number from (B, T), which is 0 outside the mask."""
-        if self.normaliser == "dapo":
+        if self.loss_type == "dapo":
             return batch.token_mean(losses)
-        lengths = batch.mask.sum(1).clamp(min=1) if self.normaliser == "grpo" else self.length
+        lengths = batch.mask.sum(1).clamp(min=1) if self.loss_type == "grpo" else self.max_completion_length
         return batch.sequence_mean(losses.sum(1) / lengths)

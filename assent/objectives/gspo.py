@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import group_metrics, group_relative, spread
 from assent.functional.kl import KLEstimator, k3, kl_loss
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
-from assent.types import NonNegative, Positive, Share
+from assent.types import Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class GSPO:
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = False
-    least_n: ClassVar[int] = 2
+    min_completions: ClassVar[int] = 2
 
-    beta: NonNegative = 0.0
+    beta: NonNegativeFloat = 0.0
     """Weight of the KL penalty (mean over a completion's tokens) in the loss; the paper leaves it out."""
     kl_estimator: KLEstimator = "k3"
     """The penalty: k3 has the gradient of the forward KL(ref || pi), k2 that of the reverse KL(pi || ref)."""
-    clip_low: Share = 3e-4
+    epsilon_low: Fraction = 3e-4
     """How far below 1 a ratio still counts; far smaller than for tokens."""
-    clip_high: Positive = 4e-4
+    epsilon_high: PositiveFloat = 4e-4
     """How far above 1 a ratio still counts."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
@@ -41,12 +41,12 @@ class GSPO:
         metrics = group_metrics(rollout.scores, relative, rollout.groups)
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
-    def __call__(self, batch: Actions) -> Loss:
+    def __call__(self, batch: PolicyBatch) -> Loss:
         lengths = batch.mask.sum(1).clamp(min=1)  # (B,)
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
         ratio = importance_ratio(shift.sum(1) / lengths)
         advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / lengths
-        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high)
         away = log_ratio(batch.logprobs, batch.reference_logprobs, batch.mask)
         policy_loss = batch.sequence_mean(surrogate.loss)
         penalty = self.beta * batch.sequence_mean(kl_loss(away, self.kl_estimator).sum(1) / lengths)
@@ -58,4 +58,4 @@ class GSPO:
             "clip_fraction": batch.sequence_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        return Loss.told(loss, metrics)
+        return Loss.of(loss, metrics)

@@ -8,9 +8,9 @@ Azar et al. 2023, eq. 17 (arXiv:2310.12036), where p = 1; a soft p asks for the 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.functional.losses import pair_metrics
-from assent.types import Positive
+from assent.types import PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class IPO:
 
     stage: ClassVar[str] = "offline"
 
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     """How firmly the reference holds the policy back; above 0; the gap is 1 / (2 beta)."""
     per_token: bool = False
     """Divide each completion's log-ratio by its length, as the authors run it; the paper's equation does not."""
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen, rejected = batch.chosen - batch.reference_chosen, batch.rejected - batch.reference_rejected
         if self.per_token:
             chosen, rejected = chosen / batch.chosen_tokens.clamp(min=1), rejected / batch.rejected_tokens.clamp(min=1)
         gap = (2 * batch.p_chosen - 1) / (2 * self.beta)
         loss = batch.mean((chosen - rejected - gap).square())
         metrics = pair_metrics(self.beta * chosen, self.beta * rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Loss, Unpaired
-from assent.types import NonNegative, Positive
+from assent.batch import Loss, UnpairedLogprobs
+from assent.types import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class KTO:
 
     stage: ClassVar[str] = "unpaired"
 
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     """How quickly gains and losses saturate; above 0, .01 to 1."""
-    desirable_weight: NonNegative = 1.0
+    desirable_weight: NonNegativeFloat = 1.0
     """Weight of approved completions; choose both so that weight times count differ by at most 4/3."""
-    undesirable_weight: NonNegative = 1.0
+    undesirable_weight: NonNegativeFloat = 1.0
     """Weight of disapproved completions."""
 
-    def __call__(self, batch: Unpaired) -> Loss:
+    def __call__(self, batch: UnpairedLogprobs) -> Loss:
         point = replace(batch, total=0.0).mean(batch.mismatched).clamp(min=0).detach()
         gain = self.beta * (batch.logprobs - batch.reference_logprobs - point)
         gain, one = torch.where(batch.desirable, gain, -gain), torch.ones_like(gain)
         scale = torch.where(batch.desirable, self.desirable_weight * one, self.undesirable_weight * one)
         loss = batch.mean(scale * torch.sigmoid(-gain))
         metrics = {"accuracy": (1 + gain.sign()) / 2, "margin": gain, "kl": point.expand_as(gain)}
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

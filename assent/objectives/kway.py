@@ -9,7 +9,7 @@ which meets them one by one overfits. Each ranking counts the same, however long
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Rankings
+from assent.batch import Loss, RankedScores
 from assent.functional.losses import in_order, kway_loss
 
 
@@ -18,9 +18,9 @@ class KWay:
     """Mean Bradley-Terry loss of a ranking's pairs."""
 
     stage: ClassVar[str] = "reward"
-    batch: ClassVar[type] = Rankings
+    batch: ClassVar[type] = RankedScores
 
-    def __call__(self, batch: Rankings) -> Loss:
+    def __call__(self, batch: RankedScores) -> Loss:
         loss = batch.mean(kway_loss(batch.scores, batch.tiers, batch.mask))
         accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
-        return Loss.told(loss, {"accuracy": accuracy})
+        return Loss.of(loss, {"accuracy": accuracy})

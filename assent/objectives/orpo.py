@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.functional.losses import pair_loss, pair_metrics
-from assent.types import NonNegative
+from assent.types import NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class ORPO:
 
     stage: ClassVar[str] = "offline"
 
-    odds_weight: NonNegative = 0.1
+    orpo_lambda: NonNegativeFloat = 0.1
     """Weight of the odds-ratio term (lambda in the paper); 0 is plain imitation, .1 to 1."""
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = batch.chosen / batch.chosen_tokens.clamp(min=1)
         rejected = batch.rejected / batch.rejected_tokens.clamp(min=1)
         imitation = -(batch.p_chosen * chosen + (1 - batch.p_chosen) * rejected)
         widening = pair_loss(log_odds(chosen) - log_odds(rejected), batch.p_chosen)
-        loss = batch.mean(imitation + self.odds_weight * widening)
-        metrics = pair_metrics(self.odds_weight * chosen, self.odds_weight * rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        loss = batch.mean(imitation + self.orpo_lambda * widening)
+        metrics = pair_metrics(self.orpo_lambda * chosen, self.orpo_lambda * rejected, batch.p_chosen)
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
 
 
 def log_odds(logprob: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ of them is drawn from the whole tier.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Rankings
+from assent.batch import Loss, RankedScores
 from assent.functional.losses import in_order, plackett_luce_loss
 
 
@@ -19,9 +19,9 @@ class PlackettLuce:
     """Maximum likelihood of rankings."""
 
     stage: ClassVar[str] = "reward"
-    batch: ClassVar[type] = Rankings
+    batch: ClassVar[type] = RankedScores
 
-    def __call__(self, batch: Rankings) -> Loss:
+    def __call__(self, batch: RankedScores) -> Loss:
         loss = batch.mean(plackett_luce_loss(batch.scores, batch.tiers, batch.mask))
         accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
-        return Loss.told(loss, {"accuracy": accuracy})
+        return Loss.of(loss, {"accuracy": accuracy})

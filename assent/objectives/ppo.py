@@ -12,12 +12,12 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import gae, token_rewards
 from assent.functional.kl import k1, k3
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten
-from assent.types import NonNegative, Positive, Share
+from assent.types import Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class PPO:
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = True
     needs_logprobs: ClassVar[bool] = True
-    least_n: ClassVar[int] = 1
+    min_completions: ClassVar[int] = 1
 
-    beta: NonNegative = 0.05
+    beta: NonNegativeFloat = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
-    clip_low: Share = 0.2
+    epsilon_low: Fraction = 0.2
     """How far below 1 a ratio still counts; 0 to 1."""
-    clip_high: Positive = 0.2
+    epsilon_high: PositiveFloat = 0.2
     """How far above 1 a ratio still counts; above 0."""
-    value_clip: NonNegative = 0.2
+    vf_clip: NonNegativeFloat = 0.2
     """How far a value may move from the old one at no loss; 0 turns it off."""
-    value_coefficient: NonNegative = 0.1
+    vf_coef: NonNegativeFloat = 0.1
     """Weight of the value loss; 0 or more."""
-    gamma: Share = 1.0
+    gamma: Fraction = 1.0
     """Discount a token; 0 to 1, and 1 for language."""
-    gae_lambda: Share = 0.95
+    gae_lambda: Fraction = 0.95
     """From the critic's word alone (0) to the score's alone (1)."""
-    dual_clip: NonNegative = 0.0
+    dual_clip: NonNegativeFloat = 0.0
     """Hold the loss of a bad token at this many times its advantage; above 1, such as 3; 0 turns it off."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
@@ -60,11 +60,11 @@ class PPO:
         }
         return Advantages(whiten(estimate.advantages, mask), estimate.returns, metrics)
 
-    def __call__(self, batch: Actions) -> Loss:
+    def __call__(self, batch: PolicyBatch) -> Loss:
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
         ratio = importance_ratio(shift)
         advantages = torch.where(batch.mask, batch.advantages, 0.0)
-        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high, self.dual_clip)
+        surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high, self.dual_clip)
         policy_loss = loss = batch.token_mean(surrogate.loss)
         metrics = {
             "policy_loss": policy_loss,
@@ -74,7 +74,7 @@ class PPO:
         }
         if batch.values is not None:
             assert batch.old_values is not None and batch.returns is not None, "values come with old values and returns"
-            errors = clipped_value_loss(batch.values, batch.old_values, batch.returns, batch.mask, self.value_clip)
+            errors = clipped_value_loss(batch.values, batch.old_values, batch.returns, batch.mask, self.vf_clip)
             metrics["value_loss"] = batch.token_mean(errors)
-            loss = policy_loss + self.value_coefficient * metrics["value_loss"]
-        return Loss.told(loss, metrics)
+            loss = policy_loss + self.vf_coef * metrics["value_loss"]
+        return Loss.of(loss, metrics)

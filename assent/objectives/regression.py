@@ -8,7 +8,7 @@ Ratings in place of choices, as in Wang et al. 2023 (HelpSteer, arXiv:2311.09528
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Ratings
+from assent.batch import Loss, RatedScores
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Regression:
     """Mean squared error; predicting the mean of every annotator costs about 1."""
 
     stage: ClassVar[str] = "reward"
-    batch: ClassVar[type] = Ratings
+    batch: ClassVar[type] = RatedScores
 
-    def __call__(self, batch: Ratings) -> Loss:
+    def __call__(self, batch: RatedScores) -> Loss:
         miss = batch.scores - batch.targets
         loss = batch.mean(miss.square())
-        return Loss.told(loss, {"miss": batch.mean(miss.abs())})
+        return Loss.of(loss, {"miss": batch.mean(miss.abs())})

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import importance_ratio, log_ratio
-from assent.types import NonNegative
+from assent.types import NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Reinforce:
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = True
-    least_n: ClassVar[int] = 1
+    min_completions: ClassVar[int] = 1
 
-    beta: NonNegative = 0.05
+    beta: NonNegativeFloat = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
@@ -41,7 +41,7 @@ class Reinforce:
         }
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
-    def __call__(self, batch: Actions) -> Loss:
+    def __call__(self, batch: PolicyBatch) -> Loss:
         logprobs = torch.where(batch.mask, batch.logprobs, 0.0)
         loss = batch.sequence_mean(-(torch.where(batch.mask, batch.advantages, 0.0) * logprobs).sum(1))
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
@@ -50,4 +50,4 @@ class Reinforce:
             "ratio": batch.token_mean(importance_ratio(shift)),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        return Loss.told(loss, metrics)
+        return Loss.of(loss, metrics)

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 import torch
 
-from assent.batch import Actions, Advantages, Loss, Rollout
+from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import group_metrics, leave_one_out, spread
 from assent.functional.kl import k3, sequence_kl
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
-from assent.types import NonNegative, Positive, Share
+from assent.types import Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class RLOO:
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
     needs_logprobs: ClassVar[bool] = True
-    least_n: ClassVar[int] = 2
+    min_completions: ClassVar[int] = 2
 
-    beta: NonNegative = 0.05
+    beta: NonNegativeFloat = 0.05
     """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
-    clip_low: Share = 0.2
+    epsilon_low: Fraction = 0.2
     """How far below 1 a completion's ratio still counts; 0 to 1."""
-    clip_high: Positive = 0.2
+    epsilon_high: PositiveFloat = 0.2
     """How far above 1 a completion's ratio still counts; above 0."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
@@ -43,11 +43,11 @@ class RLOO:
         metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()}
         return Advantages(spread(relative, rollout.mask), None, metrics)
 
-    def __call__(self, batch: Actions) -> Loss:
+    def __call__(self, batch: PolicyBatch) -> Loss:
         shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
         ratio = importance_ratio(shift.sum(1))  # (B,)
         advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / batch.mask.sum(1).clamp(min=1)
-        surrogate = clipped_surrogate(ratio, advantages, self.clip_low, self.clip_high)
+        surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high)
         loss = batch.sequence_mean(surrogate.loss)
         metrics = {
             "policy_loss": loss,
@@ -55,4 +55,4 @@ class RLOO:
             "clip_fraction": batch.sequence_mean(surrogate.clipped),
             "approx_kl": batch.token_mean(k3(-shift, 0.0)),
         }
-        return Loss.told(loss, metrics)
+        return Loss.of(loss, metrics)

@@ -8,10 +8,10 @@ Chowdhury et al. 2024 (arXiv:2403.00409). The loss has no lower bound: it falls 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.errors import AssentError
 from assent.functional.losses import pair_loss, pair_metrics
-from assent.types import ErrorRate, Positive
+from assent.types import ErrorRate, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,21 @@ class RobustDPO:
 
     stage: ClassVar[str] = "offline"
 
-    beta: Positive = 0.1
+    beta: PositiveFloat = 0.1
     """How firmly the reference holds the policy back; above 0, .01 to .5."""
-    error_rate: ErrorRate = 0.1
+    label_smoothing: ErrorRate = 0.1
     """Share of the choices known to be flipped; from 0 (plain DPO) to below .5."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.error_rate < 0.5:
-            raise AssentError(f"robust_dpo: error_rate is {self.error_rate}: choose one from 0 to below 0.5")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise AssentError(f"robust_dpo: error_rate is {self.label_smoothing}: choose one from 0 to below 0.5")
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
-        debiased = (batch.p_chosen - self.error_rate) / (1 - 2 * self.error_rate)  # a target that may leave [0, 1]
+        debiased = (batch.p_chosen - self.label_smoothing) / (
+            1 - 2 * self.label_smoothing
+        )  # a target that may leave [0, 1]
         loss = batch.mean(pair_loss(chosen - rejected, debiased))
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from torch.nn.functional import softplus
 
-from assent.batch import Loss, Pairs
+from assent.batch import LogprobPairs, Loss
 from assent.functional.losses import pair_metrics
-from assent.types import NonNegative, Positive
+from assent.types import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class SimPO:
 
     stage: ClassVar[str] = "offline"
 
-    beta: Positive = 2.0
+    beta: PositiveFloat = 2.0
     """Scale of the rewards; above 0, 2 to 10 in the paper."""
-    gamma: NonNegative = 1.0
+    gamma: NonNegativeFloat = 1.0
     """By how much the chosen reward should lead; 0 or more, .25 to .5 times beta."""
 
-    def __call__(self, batch: Pairs) -> Loss:
+    def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * batch.chosen / batch.chosen_tokens.clamp(min=1)
         rejected = self.beta * batch.rejected / batch.rejected_tokens.clamp(min=1)
         h, p = chosen - rejected, batch.p_chosen
         loss = batch.mean(p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h))
         metrics = pair_metrics(chosen, rejected, p)
-        return Loss.told(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})

@@ -1,30 +1,22 @@
 """Testimony becomes training data: answers of any kind flow in, three currencies flow out, each with its sources."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from statistics import fmean, pstdev
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from assent.errors import AssentError
 from assent.feedback import check
-from assent.records import Example, Feedback, Imitation, Label, Preference, Prompt, Purpose, Query, Response
+from assent.records import Example, Feedback, Preference, Prompt, Purpose, Response, ScoredCompletion, SFTExample, Task
 
 Noun = TypeVar("Noun")
 
 
-class Split(NamedTuple):
-    """Ids of prompts, in the order in which they came."""
-
-    train: AbstractSet[str]
-    held_out: AbstractSet[str]
-
-
 def examples(
     feedback: Iterable[Feedback],
-    queries: Iterable[Query],
+    queries: Iterable[Task],
     prompts: Iterable[Prompt],
     responses: Iterable[Response],
     weights: Mapping[str, float] | None = None,
@@ -51,7 +43,7 @@ def examples(
             raise AssentError(f"the weight of annotator '{annotator}' is {weight}: it must be 0 or more")
     events = list(feedback)
     superseded = {event.supersedes for event in events}
-    by_people = {event.query for event in events if event.by_person and trust.get(event.annotator, 1.0) > 0}
+    by_people = {event.task for event in events if event.by_person and trust.get(event.annotator, 1.0) > 0}
     asked = {query.id: query for query in queries}
     about = {prompt.id: prompt for prompt in prompts}
     # A store may hold a million answers: keep those that somebody was asked about.
@@ -59,12 +51,12 @@ def examples(
     texts = {response.id: response for response in responses if response.id in shown}
     made: list[Example] = []
     for event in events:
-        query = _known(asked, event.query, f"feedback {event.id}", "query")
+        query = _known(asked, event.task, f"feedback {event.id}", "query")
         weight = trust.get(event.annotator, 1.0)
-        rehearsal = event.query in by_people and event.annotator.startswith("simulated:")
+        rehearsal = event.task in by_people and event.annotator.startswith("simulated:")
         if event.id in superseded or rehearsal or query.purpose != purpose or weight == 0:
             continue
-        answer = check(event.answer, query)
+        answer = check(event.judgement, query)
         prompt = _known(about, query.prompt, f"query {query.id}", "prompt")
         items = {item: _known(texts, item, f"query {query.id}", "item") for item in query.items}
         step = margin * getattr(answer, "strength", 0)
@@ -76,7 +68,9 @@ def examples(
     return made
 
 
-def standardised(labels: Iterable[Label], feedback: Iterable[Feedback], train: AbstractSet[str]) -> list[Label]:
+def standardised(
+    labels: Iterable[ScoredCompletion], feedback: Iterable[Feedback], train: AbstractSet[str]
+) -> list[ScoredCompletion]:
     """Labels in deviations from their annotator's mean, so that severe and mild annotators speak alike.
 
     Mean and deviation are those of what the annotator said about the prompts of `train`; who said the same of all of
@@ -87,34 +81,19 @@ def standardised(labels: Iterable[Label], feedback: Iterable[Feedback], train: A
     said: dict[str, list[float]] = {}
     for label in found:
         if label.prompt.id in train:
-            said.setdefault(who[label.sources[0]], []).append(label.value)
+            said.setdefault(who[label.feedback_ids[0]], []).append(label.value)
     scales = {by: (fmean(values), pstdev(values)) for by, values in said.items()}
-    made: list[Label] = []
+    made: list[ScoredCompletion] = []
     for label in found:
-        mean, deviation = scales.get(who[label.sources[0]], (0.0, 0.0))
+        mean, deviation = scales.get(who[label.feedback_ids[0]], (0.0, 0.0))
         if deviation > 0:
             made.append(replace(label, value=(label.value - mean) / deviation))
     return made
 
 
-def split(prompts: Iterable[Prompt], held_out: float) -> Split:
-    """Part prompts by the SHA-256 of their ids, so that a prompt's side never depends on what other prompts exist.
-
-    Args:
-        held_out: the share to hold out, 0 to 1; a larger share holds out all that a smaller one does.
-    """
-    if not 0 <= held_out <= 1:
-        raise AssentError(f"the held-out share is {held_out}: it must lie between 0 and 1")
-    sides: tuple[dict[str, None], dict[str, None]] = ({}, {})
-    for prompt in prompts:
-        draw = int.from_bytes(hashlib.sha256(prompt.id.encode()).digest()[:8], "big") / 2**64
-        sides[draw < held_out][prompt.id] = None
-    return Split(sides[0].keys(), sides[1].keys())
-
-
 def about(example: Example) -> Prompt:
     """The prompt that decides on which side of the split an example falls; bare text to imitate decides for itself."""
-    if isinstance(example, Imitation) and not any(message.content for message in example.prompt.messages):
+    if isinstance(example, SFTExample) and not any(message.content for message in example.prompt.messages):
         return Prompt.plain(example.completion.text)
     return example.prompt
 

@@ -28,12 +28,12 @@ from assent.functional.conciseness import Marks, marks
 from assent.functional.finite import finite
 from assent.models import memory
 from assent.protocols import Tool
-from assent.records import Prompt, Query, Response
+from assent.records import Prompt, Response, Task
 from assent.registry import names, resolve
 from assent.run import Run, read_result
 from assent.stages.evaluate import held_out
-from assent.training.logging import read
-from assent.types import Natural
+from assent.training.logging import read_metrics
+from assent.types import NonNegativeInt
 
 FOLDER = Path(__file__).parent
 WIN_MARK, REWARD_MARK = 0.6, 0.8
@@ -64,9 +64,9 @@ SPOKEN = {"start": "the start", "reward": "reward model"}
 class Report(Tool):
     """Write what a run found as a page that opens anywhere, and a summary for programs."""
 
-    examples: Natural = 8
+    num_examples: NonNegativeInt = 8
     """Held-out prompts shown at least, as many of each mode, in the order of their ids."""
-    worst: Natural = 3
+    num_regressions: NonNegativeInt = 3
     """How many of a policy's largest losses are shown."""
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
@@ -80,11 +80,11 @@ class Report(Tool):
             verdict=verdict(rounds),
             rounds=rounds[::-1],
             several=len([r for r in rounds if r.compared]) > 1,
-            examples={n: choose(a, self.examples) for n, a in answered.items()},
-            worst={n: _worst(a, self.worst) for n, a in answered.items()},
+            examples={n: choose(a, self.num_examples) for n, a in answered.items()},
+            worst={n: _worst(a, self.num_regressions) for n, a in answered.items()},
             drift={n: _drift(a) for n, a in answered.items()},
             careful={r.number: careful(r, _drift(answered[r.number])) for r in rounds if r.number in answered},
-            curves=curves(read(run.folder), _results(run.folder)),
+            curves=curves(read_metrics(run.folder), _results(run.folder)),
             stages=_stages(run),
             made=_made(run),
             recipe=write_recipe(run.recipe),
@@ -142,7 +142,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         "reward_model": {k: agreement[k] for k in ("accuracy", "n", "low", "high")} if agreement else {},
         "kl": {name: found["kl"] for name, found in compared.items() if found["kl"] is not None},
         "seconds": round(sum(result.get("seconds", 0.0) for result in done.values()), 1),
-        "peak_gb": round(max([memory.most() / 1e9, *(result.get("peak_gb", 0.0) for result in done.values())]), 2),
+        "peak_gb": round(max([memory.peak() / 1e9, *(result.get("peak_gb", 0.0) for result in done.values())]), 2),
     }
 
 
@@ -260,7 +260,7 @@ def _gather(run: Run, r: Round) -> Answers:
         for response in run.store.responses(policy=r.evaluation["policies"][name]["answers"]):
             first.setdefault(response.prompt, response)
     prompts = tuple(p for p in held_out(run) if all(p.id in first for first in drawn.values()))
-    said = {event.query: event.answer for event in run.store.feedback(annotator=f"judge:{judge}")}
+    said = {event.task: event.judgement for event in run.store.feedback(annotator=f"judge:{judge}")}
     shown: dict[str, dict[str, Shown]] = {}
     for name, first in drawn.items():
         made = [first[p.id] for p in prompts]
@@ -274,7 +274,7 @@ def _outcome(said: Mapping[str, Any], old: Response, new: Response) -> str:
     """What the judge said about an answer, from the store."""
     if old.id == new.id:
         return "tied"
-    match said.get(Query("comparison", old.prompt, (old.id, new.id), "evaluate").id):
+    match said.get(Task("comparison", old.prompt, (old.id, new.id), "evaluate").id):
         case Comparison(preferred=better) if better:
             return "won" if better == new.id else "lost"
         case Comparison():
@@ -293,7 +293,7 @@ def _utilities(judge: str, prompts: Sequence[Prompt], made: Sequence[Response]) 
 
 
 def _marks(judge: str, prompts: Sequence[Prompt], made: Sequence[Response]) -> Sequence[Marks | None]:
-    if judge != "one_sentence":
+    if judge != "conciseness_rubric":
         return [None] * len(made)
     return [marks(p.text, r.text, r.finished) for p, r in zip(prompts, made, strict=True)]
 
@@ -301,8 +301,8 @@ def _marks(judge: str, prompts: Sequence[Prompt], made: Sequence[Response]) -> S
 def choose(answers: Answers, count: int) -> list[Case]:
     """At least `count` prompts if there are as many, evenly by mode, in the order of their ids: nobody picked them."""
     by_mode: dict[str, list[Prompt]] = {}
-    for prompt in sorted(answers.prompts, key=lambda prompt: (prompt.mode, prompt.id)):
-        by_mode.setdefault(prompt.mode, []).append(prompt)
+    for prompt in sorted(answers.prompts, key=lambda prompt: (prompt.category, prompt.id)):
+        by_mode.setdefault(prompt.category, []).append(prompt)
     chosen: list[Prompt] = []
     for row in zip_longest(*by_mode.values()):
         if len(chosen) >= count:

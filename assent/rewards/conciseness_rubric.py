@@ -11,7 +11,7 @@ from assent.records import Prompt, Response
 
 
 @dataclass(frozen=True)
-class OneSentence:
+class ConcisenessRubric:
     """Scores by the noise-free utility."""
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assent.models.attention import Tree, pack
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import scores, standard, states
-from assent.models.load import Language, load_reward
+from assent.models.load import LoadedModel, load_reward
 from assent.models.tokenizer import DEFAULT_RENDERING, Rendering
 from assent.records import Prompt, Response
 from assent.training.batching import READING
-from assent.training.microbatch import by_tree
+from assent.training.microbatch import map_batches
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Model:
     Those of each head are shifted and scaled to mean 0 and deviation 1 on its own training answers.
     """
 
-    members: tuple[Language, ...]
+    members: tuple[LoadedModel, ...]
     tokens_per_pack: int = READING
 
     @classmethod
@@ -42,7 +42,7 @@ class Model:
         return cls(tuple(load_reward(folder, dtype, device, rendering) for folder in folders), tokens_per_pack)
 
     @property
-    def language(self) -> Language:
+    def language(self) -> LoadedModel:
         """The first member; all speak the same tokens."""
         return self.members[0]
 
@@ -62,29 +62,29 @@ class Model:
         """What the first member reads its scores from: the state at each response's last token, (N, H) float32."""
         trees, model = self._trees(prompts, responses), self.language.model
 
-        def last(some: list[Tree]) -> Tensor:
+        def last(some: list[SharedPrefix]) -> Tensor:
             packed = pack(some).to(model.device)
             return states(model, packed)[packed.last].float()
 
-        return torch.cat(by_tree(trees, self.tokens_per_pack, last))
+        return torch.cat(map_batches(trees, self.tokens_per_pack, last))
 
-    def _trees(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Tree]:
+    def _trees(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[SharedPrefix]:
         codec = self.language.codec
-        trees: list[Tree] = []
+        trees: list[SharedPrefix] = []
         last = None
         for prompt, response in zip(prompts, responses, strict=True):
             ids = codec.completion(prompt, response.completion)
             if prompt is last:
-                trees[-1] = Tree(trees[-1].prefix, (*trees[-1].branches, ids))
+                trees[-1] = SharedPrefix(trees[-1].prefix, (*trees[-1].completions, ids))
             else:
-                trees.append(Tree(codec.prompt(prompt), (ids,)))
+                trees.append(SharedPrefix(codec.prompt(prompt), (ids,)))
             last = prompt
         return trees
 
-    def score_trees(self, trees: Sequence[Tree]) -> Tensor:
+    def score_trees(self, trees: Sequence[SharedPrefix]) -> Tensor:
         """Score every branch, (B, heads of all members) float32 on the CPU, in order."""
         return torch.cat([self._scores(member.model, trees) for member in self.members], 1)
 
-    def _scores(self, model: Any, trees: Sequence[Tree]) -> Tensor:
-        found = by_tree(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
+    def _scores(self, model: Any, trees: Sequence[SharedPrefix]) -> Tensor:
+        found = map_batches(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
         return standard(model, torch.cat(found))

@@ -13,18 +13,18 @@ from assent.config import plugin
 from assent.errors import AssentError
 from assent.functional.acquisition import double_thompson
 from assent.generation.local import Sampling
+from assent.generation.responses import fitting
 from assent.labelling.arena import games, table, wins
 from assent.models.checkpoints import weights_of
 from assent.models.load import load_policy
 from assent.protocols import Annotator, Stage
-from assent.records import Feedback, Prompt, Query, Response
+from assent.records import Feedback, Prompt, Response, Task
 from assent.registry import names
 from assent.run import Run
 from assent.stages.evaluate import answers_to, base_of, held_out, trained
-from assent.stages.generate import fitting
 from assent.stages.label import gather
 from assent.training.batching import chunks
-from assent.types import Count
+from assent.types import PositiveInt
 
 WAVE = 20
 """Comparisons that are put at once before it is looked who may still be the best."""
@@ -36,7 +36,7 @@ class Arena(Stage):
 
     policies: tuple[str, ...] = ()
     """Checkpoints to compare; empty: where the run began, and all policies that were trained in this round."""
-    per_prompt: Count = 1
+    tasks_per_prompt: PositiveInt = 1
     """Pairs of policies that are compared on each held-out prompt."""
     pairs: Literal["even", "best"] = "even"
     """Which policies meet: each as often as the others, by lot, to rate them all; or those between which it is open
@@ -62,7 +62,7 @@ class Arena(Stage):
         for name, some in answers.items():
             for response in some:
                 authors[response.id] = authors.get(response.id, frozenset()) | {name}
-        queries: dict[str, Query] = {}
+        queries: dict[str, Task] = {}
         told: list[Feedback] = []
         for wave in self._waves(run, held, by_prompt, queries, told, authors):
             queries |= {query.id: query for query in wave}
@@ -79,11 +79,11 @@ class Arena(Stage):
         }
 
     def _waves(
-        self, run: Run, held: list[Prompt], answers: dict[str, dict[str, Response]], asked: dict[str, Query],
+        self, run: Run, held: list[Prompt], answers: dict[str, dict[str, Response]], asked: dict[str, Task],
         told: list[Feedback], authors: dict[str, frozenset[str]],
-    ) -> Iterator[list[Query]]:  # fmt: skip
+    ) -> Iterator[list[Task]]:  # fmt: skip
         """Queries that can be put at once; those of `best` depend on what was told of the ones before."""
-        most = min(self.per_prompt, len(answers) * (len(answers) - 1) // 2)
+        most = min(self.tasks_per_prompt, len(answers) * (len(answers) - 1) // 2)
         turns = [prompt for prompt in held for _ in range(most)]
         if self.pairs == "even":
             even = self._even(run, list(answers))
@@ -98,12 +98,12 @@ class Arena(Stage):
     def _new(
         self, meetings: Iterable[tuple[Prompt, tuple[str, str]]], answers: dict[str, dict[str, Response]],
         asked: Collection[str],
-    ) -> list[Query]:  # fmt: skip
+    ) -> list[Task]:  # fmt: skip
         """Comparisons, each once; the same words need none."""
-        made: dict[str, Query] = {}
+        made: dict[str, Task] = {}
         for prompt, pair in meetings:
             items = tuple(sorted({answers[name][prompt.id].id for name in pair}))
-            query = Query("comparison", prompt.id, items, "evaluate", self.instruction)
+            query = Task("comparison", prompt.id, items, "evaluate", self.instruction)
             if len(items) == 2 and query.id not in asked:
                 made[query.id] = query
         return list(made.values())

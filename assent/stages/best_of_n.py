@@ -5,22 +5,22 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from assent.generation.local import Sampling
-from assent.models.load import Language, load_policy
+from assent.generation.responses import answer, answers_of, on_side
+from assent.models.load import LoadedModel, load_policy
 from assent.protocols import Stage
 from assent.records import Prompt, Response, content_id
 from assent.run import Run
-from assent.stages.generate import answer, answers_of, on_side
-from assent.stages.reward import Judge, scorer
-from assent.types import Count
+from assent.scoring import RewardSource, scorer
+from assent.types import PositiveInt
 
 
 @dataclass(frozen=True)
-class Draws:
+class SamplingPlan:
     """How the answers to choose from are drawn."""
 
-    n: Count = 8
+    n: PositiveInt = 8
     """Answers to each prompt, of which the best is kept."""
-    rows: Count = 64
+    generation_batch_size: PositiveInt = 64
     """Answers that are drawn at a time."""
     sampling: Sampling = Sampling(temperature=0.7)
 
@@ -45,8 +45,8 @@ class BestOfN(Stage):
 
     policy: str = ""
     """Who answers: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
-    judge: Judge = Judge()
-    draws: Draws = Draws()
+    judge: RewardSource = RewardSource()
+    draws: SamplingPlan = SamplingPlan()
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device, run.rendering)
@@ -60,12 +60,20 @@ class BestOfN(Stage):
 
 
 def best_of(
-    run: Run, key: str, policy: str, language: Language, prompts: list[Prompt], judge: Judge, draws: Draws
+    run: Run,
+    key: str,
+    policy: str,
+    language: LoadedModel,
+    prompts: list[Prompt],
+    judge: RewardSource,
+    draws: SamplingPlan,
 ) -> Best:
     """Draw answers into the store, score them, and keep the best of each prompt; the first of equals."""
     scored_by = scorer(run, judge.name(run))
     label = answers_of(run, key, policy, draws)
-    made = answer(run, language.codec, language.model, prompts, draws.n, draws.sampling, label, draws.rows, key)
+    made = answer(
+        run, language.codec, language.model, prompts, draws.n, draws.sampling, label, draws.generation_batch_size, key
+    )
     about = {prompt.id: prompt for prompt in prompts}
     scores = judge.one(scored_by.score([about[response.prompt] for response in made], made)).tolist()
     best: dict[str, tuple[float, Response]] = {}

@@ -15,18 +15,18 @@ from assent.functional.ensemble import combine
 from assent.functional.kl import sequence_kl
 from assent.functional.statistics import accuracy, win_rate
 from assent.generation.local import Sampling
-from assent.models.attention import Tree, pack
+from assent.generation.responses import answer, answers_of, fitting
+from assent.models.attention import SharedPrefix, pack
 from assent.models.checkpoints import weights_of
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy
-from assent.preferences.convert import split
+from assent.models.load import LoadedModel, load_policy
 from assent.protocols import Reward, Stage
-from assent.records import CHAT, Feedback, Prompt, Query, Response, content_id
-from assent.run import Run, improving
-from assent.stages.generate import answer, answers_of, fitting
-from assent.stages.reward import scorable, scorer
+from assent.records import CHAT, Feedback, Prompt, Response, Task, content_id
+from assent.run import Run, policy_optimisers
+from assent.scoring import scorable, scorer
+from assent.split import split
 from assent.training.batching import READING, packs
-from assent.training.logging import Bar
+from assent.training.logging import ProgressBar
 
 KL_PROMPTS = 64
 """Held-out prompts on which the distance from the start is measured."""
@@ -51,14 +51,14 @@ class Evaluate(Stage):
 
     policies: tuple[str, ...] = ()
     """Checkpoints of the run to measure; empty: all policies that were trained in this round."""
-    against: str = ""
+    baseline: str = ""
     """What they are compared with; empty: `start`, or what pretraining and fine-tuning made of it."""
-    judge: str = "one_sentence"
+    judge: str = "conciseness_rubric"
     """Who judges: a file of rewards/ (noise-free), your own (`mine.py`), or a reward model (a checkpoint, a folder)."""
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        against = self.against or base_of(run)
+        against = self.baseline or base_of(run)
         policies = list(self.policies) or trained(run)
         if not policies:
             raise AssentError(f"{run.folder} has no trained policy to measure: run 'assent ppo' or 'assent dpo' first")
@@ -77,7 +77,7 @@ class Evaluate(Stage):
             if label := _chosen(run, name):
                 there = {response.prompt: response for response in run.store.responses(policy=label)}
                 if any(prompt.id not in there for prompt in held):
-                    raise AssentError(f"'{name}' has not answered every held-out prompt of now: do it with --again")
+                    raise AssentError(f"'{name}' has not answered every held-out prompt of now: do it with --overwrite")
                 answers[name] = [there[prompt.id] for prompt in held]
                 told = run.result(name) or {}
                 if told.get("policy") == against:  # its bound is on the distance from who drew
@@ -113,7 +113,7 @@ class Evaluate(Stage):
         return bool(result.get("weights") != self._weights(run))
 
     def _weights(self, run: Run) -> dict[str, str]:
-        names = (*(self.policies or trained(run)), self.against or base_of(run), self.judge, run.key("reward"))
+        names = (*(self.policies or trained(run)), self.baseline or base_of(run), self.judge, run.key("reward"))
         known = {name: weights_of(str(run.folder / name)) for name in names if name in run.models}
         known |= {name: label for name in names if (label := _chosen(run, name))}
         rule = Path(self.judge)
@@ -130,18 +130,18 @@ class Evaluate(Stage):
     ) -> dict[str, Any]:
         """Judge every held-out prompt, keep the judgements in the store, and count them."""
         outcome: dict[str, list[int]] = {}
-        queries, feedback = list[Query](), list[Feedback]()
+        queries, feedback = list[Task](), list[Feedback]()
         now = datetime.now(UTC).isoformat()
         for prompt, old, new, low, high in zip(held, before, after, worth_before, worth_after, strict=True):
             sign = (high > low) - (high < low) if old.id != new.id else 0
-            for mode in dict.fromkeys(("", prompt.mode)):
+            for mode in dict.fromkeys(("", prompt.category)):
                 outcome.setdefault(mode, []).append(sign)
             if old.id != new.id:
-                query = Query("comparison", prompt.id, (old.id, new.id), "evaluate")
+                query = Task("comparison", prompt.id, (old.id, new.id), "evaluate")
                 said = Comparison(preferred=(old.id, new.id)[sign > 0]) if sign else Comparison(verdict="tie")
                 queries.append(query)
                 feedback.append(Feedback(query.id, f"judge:{self.judge}", said, now, id=f"{self.judge}:{query.id}"))
-        run.store.add_queries(queries)
+        run.store.add_tasks(queries)
         known = {event.id for event in run.store.feedback(annotator=f"judge:{self.judge}")}
         run.store.add_feedback(event for event in feedback if event.id not in known)
         rates = {
@@ -151,14 +151,14 @@ class Evaluate(Stage):
 
     @torch.no_grad()
     def _kl(
-        self, run: Run, languages: tuple[Language, Language], held: list[Prompt], made: list[Response], name: str
+        self, run: Run, languages: tuple[LoadedModel, LoadedModel], held: list[Prompt], made: list[Response], name: str
     ) -> float:
         """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
         codec = languages[0].codec
         some = list(zip(held, made, strict=True))[:KL_PROMPTS]
-        trees = [Tree(codec.prompt(p), (codec.completion(p, r.completion),)) for p, r in some]
+        trees = [SharedPrefix(codec.prompt(p), (codec.completion(p, r.completion),)) for p, r in some]
         total = 0.0
-        with Bar(name, len(trees)) as bar:
+        with ProgressBar(name, len(trees)) as bar:
             for part in packs(trees, READING):
                 packed = pack([trees[i] for i in part]).to(run.device)
                 temperature = self.sampling.temperature or 1.0
@@ -181,7 +181,7 @@ class Evaluate(Stage):
         if not rows:
             return {}
         asked, answers = [p for p, _ in rows], [r for _, r in rows]
-        with Bar(f"{key}: reward model", 1) as bar:
+        with ProgressBar(f"{key}: reward model", 1) as bar:
             guess = combine(scorer(run, run.key("reward")).score(asked, answers)).tolist()
             bar.advance()
         truth = combine(judge.score(asked, answers)).tolist()
@@ -199,7 +199,7 @@ class Evaluate(Stage):
 
 
 def answers_to(
-    run: Run, name: str, language: Language, held: list[Prompt], key: str, sampling: Sampling
+    run: Run, name: str, language: LoadedModel, held: list[Prompt], key: str, sampling: Sampling
 ) -> list[Response]:
     """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
     drawn: dict[str, Response] = {}
@@ -224,7 +224,7 @@ def base_of(run: Run) -> str:
 
 def trained(run: Run) -> list[str]:
     """What this round's stages made of the policy, in the order of the recipe."""
-    keys = [run.key(name) for name in (*improving(), "best_of_n")]
+    keys = [run.key(name) for name in (*policy_optimisers(), "best_of_n")]
     return [k for k in run.recipe if k in keys and ((run.folder / k / "config.json").exists() or _chosen(run, k))]
 
 

@@ -8,31 +8,32 @@ import torch
 from torch import Tensor, nn
 
 from assent.batch import Loss
-from assent.batch import Unpaired as Judgements
+from assent.batch import UnpairedLogprobs as Judgements
 from assent.errors import AssentError
 from assent.labelling.quality import reliabilities
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.models.load import context, load_policy
-from assent.models.tokenizer import Codec, Unrenderable
+from assent.models.tokenizer import ChatTokenizer, Unrenderable
 from assent.objectives.kto import KTO
-from assent.preferences.convert import examples, split
+from assent.preferences.convert import examples
 from assent.protocols import Objective
-from assent.records import Completion, Example, Label, Preference, Prompt, Ranked
+from assent.records import Completion, Example, Preference, Prompt, RankedCompletions, ScoredCompletion
 from assent.run import Run
-from assent.stages.offline import branch_sums, reference_sums
+from assent.split import split
 from assent.training.batching import batch, steps_of
 from assent.training.left_out import LeftOut
 from assent.training.loop import train
-from assent.training.microbatch import by_tree, descend, held_out
-from assent.training.replicated import Trainee, Training
+from assent.training.microbatch import evaluate_loss, map_batches, optimizer_step
+from assent.training.reference import branch_sums, reference_sums
+from assent.training.replicated import Training, TrainState
 from assent.training.stage import PolicyStage
-from assent.types import Count
+from assent.types import PositiveInt
 
 
 class Judged(NamedTuple):
     """A prompt, its completions, and what was said of each."""
 
-    tree: Tree
+    tree: SharedPrefix
     desirable: tuple[bool, ...]
     weights: tuple[float, ...]
 
@@ -41,7 +42,7 @@ class Known(NamedTuple):
     """What is known of a prompt before training."""
 
     reference: Tensor  # (K,) log-probabilities of its completions under the start
-    strange: Tree
+    strange: SharedPrefix
     """The prompt with a completion of another one: what KTO's reference point is measured on."""
     strange_reference: Tensor  # (1,)
 
@@ -52,7 +53,7 @@ class Unpaired(PolicyStage):
 
     policy: str = ""
     """What it starts from, and its reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
-    max_tokens: Count = 1024
+    max_length: PositiveInt = 1024
     """Answers with more tokens (prompt and completion) are left out and counted."""
     objective: Objective[Judgements] = KTO()
     training: Training = Training(lr=2e-5, epochs=1, batch_size=16)
@@ -60,17 +61,17 @@ class Unpaired(PolicyStage):
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         language = load_policy(run.policy(self.policy or run.base), device=run.device, rendering=run.rendering)
         codec = language.codec
-        kept, held, left_out = judgements(run, codec, min(self.max_tokens, context(language.model)))
+        kept, held, left_out = judgements(run, codec, min(self.max_length, context(language.model)))
         everything = [*kept, *held]
         # The reference point of KTO: each prompt also carries the first completion of the next one.
         strange = [
-            Tree(one.tree.prefix, (other.tree.branches[0],))
+            SharedPrefix(one.tree.prefix, (other.tree.completions[0],))
             for side in (kept, held)
             for one, other in zip(side, [*side[1:], *side[:1]], strict=True)
         ]
-        tokens = self.training.tokens_per_pack
+        tokens = self.training.max_tokens_per_batch
         steps = steps_of(len(kept), self.training.batch_size, self.training.epochs)
-        trainee = Trainee(language, self.training, steps, run.dtype)
+        trainee = TrainState(language, self.training, steps, run.dtype)
         reference = reference_sums(run, key, trainee.model, [*(e.tree for e in everything), *strange], tokens)
         rows = zip(reference, strange, reference[len(everything) :], strict=False)
         known = {id(e): Known(*row) for e, row in zip(everything, rows, strict=True)}
@@ -78,12 +79,12 @@ class Unpaired(PolicyStage):
         def step(number: int) -> dict[str, float]:
             chosen = batch(kept, self.training.batch_size, number, run.seed)
             loss = self._loss(run, trainee.model, chosen, known)
-            return descend(trainee, number, [e.tree for e in chosen], loss)
+            return optimizer_step(trainee, number, [e.tree for e in chosen], loss)
 
         train(run.folder, key, {"policy": trainee}, steps, step, [e.tree for e in kept])
         measured = {}
         if held:
-            measured = held_out(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
+            measured = evaluate_loss(key, [e.tree for e in held], tokens, self._loss(run, trainee.model, held, known))
         trainee.save(run.folder / key)
         counts = {"answers": sum(len(e.weights) for e in kept), "prompts": len(kept), **left_out.report()}
         return counts | measured
@@ -93,8 +94,8 @@ class Unpaired(PolicyStage):
     ) -> Callable[[list[int]], Loss]:
         """The loss of a part of a step, for a reference point that is the mean over the whole step."""
         about = [known[id(e)] for e in chosen]
-        tokens = self.training.tokens_per_pack
-        now = by_tree([k.strange for k in about], tokens, lambda trees: branch_sums(model, trees, run.device))
+        tokens = self.training.max_tokens_per_batch
+        now = map_batches([k.strange for k in about], tokens, lambda trees: branch_sums(model, trees, run.device))
         point = float((torch.cat(now) - torch.cat([k.strange_reference for k in about])).mean())
         total = sum(weight for e in chosen for weight in e.weights)
 
@@ -115,7 +116,7 @@ class Unpaired(PolicyStage):
         return loss
 
 
-def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], list[Judged], LeftOut]:
+def judgements(run: Run, codec: ChatTokenizer, max_tokens: int) -> tuple[list[Judged], list[Judged], LeftOut]:
     """The run's approvals, and both sides of its choices, by prompt: (to train on, held out, what was left out).
 
     Raises:
@@ -126,8 +127,8 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     said: dict[str, dict[tuple[int, ...], list[tuple[bool, float]]]] = {}
     about: dict[str, Prompt] = {}
     left_out = LeftOut()
-    weights = reliabilities(store) if run.setup.weigh else None
-    for example in examples(store.feedback(), store.queries(), prompts, store.responses(), weights):
+    weights = reliabilities(store) if run.setup.weight_annotators else None
+    for example in examples(store.feedback(), store.tasks(), prompts, store.responses(), weights):
         for verdicts in _approvals(example):
             try:
                 encoded = [codec.encode(example.prompt, completion) for completion, _, _ in verdicts]
@@ -148,7 +149,7 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
     held: list[Judged] = []
     for name, answers in said.items():
         rows = [(ids, good, weight) for ids, votes in answers.items() for good, weight in _verdicts(votes)]
-        tree = Tree(codec.prompt(about[name]), tuple(row[0] for row in rows))
+        tree = SharedPrefix(codec.prompt(about[name]), tuple(row[0] for row in rows))
         judged = Judged(tree, tuple(row[1] for row in rows), tuple(row[2] for row in rows))
         (held if name in held_ids else kept).append(judged)
     if not kept:
@@ -162,9 +163,9 @@ def judgements(run: Run, codec: Codec, max_tokens: int) -> tuple[list[Judged], l
 def _approvals(example: Example) -> list[list[tuple[Completion, bool, float]]]:
     """(Completion, whether it was approved, weight) of a label, and of both sides of each choice."""
     match example:
-        case Label(value=value) if value != 0.5:  # of ratings, what lies above the middle is approved
+        case ScoredCompletion(value=value) if value != 0.5:  # of ratings, what lies above the middle is approved
             return [[(example.completion, value > 0.5, example.weight)]]
-        case Preference() | Ranked():
+        case Preference() | RankedCompletions():
             choices = [p for p in example.preferences if p.p_chosen != 0.5]
             return [[(p.chosen, p.p_chosen > 0.5, p.weight), (p.rejected, p.p_chosen < 0.5, p.weight)] for p in choices]
     return []

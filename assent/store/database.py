@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from assent.errors import AssentError
 from assent.feedback import body, check, parse
-from assent.records import MACHINES, Feedback, Message, Prompt, Purpose, Query, Response
+from assent.records import MACHINES, Feedback, Message, Prompt, Purpose, Response, Task
 from assent.registry import name_of
 from assent.store import schema
 
@@ -57,7 +57,7 @@ class Counts(NamedTuple):
 
     prompts: int
     responses: int
-    queries: int
+    tasks: int
     feedback: int
 
 
@@ -68,7 +68,7 @@ class Arrival(NamedTuple):
     digest: str
     """Of this event and of all before it: another one at this `seq` is of another history."""
     event: Feedback
-    query: Query
+    task: Task
 
 
 class PromptPage(NamedTuple):
@@ -127,7 +127,7 @@ class Store:
         """Add those that are not there yet (by id and policy), and return how many; their prompts come first."""
         return self._add(schema.responses, map(_response_row, responses))
 
-    def add_queries(self, queries: Iterable[Query]) -> int:
+    def add_tasks(self, queries: Iterable[Task]) -> int:
         """Add those that are not there yet, and return how many; their prompts come first."""
         return self._add(schema.queries, map(_query_row, queries))
 
@@ -148,14 +148,14 @@ class Store:
         """Stream responses in the order of arrival, those of a policy or to a prompt (id) if one is named."""
         return map(_response, self._read(schema.responses, ids, policy=policy, prompt=prompt))
 
-    def queries(
+    def tasks(
         self, purpose: Purpose | None = None, unanswered_by: str = "", ids: Iterable[str] | None = None
-    ) -> Iterator[Query]:
+    ) -> Iterator[Task]:
         """Stream queries in the order of arrival, those of a purpose, and those that an annotator has yet to answer."""
         q, f = schema.queries.c, schema.feedback.c
         answered = sa.exists().where(f.query == q.id, f.annotator == unanswered_by)
         return map(
-            as_query, self._read(schema.queries, ids, *([~answered] if unanswered_by else []), purpose=purpose or "")
+            as_task, self._read(schema.queries, ids, *([~answered] if unanswered_by else []), purpose=purpose or "")
         )
 
     def feedback(self, annotator: str = "", query: str = "", ids: Iterable[str] | None = None) -> Iterator[Feedback]:
@@ -172,7 +172,7 @@ class Store:
             with self.reading() as connection:
                 page = connection.execute(rows.where(f.c.seq > after)).all()
             for row in page:
-                query = Query(row.asked, row.prompt, tuple(row.of), row.purpose, row.instruction)
+                query = Task(row.asked, row.prompt, tuple(row.of), row.purpose, row.instruction)
                 yield Arrival(row.seq, row.digest, _event(row), query)
             if len(page) < 4096:
                 return
@@ -189,7 +189,7 @@ class Store:
     def search_prompts(self, words: str, start: int, count: int) -> PromptPage:
         """A page of the prompts in which these words stand, in whatever case, in the order of arrival."""
         p = schema.prompts
-        where = [self.says(p.c.messages, words)] if words else []
+        where = [self.messages_contain(p.c.messages, words)] if words else []
         page = sa.select(p).where(*where).order_by(p.c.seq).offset(start).limit(count)
         with self.reading() as connection:
             total = connection.scalar(sa.select(sa.func.count()).select_from(p).where(*where)) or 0
@@ -201,7 +201,7 @@ class Store:
             return text.icontains(words, autoescape=True)
         return text.op("GLOB")(_glob(words))  # SQLite's LIKE knows the case of ASCII alone
 
-    def says(self, messages: sa.ColumnElement[Any], words: str) -> sa.ColumnElement[bool]:
+    def messages_contain(self, messages: sa.ColumnElement[Any], words: str) -> sa.ColumnElement[bool]:
         """That the words stand in what some message says."""
         if self._engine.dialect.name == "postgresql":
             each = sa.func.json_array_elements(messages).table_valued(sa.column("value", sa.JSON), name="each")
@@ -219,7 +219,7 @@ class Store:
         with self.reading() as connection:
             return Counts(*(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables))
 
-    def audit(self) -> int:
+    def verify(self) -> int:
         """Walk the hash chain of the feedback and return its length.
 
         Raises:
@@ -248,7 +248,7 @@ class Store:
             with _told(self.name), closing(sqlite3.connect(self.name)) as connection:
                 connection.execute("VACUUM INTO ?", [str(partial)])
             with Store.open(partial) as copied:
-                length = copied.audit()
+                length = copied.verify()
             for left in (f"{partial}-wal", f"{partial}-shm"):
                 Path(left).unlink(missing_ok=True)
             partial.rename(path)
@@ -273,7 +273,7 @@ class Store:
         if not path.is_file():
             raise AssentError(f"no copy {path}")
         with Store.open(path) as copied:
-            length = copied.audit()
+            length = copied.verify()
         with _told(self.name), closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(self.name)) as target:
             source.backup(target)
         return length
@@ -293,7 +293,7 @@ class Store:
     def append(self, connection: sa.Connection, batch: Sequence[Feedback]) -> int:
         """As `add_feedback`, within a transaction of the caller's."""
         stored = {row["id"]: row for row in _by_id(connection, schema.feedback, (event.id for event in batch))}
-        asked = {row["id"]: row for row in _by_id(connection, schema.queries, (event.query for event in batch))}
+        asked = {row["id"]: row for row in _by_id(connection, schema.queries, (event.task for event in batch))}
         fresh: list[Values] = []
         for event in batch:
             row = _event_row(event)
@@ -302,9 +302,9 @@ class Store:
                 raise Conflict(f"feedback {event.id} is stored with another body: give a new answer a new id")
             if before is not row:
                 continue
-            if event.query not in asked:
-                raise AssentError(f"feedback {event.id} answers query '{event.query}', which is not in {self.name}")
-            check(event.answer, as_query(asked[event.query]))
+            if event.task not in asked:
+                raise AssentError(f"feedback {event.id} answers query '{event.task}', which is not in {self.name}")
+            check(event.judgement, as_task(asked[event.task]))
             fresh.append(row)
         f = schema.feedback.c
         digest = connection.scalar(sa.select(f.digest).order_by(f.seq.desc()).limit(1)) or ""
@@ -523,7 +523,7 @@ def _digest(before: str, row: Values) -> str:
 def _prompt_row(prompt: Prompt) -> Values:
     messages = [message.to_dict() for message in prompt.messages]
     tools = list(prompt.tools) or None
-    return {"id": prompt.id, "messages": messages, "mode": prompt.mode, "source": prompt.source, "tools": tools}
+    return {"id": prompt.id, "messages": messages, "mode": prompt.category, "source": prompt.source, "tools": tools}
 
 
 def _prompt(row: sa.Row[Any]) -> Prompt:
@@ -540,28 +540,28 @@ def _response(row: sa.Row[Any]) -> Response:
     return Response(row.prompt, row.text, row.policy, row.finished, row.sampling, row.extra or {}, *drawn)
 
 
-def _query_row(query: Query) -> Values:
+def _query_row(query: Task) -> Values:
     return {"id": query.id, **asdict(query), "items": list(query.items)}
 
 
-def as_query(row: Any) -> Query:
+def as_task(row: Any) -> Task:
     """A query from its row, or from the row's values."""
     values = row if isinstance(row, dict) else row._asdict()
     items = tuple(values["items"])
-    return Query(values["kind"], values["prompt"], items, values["purpose"], values["instruction"])
+    return Task(values["kind"], values["prompt"], items, values["purpose"], values["instruction"])
 
 
 def _event_row(event: Feedback) -> Values:
     return {
         "id": event.id,
-        "query": event.query,
+        "query": event.task,
         "annotator": event.annotator,
-        "kind": name_of(event.answer),
-        "answer": body(event.answer),
-        "at": event.at,
-        "seconds": float(event.seconds),
-        "shown": list(event.shown),
-        "note": event.note,
+        "kind": name_of(event.judgement),
+        "answer": body(event.judgement),
+        "at": event.created_at,
+        "seconds": float(event.duration),
+        "shown": list(event.display_order),
+        "note": event.comment,
         "supersedes": event.supersedes,
         "flags": list(event.flags) or None,
     }

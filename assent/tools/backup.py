@@ -8,7 +8,7 @@ from assent.errors import AssentError
 from assent.protocols import Tool
 from assent.run import Run
 from assent.store import backups
-from assent.types import Natural
+from assent.types import NonNegativeInt
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Backup(Tool):
     positional: ClassVar[str] = "file"
     file: str = ""
     """Where to; empty: `backups/` in the run's folder, named by the time."""
-    keep: Natural = 14
+    keep: NonNegativeInt = 14
     """How many of the copies in `backups/` stay; 0: all."""
 
     restore: str = ""

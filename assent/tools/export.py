@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.demonstration import Demonstration
-from assent.formats import Inquiry
+from assent.formats import TaskWithJudgements
 from assent.formats.files.exchange import FORMATS, Written, questions, write
-from assent.preferences.convert import about, examples, split
+from assent.preferences.convert import about, examples
 from assent.protocols import Tool
-from assent.records import Example, Feedback, Preference, Prompt, Purpose, Ranked
+from assent.records import Example, Feedback, Preference, Prompt, Purpose, RankedCompletions
 from assent.run import Run
+from assent.split import split
 from assent.tools.import_ import KINDS, progress, reasons
 
 Thing = TypeVar("Thing", Prompt, Example)
@@ -58,7 +59,7 @@ class Export(Tool):
             rows = write(run.store, path, "events", _watch(key, sum(run.store.counts()))).rows
             print(f"{path}: {rows} rows written as events, the whole store")
             return
-        if Inquiry in FORMATS[self.format].holds:
+        if TaskWithJudgements in FORMATS[self.format].holds:
             self._write_questions(run, key, path)
             return
         things = self._prompts(run) if self.format == "prompt-only" else self._examples(run)
@@ -73,7 +74,7 @@ class Export(Tool):
         """Questions with their answers go through one by one; none of them is held."""
         met: Counter[str] = Counter()
 
-        def found() -> Iterator[Inquiry]:
+        def found() -> Iterator[TaskWithJudgements]:
             for each in questions(run.store, self.purpose):
                 if kept := self._on_side(run, each):
                     met.update({"questions": 1, "answers": len(kept.answers)})
@@ -84,7 +85,7 @@ class Export(Tool):
             raise AssentError(
                 f"{run.folder} holds no questions for purpose '{self.purpose}'{_side(self.split)} to export"
             )
-        count = sum(1 for _ in run.store.queries(self.purpose))
+        count = sum(1 for _ in run.store.tasks(self.purpose))
         written = write(chain([first], asked), path, self.format, _watch(key, count))
         said = f"{met['questions']} questions with {met['answers']} answers"
         print(f"{path}: {written.rows} rows written as {self.format}, of {said} in {run.folder}{_side(self.split)}")
@@ -99,14 +100,16 @@ class Export(Tool):
             path.unlink()
             raise AssentError(f"nothing of {run.folder} can be written as {self.format}: {path} is not there")
 
-    def _on_side(self, run: Run, asked: Inquiry) -> Inquiry | None:
+    def _on_side(self, run: Run, asked: TaskWithJudgements) -> TaskWithJudgements | None:
         """A question and those of its answers that are on the side; bare text to imitate decides for itself."""
         if self.split == "all":
             return asked
         sides: dict[bool, list[Feedback]] = {True: [], False: []}
         for event in asked.answers:
-            about_text = isinstance(event.answer, Demonstration) and not any(m.content for m in asked.prompt.messages)
-            decides = Prompt.plain(event.answer.text) if about_text else asked.prompt  # type: ignore[attr-defined]
+            about_text = isinstance(event.judgement, Demonstration) and not any(
+                m.content for m in asked.prompt.messages
+            )
+            decides = Prompt.plain(event.judgement.text) if about_text else asked.prompt  # type: ignore[attr-defined]
             sides[bool(split([decides], run.setup.held_out).held_out)].append(event)
         out = self.split == "held-out"
         if not asked.answers and bool(split([asked.prompt], run.setup.held_out).held_out) == out:
@@ -118,9 +121,9 @@ class Export(Tool):
 
     def _examples(self, run: Run) -> list[Example]:
         store = run.store
-        made = examples(store.feedback(), store.queries(), store.prompts(), store.responses(), purpose=self.purpose)
+        made = examples(store.feedback(), store.tasks(), store.prompts(), store.responses(), purpose=self.purpose)
         if FORMATS[self.format].holds == (Preference,):
-            made = [e for one in made for e in (one.preferences if isinstance(one, Ranked) else (one,))]
+            made = [e for one in made for e in (one.preferences if isinstance(one, RankedCompletions) else (one,))]
         return self._kept(run, [(example, about(example)) for example in made])
 
     def _kept(self, run: Run, things: list[tuple[Thing, Prompt]]) -> list[Thing]:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from assent.errors import AssentError, warn
 from assent.files import no_room
-from assent.formats import Inquiry
+from assent.formats import TaskWithJudgements
 from assent.formats.files.exchange import FORMATS, Reading, Source, count_of, look, put, stream
-from assent.preferences.convert import split
 from assent.protocols import Tool
-from assent.records import Imitation, Label, Preference, Prompt, Ranked, Rejected
+from assent.records import Preference, Prompt, RankedCompletions, ScoredCompletion, SFTExample, SkippedRow
 from assent.registry import name_of
 from assent.run import Run, Setup
+from assent.split import split
 from assent.store.database import Counts
-from assent.training.logging import Bar
+from assent.training.logging import ProgressBar
 
 if TYPE_CHECKING:
-    from assent.models.tokenizer import Codec
+    from assent.models.tokenizer import ChatTokenizer
 
 Item = TypeVar("Item")
 
@@ -35,7 +35,12 @@ PATIENCE = 1.0
 """Seconds of silence."""
 MODES = ("grounded", "knowledge", "creative")
 """Other words are kept too, and named: a column may mean something else."""
-KINDS = ((Preference, "preferences"), (Ranked, "rankings"), (Label, "labels"), (Imitation, "demonstrations"))
+KINDS = (
+    (Preference, "preferences"),
+    (RankedCompletions, "rankings"),
+    (ScoredCompletion, "labels"),
+    (SFTExample, "demonstrations"),
+)
 
 
 @dataclass(frozen=True)
@@ -128,13 +133,13 @@ class Import(Tool):
         return look(self.file, self.format, self.scale, self.encoding, self.ignore)
 
     def _prepared(self, reading: Reading, chat: bool) -> Reading:
-        prompts = [replace(prompt, mode=prompt.mode or self.mode) for prompt in reading.prompts]
+        prompts = [replace(prompt, category=prompt.category or self.mode) for prompt in reading.prompts]
         if chat and FORMATS[reading.format].holds == (Prompt,):
-            prompts = [Prompt.ask(p.text, p.mode, p.source) if p.is_plain else p for p in prompts]
+            prompts = [Prompt.ask(p.text, p.category, p.source) if p.is_plain else p for p in prompts]
         return replace(reading, prompts=tuple(prompts))
 
 
-def _codec(run: Run) -> "Codec | None":
+def _codec(run: Run) -> "ChatTokenizer | None":
     """The codec of the run's model, by which rows are refused that it cannot render; None: no model was named."""
     if run.setup.model == Setup.model:
         return None
@@ -161,7 +166,7 @@ class _Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     prompts: set[str] = field(default_factory=set)
     annotators: set[str] = field(default_factory=set)
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[SkippedRow] = field(default_factory=list)
     """Without the rows themselves."""
     remarks: Counter[str] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
@@ -171,20 +176,20 @@ class _Tally:
     def count(self, reading: Reading, new: Counts) -> None:
         self.rows += reading.rows
         self.used += reading.used
-        self.rejected += (Rejected(row.where, row.reason) for row in reading.rejected)
+        self.rejected += (SkippedRow(row.where, row.reason) for row in reading.rejected)
         found = (reading.prompts, reading.responses, reading.queries, reading.feedback)
         self.read = Counts(*(before + len(more) for before, more in zip(self.read, found, strict=True)))
         self.new = Counts(*map(sum, zip(self.new, new, strict=True)))
         fresh = [prompt for prompt in reading.prompts if prompt.id not in self.prompts]
         self.out += len(split(fresh, self.held_out).held_out)
         self.prompts.update(prompt.id for prompt in fresh)
-        self.modes.update(prompt.mode for prompt in fresh if prompt.mode)
+        self.modes.update(prompt.category for prompt in fresh if prompt.category)
         self.remarks.update(reading.remarks)
-        answered = {event.query for event in reading.feedback}
+        answered = {event.task for event in reading.feedback}
         self.waiting.update(query.kind for query in reading.queries if query.id not in answered)
         self.annotators.update(event.annotator for event in reading.feedback)
-        if Inquiry in FORMATS[reading.format].holds:
-            self.kinds.update(f"{name_of(event.answer)}s" for event in reading.feedback)
+        if TaskWithJudgements in FORMATS[reading.format].holds:
+            self.kinds.update(f"{name_of(event.judgement)}s" for event in reading.feedback)
         else:
             self.kinds.update(name for kind, name in KINDS for e in reading.examples if isinstance(e, kind))
 
@@ -192,7 +197,7 @@ class _Tally:
         """What a file says, in a few words."""
         if source.made.whole:
             return ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, self.read, strict=True))
-        if Inquiry not in source.made.holds:
+        if TaskWithJudgements not in source.made.holds:
             found = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
             return f"{found} about {len(self.prompts)} prompts" if found else f"{len(self.prompts)} different prompts"
         said = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "questions without an answer"
@@ -210,10 +215,10 @@ def progress(items: Iterable[Item], name: str, total: int, size: Callable[[Item]
             if bar is not None:
                 bar.advance(size(item))
             elif time.monotonic() - began > PATIENCE:
-                bar = stack.enter_context(Bar(name, total, done))
+                bar = stack.enter_context(ProgressBar(name, total, done))
 
 
-def keep(rejected: Iterable[Rejected], path: Path) -> None:
+def keep(rejected: Iterable[SkippedRow], path: Path) -> None:
     """Add rejected rows to a file of JSON lines, each once: files of the same name share it and lose nothing.
 
     Raises:
@@ -232,7 +237,7 @@ def keep(rejected: Iterable[Rejected], path: Path) -> None:
         raise no_room(error, path) from None
 
 
-def reasons(rejected: Iterable[Rejected]) -> list[str]:
+def reasons(rejected: Iterable[SkippedRow]) -> list[str]:
     """A line for each reason, the most frequent first: how many rows, why, and where the first stand."""
     places: dict[str, list[str]] = {}
     for row in rejected:

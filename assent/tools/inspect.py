@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from assent.errors import AssentError
 from assent.formats.files.exchange import read
-from assent.models.tokenizer import ANSWER, PROBE, Codec, Point, read_codec
+from assent.models.tokenizer import ANSWER, PROBE, ChatTokenizer, Point, read_codec
 from assent.preferences.convert import examples
 from assent.protocols import Tool
-from assent.records import Completion, Example, Imitation, Label, Preference, Prompt, Ranked
+from assent.records import Completion, Example, Preference, Prompt, RankedCompletions, ScoredCompletion, SFTExample
 from assent.run import Run
 from assent.tools.import_ import printable, reasons
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from assent.models.inspection import Fact
-    from assent.models.load import Language
+    from assent.models.load import LoadedModel
 
 STYLES = {
     "prompt": ("grey50", "grey62"),
@@ -141,7 +141,7 @@ class Inspect(Tool):
         first = next(held, ours if chat else Row("a text of our own", Prompt.plain("Name a bird:"), Completion(ANSWER)))
         return chain([first], held)
 
-    def _show(self, console: "Console", codec: Codec, row: Row) -> None:
+    def _show(self, console: "Console", codec: ChatTokenizer, row: Row) -> None:
         from rich.text import Text
 
         prompt, completion, added = codec.prompt(row.prompt), tuple[int, ...](), tuple[int, ...]()
@@ -156,7 +156,7 @@ class Inspect(Tool):
             part = (
                 "prompt" if place < len(prompt) else "trained" if place < len(prompt) + len(completion) else "nothing"
             )
-            part = "end" if part == "trained" and token in codec.ends else part
+            part = "end" if part == "trained" and token in codec.stop_ids else part
             text = _piece(codec.tokenizer, token)
             special = token in specials and part == "prompt"
             if colour:
@@ -201,7 +201,7 @@ def _trials(run: Run, place: str, every: bool) -> Iterator["Fact"]:
         yield Fact("draws", *_same_draws(language, plain))
 
 
-def _same_draws(language: "Language", plain: Any) -> tuple[str, bool]:
+def _same_draws(language: "LoadedModel", plain: Any) -> tuple[str, bool]:
     """Whether the likeliest tokens behind a prompt are those of transformers' own `generate`."""
     import torch
 
@@ -210,10 +210,10 @@ def _same_draws(language: "Language", plain: Any) -> tuple[str, bool]:
 
     codec, model = language.codec, language.model
     prompt = codec.prompt(Prompt(PROBE) if codec.tokenizer.chat_template else Prompt.plain("Name a bird:"))
-    plain.generation_config = drawing(codec.ends, DRAWN)
+    plain.generation_config = drawing(codec.stop_ids, DRAWN)
     ids = torch.tensor([prompt], device=model.device)
     own = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)[0, len(prompt) :].tolist()
-    (drawn,) = sample(model, [prompt], 1, Sampling(0.0, DRAWN), codec.ends, torch.Generator())
+    (drawn,) = sample(model, [prompt], 1, Sampling(0.0, DRAWN), codec.stop_ids, torch.Generator())
     same = list(drawn.ids) == own[: len(drawn.ids)]
     count = len(drawn.ids)
     return f"the {count} likeliest tokens are {'those' if same else 'NOT those'} of transformers' own generate", same
@@ -247,7 +247,7 @@ def _of_file(path: str, chat: bool) -> Iterator[Row]:
 
 def _of_run(run: Run) -> Iterator[Row]:
     store = run.store
-    if made := examples(store.feedback(), store.queries(), store.prompts(), store.responses()):
+    if made := examples(store.feedback(), store.tasks(), store.prompts(), store.responses()):
         yield from _of_examples(made)
         return
     prompts = {prompt.id: prompt for prompt in store.prompts()}
@@ -265,13 +265,13 @@ def _of_examples(made: Iterable[Example]) -> Iterator[Row]:
             case Preference():
                 yield Row(f"{number} chosen", example.prompt, example.chosen)
                 yield Row(f"{number} rejected", example.prompt, example.rejected)
-            case Ranked():
+            case RankedCompletions():
                 for rank, tier in enumerate(example.tiers, 1):
                     for completion in tier:
                         yield Row(f"{number} ranked {rank}", example.prompt, completion)
-            case Label():
+            case ScoredCompletion():
                 yield Row(f"{number} labelled {example.value:g}", example.prompt, example.completion)
-            case Imitation():
+            case SFTExample():
                 yield Row(f"{number} demonstration", example.prompt, example.completion)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from assent.errors import AssentError
 from assent.labelling.accounts import people_of
-from assent.labelling.queue import Desk, settings
+from assent.labelling.queue import TaskQueue, settings
 from assent.protocols import Tool
 from assent.run import Run, store_of
 
@@ -35,9 +35,9 @@ class User(Tool):
         else:
             erased = people.erase("command line", self.erase)
             if people.store is run.store:
-                Desk(run.store).give_back(erased.id)
+                TaskQueue(run.store).give_back(erased.id)
             else:  # the accounts are those of every run beside this one
                 for recipe in run.folder.resolve().parent.glob("*/recipe.toml"):
                     with store_of(recipe.parent) as store:
-                        Desk(store).give_back(erased.id)
+                        TaskQueue(store).give_back(erased.id)
             print(f"{erased.id} is a pseudonym without a person now")

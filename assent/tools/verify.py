@@ -11,5 +11,5 @@ class Verify(Tool):
     """Check that the feedback is what was stored."""
 
     def __call__(self, run: Run, key: str) -> None:
-        length = run.store.audit()
+        length = run.store.verify()
         print(f"{run.store.name}: {length} answers, each as it was stored")

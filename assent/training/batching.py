@@ -5,14 +5,14 @@ from typing import TypeVar
 
 import torch
 
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 
 T = TypeVar("T")
 READING = 2048
 """Tokens a pack where nothing is learned, unless told."""
 
 
-def packs(trees: Sequence[Tree], tokens: int) -> list[list[int]]:
+def packs(trees: Sequence[SharedPrefix], tokens: int) -> list[list[int]]:
     """Indices of trees, longest first, cut into packs of at most `tokens` tokens (or one larger tree)."""
     order = sorted(range(len(trees)), key=lambda i: (-trees[i].size, i))
     found: list[list[int]] = []
@@ -26,7 +26,7 @@ def packs(trees: Sequence[Tree], tokens: int) -> list[list[int]]:
     return found
 
 
-def largest(trees: Sequence[Tree], tokens: int, batch_size: int) -> int:
+def largest(trees: Sequence[SharedPrefix], tokens: int, batch_size: int) -> int:
     """Tokens of the largest pack that a step of `batch_size` trees may come to."""
     most = sorted(trees, key=lambda tree: -tree.size)[:batch_size]
     return max(sum(most[i].size for i in part) for part in packs(most, tokens))

@@ -29,7 +29,7 @@ class _Here:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Meet the other processes, if torchrun started any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -44,7 +44,7 @@ def joined() -> Iterator[None]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def collective() -> Iterator[None]:
     """Share work out in here; outside, every process is on its own."""
     before, _Here.together = _Here.together, True
     try:
@@ -53,52 +53,52 @@ def together() -> Iterator[None]:
         _Here.together = before
 
 
-def first() -> bool:
+def is_rank0() -> bool:
     """Whether this is the process that writes and speaks."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def rank() -> int:
     """Which of the processes that share the work this one is."""
-    return dist.get_rank() if size() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes share the work."""
     return dist.get_world_size() if _Here.together and dist.is_initialized() else 1
 
 
-def mine(items: Sequence[T]) -> list[T]:
+def shard(items: Sequence[T]) -> list[T]:
     """This process's share."""
-    return list(items[rank() :: size()])
+    return list(items[rank() :: world_size()])
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
+def all_reduce(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its sum over the processes."""
-    if size() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
-def gather(thing: T) -> list[T]:
+def all_gather(thing: T) -> list[T]:
     """What each process has, in order of rank."""
-    if size() == 1:
+    if world_size() == 1:
         return [thing]
-    found: list[Any] = [None] * size()
+    found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, thing)
     return found
 
 
-def sums(metrics: dict[str, float]) -> dict[str, float]:
+def reduce_dict(metrics: dict[str, float]) -> dict[str, float]:
     """Add numbers up over the processes, name by name."""
     total: dict[str, float] = {}
-    for each in gather(metrics):
+    for each in all_gather(metrics):
         for name, value in each.items():
             total[name] = total.get(name, 0.0) + value
     return total
 
 
-def alone(work: Callable[[], T]) -> T:
+def on_rank0(work: Callable[[], T]) -> T:
     """Have the first process do something; all of them return what came of it, or raise what it raised.
 
     Raises:
@@ -107,7 +107,7 @@ def alone(work: Callable[[], T]) -> T:
     if not dist.is_initialized() or _Here.alone:
         return work()
     told: list[Any] = [None]
-    if first():
+    if is_rank0():
         before, _Here.together, _Here.alone = _Here.together, False, True
         try:
             told = [(work(), None)]

@@ -14,23 +14,23 @@ from torch import Tensor
 
 from assent.files import no_room, write_atomically
 from assent.functional.finite import finite
-from assent.training.distributed import first
+from assent.training.distributed import is_rank0
 
 QUIET_SECONDS = 5.0
 """Without a terminal, at most one progress line in this many seconds."""
 
 
-class Bar:
+class ProgressBar:
     """Progress with time left: a live bar in a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self._name, self._total, self._done, self._first = name, total, done, done
         self._start = self._spoke = time.monotonic()
-        self._console = Console(file=sys.stderr, quiet=not first())
+        self._console = Console(file=sys.stderr, quiet=not is_rank0())
         self._live: Progress | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and first():
+        if self._console.is_terminal and is_rank0():
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -63,11 +63,11 @@ class Bar:
             self._say(f"{self._name}: {self._done}/{self._total}, {left} left" + (f", {note}" if note else ""))
 
     def _say(self, line: str) -> None:
-        if first():
+        if is_rank0():
             print(line, file=sys.stderr, flush=True)
 
 
-class Meter:
+class MetricsLogger:
     """Writes one line a step; a step that is done again after a crash replaces the line of the first time.
 
     A metric that is not finite is null.
@@ -77,7 +77,7 @@ class Meter:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path, self._stage = folder / "metrics.jsonl", stage
-        kept = [line for line in read(folder) if line["stage"] != stage or line["step"] <= start]
+        kept = [line for line in read_metrics(folder) if line["stage"] != stage or line["step"] <= start]
         mine = [line for line in kept if line["stage"] == stage]
         self._before = float(mine[-1]["seconds"]) if mine else 0.0
         write_atomically(self._path, "".join(map(_line, kept)))
@@ -105,7 +105,7 @@ def add(total: dict[str, float], part: Mapping[str, Tensor]) -> None:
         total[name] = total.get(name, 0.0) + float(value)
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Every line of a run's metrics; a line cut short by a crash is left out."""
     path = folder / "metrics.jsonl"
     if not path.exists():

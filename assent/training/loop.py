@@ -14,12 +14,12 @@ import torch
 
 from assent.errors import AssentError, no_memory
 from assent.files import no_room, replacing
-from assent.models.attention import Tree
+from assent.models.attention import SharedPrefix
 from assent.training.batching import largest
-from assent.training.distributed import first, gather
-from assent.training.logging import Bar, Meter
-from assent.training.memory_plan import settle
-from assent.training.replicated import Trainee
+from assent.training.distributed import all_gather, is_rank0
+from assent.training.logging import MetricsLogger, ProgressBar
+from assent.training.memory_plan import check
+from assent.training.replicated import TrainState
 
 SAVE_SHARE = 0.05
 """Saving by the clock takes at most this share of the time..."""
@@ -34,10 +34,10 @@ class Stopped(Exception):
 def train(
     folder: Path,
     name: str,
-    trainees: Mapping[str, Trainee],
+    trainees: Mapping[str, TrainState],
     steps: int,
     step: Callable[[int], dict[str, float]],
-    trees: Sequence[Tree],
+    trees: Sequence[SharedPrefix],
     drawing: int = 0,
     memory: dict[str, Any] | None = None,
 ) -> None:
@@ -60,14 +60,14 @@ def train(
     path = folder / "state" / name / "state.pt"
     memory = {} if memory is None else memory
     training = next(iter(trainees.values())).training
-    settle(name, trainees, largest(trees, training.tokens_per_pack, training.batch_size), drawing)
+    check(name, trainees, largest(trees, training.max_tokens_per_batch, training.batch_size), drawing)
     start = _restore(path, trainees, memory)
-    gather(start)  # all have read before the first one writes
-    meter = Meter(folder, name, start) if first() else None
+    all_gather(start)  # all have read before the first one writes
+    meter = MetricsLogger(folder, name, start) if is_rank0() else None
     saved_at, cost = time.monotonic(), 0.0
     last_saved = start
     try:
-        with Bar(name, steps, start) as bar, _polite() as asked:
+        with ProgressBar(name, steps, start) as bar, _polite() as asked:
             for number in range(start, steps):
                 before = [trainee.taken for trainee in trainees.values()]
                 try:
@@ -82,7 +82,7 @@ def train(
                     ) from None
                 except AssentError as error:
                     if last_saved < number and before == [trainee.taken for trainee in trainees.values()]:
-                        if first():
+                        if is_rank0():
                             _save(path, number, trainees, memory)
                         last_saved = number
                     kept = f"; the state after step {last_saved} is kept in {path.parent}" if last_saved else ""
@@ -92,12 +92,12 @@ def train(
                 bar.advance(note=_note(metrics))
                 now = time.monotonic()
                 due = now - saved_at >= max(SAVE_SECONDS, cost / SAVE_SHARE)
-                if first() and ((number + 1) % training.save_every == 0 if training.save_every else due):
+                if is_rank0() and ((number + 1) % training.save_every == 0 if training.save_every else due):
                     _save(path, number + 1, trainees, memory)
                     last_saved = number + 1
                     saved_at, cost = time.monotonic(), time.monotonic() - now
-                if any(gather(bool(asked))) and number + 1 < steps:
-                    if first() and last_saved <= number:
+                if any(all_gather(bool(asked))) and number + 1 < steps:
+                    if is_rank0() and last_saved <= number:
                         _save(path, number + 1, trainees, memory)
                     raise Stopped(
                         f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there"
@@ -109,7 +109,7 @@ def train(
             meter.close()
 
 
-def _restore(path: Path, trainees: Mapping[str, Trainee], memory: dict[str, Any]) -> int:
+def _restore(path: Path, trainees: Mapping[str, TrainState], memory: dict[str, Any]) -> int:
     if not path.exists():
         return 0
     state = read_state(path)
@@ -136,7 +136,7 @@ def read_state(path: Path) -> Any:
         raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
 
 
-def _save(path: Path, step: int, trainees: Mapping[str, Trainee], memory: Mapping[str, Any]) -> None:
+def _save(path: Path, step: int, trainees: Mapping[str, TrainState], memory: Mapping[str, Any]) -> None:
     state = {name: trainee.state() for name, trainee in trainees.items()}
     needed = sum(t.numel() * 4 * 3 for trainee in state.values() for t in trainee["masters"].values())
     try:

@@ -9,8 +9,8 @@ import torch
 from assent.errors import AssentError
 from assent.functional.logprobs import CHUNK
 from assent.models import memory
-from assent.training.distributed import first
-from assent.training.replicated import Trainee
+from assent.training.distributed import is_rank0
+from assent.training.replicated import TrainState
 
 MARGIN = 0.8
 """Of the free memory, what an estimate may take before blocks are gone through twice to save some."""
@@ -20,7 +20,7 @@ HOLES_OF_ADAPTERS = 2.0
 """The same for adapters: beside what a map made lies what is added to it, and the sum; only the sum is kept."""
 
 
-def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twice: bool = False) -> int:
+def estimate(trainees: Mapping[str, TrainState], tokens: int, drawing: int = 0, twice: bool = False) -> int:
     """Bytes that this process will hold at the most.
 
     Args:
@@ -33,10 +33,10 @@ def forecast(trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0, twi
     learning = sum(tokens * _kept(trainee.model, twice) + _logits(trainee.model, tokens) for trainee in some)
     device = _device(some)
     holes = 1.0 if device.type != "cpu" else HOLES_OF_ADAPTERS if some[0].training.lora_rank else HOLES
-    return memory.taken(device) + int(max(drawing, learning) * holes)
+    return memory.used(device) + int(max(drawing, learning) * holes)
 
 
-def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int = 0) -> None:
+def check(name: str, trainees: Mapping[str, TrainState], tokens: int, drawing: int = 0) -> None:
     """Say how much memory a stage needs; save some if it is scarce.
 
     Raises:
@@ -44,25 +44,25 @@ def settle(name: str, trainees: Mapping[str, Trainee], tokens: int, drawing: int
     """
     some = list(trainees.values())
     device = _device(some)
-    memory.give_back()  # what loading has left
-    there = memory.taken(device) + memory.free(device)
-    needed, how = forecast(trainees, tokens, drawing), ""
+    memory.release()  # what loading has left
+    there = memory.used(device) + memory.available(device)
+    needed, how = estimate(trainees, tokens, drawing), ""
     if needed > MARGIN * there:
-        less = forecast(trainees, tokens, drawing, twice=True)
-        if less < needed and all(memory.recompute(trainee.model) for trainee in some):
+        less = estimate(trainees, tokens, drawing, twice=True)
+        if less < needed and all(memory.enable_checkpointing(trainee.model) for trainee in some):
             needed, how = less, ", with every block gone through twice to save memory"
-    if first():
+    if is_rank0():
         print(f"{name}: needs about {_gb(needed)} of {_gb(there)}{how}", file=sys.stderr, flush=True)
     if needed > there:
         raise AssentError(
             f"{name} needs about {_gb(needed)} of memory and {_gb(there)} are to be had: lower tokens_per_pack (it is "
-            f"{some[0].training.tokens_per_pack}), train adapters with lora_rank = 16, or take a smaller model"
+            f"{some[0].training.max_tokens_per_batch}), train adapters with lora_rank = 16, or take a smaller model"
         )
 
 
 def _kept(model: Any, twice: bool) -> int:
     """Bytes a token."""
-    kept = memory.kept(model)
+    kept = memory.activation_bytes(model)
     if not twice:
         return kept
     config = model.config.get_text_config()
@@ -78,7 +78,7 @@ def _logits(model: Any, tokens: int) -> int:
     return min(CHUNK, tokens) * int(head.shape[0]) * 2 * (head.element_size() + 4)
 
 
-def _device(trainees: list[Trainee]) -> torch.device:
+def _device(trainees: list[TrainState]) -> torch.device:
     return next(trainees[0].model.parameters()).device
 
 

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from assent.batch import Rankings, Ratings, Scores
-from assent.models.attention import Tree
-from assent.models.tokenizer import Codec, Unrenderable
-from assent.records import Completion, Label, Preference, Prompt, Ranked
+from assent.batch import RankedScores, RatedScores, ScorePairs
+from assent.models.attention import SharedPrefix
+from assent.models.tokenizer import ChatTokenizer, Unrenderable
+from assent.records import Completion, Preference, Prompt, RankedCompletions, ScoredCompletion
 from assent.training.left_out import LeftOut
 
 MOST_BRANCHES = 16
 """A prompt with more completions than this is split over several trees."""
-Judgement = Preference | Ranked | Label
+Judgement = Preference | RankedCompletions | ScoredCompletion
 
 
 class Pair(NamedTuple):
@@ -54,7 +54,7 @@ class Compared(NamedTuple):
     """A prompt, its completions, and what was said of them; `pairs` tells of the rankings as well."""
 
     prompt: str  # id
-    tree: Tree
+    tree: SharedPrefix
     pairs: tuple[Pair, ...] = ()
     rankings: tuple[Ranks, ...] = ()
     ratings: tuple[Rated, ...] = ()
@@ -78,7 +78,7 @@ class Columns(NamedTuple):
     weight: Tensor
 
 
-def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> tuple[list[Compared], LeftOut]:
+def compare(judgements: Iterable[Judgement], codec: ChatTokenizer, max_tokens: int) -> tuple[list[Compared], LeftOut]:
     """Gather judgements by prompt.
 
     Args:
@@ -112,7 +112,7 @@ def compare(judgements: Iterable[Judgement], codec: Codec, max_tokens: int) -> t
 class _Growing:
     """A tree in the making."""
 
-    def __init__(self, prompt: Prompt, codec: Codec, max_tokens: int, left_out: LeftOut) -> None:
+    def __init__(self, prompt: Prompt, codec: ChatTokenizer, max_tokens: int, left_out: LeftOut) -> None:
         self.prompt, self.codec, self.left_out = prompt, codec, left_out
         self.prefix = codec.prompt(prompt)
         self.room = max_tokens - len(self.prefix)
@@ -135,12 +135,12 @@ class _Growing:
                 if p != 0.5:  # a choice is a ranking of two
                     self._ranks([(chosen, 0), (rejected, 1)], judgement.weight * p)
                     self._ranks([(rejected, 0), (chosen, 1)], judgement.weight * (1 - p))
-            case Ranked():
+            case RankedCompletions():
                 ranked = replace(judgement, tiers=tuple(map(self._distinct, judgement.tiers)))
                 for preference in ranked.preferences:
                     self._pair(preference)
                 self._ranks([(text, i) for i, tier in enumerate(ranked.tiers) for text in tier], ranked.weight)
-            case Label():
+            case ScoredCompletion():
                 (text,) = _texts(judgement)
                 if self._short(text):
                     self.ratings.append(Rated(self._branch(text), judgement.value, judgement.weight))
@@ -152,7 +152,7 @@ class _Growing:
         if not self.branches:
             return []
         said = tuple(self.pairs), tuple(self.rankings), tuple(self.ratings)
-        return [Compared(self.prompt.id, Tree(self.prefix, tuple(self.branches)), *said)]
+        return [Compared(self.prompt.id, SharedPrefix(self.prefix, tuple(self.branches)), *said)]
 
     def _pair(self, p: Preference) -> None:
         sides = _texts(p)
@@ -196,9 +196,9 @@ def _texts(judgement: Judgement) -> list[Completion]:
     match judgement:
         case Preference():
             return [judgement.chosen, judgement.rejected]
-        case Ranked():
+        case RankedCompletions():
             return [text for tier in judgement.tiers for text in tier]
-        case Label():
+        case ScoredCompletion():
             return [judgement.completion]
 
 
@@ -215,7 +215,7 @@ def decided(judgement: Judgement) -> bool:
     match judgement:
         case Preference():
             return judgement.p_chosen != 0.5
-        case Ranked():
+        case RankedCompletions():
             return len(judgement.tiers) > 1
     return False
 
@@ -239,12 +239,12 @@ class Feed(NamedTuple):
         return sum(one.weight for example in examples for one in self.said(example))
 
 
-def _scores(scored: Tensor, examples: Sequence[Compared], total: float) -> Scores:
+def _scores(scored: Tensor, examples: Sequence[Compared], total: float) -> ScorePairs:
     c = columns(examples, scored.device)
-    return Scores(scored[c.chosen], scored[c.rejected], c.p_chosen, c.margin, c.weight, total)
+    return ScorePairs(scored[c.chosen], scored[c.rejected], c.p_chosen, c.margin, c.weight, total)
 
 
-def _rankings(scored: Tensor, examples: Sequence[Compared], total: float) -> Rankings:
+def _rankings(scored: Tensor, examples: Sequence[Compared], total: float) -> RankedScores:
     rows = [(before, ranks) for before, example in _counted(examples) for ranks in example.rankings]
     longest = max(len(ranks.branches) for _, ranks in rows)
     shape, device = (len(rows), longest), scored.device
@@ -256,25 +256,25 @@ def _rankings(scored: Tensor, examples: Sequence[Compared], total: float) -> Ran
         tiers[row, :k] = torch.tensor(ranks.tiers)
         mask[row, :k] = True
     weights = torch.tensor([ranks.weight for _, ranks in rows], device=device)
-    return Rankings(scored[index.to(device)], tiers.to(device), mask.to(device), weights, total)
+    return RankedScores(scored[index.to(device)], tiers.to(device), mask.to(device), weights, total)
 
 
-def _ratings(scored: Tensor, examples: Sequence[Compared], total: float) -> Ratings:
+def _ratings(scored: Tensor, examples: Sequence[Compared], total: float) -> RatedScores:
     rows = [(before + r.branch, r.value, r.weight) for before, e in _counted(examples) for r in e.ratings]
     table = torch.tensor(rows, dtype=torch.float64)  # (B, 3)
     targets, weights = (table[:, i].float().to(scored.device) for i in (1, 2))
-    return Ratings(scored[table[:, 0].long().to(scored.device)], targets, weights, total)
+    return RatedScores(scored[table[:, 0].long().to(scored.device)], targets, weights, total)
 
 
 FEEDS: Mapping[type, Feed] = {
-    Scores: Feed("pairs", (Preference, Ranked), lambda judgement: True, attrgetter("pairs"), _scores),
-    Rankings: Feed("rankings", (Preference, Ranked), decided, attrgetter("rankings"), _rankings),
-    Ratings: Feed("ratings", (Label,), lambda judgement: True, attrgetter("ratings"), _ratings),
+    ScorePairs: Feed("pairs", (Preference, RankedCompletions), lambda judgement: True, attrgetter("pairs"), _scores),
+    RankedScores: Feed("rankings", (Preference, RankedCompletions), decided, attrgetter("rankings"), _rankings),
+    RatedScores: Feed("ratings", (ScoredCompletion,), lambda judgement: True, attrgetter("ratings"), _ratings),
 }
 """By the batch of the objective."""
 
 
 def _counted(examples: Sequence[Compared]) -> Iterator[tuple[int, Compared]]:
     """Each tree with the number of branches before it."""
-    before = accumulate((len(example.tree.branches) for example in examples), initial=0)
+    before = accumulate((len(example.tree.completions) for example in examples), initial=0)
     return zip(before, examples, strict=False)

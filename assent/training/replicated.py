@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from assent.errors import AssentError
 from assent.models.adapters import FOLDER as ADAPTER
-from assent.models.adapters import View, attach, keep, lora
+from assent.models.adapters import AdapterView, attach, lora, save_adapter
 from assent.models.checkpoints import dtype_of, save
-from assent.models.load import Language
-from assent.training.distributed import add_up, first
-from assent.types import Count, Natural, NonNegative, Positive, Share
+from assent.models.load import LoadedModel
+from assent.training.distributed import all_reduce, is_rank0
+from assent.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,49 +30,49 @@ ALIGNED = 16
 class Training:
     """How a model is moved: the settings that every training stage shares."""
 
-    lr: Positive = 1e-5
+    lr: PositiveFloat = 1e-5
     """Peak learning rate of AdamW."""
-    epochs: Count = 1
+    epochs: PositiveInt = 1
     """Times that the data is gone through."""
-    batch_size: Count = 16
+    batch_size: PositiveInt = 16
     """Prompts (documents, in pretraining) in one step of the optimiser."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls from its peak to the end."""
-    warmup: Share = 0.05
+    warmup_ratio: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """AdamW's decoupled weight decay, on matrices only."""
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
-    lora_rank: Natural = 0
+    lora_rank: NonNegativeInt = 0
     """0 trains all weights; otherwise LoRA of this rank on every linear map (arXiv:2106.09685)."""
-    lora_alpha: Natural = 0
+    lora_alpha: NonNegativeInt = 0
     """LoRA's scale; 0: twice the rank."""
-    tokens_per_pack: Natural = 0
+    max_tokens_per_batch: NonNegativeInt = 0
     """Tokens in one forward pass: bounds memory, changes results by rounding only; 0: 1024 on a CPU, 8192 on a GPU."""
-    save_every: Natural = 0
+    save_every: NonNegativeInt = 0
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
     save_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Type of the checkpoint's weights; auto: that of the model it started from. Two bytes round small updates away."""
 
     def on(self, device: torch.device) -> "Training":
         """The same with a size of packs that suits a device, unless one was asked for."""
-        return replace(self, tokens_per_pack=self.tokens_per_pack or (1024 if device.type == "cpu" else 8192))
+        return replace(self, max_tokens_per_batch=self.max_tokens_per_batch or (1024 if device.type == "cpu" else 8192))
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step 0..steps-1."""
-        warm = self.warmup * steps
+        warm = self.warmup_ratio * steps
         if step < warm:
             return self.lr * (step + 1) / (warm + 1)
         done = (step - warm) / max(1.0, steps - warm)
-        if self.schedule == "linear":
+        if self.lr_scheduler_type == "linear":
             return self.lr * (1 - done)
-        if self.schedule == "cosine":
+        if self.lr_scheduler_type == "cosine":
             return float(self.lr * 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
         return self.lr
 
 
-class Trainee:
+class TrainState:
     """A model whose trainable weights are moved by AdamW in float32.
 
     Each backward pass adds its gradients to float32 accumulators as they are made, so parts of a step add up exactly
@@ -85,12 +85,14 @@ class Trainee:
         steps: how many there will be, for the schedule.
     """
 
-    def __init__(self, language: Language, training: Training, steps: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, language: LoadedModel, training: Training, steps: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.training = training
         self.steps = steps
         self.language, self.model = language, language.model
         self._peft: PeftModel | None = None
-        if training.lora_rank and not isinstance(self.model, View):
+        if training.lora_rank and not isinstance(self.model, AdapterView):
             made = lora(training.lora_rank, training.lora_alpha, hasattr(self.model, "score"))
             self._peft = attach(self.model, made)
         trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -121,7 +123,7 @@ class Trainee:
             AssentError: the gradients are not finite; nothing was moved.
         """
         gradients = [row.gathered() for row in self._rows]
-        add_up(gradients)
+        all_reduce(gradients)
         # weight by weight: one sum over all of them, in float32, would be wrong in its second digit
         norm = torch.nn.utils.get_total_norm([part for row in self._rows for part in row.gradients])
         if not bool(norm.isfinite()):
@@ -173,11 +175,11 @@ class Trainee:
         """
         self._settle()
         aside = folder.with_name(folder.name + ".adapter")
-        if first():
+        if is_rank0():
             shutil.rmtree(aside, ignore_errors=True)
             if self._peft is not None:
-                keep(self._peft, "default", aside)
-            elif isinstance(self.model, View):
+                save_adapter(self._peft, "default", aside)
+            elif isinstance(self.model, AdapterView):
                 self.model.body.keep(self.model.name, aside)
             merged, wanted = self._merged(), self.training.save_dtype
             started_from = str(merged.model.name_or_path)
@@ -196,13 +198,13 @@ class Trainee:
                     raise AssentError(f"training ended in numbers that are not finite, in {name}: try a smaller lr")
             row.give()
 
-    def _merged(self) -> Language:
+    def _merged(self) -> LoadedModel:
         """The model with LoRA in its weights."""
-        if isinstance(self.model, View):
+        if isinstance(self.model, AdapterView):
             return self.model.body.merged(self.model.name)
         if self._peft is None:
             return self.language
-        return Language(self._peft.merge_and_unload(), self.language.codec)
+        return LoadedModel(self._peft.merge_and_unload(), self.language.codec)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

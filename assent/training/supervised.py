@@ -7,28 +7,28 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from assent.batch import Tokens
-from assent.models.attention import Tree, pack
+from assent.batch import TokenLogprobsBatch
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import logprobs
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.training.batching import batch
 from assent.training.loop import train
-from assent.training.microbatch import descend, held_out
-from assent.training.replicated import Trainee
+from assent.training.microbatch import evaluate_loss, optimizer_step
+from assent.training.replicated import TrainState
 
 
-class Shown(NamedTuple):
+class TokenizedExample(NamedTuple):
     """A text to imitate: the branches of a tree, each token of which counts `weight`."""
 
-    tree: Tree
+    tree: SharedPrefix
     weight: float = 1.0
 
 
-def imitate(
+def train_supervised(
     folder: Path,
     key: str,
-    trainee: Trainee,
-    texts: list[Shown],
+    trainee: TrainState,
+    texts: list[TokenizedExample],
     objective: CrossEntropy,
     seed: int,
 ) -> None:
@@ -43,24 +43,24 @@ def imitate(
     def step(number: int) -> dict[str, float]:
         chosen = batch(texts, training.batch_size, number, seed)
         trees = [text.tree for text in chosen]
-        made = descend(trainee, number, trees, lambda part: objective(tokens(trainee.model, chosen, part)))
-        return made | {"tokens": float(sum(len(branch) for tree in trees for branch in tree.branches))}
+        made = optimizer_step(trainee, number, trees, lambda part: objective(tokens(trainee.model, chosen, part)))
+        return made | {"tokens": float(sum(len(branch) for tree in trees for branch in tree.completions))}
 
     train(folder, key, {"policy": trainee}, trainee.steps, step, [text.tree for text in texts])
 
 
 def measure(
-    key: str, model: nn.Module, texts: list[Shown], objective: CrossEntropy, tokens_per_pack: int
+    key: str, model: nn.Module, texts: list[TokenizedExample], objective: CrossEntropy, tokens_per_pack: int
 ) -> dict[str, float]:
     """The objective's metrics on held-out texts; nothing if there are none."""
     trees = [text.tree for text in texts]
-    return held_out(key, trees, tokens_per_pack, lambda part: objective(tokens(model, texts, part)))
+    return evaluate_loss(key, trees, tokens_per_pack, lambda part: objective(tokens(model, texts, part)))
 
 
-def tokens(model: nn.Module, texts: Sequence[Shown], part: Sequence[int]) -> Tokens:
+def tokens(model: nn.Module, texts: Sequence[TokenizedExample], part: Sequence[int]) -> TokenLogprobsBatch:
     """The trained tokens of those texts of a step that `part` numbers, as a part of the step."""
     some = [texts[i] for i in part]
     values = logprobs(model, pack([text.tree for text in some]).to(next(model.parameters()).device)).logprobs
-    weights = [text.weight for text in some for branch in text.tree.branches for _ in branch]
-    total = sum(text.weight * len(branch) for text in texts for branch in text.tree.branches)
-    return Tokens(values, torch.tensor(weights, device=values.device), total)
+    weights = [text.weight for text in some for branch in text.tree.completions for _ in branch]
+    total = sum(text.weight * len(branch) for text in texts for branch in text.tree.completions)
+    return TokenLogprobsBatch(values, torch.tensor(weights, device=values.device), total)

@@ -13,12 +13,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.feedback import body
-from assent.formats import Inquiry
+from assent.formats import TaskWithJudgements
 from assent.formats.files.exchange import write
 from assent.labelling.accounts import Person
 from assent.labelling.judgements import Filter, State, annotators, answers, lease_of, number, superseding
 from assent.records import Feedback
-from assent.records import Query as Question
+from assent.records import Task as Question
 from assent.registry import name_of, names
 from assent.web.labelling import Here
 from assent.web.pages import need, page
@@ -68,12 +68,12 @@ def answers_page(
     """Answers by person, kind, flag and text, the newest first."""
     rows = answers(here.store, wanted, PAGE + 1, before)
     events = [row.feedback for row in rows[:PAGE]]
-    queries = {query.id: query for query in here.store.queries(ids=[event.query for event in events])}
+    queries = {query.id: query for query in here.store.tasks(ids=[event.task for event in events])}
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
     lines = [
         Line(row.seq, row.feedback, query.kind, prompts[query.prompt].text, in_words(query, row.feedback))
         for row in rows[:PAGE]
-        for query in (queries[row.feedback.query],)
+        for query in (queries[row.feedback.task],)
     ]
     return page(
         request, "answers.html.jinja", run=here.name, page="answers", lines=lines, more=len(rows) > PAGE,
@@ -94,12 +94,14 @@ def _address(wanted: Filter) -> dict[str, str]:
 def answer_page(request: Request, here: Here, person: Reviewing, answer: str) -> HTMLResponse:
     """One answer: what was asked and shown, what was said, by whom, when, and how long it took."""
     event = _event(here, answer)
-    query = next(iter(here.store.queries(ids=[event.query])))
+    query = next(iter(here.store.tasks(ids=[event.task])))
     prompt = next(iter(here.store.prompts(ids=[query.prompt])))
     responses = {response.id: response for response in here.store.responses(ids=query.items)}
-    shown = [responses[item] for item in event.shown if item in responses] or [responses[item] for item in query.items]
+    shown = [responses[item] for item in event.display_order if item in responses] or [
+        responses[item] for item in query.items
+    ]
     others = [other for other in here.store.feedback(query=query.id) if other.id != event.id]
-    text = getattr(event.answer, "text", "")
+    text = getattr(event.judgement, "text", "")
     return page(
         request, "answer.html.jinja", run=here.name, page="answers", event=event, query=query, text=text,
         turns=[(turn.role, render_turn(turn)) for turn in prompt.messages],
@@ -128,7 +130,7 @@ def send_back(
     author = next((each for each in office_of(request).people.all() if each.id == event.annotator), None)
     if author and author.state not in ("new", "active"):
         raise AssentError(f"their account is {author.state}: nobody would answer again")
-    here.desk.send_back(event.annotator, event.query, remark.strip())
+    here.desk.send_back(event.annotator, event.task, remark.strip())
     about = {"person": event.annotator, "answer": event.id, "remark": remark.strip()}
     office_of(request).people.record(person.id, "send back", about)
     return RedirectResponse(f"/r/{here.name}/answers/{event.id}", 303)
@@ -150,7 +152,7 @@ def export_answers(
 
 def as_json(event: Feedback) -> str:
     """An answer as a line of JSON."""
-    values = {**vars(event), "answer": body(event.answer), "kind": name_of(event.answer)}
+    values = {**vars(event), "answer": body(event.judgement), "kind": name_of(event.judgement)}
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
@@ -167,16 +169,16 @@ def _table(here: Project, events: list[Feedback]) -> bytes:
         return path.read_bytes()
 
 
-def _inquiries(here: Project, events: list[Feedback]) -> Iterator[Inquiry]:
+def _inquiries(here: Project, events: list[Feedback]) -> Iterator[TaskWithJudgements]:
     """Each answer with its question."""
-    queries = {query.id: query for query in here.store.queries(ids=[event.query for event in events])}
+    queries = {query.id: query for query in here.store.tasks(ids=[event.task for event in events])}
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
     items = {item for query in queries.values() for item in query.items}
     responses = {response.id: response for response in here.store.responses(ids=items)}
     for event in events:
-        query = queries[event.query]
+        query = queries[event.task]
         shown = tuple(responses[item] for item in query.items)
-        yield Inquiry(prompts[query.prompt], shown, query, (replace(event, supersedes=""),))
+        yield TaskWithJudgements(prompts[query.prompt], shown, query, (replace(event, supersedes=""),))
 
 
 def names_of(request: Request, person: Person) -> dict[str, str]:
@@ -186,7 +188,7 @@ def names_of(request: Request, person: Person) -> dict[str, str]:
 
 def in_words(query: Question, event: Feedback) -> str:
     """An answer in words; items go by their place in the query."""
-    answer: dict[str, Any] = body(event.answer)
+    answer: dict[str, Any] = body(event.judgement)
     place = {item: f"answer {number}" for number, item in enumerate(query.items, 1)}
     if answer.get("preferred"):
         return f"{place[answer['preferred']]}, strength {answer['strength']}"
@@ -201,7 +203,7 @@ def in_words(query: Question, event: Feedback) -> str:
 
 def differ(events: Iterable[Feedback]) -> bool:
     """Whether two of these answers to one query say something else."""
-    given = [event.answer for event in events]
+    given = [event.judgement for event in events]
     first = given[0]
     if hasattr(first, "agrees"):
         return not all(answer.agrees(other) for answer in given for other in given)  # type: ignore[attr-defined]

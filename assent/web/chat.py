@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from assent.errors import AssentError
 from assent.feedback import asks
 from assent.labelling.accounts import Person
-from assent.preferences.convert import split
-from assent.records import CHAT, Completion, Message, Prompt, Query, Response
+from assent.records import CHAT, Completion, Message, Prompt, Response, Task
+from assent.split import split
 from assent.web.labelling import Here
 from assent.web.pages import need, page
 from assent.web.security import Needs
@@ -210,7 +210,7 @@ def _keep(
     texts = {response.id: response for response in responses}
     kind = KINDS[len(apart)]
     held_out = prompt.id in split([prompt], here.run.setup.held_out).held_out
-    query = Query(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", asks(kind))
+    query = Task(kind, prompt.id, tuple(apart), "evaluate" if held_out else "train", asks(kind))
     # drawn alike, so that the order of drawing is a lot
     lent = here.desk.lend(person.id, query, query.items, aside=True)
     return {

@@ -15,7 +15,7 @@ from assent.functional.sequential import SequentialTest
 from assent.labelling.accounts import Person
 from assent.labelling.queue import Answered, Lent
 from assent.records import Feedback, Message, Prompt, Response
-from assent.records import Query as Ask
+from assent.records import Task as Ask
 from assent.registry import name_of, resolve
 from assent.web.security import PAUSED, Needs, SignIn, asking, office_of
 from assent.web.text import Cover, readable, render_answer, render_turn, show_invisible
@@ -218,13 +218,13 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
         raise HTTPException(422, f"'{DECIDED}' is for those who review")
     _demand_axes(here, lent, given.answer)
     event = Feedback(
-        query=lent.query.id,
+        task=lent.query.id,
         annotator=person.id,
-        answer=parse(lent.query.kind, _uncovered(here, lent, given.answer)),
-        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=given.seconds,
-        shown=tuple(given.shown),
-        note=given.note,
+        judgement=parse(lent.query.kind, _uncovered(here, lent, given.answer)),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        duration=given.seconds,
+        display_order=tuple(given.shown),
+        comment=given.note,
         supersedes=given.supersedes,
         id=given.id,
         flags=tuple(given.flags),
@@ -234,7 +234,7 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     except Answered as error:
         raise HTTPException(409, {"message": str(error), "before": error.before}) from None
     except AssentError as error:
-        error.args = (str(error).replace(event.query, given.query),)  # its id is not for labellers
+        error.args = (str(error).replace(event.task, given.query),)  # its id is not for labellers
         raise
     judged = (
         here.desk.judge(kept) if kept == event or person.state == "new" else None
@@ -245,7 +245,7 @@ def give(request: Request, here: Here, person: Labeller, given: Given) -> Kept:
     if person.state == "new" and not here.desk.screens():  # whoever works already is not tested later
         office_of(request).people.change("server", person.id, "no test before the work", state="active")
         judged = None
-    told = Kept(id=kept.id, query=given.query, at=kept.at)
+    told = Kept(id=kept.id, query=given.query, at=kept.created_at)
     if judged and judged.use == "practice":
         told = told.model_copy(update={"right": judged.right, "explanation": judged.explanation})
     if judged:
@@ -349,24 +349,24 @@ def mine(here: Here, person: Labeller, count: Annotated[int, Query(ge=1, le=200)
 
 def _own_answers(here: Project, person: Person, said: list[Feedback]) -> list[Mine]:
     """Answers as their author's page knows them."""
-    names = here.desk.names(person.id, [event.query for event in said])
-    quoting = [event.query for event in said if name_of(event.answer) in QUOTING]
-    items = {query.id: query.items[0] for query in here.store.queries(ids=quoting)}
+    names = here.desk.names(person.id, [event.task for event in said])
+    quoting = [event.task for event in said if name_of(event.judgement) in QUOTING]
+    items = {query.id: query.items[0] for query in here.store.tasks(ids=quoting)}
     responses = {response.id: response for response in here.store.responses(ids=items.values())}
     covered_names = here.names
 
     def covered(event: Feedback) -> dict[str, Any]:
-        answer = {name: value for name, value in body(event.answer).items() if name not in HIDDEN}
-        kind = name_of(event.answer)
+        answer = {name: value for name, value in body(event.judgement).items() if name not in HIDDEN}
+        kind = name_of(event.judgement)
         if kind not in QUOTING:
             return answer
-        cover = _cover(kind, responses[items[event.query]], covered_names)
+        cover = _cover(kind, responses[items[event.task]], covered_names)
         return {**answer, QUOTING[kind]: cover.over(answer[QUOTING[kind]])}
 
     return [
         Mine(
-            id=event.id, query=names.get(event.query, ""), kind=name_of(event.answer), answer=covered(event),
-            shown=list(event.shown), note=event.note, at=event.at,
+            id=event.id, query=names.get(event.task, ""), kind=name_of(event.judgement), answer=covered(event),
+            shown=list(event.display_order), note=event.comment, at=event.created_at,
             flags=[flag for flag in event.flags if flag != DECIDED],
         )
         for event in said

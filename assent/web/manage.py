@@ -17,7 +17,7 @@ from assent.functional.near_identical import near_identical
 from assent.labelling.accounts import RIGHTS, Person
 from assent.labelling.judgements import arrived_after
 from assent.labelling.queue import Ask, change_setting, history
-from assent.records import Query as Question
+from assent.records import Task as Question
 from assent.web.answers import as_json
 from assent.web.labelling import Here, Id
 from assent.web.pages import need, page
@@ -197,7 +197,7 @@ def post_queries(here: Here, person: Reviewer, posted: Posted) -> Done:
     items = {item for query in posted.queries for item in query.items}
     of = {response.id: response for response in here.store.responses(ids=items)}
     for query in posted.queries:
-        takes = resolve("feedback", query.kind).takes
+        takes = resolve("feedback", query.kind).num_items
         if query.prompt not in known:
             raise AssentError(f"no prompt {query.prompt} in this run")
         for item in query.items:

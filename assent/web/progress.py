@@ -148,8 +148,8 @@ class Scores:
         try:
             run = here.run
             model = Model.load(run.policy(known.model), run.dtype, run.device, run.rendering)
-            said = {event.query for event in here.store.feedback()}
-            items = {item for query in here.store.queries(ids=said) for item in query.items} - known.scores.keys()
+            said = {event.task for event in here.store.feedback()}
+            items = {item for query in here.store.tasks(ids=said) for item in query.items} - known.scores.keys()
             responses = list({r.id: r for r in here.store.responses(ids=items)}.values())
             refusal = model.language.codec.refusal
             about = {p.id: p for p in here.store.prompts(ids={r.prompt for r in responses}) if not refusal(p)}

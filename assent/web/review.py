@@ -10,7 +10,7 @@ from assent.feedback import body, parse
 from assent.labelling.judgements import opinions
 from assent.labelling.queue import agrees
 from assent.records import Feedback
-from assent.records import Query as Question
+from assent.records import Task as Question
 from assent.registry import names, resolve
 from assent.web.answers import Reviewing, differ, in_words, names_of
 from assent.web.labelling import DECIDED, Here
@@ -32,7 +32,7 @@ def review(
     """Queries about which people differ, the newest first; `after` so many of them."""
     disputed = (events for events in opinions(here.store, DECIDED) if differ(events))
     rows = list(islice(disputed, after, after + SHOWN + 1))
-    queries = {query.id: query for query in here.store.queries(ids=[events[0].query for events in rows])}
+    queries = {query.id: query for query in here.store.tasks(ids=[events[0].task for events in rows])}
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
     items = {item for query in queries.values() for item in query.items}
     texts = {
@@ -47,7 +47,7 @@ def review(
             _others(query, events),
         )
         for events in rows[:SHOWN]
-        for query in (queries[events[0].query],)
+        for query in (queries[events[0].task],)
     ]
     return page(
         request, "review.html.jinja", run=here.name, page="review", rows=cards, texts=texts, after=after, step=SHOWN,
@@ -64,7 +64,7 @@ def _others(query: Question, events: list[Feedback]) -> list[tuple[str, str]]:
     """(value, words) of verdicts on a comparison that nobody gave."""
     if query.kind != "comparison":
         return []
-    answers = [body(event.answer) for event in events]
+    answers = [body(event.judgement) for event in events]
     given = {answer.get("preferred") or answer.get("verdict") for answer in answers}
     verdicts = [(item, f"answer {number}") for number, item in enumerate(query.items, 1)]
     verdicts += [("tie", "tie"), ("both bad", "both bad")]
@@ -75,7 +75,7 @@ def _others(query: Question, events: list[Feedback]) -> list[tuple[str, str]]:
 def skipped(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
     """Queries that people skipped and that still want answers, the most skipped first."""
     rows = here.desk.skips()[:SKIPPED]
-    queries = {query.id: query for query in here.store.queries(ids=[row.query for row in rows])}
+    queries = {query.id: query for query in here.store.tasks(ids=[row.query for row in rows])}
     prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
     cards = [(row, queries[row.query], prompts[queries[row.query].prompt].text) for row in rows]
     return page(request, "skipped.html.jinja", run=here.name, page="review", rows=cards)
@@ -97,12 +97,12 @@ def decide(
 
     `right` is the id of the answer that is right, or that of an item, or `tie`, or `both bad`.
     """
-    asked = next(iter(here.store.queries(ids=[query])), None)
+    asked = next(iter(here.store.tasks(ids=[query])), None)
     if asked is None:
         raise HTTPException(404, f"no query {query}")
     chosen = next(iter(here.store.feedback(ids=[right])), None)
-    if chosen is not None and chosen.query == query:
-        answer = chosen.answer
+    if chosen is not None and chosen.task == query:
+        answer = chosen.judgement
     elif asked.kind == "comparison":
         answer = parse("comparison", {"verdict": right} if right in ("tie", "both bad") else {"preferred": right})
     else:
@@ -112,7 +112,7 @@ def decide(
     mine = [event.id for event in here.store.feedback(person.id, query)]
     here.desk.answer(
         Feedback(
-            query, person.id, answer, now(), shown=here.desk.lend(person.id, asked).shown, note=explanation,
+            query, person.id, answer, now(), display_order=here.desk.lend(person.id, asked).shown, comment=explanation,
             supersedes=mine[-1] if mine else "", flags=(DECIDED,),
         )
     )  # fmt: skip

@@ -237,7 +237,7 @@ def statistics_of(here: Project) -> Statistics:
 def arena(store: Store) -> Table:
     """Policies by what was said of their answers on held-out prompts, by anybody; their rating is relative."""
     arrivals = list(store.arrivals(purpose="evaluate"))
-    queries = {arrival.query.id: arrival.query for arrival in arrivals}
+    queries = {arrival.task.id: arrival.task for arrival in arrivals}
     authors: dict[str, frozenset[str]] = {}
     for response in store.responses(ids={item for query in queries.values() for item in query.items}):
         authors[response.id] = authors.get(response.id, frozenset()) | {policy_of(response.policy)}
@@ -257,7 +257,7 @@ def disagreements(
     def chance(first: str, second: str) -> float:
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, scores[first] - scores[second]))))
 
-    scored = (query for query in store.queries(ids=preferred) if all(item in scores for item in query.items))
+    scored = (query for query in store.tasks(ids=preferred) if all(item in scores for item in query.items))
     models = ((query, chance(*query.items)) for query in scored)
     widest = nlargest(count, models, key=lambda pair: abs(preferred[pair[0].id].share - pair[1]))
     about = {prompt.id: prompt for prompt in store.prompts(ids=[query.prompt for query, _ in widest])}
@@ -311,9 +311,9 @@ def _read(store: Store, known: _Known) -> None:
     for arrival in store.arrivals(known.seq):
         event = arrival.event
         if not event.annotator.startswith("judge:"):
-            known.tally.add(event, arrival.query)
-        known.compared += arrival.query.purpose == "evaluate"
-        known.days[event.at[:10]] += event.by_person and not event.supersedes
+            known.tally.add(event, arrival.task)
+        known.compared += arrival.task.purpose == "evaluate"
+        known.days[event.created_at[:10]] += event.by_person and not event.supersedes
         known.seq, known.digest = arrival.seq, arrival.digest
 
 
@@ -323,4 +323,4 @@ def _last_days(days: Mapping[str, int], now: datetime) -> tuple[Day, ...]:
 
 
 def _texts(store: Store, ids: Collection[str]) -> Mapping[str, str]:
-    return {event.id: getattr(event.answer, "text", "") for event in store.feedback(ids=ids)}
+    return {event.id: getattr(event.judgement, "text", "") for event in store.feedback(ids=ids)}

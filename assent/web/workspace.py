@@ -14,7 +14,7 @@ from assent.config import override, read_recipe
 from assent.config import settings as config_settings
 from assent.errors import AssentError, did_you_mean
 from assent.labelling.accounts import FILE, People, people_of
-from assent.labelling.queue import Desk, change_setting, settings
+from assent.labelling.queue import TaskQueue, change_setting, settings
 from assent.run import Run, Setup, store_of
 from assent.store import backups
 from assent.store.database import Store
@@ -61,8 +61,8 @@ class Project:
     store: Store
 
     @cached_property
-    def desk(self) -> Desk:
-        return Desk(self.store, people=people_of(self.folder, self.store))
+    def desk(self) -> TaskQueue:
+        return TaskQueue(self.store, people=people_of(self.folder, self.store))
 
     @property
     def run(self) -> Run:

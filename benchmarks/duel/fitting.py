@@ -10,9 +10,9 @@ from assent.models.attention import pack
 from assent.models.forward import scores
 from assent.models.load import load_reward
 from assent.protocols import Objective
-from assent.training.microbatch import descend
+from assent.training.microbatch import optimizer_step
 from assent.training.preferences import FEEDS, Compared
-from assent.training.replicated import Trainee, Training
+from assent.training.replicated import Training, TrainState
 from duel.clock import Clock
 from duel.limit import Cost
 
@@ -28,8 +28,10 @@ def fit(
     """
     device, feed, size = torch.device(work["device"]), FEEDS[takes], work["trees"]
     batches = [examples[i : i + size] for i in range(0, len(examples), size)]
-    training = Training(lr=work["lr"], batch_size=size, warmup=0.0).on(device)
-    trainee = Trainee(load_reward(work["reward"], device=device), training, len(batches), getattr(torch, work["dtype"]))
+    training = Training(lr=work["lr"], batch_size=size, warmup_ratio=0.0).on(device)
+    trainee = TrainState(
+        load_reward(work["reward"], device=device), training, len(batches), getattr(torch, work["dtype"])
+    )
     for number, some in enumerate(batches):
         total = feed.weight(some)
 
@@ -39,10 +41,10 @@ def fit(
             return objective(feed.batch(scored, chosen, total))
 
         clock.begin()
-        metrics = descend(trainee, number, [example.tree for example in some], loss)
+        metrics = optimizer_step(trainee, number, [example.tree for example in some], loss)
         clock.end()
         clock.found_in_step(**{name: metrics[name] for name in ("loss", "accuracy", "grad_norm")})
     rest = [example for some in batches[1:] for example in some]
-    apart = sum(len(e.tree.prefix) + len(e.tree.branches[b]) for e in rest for p in e.pairs for b in p[:2])
+    apart = sum(len(e.tree.prefix) + len(e.tree.completions[b]) for e in rest for p in e.pairs for b in p[:2])
     encoded = sum(e.tree.size for e in rest)
     return {"tokens": apart, "encoded": encoded, "flops": Cost.of(trainee.model).training(encoded)}

@@ -15,7 +15,7 @@ import torch
 from assent.formats.files.exchange import read
 from assent.generation.local import Sampling, sample
 from assent.models.checkpoints import locate, save
-from assent.models.load import Language, load_policy, new_reward
+from assent.models.load import LoadedModel, load_policy, new_reward
 from assent.records import Message, Preference, Prompt
 
 HH = Path(__file__).parents[3] / "shared" / "data" / "hh-rlhf" / "harmless-base.jsonl.gz"
@@ -75,7 +75,7 @@ def answers(model: str, prompts: list[Prompt], n: int, length: int) -> list[list
     language = _language(model)
     ids = [language.codec.prompt(prompt) for prompt in prompts]
     drawn = sample(language.model, ids, n, Sampling(1.0, length), frozenset(), torch.Generator().manual_seed(0))
-    words = [[token if token not in language.codec.ends else s.ids[0] for token in s.ids] for s in drawn]
+    words = [[token if token not in language.codec.stop_ids else s.ids[0] for token in s.ids] for s in drawn]
     return [words[i * n : (i + 1) * n] for i in range(len(ids))]
 
 
@@ -98,7 +98,7 @@ def from_json(asked: list[list[list[str]]]) -> list[Prompt]:
 
 
 @cache
-def _language(model: str) -> Language:
+def _language(model: str) -> LoadedModel:
     return load_policy(model)
 
 

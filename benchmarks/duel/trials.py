@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from assent.generation.local import Sample, Sampling
-from assent.models.attention import Tree, pack
+from assent.models.attention import SharedPrefix, pack
 from assent.models.forward import logprobs
-from assent.models.load import Language, load_policy
-from assent.protocols import Reinforcement, Reward
+from assent.models.load import LoadedModel, load_policy
+from assent.protocols import OnlineObjective, Reward
 from assent.records import Prompt, Response
 from assent.run import Run
-from assent.stages.online import Online, Worker
-from assent.training.replicated import Trainee, Training
+from assent.stages.online import Online, OnlineTrainer
+from assent.training.replicated import Training, TrainState
 from duel.clock import Clock
 from duel.limit import Cost
 from duel.material import from_json
@@ -28,7 +28,7 @@ class Length:
         return torch.tensor([len(response.text) / 100 for response in responses])
 
 
-class _Given(Worker):
+class _Given(OnlineTrainer):
     """The stage's own worker, but the first step is given its answers."""
 
     given: Mapping[str, list[list[int]]]  # of each prompt
@@ -41,21 +41,23 @@ class _Given(Worker):
             return groups
         groups = []
         for i, prompt in enumerate(asked):
-            tree = Tree(self.ids[prompt.id], tuple(map(tuple, self.given[prompt.id])))
+            tree = SharedPrefix(self.ids[prompt.id], tuple(map(tuple, self.given[prompt.id])))
             with torch.no_grad():
                 said = logprobs(self.policy.model, pack([tree]).to(self.run.device), self.temperature).logprobs
-            parts = said.cpu().split([len(ids) for ids in tree.branches])
-            groups.append([Sample(i, a, tuple(b.tolist()), False) for a, b in zip(tree.branches, parts, strict=True)])
+            parts = said.cpu().split([len(ids) for ids in tree.completions])
+            groups.append(
+                [Sample(i, a, tuple(b.tolist()), False) for a, b in zip(tree.completions, parts, strict=True)]
+            )
         return groups
 
 
 def trials(
     work: dict[str, Any],
     clock: Clock,
-    objective: Reinforcement,
+    objective: OnlineObjective,
     judge: Reward,
     found: Sequence[str],
-    value: Language | None = None,
+    value: LoadedModel | None = None,
 ) -> Mapping[str, Any]:
     """Step by step as the stage takes them: each draws answers to all prompts of the work and learns from them.
 
@@ -68,19 +70,19 @@ def trials(
     settings = Online(
         n=work["n"],
         steps=work["steps"],
-        missing_eos="off",
+        missing_eos_score="off",
         sampling=Sampling(work["temperature"], work["max_new_tokens"]),
         objective=objective,
         training=Training(
-            lr=work["lr"], epochs=work["epochs"], batch_size=len(prompts), schedule="constant", warmup=0.0,
+            lr=work["lr"], epochs=work["epochs"], batch_size=len(prompts), lr_scheduler_type="constant", warmup_ratio=0.0,
             max_grad_norm=work["max_grad_norm"],
         ).on(device),
     )  # fmt: skip
     updates = work["steps"] * work["epochs"]
     language = load_policy(work["model"], device=device)
-    trainees = {"policy": Trainee(language, settings.training, updates, dtype)}
+    trainees = {"policy": TrainState(language, settings.training, updates, dtype)}
     if value is not None:
-        trainees["value"] = Trainee(value, settings.training, updates, dtype)
+        trainees["value"] = TrainState(value, settings.training, updates, dtype)
     reference = load_policy(work["model"], dtype, device).model.requires_grad_(False)
     run = cast(Run, SimpleNamespace(seed=0, device=device, dtype=dtype))
     codec = language.codec

@@ -15,9 +15,9 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.formats import HALF, Inquiry, Remark, Row, asked, demand_apart, text
+from assent.formats import HALF, Remark, Row, TaskWithJudgements, asked, demand_apart, text
 from assent.formats.files.layout import Sheet
-from assent.records import Answer, Feedback, content_id
+from assent.records import Feedback, Judgement, content_id
 from assent.registry import name_of
 
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
@@ -110,7 +110,7 @@ class Ballot:
     note: str = ""
     flags: tuple[str, ...] = ()
 
-    def answers(self, sheet: Sheet) -> Iterator[Answer]:
+    def answers(self, sheet: Sheet) -> Iterator[Judgement]:
         """What was said, as our kinds of answer."""
         ids = [item.id for item in sheet.items]
         if self.better is not None and self.verdict:
@@ -139,8 +139,8 @@ class Ballot:
     @classmethod
     def of(cls, event: Feedback, ids: Sequence[str]) -> "Ballot":
         """What a stored answer says, of items that the file has in this order."""
-        told: dict[str, Any] = {"weight": getattr(event.answer, "weight", 1.0), "note": event.note}
-        match event.answer:
+        told: dict[str, Any] = {"weight": getattr(event.judgement, "weight", 1.0), "note": event.comment}
+        match event.judgement:
             case Comparison() as a if a.verdict == "better":
                 told |= {"better": ids.index(a.preferred), "strength": a.strength}
                 told |= {"certainty": a.certainty, "margin": a.margin}
@@ -169,7 +169,7 @@ class Ballot:
         return self
 
 
-def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[Inquiry]:
+def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[TaskWithJudgements]:
     """Everything that an annotator said about a sheet, each answer under its own question.
 
     Raises:
@@ -182,7 +182,7 @@ def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[Inquiry]:
     nothing = True
     for answer in ballot.answers(sheet):
         kind, nothing = name_of(answer), False
-        if len(sheet.items) not in answer.takes:
+        if len(sheet.items) not in answer.num_items:
             raise AssentError(f"a {kind} about {len(sheet.items)} answers")
         query = sheet.ask(kind)
         told = (voice.at, voice.seconds, shown, ballot.note, "", "-", ballot.flags)
@@ -190,12 +190,12 @@ def heard(sheet: Sheet, ballot: Ballot, voice: Voice) -> Iterator[Inquiry]:
         content = _content(event)
         name, _, mark = voice.seal.rpartition("_")
         if name and mark == content[:MARK]:
-            yield Inquiry(sheet.prompt, sheet.items, query, (replace(event, id=name),), voice.seal)
+            yield TaskWithJudgements(sheet.prompt, sheet.items, query, (replace(event, id=name),), voice.seal)
             continue
         if sheet.items:  # bare text to imitate has no prompt
             asked(sheet.prompt)
         demand_apart(item.completion for item in sheet.items)
-        yield Inquiry(sheet.prompt, sheet.items, query, (replace(event, id=content),), voice.origin)
+        yield TaskWithJudgements(sheet.prompt, sheet.items, query, (replace(event, id=content),), voice.origin)
     if nothing:
         raise AssentError("no answer")
 
@@ -207,9 +207,9 @@ def seal(event: Feedback) -> str:
 
 def _content(event: Feedback) -> str:
     """The id that an answer has by what it says; numbers are written in one way, since some tools write 4.0 as 4."""
-    said_so = {name: _whole(value) for name, value in vars(event.answer).items() if value or name != "extra"}
-    told = (event.at, _whole(event.seconds), event.shown, event.note, event.flags)
-    return content_id("said", event.query, event.annotator, name_of(event.answer), said_so, *told)
+    said_so = {name: _whole(value) for name, value in vars(event.judgement).items() if value or name != "extra"}
+    told = (event.created_at, _whole(event.duration), event.display_order, event.comment, event.flags)
+    return content_id("said", event.task, event.annotator, name_of(event.judgement), said_so, *told)
 
 
 def _whole(value: Any) -> Any:
@@ -248,9 +248,9 @@ def time_of(row: Row, key: str) -> Moment:
 
 def demand_time(event: Feedback) -> str:
     """The time of an answer, empty if unknown; refused if it would not be read back."""
-    if time_of({"at": event.at}, "at").at != event.at:
-        raise AssentError(f"an answer of {event.at!r}, which is no time in UTC")
-    return "" if event.at == UNKNOWN_TIME else event.at
+    if time_of({"at": event.created_at}, "at").at != event.created_at:
+        raise AssentError(f"an answer of {event.created_at!r}, which is no time in UTC")
+    return "" if event.created_at == UNKNOWN_TIME else event.created_at
 
 
 def scale_of(spelt: str) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.formats import EMPTY, Format, Inquiry, Remark, Row, Thing, from_cells
+from assent.formats import EMPTY, Format, Remark, Row, TaskWithJudgements, Thing, from_cells
 from assent.formats.files.annotation import UNKNOWN_TIME, going_out, looks_judged, scale_of
 from assent.formats.files.arrow import is_arrow
 from assent.formats.files.rows import Layout, Line, demand_utf8, dump, layout, recode, rows_of, splits_of, without
@@ -29,15 +29,15 @@ from assent.records import (
     Completion,
     Example,
     Feedback,
-    Imitation,
-    Label,
     Preference,
     Prompt,
     Purpose,
-    Query,
-    Ranked,
-    Rejected,
+    RankedCompletions,
     Response,
+    ScoredCompletion,
+    SFTExample,
+    SkippedRow,
+    Task,
     content_id,
 )
 from assent.registry import name_of, names, resolve
@@ -65,9 +65,9 @@ class Reading:
     """Made from the feedback below; empty for `events`, which `preferences.convert` turns into examples."""
     prompts: tuple[Prompt, ...]
     responses: tuple[Response, ...]
-    queries: tuple[Query, ...]
+    queries: tuple[Task, ...]
     feedback: tuple[Feedback, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[SkippedRow, ...]
     """Rows, and parts of rows."""
     rows: int
     """Good and broken ones; blank lines are none."""
@@ -86,7 +86,7 @@ class Written(NamedTuple):
     """Rows written, and what the format cannot hold."""
 
     rows: int
-    left_out: tuple[Rejected, ...]
+    left_out: tuple[SkippedRow, ...]
 
 
 Refusal = Callable[[Prompt, Sequence[Completion]], str]
@@ -195,7 +195,7 @@ def add(examples: Iterable[Example], store: Store, source: str) -> Reading:
     for number, thing in enumerate(things, 1):
         if isinstance(thing, Preference) and replace(thing.chosen, finished=thing.rejected.finished) == thing.rejected:
             raise AssentError(f"example {number} prefers a completion to itself: {thing.chosen.text[:60]!r}")
-        if isinstance(thing, Label) and not 0 <= thing.value <= 1:
+        if isinstance(thing, ScoredCompletion) and not 0 <= thing.value <= 1:
             raise AssentError(
                 f"example {number} is a label of {thing.value:g}, not from 0 (disapproved) to 1 (approved)"
             )
@@ -215,11 +215,11 @@ def put(reading: Reading, store: Store) -> Counts:
     known = {item.id for item in store.responses(ids=(item.id for item in reading.responses))}
     made = FORMATS.get(reading.format)
     # A file of questions does not say who wrote the answers that it shows: one that is there needs no other writer.
-    every = made is None or Inquiry not in made.holds
+    every = made is None or TaskWithJudgements not in made.holds
     return Counts(
         store.add_prompts(reading.prompts),
         store.add_responses(item for item in reading.responses if every or item.id not in known),
-        store.add_queries(reading.queries),
+        store.add_tasks(reading.queries),
         store.add_feedback(event for event in reading.feedback if not _same(event, there.get(event.id))),
     )
 
@@ -229,7 +229,7 @@ def _same(event: Feedback, stored: Feedback | None) -> bool:
     return stored is not None and going_out(event) == going_out(stored)
 
 
-def questions(store: Store, purpose: Purpose | None = None) -> Iterator[Inquiry]:
+def questions(store: Store, purpose: Purpose | None = None) -> Iterator[TaskWithJudgements]:
     """The questions of a store, in the order in which they were asked, each with the answers that stand.
 
     Answers that a later one supersedes are left out. Of all answers only ids are held.
@@ -237,9 +237,9 @@ def questions(store: Store, purpose: Purpose | None = None) -> Iterator[Inquiry]
     said: dict[str, list[str]] = {}
     superseded: set[str] = set()
     for event in store.feedback():
-        said.setdefault(event.query, []).append(event.id)
+        said.setdefault(event.task, []).append(event.id)
         superseded.add(event.supersedes)
-    asked = store.queries(purpose)
+    asked = store.tasks(purpose)
     while some := list(islice(asked, CHUNK)):
         prompts = {prompt.id: prompt for prompt in store.prompts(ids=(query.prompt for query in some))}
         wanted = {item for query in some for item in query.items}
@@ -248,11 +248,11 @@ def questions(store: Store, purpose: Purpose | None = None) -> Iterator[Inquiry]
         events = {event.id: event for event in store.feedback(ids=ids)}
         for query in some:
             answers = tuple(events[name] for name in said.get(query.id, ()) if name in events)
-            yield Inquiry(prompts[query.prompt], tuple(items[item] for item in query.items), query, answers)
+            yield TaskWithJudgements(prompts[query.prompt], tuple(items[item] for item in query.items), query, answers)
 
 
 def write(
-    source: Store | Iterable[Example | Prompt | Inquiry],
+    source: Store | Iterable[Example | Prompt | TaskWithJudgements],
     path: str | Path,
     format: str,
     watch: Callable[[Iterator[Any]], Iterator[Any]] = iter,
@@ -267,7 +267,7 @@ def write(
     Raises:
         AssentError: an unknown format, a store in a format of examples, or a file that cannot be written.
     """
-    path, left_out = Path(path), list[Rejected]()
+    path, left_out = Path(path), list[SkippedRow]()
     if format not in FORMATS:
         raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
     made = FORMATS[format]
@@ -405,7 +405,7 @@ class _Known:
     prompts: set[str] = field(default_factory=set)
     responses: set[tuple[str, str]] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
-    queries: dict[str, Query] = field(default_factory=dict)
+    queries: dict[str, Task] = field(default_factory=dict)
     feedback: dict[str, int] = field(default_factory=dict)
     """Hashes of bodies."""
     told: Counter[str] = field(default_factory=Counter)
@@ -421,7 +421,7 @@ class _Pile:
     examples: list[Example] = field(default_factory=list)
     prompts: dict[str, Prompt] = field(default_factory=dict)
     responses: dict[tuple[str, str], Response] = field(default_factory=dict)
-    queries: dict[str, Query] = field(default_factory=dict)
+    queries: dict[str, Task] = field(default_factory=dict)
     feedback: list[Feedback] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -444,34 +444,34 @@ def _in_turn(source: Source) -> Iterator[Line]:
                 yield Line(where, without(json.loads(raw), source.ignore), "", raw)
 
 
-def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | Rejected | Remark]]]:
+def _things(lines: Iterable[Line], source: Source) -> Iterator[tuple[Line, Sequence[Thing | SkippedRow | Remark]]]:
     """Rows and what they stand for; a broken one for the reason why it stands for nothing."""
     cells = source.layout == "table" and bool(source.made.reads)
     for line in lines:
         if line.row is None:
-            yield line, (Rejected("", line.reason),)
+            yield line, (SkippedRow("", line.reason),)
             continue
         try:
             row = from_cells(line.row) if cells else line.row
             yield line, tuple(source.made.decode(row, source.name))
         except AssentError as error:
-            yield line, (Rejected("", str(error)),)
+            yield line, (SkippedRow("", str(error)),)
 
 
 def _reading(
     format: str,
-    found: Iterable[tuple[Line, Sequence[Thing | Rejected | Remark]]],
+    found: Iterable[tuple[Line, Sequence[Thing | SkippedRow | Remark]]],
     source: str,
     known: _Known,
     made: Format | None = None,
     refusal: Refusal | None = None,
 ) -> Reading:
-    pile, rejected, total, used = _Pile(), list[Rejected](), 0, 0
+    pile, rejected, total, used = _Pile(), list[SkippedRow](), 0, 0
     for line, things in found:
         total, good = total + 1, False
         for thing in things:
             try:
-                if isinstance(thing, Rejected):
+                if isinstance(thing, SkippedRow):
                     raise AssentError(thing.reason)
                 if isinstance(thing, Remark):
                     pile.remarks.append(thing.text)
@@ -483,8 +483,8 @@ def _reading(
                     _lay(thing, line, source, known, pile, made.answer if made else "")
                 good = True
             except AssentError as error:
-                part = thing.where if isinstance(thing, Rejected) else ""
-                rejected.append(Rejected(", ".join(filter(None, (line.where, part))), str(error), line.raw))
+                part = thing.where if isinstance(thing, SkippedRow) else ""
+                rejected.append(SkippedRow(", ".join(filter(None, (line.where, part))), str(error), line.raw))
         used += good
     nouns = tuple(pile.prompts.values()), tuple(pile.responses.values()), tuple(pile.queries.values())
     remarks = tuple(pile.remarks)
@@ -496,13 +496,13 @@ def _asked_of(thing: Thing) -> tuple[Prompt, list[Completion]]:
     match thing:
         case Prompt():
             return thing, []
-        case Inquiry():
+        case TaskWithJudgements():
             return thing.prompt, [item.completion for item in thing.items]
         case Preference():
             return thing.prompt, [thing.chosen, thing.rejected]
-        case Ranked():
+        case RankedCompletions():
             return thing.prompt, [completion for tier in thing.tiers for completion in tier]
-        case Label() | Imitation():
+        case ScoredCompletion() | SFTExample():
             return thing.prompt, [thing.completion]
     raise TypeError(f"{type(thing).__name__} has no prompt")
 
@@ -512,10 +512,10 @@ def _lay(thing: Thing, line: Line, source: str, known: _Known, pile: _Pile, kind
     if isinstance(thing, Prompt):
         pile.prompts.setdefault(thing.id, replace(thing, source=source))
         return
-    assert not isinstance(thing, Response | Query | Feedback), "only whole formats tell these by themselves"
+    assert not isinstance(thing, Response | Task | Feedback), "only whole formats tell these by themselves"
     prompt = thing.prompt if thing.prompt.source == source else replace(thing.prompt, source=source)
     prompt = pile.prompts.setdefault(prompt.id, prompt)
-    if not isinstance(thing, Inquiry):
+    if not isinstance(thing, TaskWithJudgements):
         thing = replace(thing, prompt=prompt)
         origin = str((line.row or {}).get("id") or "")
         told = _inquiry(thing, f"imported:{source}", kind)
@@ -528,13 +528,13 @@ def _lay(thing: Thing, line: Line, source: str, known: _Known, pile: _Pile, kind
         known.told[event.id] += 1
         event = replace(event, id=content_id(event.id, known.told[event.id]))
         told = told._replace(answers=(event,))
-        pile.examples.append(replace(thing, sources=(event.id,)))
+        pile.examples.append(replace(thing, feedback_ids=(event.id,)))
     else:
         fresh = [event for event in thing.answers if not _is_known(event, thing.origin, line, known, pile)]
         told = thing._replace(answers=tuple(_counted(event, known.told) for event in fresh))
         responses = {item.id: item for item in told.items}
         for event in told.answers if told.query.purpose == "train" else ():
-            pile.examples += event.answer.examples(told.query, prompt, responses, event.id, 1.0)
+            pile.examples += event.judgement.examples(told.query, prompt, responses, event.id, 1.0)
     pile.responses.update(((item.id, ""), item) for item in told.items)
     pile.queries[told.query.id] = told.query
     pile.feedback += told.answers
@@ -548,7 +548,7 @@ def _is_known(event: Feedback, origin: str, line: Line, known: _Known, pile: _Pi
     """
     if not origin:
         return False
-    first, ids = known.origins.setdefault((origin, event.query, event.annotator), (line.where, set()))
+    first, ids = known.origins.setdefault((origin, event.task, event.annotator), (line.where, set()))
     if event.id in ids:
         pile.remarks.append(TWICE)
         return True
@@ -564,7 +564,7 @@ def _counted(event: Feedback, told: Counter[str]) -> Feedback:
     return event if told[event.id] == 1 else replace(event, id=content_id(event.id, told[event.id]))
 
 
-def _inquiry(example: Example, who: str, kind: str) -> Inquiry:
+def _inquiry(example: Example, who: str, kind: str) -> TaskWithJudgements:
     """The question and the answer that an imported example stands for."""
     prompt, weight = example.prompt.id, float(example.weight)
     answer: Comparison | Ranking | Approval | Rating | Demonstration
@@ -576,23 +576,23 @@ def _inquiry(example: Example, who: str, kind: str) -> Inquiry:
                 answer = Comparison(verdict="tie", weight=weight)  # equals have no margin
             else:
                 answer = Comparison(items[p < 0.5].id, certainty=max(p, 1 - p), margin=margin, weight=weight)
-        case Ranked():
+        case RankedCompletions():
             tiers = [[_response(prompt, each, who) for each in tier] for tier in example.tiers]
             items = [item for tier in tiers for item in tier]
             answer = Ranking(tuple(tuple(item.id for item in tier) for tier in tiers), weight)
-        case Label():
+        case ScoredCompletion():
             items = [_response(prompt, example.completion, who)]
             rated = kind == "rating" or example.value not in (0, 1)
             answer = Rating((("overall", stars(example)),), weight) if rated else Approval(bool(example.value), weight)
-        case Imitation():
+        case SFTExample():
             extra = dict(example.completion.extra)
             spelt = json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else ""
             items, answer = [], Demonstration(example.completion.text, weight, spelt)
     # In the order of their ids: the order of the file would tell which is the better.
-    query = Query(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
+    query = Task(name_of(answer), prompt, tuple(sorted(item.id for item in items)))
     name = content_id("imported", who, query.id, body(answer))
     event = Feedback(query.id, who, answer, UNKNOWN_TIME, id=name)
-    return Inquiry(example.prompt, tuple(items), query, (event,))
+    return TaskWithJudgements(example.prompt, tuple(items), query, (event,))
 
 
 def _response(prompt: str, each: Completion, who: str) -> Response:
@@ -610,15 +610,15 @@ def _lay_event(thing: Thing, known: _Known, pile: _Pile) -> None:
             known.responses.add((thing.id, thing.policy))
             known.items.add(thing.id)
             pile.responses[thing.id, thing.policy] = thing
-        case Query() if thing.id not in known.queries:
+        case Task() if thing.id not in known.queries:
             _demand_prompt(thing, known)
             if lost := set(thing.items) - known.items:
                 raise AssentError(f"its item {min(lost)} is not in this file, or broken")
             known.queries[thing.id] = pile.queries[thing.id] = thing
         case Feedback():
-            if thing.query not in known.queries:
-                raise AssentError(f"its query {thing.query} is not in this file, or broken")
-            check(thing.answer, known.queries[thing.query])
+            if thing.task not in known.queries:
+                raise AssentError(f"its query {thing.task} is not in this file, or broken")
+            check(thing.judgement, known.queries[thing.task])
             if known.feedback.get(thing.id, hash(thing)) != hash(thing):
                 raise AssentError(f"feedback {thing.id} stands in this file with two bodies")
             if thing.id not in known.feedback:
@@ -626,7 +626,7 @@ def _lay_event(thing: Thing, known: _Known, pile: _Pile) -> None:
             known.feedback[thing.id] = hash(thing)
 
 
-def _demand_prompt(thing: Response | Query, known: _Known) -> None:
+def _demand_prompt(thing: Response | Task, known: _Known) -> None:
     if thing.prompt not in known.prompts:
         raise AssentError(f"its prompt {thing.prompt} is not in this file, or broken")
 
@@ -638,8 +638,8 @@ def _held(source: Store | Iterable[Any], made: Format) -> Iterator[tuple[int, An
     """What is to be written, numbered."""
     found: Iterable[Any] = () if isinstance(source, Store) else source
     if isinstance(source, Store) and made.whole:
-        found = chain(source.prompts(), source.responses(), source.queries(), source.feedback())
-    elif isinstance(source, Store) and Inquiry in made.holds:
+        found = chain(source.prompts(), source.responses(), source.tasks(), source.feedback())
+    elif isinstance(source, Store) and TaskWithJudgements in made.holds:
         found = questions(source)
     elif isinstance(source, Store) and Prompt in made.holds:
         found = source.prompts()
@@ -648,12 +648,12 @@ def _held(source: Store | Iterable[Any], made: Format) -> Iterator[tuple[int, An
     return enumerate(found, 1)
 
 
-def _encoded(place: int, thing: Any, made: Format, left_out: list[Rejected]) -> Iterator[Row]:
+def _encoded(place: int, thing: Any, made: Format, left_out: list[SkippedRow]) -> Iterator[Row]:
     """The rows of a thing, if they give it back."""
     if made.whole:
         yield from made.encode(thing)
         return
-    if isinstance(thing, Inquiry) and Inquiry in made.holds:
+    if isinstance(thing, TaskWithJudgements) and TaskWithJudgements in made.holds:
         yield from _spoken(thing, made, left_out)
         return
     try:
@@ -661,7 +661,7 @@ def _encoded(place: int, thing: Any, made: Format, left_out: list[Rejected]) -> 
             raise AssentError(f"a {type(thing).__name__.lower()}, which this format does not hold")
         if isinstance(thing, Preference) and thing.p_chosen < 0.5:
             thing = replace(thing, chosen=thing.rejected, rejected=thing.chosen, p_chosen=1 - thing.p_chosen)
-        mode = thing.mode if isinstance(thing, Prompt) else thing.prompt.mode
+        mode = thing.category if isinstance(thing, Prompt) else thing.prompt.category
         (row,) = made.encode(thing)
         tools = (thing if isinstance(thing, Prompt) else thing.prompt).tools
         more = {"mode": mode, "tools": list(tools) if "tools" in made.reads else []}
@@ -670,7 +670,7 @@ def _encoded(place: int, thing: Any, made: Format, left_out: list[Rejected]) -> 
         if _bare(back) != _bare(thing):
             raise AssentError(_lost(thing, [row]) or CHANGED)
     except AssentError as error:
-        left_out.append(Rejected(f"example {place}", str(error)))
+        left_out.append(SkippedRow(f"example {place}", str(error)))
     else:
         yield row
 
@@ -681,7 +681,7 @@ def _bare(thing: Any) -> Any:
     return replace(thing, prompt=replace(thing.prompt, source=""), sources=())
 
 
-def _read_back(thing: Any, written: list[Row], made: Format) -> list[Thing | Rejected | Remark]:
+def _read_back(thing: Any, written: list[Row], made: Format) -> list[Thing | SkippedRow | Remark]:
     """What the rows of a thing stand for."""
     try:
         return [back for row in written for back in made.decode(row, "")]
@@ -689,18 +689,18 @@ def _read_back(thing: Any, written: list[Row], made: Format) -> list[Thing | Rej
         raise AssentError(_lost(thing, written) or str(error)) from None
 
 
-def _lost(thing: Prompt | Example | Inquiry, written: list[Row]) -> str:
+def _lost(thing: Prompt | Example | TaskWithJudgements, written: list[Row]) -> str:
     """What a format has no word for, of a thing that it gave back as something else; empty: nothing that is known."""
     prompt, shown = (thing if isinstance(thing, Prompt) else thing.prompt), list[Completion | Response]()
     match thing:
         case Preference():
             shown = [thing.chosen, thing.rejected]
-        case Ranked():
+        case RankedCompletions():
             shown = [each for tier in thing.tiers for each in tier]
-        case Label() | Imitation():
+        case ScoredCompletion() | SFTExample():
             shown = [thing.completion]
-        case Inquiry():
-            texts = [event.answer for event in thing.answers if isinstance(event.answer, Demonstration)]
+        case TaskWithJudgements():
+            texts = [event.judgement for event in thing.answers if isinstance(event.judgement, Demonstration)]
             shown = [*thing.items, *(Completion("", extra=json.loads(each.extra or "{}")) for each in texts)]
     spelt = json.dumps(written)
     keys = [key for each in (*prompt.messages, *shown) for key in each.extra if key not in spelt]
@@ -709,7 +709,7 @@ def _lost(thing: Prompt | Example | Inquiry, written: list[Row]) -> str:
     return "a prompt with tools, which this format cannot hold" if prompt.tools and "tools" not in spelt else ""
 
 
-def _spoken(thing: Inquiry, made: Format, left_out: list[Rejected]) -> Iterator[Row]:
+def _spoken(thing: TaskWithJudgements, made: Format, left_out: list[SkippedRow]) -> Iterator[Row]:
     """The rows of a question and its answers; where not all of them come back, of each answer that does."""
     try:
         yield from _rows_of(thing, made)
@@ -717,21 +717,21 @@ def _spoken(thing: Inquiry, made: Format, left_out: list[Rejected]) -> Iterator[
     except AssentError as error:
         if len(thing.answers) < 2:
             where = f"answer {thing.answers[0].id}" if thing.answers else f"question {thing.query.id}"
-            left_out.append(Rejected(where, str(error)))
+            left_out.append(SkippedRow(where, str(error)))
             return
     for event in thing.answers:
         yield from _spoken(thing._replace(answers=(event,)), made, left_out)
 
 
-def _rows_of(thing: Inquiry, made: Format) -> list[Row]:
+def _rows_of(thing: TaskWithJudgements, made: Format) -> list[Row]:
     found = list(made.encode(thing))
     said: Counter[Feedback] = Counter()
     for back in _read_back(thing, found, made):
-        if isinstance(back, Rejected):
+        if isinstance(back, SkippedRow):
             raise AssentError(_lost(thing, found) or back.reason)
         if isinstance(back, Remark):
             continue
-        assert isinstance(back, Inquiry)
+        assert isinstance(back, TaskWithJudgements)
         same = back.query == thing.query and _bare(back.prompt) == _bare(thing.prompt)
         if not same or {item.id for item in back.items} != {item.id for item in thing.items}:
             raise AssentError(_lost(thing, found) or CHANGED)

@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.formats import Inquiry, Row, messages, plain, said, talk, text
-from assent.records import Completion, Feedback, Prompt, Purpose, Query, Response
+from assent.formats import Row, TaskWithJudgements, messages, plain, said, talk, text
+from assent.records import Completion, Feedback, Prompt, Purpose, Response, Task
 from assent.registry import resolve
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input", "document", "chat", "conversation")
@@ -34,19 +34,19 @@ class Sheet:
     purpose: Purpose = "train"
     instruction: str = ""
 
-    def ask(self, kind: str) -> Query:
+    def ask(self, kind: str) -> Task:
         """The question that somebody answered in this way."""
         ids = [item.id for item in self.items]
         if len(set(ids)) < len(ids):
             raise AssentError("identical replies")
         items = sorted(ids) if self.order is None else [ids[place] for place in self.order]
-        return Query(kind, self.prompt.id, tuple(items), self.purpose, self.instruction)
+        return Task(kind, self.prompt.id, tuple(items), self.purpose, self.instruction)
 
-    def unanswered(self, kind: str) -> Inquiry:
+    def unanswered(self, kind: str) -> TaskWithJudgements:
         """The question alone."""
-        if len(self.items) not in resolve("feedback", kind).takes:
+        if len(self.items) not in resolve("feedback", kind).num_items:
             raise AssentError(f"a {kind} about {len(self.items)} answers")
-        return Inquiry(self.prompt, self.items, self.ask(kind))
+        return TaskWithJudgements(self.prompt, self.items, self.ask(kind))
 
     def place(self, name: str) -> int:
         """Where the item stands that a tool calls so, or by its number alone."""
@@ -138,17 +138,17 @@ def facts_of(sheet: Sheet, kind: str) -> dict[str, Any]:
         told["cut"] = cut
     if sheet.prompt.tools:
         told["tools"] = list(sheet.prompt.tools)
-    more = {"mode": sheet.prompt.mode, "instruction": sheet.instruction}
+    more = {"mode": sheet.prompt.category, "instruction": sheet.instruction}
     more["purpose"] = "" if sheet.purpose == "train" else sheet.purpose
     return told | {name: value for name, value in more.items() if value}
 
 
-def sheets(thing: Inquiry, names: Iterable[str]) -> Iterator[tuple[Sheet, list[Feedback]]]:
+def sheets(thing: TaskWithJudgements, names: Iterable[str]) -> Iterator[tuple[Sheet, list[Feedback]]]:
     """A question as the sheets that were filled in, and who filled in each: on one sheet all saw one order."""
     items = {item.id: item for item in thing.items}
     orders: dict[tuple[str, ...], list[Feedback]] = {}
     for event in thing.answers:
-        orders.setdefault(event.shown, []).append(event)
+        orders.setdefault(event.display_order, []).append(event)
     for shown, events in orders.items() or [((), [])]:
         ids = list(shown or thing.query.items)
         if sorted(ids) != sorted(thing.query.items):
