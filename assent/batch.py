@@ -1,8 +1,8 @@
-"""What an objective sees: small tensors, already gathered from the model, that know how to average themselves.
+"""Batches of objectives: small tensors, computed by the model, with the totals of the whole step.
 
-A step of the optimiser may be fed in several parts (packs, accumulation, ranks). So that a mean is the mean over
-the whole step and not a mean of means, every batch carries the step's totals and averages through `mean`; the
-loss values of the parts add up to the loss of the step.
+An optimizer step may be computed in several parts (batches, ranks). So that a mean is the mean over the whole step and
+not a mean of means, every batch carries the step's totals and averages through `mean`; the loss values of the parts
+add up to the loss of the step.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from assent.functional.kl import k3
 
 
 class Loss(NamedTuple):
@@ -21,20 +23,25 @@ class Loss(NamedTuple):
 
     @classmethod
     def of(cls, value: Tensor, metrics: Mapping[str, Tensor]) -> "Loss":
-        """A loss with its metrics, of which it is the first, all detached."""
+        """Return a loss with its detached metrics, the first of which is the loss itself."""
         return cls(value, {name: metric.detach() for name, metric in {"loss": value, **metrics}.items()})
+
+    @classmethod
+    def of_rows(cls, batch: "WeightedBatch", losses: Tensor, metrics: Mapping[str, Tensor]) -> "Loss":
+        """Return the weighted mean of the losses (B,) of a batch's rows, with the means of its metrics, each (B,)."""
+        return cls.of(batch.mean(losses), {name: batch.mean(values) for name, values in metrics.items()})
 
 
 class WeightedBatch(Protocol):
-    """Weighted rows, which are all of a step or a part of it."""
+    """Weighted rows: all of a step, or a part of it."""
 
     weight: Tensor  # (B,)
     total: float
 
     def mean(self, values: Tensor) -> Tensor:
-        """Weighted mean of (B,) over the rows of the whole step -> (); 0, with gradient 0, if nothing has weight."""
-        whole = self.weight.sum()
-        return (values * self.weight).sum() / (self.total or whole + (whole == 0))
+        """Return the weighted mean of (B,) over the rows of the whole step -> (); 0, with gradient 0, without weight."""
+        weight = self.weight.sum()
+        return (values * self.weight).sum() / (self.total or weight + (weight == 0))
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class RankedScores(WeightedBatch):
 
 @dataclass(frozen=True)
 class RatedScores(WeightedBatch):
-    """Scores and what they should be: rows are completions."""
+    """Scores and their targets: rows are completions."""
 
     scores: Tensor  # (B,) r(x, y)
     targets: Tensor  # (B,) z-score of the rating among its annotator's
@@ -106,7 +113,7 @@ class RatedScores(WeightedBatch):
 
 @dataclass(frozen=True)
 class UnpairedLogprobs(WeightedBatch):
-    """Completions that were approved or disapproved, each on its own."""
+    """Completions that are desirable or not, without pairs: rows are completions."""
 
     logprobs: Tensor  # (B,) log pi(y | x)
     reference_logprobs: Tensor  # (B,)
@@ -119,18 +126,18 @@ class UnpairedLogprobs(WeightedBatch):
 
 @dataclass(frozen=True)
 class Rollout:
-    """Completions that the policy drew, padded on the right; everything an advantage is made of."""
+    """Completions sampled from the policy, padded on the right: the input of advantages."""
 
     mask: Tensor  # (B, T) bool: completion tokens
-    logprobs: Tensor  # (B, T) of the policy that drew them, recomputed by the trainer; zeros until that has been done
+    logprobs: Tensor  # (B, T) of the sampling policy, recomputed by the trainer; zeros before that
     reference_logprobs: Tensor  # (B, T)
     scores: Tensor  # (B,) of whole completions
-    groups: Tensor  # (B,) long: which prompt
-    values: Tensor | None = None  # (B, T) of the value model, where the objective wants one
+    groups: Tensor  # (B,) long: index of the prompt
+    values: Tensor | None = None  # (B, T) of the value model, if the objective needs one
 
 
 class Advantages(NamedTuple):
-    """What each token did better than expected, and what the value model should have expected."""
+    """Advantages of tokens, and the targets of the value model."""
 
     advantages: Tensor  # (B, T)
     returns: Tensor | None  # (B, T)
@@ -143,7 +150,7 @@ class PolicyBatch:
 
     mask: Tensor  # (B, T) bool
     logprobs: Tensor  # (B, T) of the policy now, with gradient
-    old_logprobs: Tensor  # (B, T) of the policy that drew them
+    old_logprobs: Tensor  # (B, T) of the policy that sampled them
     reference_logprobs: Tensor  # (B, T)
     advantages: Tensor  # (B, T)
     values: Tensor | None = None  # (B, T) of the value model now, with gradient
@@ -155,9 +162,20 @@ class PolicyBatch:
     """Completions in the whole step; 0: this batch is the whole step."""
 
     def token_mean(self, values: Tensor) -> Tensor:
-        """Mean of (B, T) over the completion tokens of the whole step -> (); 0, with a gradient of 0, without any."""
+        """Return the mean of (B, T) over the completion tokens of the whole step -> (); 0, with gradient 0, without any."""
         return torch.where(self.mask, values, 0.0).sum() / (self.tokens or self.mask.sum().clamp(min=1))
 
+    def surrogate_metrics(self, log_ratios: Tensor, ratio: Tensor, clipped: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the mean ratio, the share of clipped elements, and the KL from the sampling policy (k3).
+
+        Args: log_ratios: (B, T), log pi - log pi_old. ratio, clipped: (B, T) of tokens or (B,) of completions.
+        """
+        mean = self.token_mean if ratio.ndim == 2 else self.sequence_mean
+        metrics = {"ratio": mean(ratio)}
+        if clipped is not None:
+            metrics["clip_fraction"] = mean(clipped)
+        return metrics | {"approx_kl": self.token_mean(k3(-log_ratios, 0.0))}
+
     def sequence_mean(self, values: Tensor) -> Tensor:
-        """Mean of (B,) over the completions of the whole step -> (); 0 without any."""
+        """Return the mean of (B,) over the completions of the whole step -> (); 0 without any."""
         return values.sum() / (self.sequences or max(1, len(values)))

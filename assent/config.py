@@ -1,8 +1,9 @@
 """One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; here each becomes the others.
 
-A stage may hold other frozen dataclasses (an objective, the training settings); outside, their fields lie flat beside
-its own, so that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field. One that was made by
-`plugin` can be replaced by another file of its folder: `objective = "kway"`.
+A stage may hold other frozen dataclasses (an objective, the training settings). Their fields lie flat beside its own, so
+that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field. A field made by `plugin` can be
+replaced by another file of its folder (`objective = "kway"`); one made by `plugins` holds the settings of every plug-in
+that another field names (`rewards = ["length_penalty", "reward"]`).
 """
 
 import ast
@@ -29,35 +30,59 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Setting:
-    """One field that a person can set."""
+    """One field that a user can set."""
 
     name: str
     type: Any
-    limited: Any
+    constrained_type: Any
     """The type with its limits."""
     value: Any
     help: str
     owner: type
+    """The dataclass that declares it."""
+    chooses_plugins: bool = False
+    """Whether its value decides which other settings there are."""
 
 
-def plugin(folder: str, default: Any, among: Callable[[], Iterable[str]]) -> Any:
-    """A field that holds an instance of a class in `folder`; its own name chooses another one of those files."""
-    return dataclasses.field(default=default, metadata={"folder": folder, "among": among})
+def plugin(folder: str, default: Any, choices: Callable[[], Iterable[str]]) -> Any:
+    """Return a field that holds one plug-in of `folder`; the field's own name chooses another one."""
+    return dataclasses.field(default=default, metadata={"folder": folder, "choices": choices})
+
+
+def plugins(named_by: str, find: Callable[[str], type | None], choices: Callable[[], Iterable[str]]) -> Any:
+    """Return a field that holds the plug-ins named by the field `named_by`, so that their settings are settings too.
+
+    Args:
+        find: returns the dataclass of a name, or None for a name that is no plug-in.
+    """
+    return dataclasses.field(default=(), metadata={"named_by": named_by, "find": find, "choices": choices})
 
 
 def settings(instance: Any) -> dict[str, Setting]:
-    """Every field of a dataclass instance and of the dataclasses in it, flat, in order of declaration."""
-    found = {setting.name: setting for setting in _walk(instance)}
-    assert len(found) == sum(1 for _ in _walk(instance)), f"two fields of {type(instance).__name__} share a name"
-    return found
+    """Return every field of a dataclass instance and of the dataclasses in it, flat, in order of declaration.
+
+    Raises:
+        AssentError: two plug-ins bring a setting of the same name.
+    """
+    by_name: dict[str, Setting] = {}
+    for setting in _walk(instance):
+        if setting.name in by_name:
+            owners = f"{by_name[setting.name].owner.__name__} and {setting.owner.__name__}"
+            raise AssentError(f"{owners} both have a setting '{setting.name}'; use one of them at a time")
+        by_name[setting.name] = setting
+    return by_name
 
 
-def belongs(instance: Any, name: str) -> str:
-    """The choice of a plug-in that would bring a setting of this name (`annotator = human`); empty if none does."""
-    for field in dataclasses.fields(instance):
-        for other in field.metadata["among"]() if field.metadata else ():
-            if name in {own.name for own in dataclasses.fields(resolve(field.metadata["folder"], other))}:
-                return f"{field.name} = {other}"
+def plugin_with(instance: Any, name: str) -> str:
+    """Return the choice of a plug-in that brings a setting of this name (`annotator = human`); empty if none does."""
+    for field in _fields(instance):
+        for choice in field.metadata["choices"]() if field.metadata else ():
+            if "folder" in field.metadata:
+                chooser, cls = field.name, resolve(field.metadata["folder"], choice)
+            else:
+                chooser, cls = field.metadata["named_by"], field.metadata["find"](choice)
+            if name in {own.name for own in dataclasses.fields(cls)}:
+                return f"{chooser} = {choice}"
     return ""
 
 
@@ -67,14 +92,14 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
     Raises:
         AssentError: a key that is no field (with the nearest one), or a value of the wrong type.
     """
-    instance = _chosen(instance, table, where)
+    instance = _choose_plugins(instance, table, where)
     known = settings(instance)
     for key in table:
         if key not in known:
-            choice = belongs(instance, key)
+            choice = plugin_with(instance, key)
             hint = f": it goes with {choice}" if choice else did_you_mean(key, known)
             raise AssentError(f"{where} has no setting '{key}'{hint}")
-    values = {key: _checked(known[key], value, where) for key, value in table.items()}
+    values = {key: _check(known[key], value, where) for key, value in table.items()}
     try:
         return _replace(instance, values)
     except ValueError as error:
@@ -82,7 +107,7 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
 
 
 def table(instance: Any) -> dict[str, Any]:
-    """The settings as a flat TOML table: resolved values, without those that are None."""
+    """Return the settings as a flat TOML table: resolved values, without those that are None."""
     return {name: _plain(s.value) for name, s in settings(instance).items() if s.value is not None}
 
 
@@ -103,61 +128,102 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def write_recipe(recipe: Mapping[str, Any]) -> str:
-    """A recipe as TOML text."""
+    """Return a recipe as TOML text."""
     return tomli_w.dumps(recipe)
+
+
+def _fields(instance: Any) -> Iterator[dataclasses.Field[Any]]:
+    """Yield the fields of a dataclass instance and of the dataclasses in it."""
+    for field in dataclasses.fields(instance):
+        yield field
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value)
 
 
 def _walk(instance: Any) -> Iterator[Setting]:
     cls: type = type(instance)
-    hints, limited, words = get_type_hints(cls), get_type_hints(cls, include_extras=True), documented(cls)
+    hints, constrained, texts = get_type_hints(cls), get_type_hints(cls, include_extras=True), field_docs(cls)
+    choosers = {field.metadata["named_by"] for field in dataclasses.fields(instance) if "named_by" in field.metadata}
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        if dataclasses.is_dataclass(value):
+        value, text = getattr(instance, field.name), texts.get(field.name, "")
+        if "named_by" in field.metadata:
+            for part in filter(dataclasses.is_dataclass, value):  # a user's own plain class has no settings
+                yield from _walk(part)
+        elif dataclasses.is_dataclass(value):
             if field.metadata:
-                kinds: Any = Literal[tuple(field.metadata["among"]())]
-                yield Setting(field.name, kinds, kinds, name_of(value), words.get(field.name, ""), cls)
+                choices: Any = Literal[tuple(field.metadata["choices"]())]
+                yield Setting(field.name, choices, choices, name_of(value), text, cls, chooses_plugins=True)
             yield from _walk(value)
         elif field.init:
-            yield Setting(field.name, hints[field.name], limited[field.name], value, words.get(field.name, ""), cls)
+            chooses = field.name in choosers
+            yield Setting(field.name, hints[field.name], constrained[field.name], value, text, cls, chooses)
 
 
-def _chosen(instance: T, table: Mapping[str, Any], where: str) -> T:
-    """The instance with the plug-ins that the table names, each with its own defaults."""
-    choices = {f.name: f.metadata["folder"] for f in dataclasses.fields(instance) if f.metadata}  # type: ignore[arg-type]
-    for setting in [s for s in _walk(instance) if s.name in choices and s.name in table]:
-        name = _checked(setting, table[setting.name], where)
-        if name != setting.value:
-            made = resolve(choices[setting.name], name)()
-            instance = dataclasses.replace(instance, **{setting.name: made})  # type: ignore[type-var]
-    return instance
+def _choose_plugins(instance: T, table: Mapping[str, Any], where: str) -> T:
+    """Return the instance with the plug-ins that the table names, each with its own defaults."""
+    changes: dict[str, Any] = {}
+    known = {setting.name: setting for setting in _walk(instance)}
+    for field in dataclasses.fields(instance):  # type: ignore[arg-type]
+        value = getattr(instance, field.name)
+        if "folder" in field.metadata and field.name in table:
+            name = _check(known[field.name], table[field.name], where)
+            if name != name_of(value):
+                changes[field.name] = resolve(field.metadata["folder"], name)()
+        elif "named_by" in field.metadata and field.metadata["named_by"] in table:
+            chosen = _check(known[field.metadata["named_by"]], table[field.metadata["named_by"]], where)
+            names = (chosen,) if isinstance(chosen, str) else chosen
+            classes = [cls for name in names if (cls := field.metadata["find"](name)) is not None]
+            changes[field.name] = tuple(_with_defaults(cls, where) for cls in classes)
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = _choose_plugins(value, table, where)
+    return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
+
+
+def _with_defaults(cls: type, where: str) -> Any:
+    try:
+        return cls()
+    except TypeError as error:
+        raise AssentError(f"{where}: every setting of {cls.__name__} needs a default: {error}") from None
 
 
 def _replace(instance: T, values: Mapping[str, Any]) -> T:
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(instance):  # type: ignore[arg-type]
         value = getattr(instance, field.name)
-        if dataclasses.is_dataclass(value):
+        if "named_by" in field.metadata:
+            changes[field.name] = tuple(
+                _replace(part, values) if dataclasses.is_dataclass(part) else part for part in value
+            )
+        elif dataclasses.is_dataclass(value):
             changes[field.name] = _replace(value, values)
         elif field.name in values:
             changes[field.name] = values[field.name]
     return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
 
 
-def _checked(setting: Setting, value: Any, where: str) -> Any:
+def _check(setting: Setting, value: Any, where: str) -> Any:
+    """Return the value as the setting's type.
+
+    Raises:
+        AssentError: it is of another type, or outside the limits.
+    """
     if isinstance(value, str) and "tuple" in str(setting.type):
         value = tuple(part.strip() for part in value.split(",") if part.strip())
     try:
         if isinstance(value, bool) and setting.type in (int, float):
             raise ValueError("a number")
-        checked = TypeAdapter(setting.limited).validate_python(value)
+        checked = TypeAdapter(setting.constrained_type).validate_python(value)
         if isinstance(checked, float) and not math.isfinite(checked):
             raise ValueError("a finite number")
         return checked
     except ValueError as error:  # pydantic's own is one
-        wanted = str(error)
+        expected = str(error)
         if isinstance(error, ValidationError):
-            wanted = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise AssentError(f"{where}: {setting.name} = {value!r} will not do: it should be {wanted}") from None
+            expected = error.errors()[0]["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+        is_flag = where.startswith("assent ")
+        name = "--" + setting.name.replace("_", "-") if is_flag else setting.name
+        raise AssentError(f"{where}: {name} must be {expected}, got {value!r}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -167,12 +233,12 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def documented(cls: type) -> dict[str, str]:
-    """The string that stands under each field of a dataclass or of what it inherits from, as one paragraph."""
-    found: dict[str, str] = {}
+def field_docs(cls: type) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass and of its bases, each as one paragraph."""
+    docs: dict[str, str] = {}
     for base in reversed(cls.__bases__):
         if dataclasses.is_dataclass(base):
-            found |= documented(base)
+            docs |= field_docs(base)
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     for field, below in pairwise(definition.body):
@@ -182,5 +248,5 @@ def documented(cls: type) -> dict[str, str]:
             and isinstance(below, ast.Expr)
             and isinstance(below.value, ast.Constant)
         ):
-            found[field.target.id] = " ".join(str(below.value.value).split())
-    return found
+            docs[field.target.id] = " ".join(str(below.value.value).split())
+    return docs

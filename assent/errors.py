@@ -1,4 +1,4 @@
-"""What went wrong and what to do about it, in one line."""
+"""Errors in one line: what was found, and what to do."""
 
 import difflib
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 class AssentError(Exception):
-    """A mistake that the person at the keyboard can mend: printed as one line, exit status 2."""
+    """An error that the user can correct: printed as one line, exit status 2."""
 
 
 class Waiting(Exception):
-    """Nothing is wrong and something is missing, such as people's answers; the same command goes on later."""
+    """Something is still missing, such as judgements; the same command continues later. Exit status 3."""
 
 
 STOPPED = "assent: stopped; the same command goes on from what is saved"
-"""What is said after Ctrl-C."""
-SPOKEN = 20.0
-"""Seconds after which the first process has said what troubles it, if anything does."""
-LONGEST = 300
-"""Characters of an error's own message that are shown; the log has all of it."""
+"""The line after Ctrl-C."""
+FIRST_RANK_SECONDS = 20.0
+"""Seconds within which the first process has printed its error, if it has one."""
+MAX_CHARACTERS = 300
+"""Characters of an error message that are printed; the log has all of it."""
 
 
 USER = re.compile(r"(?<=://)\S*@|\b[\w.+-]{1,64}:(?!//)[^\s\"']{0,200}@")
@@ -30,65 +30,65 @@ USER = re.compile(r"(?<=://)\S*@|\b[\w.+-]{1,64}:(?!//)[^\s\"']{0,200}@")
 PASSWORD = re.compile(
     r"(pass(?:word|wd|phrase)[\"']?\s*[=:](?!=)\s*)(?:(\\?[\"'])(?:\\+.|(?!\2).)*?\2|[^\s&\"']+)", re.IGNORECASE
 )
-"""A password that is named, as in the parameters of an address or in libpq's `host=h password=secret`."""
+"""A named password, as in the parameters of an address or in libpq's `host=h password=secret`."""
 
 
-class _Here:
-    """What this process is doing."""
+class _Process:
+    """State of this process."""
 
-    folder: Path | None = None
-
-
-def at_work_in(folder: Path) -> None:
-    """Say whose folder a log of what goes wrong belongs in."""
-    _Here.folder = folder
+    log_folder: Path | None = None
 
 
-def no_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch has a kind of error of its own for a GPU, and none for a CPU."""
+def log_into(folder: Path) -> None:
+    """Write the log of an unexpected error into this folder."""
+    _Process.log_folder = folder
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; torch has an exception class for a GPU, and none for a CPU."""
     kind = type(error).__name__
     return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
-def speaks() -> bool:
-    """Whether it is for this process to say what went wrong: of those that torchrun started, the first speaks for all.
+def may_print() -> bool:
+    """Return whether this process prints the error; of the processes of torchrun, the first one prints for all.
 
-    Unless it knows of no trouble: torchrun ends all others as soon as one has ended, so who waits longer than it takes
-    the first one to speak is alone.
+    torchrun ends all processes as soon as one has ended. A process that is still there after the first one has had the
+    time to print is the only one with an error, and prints it.
     """
     if os.environ.get("RANK", "0") == "0":
         return True
     try:
-        time.sleep(SPOKEN)
+        time.sleep(FIRST_RANK_SECONDS)
     except KeyboardInterrupt:
         return False
     return True
 
 
-def crashed(error: Exception, words: Iterable[str]) -> int:
-    """Write down what nobody foresaw and say in two lines what it is and where; the exit status, 1.
+def report_crash(error: Exception, words: Iterable[str]) -> int:
+    """Log an unexpected error, print two lines about it, and return the exit status, 1.
 
-    The log lies in the run's folder or, without one, among the temporary files. Passwords in addresses are left out of
-    it. With `ASSENT_DEBUG=1` in the environment the traceback is shown as well.
+    The log is written into the run folder or, without one, among the temporary files, without the passwords of
+    addresses. With `ASSENT_DEBUG=1` in the environment the traceback is printed as well.
 
     Args:
-        words: of the command line.
+        words: the command line.
     """
     import traceback
 
-    trace = _discreet("".join(traceback.format_exception(error)))
-    log = _log(f"{_circumstances(words)}\n\n{trace}\n")
-    if speaks():
+    trace = _redact("".join(traceback.format_exception(error)))
+    log = _write_log(f"{_environment(words)}\n\n{trace}\n")
+    if may_print():
         if log is None or os.environ.get("ASSENT_DEBUG", "0") not in ("", "0"):
             print(trace, end="", file=sys.stderr)
-        kept = f"{log}, which holds the traceback" if log else "the traceback above; no log could be written"
-        reason = " ".join(_discreet(f"{type(error).__name__}: {error}").split())
-        print(f"assent: {reason if len(reason) <= LONGEST else reason[:LONGEST] + ' ...'}", file=sys.stderr)
-        print(f"assent: this is a fault in assent or in a plug-in: report it with {kept}", file=sys.stderr)
+        place = f"{log}, which holds the traceback" if log else "the traceback above; no log could be written"
+        reason = " ".join(_redact(f"{type(error).__name__}: {error}").split())
+        print(f"assent: {reason if len(reason) <= MAX_CHARACTERS else reason[:MAX_CHARACTERS] + ' ...'}", file=sys.stderr)
+        print(f"assent: this is a fault in assent or in a plug-in: report it with {place}", file=sys.stderr)
     return 1
 
 
-def _circumstances(words: Iterable[str]) -> str:
+def _environment(words: Iterable[str]) -> str:
     import platform
     import shlex
     from importlib.metadata import PackageNotFoundError, version
@@ -102,20 +102,20 @@ def _circumstances(words: Iterable[str]) -> str:
     return "\n".join(
         [
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            shlex.join(["assent", *map(_discreet, words)]),
+            shlex.join(["assent", *map(_redact, words)]),
             ", ".join([*versions, f"Python {platform.python_version()}", platform.platform()]),
         ]
     )
 
 
-def _log(text: str) -> Path | None:
-    """Where the text is kept, after what is there; None if it can be nowhere."""
+def _write_log(text: str) -> Path | None:
+    """Append the text to the log, and return its path; None if no log can be written."""
     import tempfile
 
     rank = os.environ.get("RANK", "0")
     try:
-        if _Here.folder is not None and _Here.folder.is_dir():
-            path = _Here.folder.absolute() / ("error.log" if rank == "0" else f"error-{rank}.log")
+        if _Process.log_folder is not None and _Process.log_folder.is_dir():
+            path = _Process.log_folder.absolute() / ("error.log" if rank == "0" else f"error-{rank}.log")
             with open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
                 file.write(text)
             return path
@@ -131,17 +131,17 @@ def _log(text: str) -> Path | None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open a file that nobody else may read."""
+    """Open a file that only this user may read."""
     return os.open(path, flags, 0o600)
 
 
-def _discreet(text: str) -> str:
-    """The same without the user and password of any address, such as a database's, and without other passwords."""
+def _redact(text: str) -> str:
+    """Return the text without the user and password of any address, and without other passwords."""
     return PASSWORD.sub(r"\1***", USER.sub("***@", text))
 
 
 def warn(line: str) -> None:
-    """Tell the person something that does not stop the work; of several processes that share it the first one does."""
+    """Print a note that does not stop the work; of the processes of torchrun only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {line}", file=sys.stderr, flush=True)
 

@@ -34,7 +34,7 @@ class Iterate:
             raise AssentError(f"stages is empty: name some of {', '.join(command_names())}")
         jobs = {name: override(command(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
         carry = self._policy_stage()
-        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "carry": carry}
+        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": carry}
         for number in range(1, self.rounds + 1):
             round_run = Run(replace(run.setup, round=number), run.recipe)
             for name in self.stages:

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, Typ
 from assent.records import Feedback, Prompt, Response, Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from assent.batch import Advantages, Loss, PolicyBatch, Rollout
+    from assent.generation.sampling import Sample, Sampling
     from assent.labelling.queue import TaskQueue
+    from assent.models.load import LoadedModel
+    from assent.report.data import ReportData
     from assent.run import Run
+    from assent.training.settings import Training
 
 Batch = TypeVar("Batch", contravariant=True)
 
@@ -43,6 +49,11 @@ class OnlineObjective(Protocol):
     min_completions: ClassVar[int]
     """The smallest number of completions of a prompt."""
 
+    @property
+    def beta(self) -> float:
+        """The coefficient of the KL penalty."""
+        ...
+
     def advantages(self, rollout: "Rollout") -> "Advantages": ...
 
     def __call__(self, batch: "PolicyBatch") -> "Loss": ...
@@ -56,25 +67,121 @@ class Reward(Protocol):
         ...
 
 
+class Generator(Protocol):
+    """An engine that samples completions from a policy: see `generation/local.py`."""
+
+    def load(self, policy: "LoadedModel") -> None:
+        """Use the policy's current weights and its stop ids from now on; call it again after an update."""
+        ...
+
+    def generate(
+        self, prompt_ids: Sequence[tuple[int, ...]], n: int, sampling: "Sampling", seed: int
+    ) -> "list[Sample]":
+        """Sample n completions of each prompt, in order of prompts.
+
+        Args:
+            prompt_ids: token ids, at least one a prompt.
+            seed: 0 to 2^63 - 1; the same seed gives the same completions.
+        """
+        ...
+
+
 class Annotator(Protocol):
-    """A source of answers to queries, at once or as they come."""
+    """A source of judgements of tasks: a program judges at once, human annotators judge over time."""
 
     batch_size: ClassVar[int]
-    """Queries whose answers are stored in one transaction."""
-    human: ClassVar[bool]
-    """Whether people answer: answers of programs to the same queries do not count for it."""
+    """Tasks whose judgements are stored in one transaction."""
+    is_human: ClassVar[bool]
+    """Whether only judgements of human annotators count: those of programs on the same tasks are ignored."""
 
-    def answer(
+    def annotate(
         self,
-        queries: Iterable[Task],
+        tasks: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-        desk: "TaskQueue",
+        queue: "TaskQueue",
         batch: str,
     ) -> Iterator[Feedback]:
-        """Answer the queries; an annotator that answers later puts them into the queue under the batch's name."""
+        """Judge the tasks, and yield the judgements as they arrive.
+
+        Args:
+            prompts: by id, at least those of the tasks.
+            responses: by id, at least the items of the tasks.
+            now: the time of judgements by programs.
+            queue: where human annotators get their tasks.
+            batch: the name of the tasks in the queue.
+        """
+        ...
+
+
+class TrainState(Protocol):
+    """A model under training: weights, gradients and optimizer state; training stages use nothing else of it."""
+
+    training: "Training"
+    steps: int
+    """Optimizer steps of the whole training, for the learning-rate schedule."""
+    model: Any
+    """The torch module, with the weights in the computing dtype."""
+
+    @property
+    def step_count(self) -> int:
+        """Optimizer steps that have changed the weights."""
+        ...
+
+    def step(self, step: int) -> float:
+        """Update the weights from the accumulated gradients, clear them, and return their norm before clipping.
+
+        Raises:
+            AssentError: the gradients are not finite; the weights are unchanged.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dictionaries of tensors and numbers."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Load what `state` returned.
+
+        Raises:
+            ValueError, KeyError, RuntimeError: it belongs to other weights.
+        """
+        ...
+
+    def save(self, folder: "Path") -> None:
+        """Write the trained model as a Hugging Face folder; no step may follow.
+
+        Raises:
+            AssentError: weights that are not finite.
+        """
+        ...
+
+    def release(self) -> None:
+        """Free the gradients and the optimizer state; no step may follow."""
+        ...
+
+
+class Logger(Protocol):
+    """A destination of a training stage's metrics, one file in loggers/ for each; constructed as below."""
+
+    def __init__(self, folder: "Path", stage: str, start: int) -> None:
+        """Open the destination for steps after `start`; 0 begins anew. Later steps of an earlier process are replaced.
+
+        Args:
+            folder: of the run.
+            stage: name of the stage in this round.
+            start: number of steps that are done.
+        """
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of step 1, 2, ..."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left and close."""
         ...
 
 
@@ -135,3 +242,15 @@ class Tool(Protocol):
             AssentError: says which setting, and what to do.
         """
         return
+
+
+class ReportSection(Protocol):
+    """A section of the report: a class in report/sections/NAME.py, with its template NAME.html.jinja beside it."""
+
+    order: ClassVar[int]
+    """Its place on the page, from top to bottom."""
+    title: ClassVar[str]
+
+    def __call__(self, data: "ReportData") -> Mapping[str, Any] | None:
+        """Return what the template renders, or None to leave the section out."""
+        ...

@@ -1,4 +1,4 @@
-"""The nouns that every room shares: frozen, JSON-able, free of torch; what can be judged is named by its content."""
+"""The records that every package shares: frozen, JSON-able, free of torch, with ids computed from their content."""
 
 import hashlib
 import json
@@ -10,12 +10,23 @@ from math import comb
 from typing import Any, ClassVar, Literal, Protocol
 
 Purpose = Literal["train", "evaluate", "gold"]
+Source = Literal["human", "simulated", "model", "scorer"]
+"""What an annotator is: a human, a simulated human, a language model, or a reward that scores responses to evaluate."""
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys under which messages of different programs keep the model's reasoning."""
 
 
 def content_id(*parts: Any) -> str:
-    """Name a thing by what it is: the first 20 hex digits of the SHA-256 of its canonical JSON."""
+    """Return the first 20 hex digits of the SHA-256 of the parts' canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def unit_hash(*parts: Any, separator: str = " ", num_bytes: int = 8) -> float:
+    """Return a number in [0, 1] that depends on nothing but the parts: the first bytes of their SHA-256."""
+    text = separator.join(map(str, parts))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:num_bytes], "big") / 256.0**num_bytes
 
 
 @dataclass(frozen=True)
@@ -28,31 +39,36 @@ class Message:
     """Other keys that a chat template may write: `reasoning_content`, `tool_calls`, `tool_call_id`, `name`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The message as chat templates and files spell it."""
+        """Return the message as chat templates and files write it."""
         return {"role": self.role, "content": self.content, **self.extra}
 
     @classmethod
     def from_dict(cls, message: Mapping[str, Any]) -> "Message":
-        """The message that `to_dict` spells."""
+        """Return the message that `to_dict` wrote."""
         extra = {key: value for key, value in message.items() if key not in ("role", "content")}
         return cls(message["role"], message["content"], extra)
 
 
 CHAT = "chat"
-"""The source of prompts that came up while somebody talked to a model: trained on, but nothing is measured on them."""
+"""The source of prompts from a chat with a model: they are trained on, but never evaluated on."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked: a conversation that ends before the answer, or one `text` message to be continued."""
+    """The model's input: a conversation that ends before the response, or one `text` message to be continued."""
 
     messages: tuple[Message, ...]
     category: str = ""
-    """Mode of use: `grounded`, `knowledge`, `creative`, or nothing."""
+    """Kind of use: `grounded`, `knowledge`, `creative`, or empty."""
     source: str = ""
-    """Where it came from: a file, a data set, a person."""
+    """Origin: a file, a data set, a user."""
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """The tools that the model may call, as JSON schemas: what a chat template takes as `tools`."""
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """JSON-able facts about the prompt: a reference answer, a group, a category. Annotators never see them.
+
+    They are not part of the id: the same messages with other facts are the same prompt.
+    """
 
     @cached_property
     def id(self) -> str:
@@ -61,23 +77,29 @@ class Prompt:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is text to be continued, not a conversation."""
+        """Return whether it is text to be continued, not a conversation."""
         return self.messages[-1].role == "text"
 
     @property
     def text(self) -> str:
-        """The last message: what is asked now."""
+        """The text of the last message."""
         return self.messages[-1].content
 
     @classmethod
-    def ask(cls, text: str, mode: str = "", source: str = "") -> "Prompt":
-        """A conversation of one user turn."""
-        return cls((Message("user", text),), mode, source)
+    def ask(cls, text: str, category: str = "", source: str = "") -> "Prompt":
+        """Return a conversation of one user turn."""
+        return cls((Message("user", text),), category, source)
 
     @classmethod
-    def plain(cls, text: str, mode: str = "", source: str = "") -> "Prompt":
-        """Text to be continued as it stands, without a chat template."""
-        return cls((Message("text", text),), mode, source)
+    def plain(cls, text: str, category: str = "", source: str = "") -> "Prompt":
+        """Return text to be continued as it is, without a chat template."""
+        return cls((Message("text", text),), category, source)
+
+    def as_chat(self) -> "Prompt":
+        """Return a plain text as a conversation of one user turn; a conversation stays as it is."""
+        if not self.is_plain:
+            return self
+        return Prompt((Message("user", self.text),), self.category, self.source, meta=self.meta)
 
 
 @dataclass(frozen=True)
@@ -86,32 +108,40 @@ class Completion:
 
     text: str
     finished: bool = True
-    """Whether it ended by itself (False: it was cut at the length limit, and has no end token)."""
+    """Whether the text ended by itself; False: it was cut at the length limit, and has no end token."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Other keys of the message, as in `Message.extra`."""
     token_ids: tuple[int, ...] = field(default=(), compare=False)
-    """The tokens that the policy drew, its end token included; empty: it was written as text."""
+    """The tokens that the policy sampled, its end token included; empty: it was written as text."""
     tokenizer: str = field(default="", compare=False)
-    """Fingerprint of the tokenizer that `token_ids` belong to."""
+    """Fingerprint of the tokenizer of `token_ids`."""
+
+
+@dataclass(frozen=True)
+class ItemView:
+    """What pages and reports show of an item."""
+
+    text: str
+    format: Literal["markdown"] = "markdown"
 
 
 @dataclass(frozen=True)
 class Response:
-    """One answer of one policy to one prompt."""
+    """A completion of one prompt by one policy."""
 
     prompt: str  # id
     text: str
     policy: str
     finished: bool = True
-    """Whether the policy ended the answer itself (False: it was cut at the length limit)."""
+    """Whether the policy ended the text itself; False: it was cut at the length limit."""
     sampling: str = ""
-    """How it was drawn, for the record: `temperature 0.7, 48 tokens, seed 3`."""
+    """How it was sampled, for the record: `temperature 0.7, 48 tokens, seed 3`."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Other keys of the message, as in `Message.extra`."""
     token_ids: tuple[int, ...] = field(default=(), compare=False)
-    """The tokens that the policy drew, its end token included; empty: it was written as text."""
+    """The tokens that the policy sampled, its end token included; empty: it was written as text."""
     tokenizer: str = field(default="", compare=False)
-    """Fingerprint of the tokenizer that `token_ids` belong to."""
+    """Fingerprint of the tokenizer of `token_ids`."""
 
     @cached_property
     def id(self) -> str:
@@ -120,19 +150,27 @@ class Response:
 
     @classmethod
     def of(cls, prompt: str, completion: Completion, policy: str, sampling: str = "") -> "Response":
-        """A completion as the answer of a policy to a prompt (id)."""
-        rest = completion.extra, completion.token_ids, completion.tokenizer
-        return cls(prompt, completion.text, policy, completion.finished, sampling, *rest)
+        """Return a completion as the response of a policy to a prompt (id)."""
+        return cls(
+            prompt,
+            completion.text,
+            policy,
+            completion.finished,
+            sampling,
+            completion.extra,
+            completion.token_ids,
+            completion.tokenizer,
+        )
 
     @property
     def completion(self) -> Completion:
-        """What was answered, without who answered and how."""
+        """The text and its tokens, without the policy and the sampling."""
         return Completion(self.text, self.finished, self.extra, self.token_ids, self.tokenizer)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question to an annotator about items of one prompt; it may be answered any number of times."""
+    """A request to judge items of one prompt; any number of annotators may judge it."""
 
     kind: str  # the name of a file in feedback/
     prompt: str  # id
@@ -142,50 +180,86 @@ class Task:
 
     @cached_property
     def id(self) -> str:
+        # The first word is part of the id: it stays as it was in version 0.1, or stored ids would not match.
         return content_id("query", self.kind, self.prompt, self.items, self.purpose, self.instruction)
 
 
 class Judgement(Protocol):
-    """What a person can say about a query; each kind is a frozen dataclass in a file of feedback/."""
+    """The result of a task; each kind is a frozen dataclass in a file of feedback/."""
 
     num_items: ClassVar[range]
-    """How many items a query of this kind may show."""
+    """How many items a task of this kind may show."""
+    question: ClassVar[str]
+    """The instruction of tasks that carry none of their own."""
 
     @property
     def items(self) -> tuple[str, ...]:
-        """Ids of the items that the answer names."""
+        """Ids of the items that the judgement names."""
         ...
 
     def examples(
-        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, task: Task, prompt: Prompt, responses: Mapping[str, Response], feedback: "Feedback", weight: float
     ) -> "tuple[Example, ...]":
-        """Turn the answer into currencies; `responses` holds every item of the query, by id."""
+        """Turn the judgement into training examples; `responses` holds every item of the task, by id.
+
+        Args:
+            feedback: the event that holds this judgement: the examples keep its id and annotator.
+        """
         ...
 
 
-MACHINES = ("ai:", "judge:", "simulated:")
-"""Prefixes of annotators that are programs: an AI judge, a rule, a simulated person."""
+Item = Response
+"""What annotators judge."""
+
+
+def show_message(message: Message) -> ItemView:
+    """Return a message with its other keys: reasoning as a quotation before it, tool calls as JSON behind it."""
+    return _show(message.content, message.extra)
+
+
+def show_item(item: Item) -> ItemView:
+    """Return an item as pages and reports show it; a response looks as the message that it is."""
+    return _show(item.text, item.extra)
+
+
+def _show(text: str, extra: Mapping[str, Any]) -> ItemView:
+    if not extra:
+        return ItemView(text)
+    lines = [line for key in REASONING if key in extra for line in str(extra[key]).splitlines()]
+    quotation = "\n".join(f"> {line}" for line in lines)
+    other_keys = {key: value for key, value in extra.items() if key not in REASONING}
+    block = f"```json\n{json.dumps(other_keys, ensure_ascii=False, indent=1)}\n```" if other_keys else ""
+    return ItemView("\n\n".join(part for part in (quotation, text, block) if part))
+
+
+def implied_source(annotator: str) -> Source:
+    """Return the source of feedback that names none: up to version 0.1 the annotator's prefix alone said it."""
+    sources: dict[str, Source] = {"ai": "model", "judge": "scorer", "simulated": "simulated"}
+    prefix, colon, _ = annotator.partition(":")
+    return sources.get(prefix, "human") if colon else "human"
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """One answer of one annotator: an event that is never edited, only superseded by a later one."""
+    """One judgement of one annotator: an event that is never edited, only superseded by a later one."""
 
     task: str  # id
     annotator: str
     judgement: Judgement
     created_at: str  # ISO 8601, UTC
     duration: float = 0.0
-    """How long the annotator took."""
+    """Seconds that the annotator took."""
     display_order: tuple[str, ...] = ()
-    """Item ids in the order in which they stood on the screen."""
+    """Item ids in the order in which the screen showed them."""
     comment: str = ""
     supersedes: str = ""
     """Id of the feedback that this one replaces."""
     id: str = ""
-    """Given by whoever made it (so that a repeated post is recognised), else by content."""
+    """Chosen by the client, so that a repeated post is recognised; empty: computed from the content."""
     flags: tuple[str, ...] = ()
-    """What the annotator warned of: `harm`, `factual`, `refusal`, `language`, `pii`, or words of the project."""
+    """Warnings of the annotator: `harm`, `factual`, `refusal`, `language`, `pii`, or words of the project."""
+    source: Source = "human"
+    """What the annotator is. It is not part of the id."""
 
     def __post_init__(self) -> None:
         if self.id:
@@ -210,59 +284,62 @@ class Feedback:
         object.__setattr__(self, "id", content_id("feedback", content))
 
     @property
-    def by_person(self) -> bool:
-        return not self.annotator.startswith(MACHINES)
+    def is_human(self) -> bool:
+        return self.source == "human"
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Relative currency: of two completions of a prompt, how surely the first is the better."""
+    """A training example of two completions of a prompt: how surely the first is the better."""
 
     prompt: Prompt
     chosen: Completion
     rejected: Completion
     p_chosen: float = 1.0
-    """1 for a plain choice, 0.5 for a tie, anything between for soft labels."""
+    """1 for a choice, 0.5 for a tie, between them for soft labels."""
     margin: float = 0.0
     weight: float = 1.0
     feedback_ids: tuple[str, ...] = ()
     """Ids of the feedback it was made from."""
+    annotator: str = field(default="", compare=False)
+    """The annotator of that feedback."""
 
     @property
     def preferences(self) -> "tuple[Preference, ...]":
-        """Itself: a ranking is several."""
+        """The example itself; a ranking holds several."""
         return (self,)
 
 
 @dataclass(frozen=True)
 class RankedCompletions:
-    """Relative currency of several completions: tiers, the best first, equal within a tier."""
+    """A training example of several completions: tiers, the best first, equal within a tier."""
 
     prompt: Prompt
     tiers: tuple[tuple[Completion, ...], ...]
     weight: float = 1.0
     feedback_ids: tuple[str, ...] = ()
+    annotator: str = field(default="", compare=False)
 
     @property
     def preferences(self) -> tuple[Preference, ...]:
-        """Every pair across tiers, each weighted so that a full ranking counts for what it tells."""
+        """Every pair across tiers, weighted so that a full ranking counts as its independent comparisons."""
         k = sum(map(len, self.tiers))
         share = self.weight * independent_pairs(k) / comb(k, 2)
         return tuple(
-            Preference(self.prompt, better, worse, 1.0, 0.0, share, self.feedback_ids)
+            Preference(self.prompt, better, worse, 1.0, 0.0, share, self.feedback_ids, self.annotator)
             for upper, lower in combinations(self.tiers, 2)
             for better, worse in product(upper, lower)
         )
 
 
 def independent_pairs(k: int) -> float:
-    """How many independent comparisons a full ranking of k is worth: 2 sum_{m=2..k} (1 - 1/m), so 2.33 for k = 3."""
+    """Return the number of independent comparisons in a full ranking of k: 2 sum_{m=2..k} (1 - 1/m), 2.33 for k = 3."""
     return 2 * sum(1 - 1 / m for m in range(2, k + 1))
 
 
 @dataclass(frozen=True)
 class ScoredCompletion:
-    """Absolute currency: how good one completion is."""
+    """A training example of one completion and how good it is."""
 
     prompt: Prompt
     completion: Completion
@@ -270,16 +347,18 @@ class ScoredCompletion:
     """1 approved, 0 disapproved, or a rating between."""
     weight: float = 1.0
     feedback_ids: tuple[str, ...] = ()
+    annotator: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class SFTExample:
-    """The currency of imitation: a completion worth learning to write."""
+    """A training example for supervised fine-tuning: a completion to imitate."""
 
     prompt: Prompt
     completion: Completion
     weight: float = 1.0
     feedback_ids: tuple[str, ...] = ()
+    annotator: str = field(default="", compare=False)
 
 
 def prefer(
@@ -287,12 +366,13 @@ def prefer(
     chosen: Response,
     rejected: Response,
     weight: float,
-    source: str,
+    feedback: Feedback,
     p_chosen: float = 1.0,
     margin: float = 0.0,
 ) -> Preference:
-    """A preference between two responses."""
-    return Preference(prompt, chosen.completion, rejected.completion, p_chosen, margin, weight, (source,))
+    """Return a preference between two responses."""
+    completions = chosen.completion, rejected.completion
+    return Preference(prompt, *completions, p_chosen, margin, weight, (feedback.id,), feedback.annotator)
 
 
 Example = Preference | RankedCompletions | ScoredCompletion | SFTExample
@@ -301,8 +381,8 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A row of a file that could not be used, and why; counted and named, never dropped in silence."""
+    """A row of a file that could not be used, and the reason."""
 
-    where: str  # file:line
+    location: str  # file:line
     reason: str
     row: str = field(default="", repr=False)

@@ -16,33 +16,33 @@ ROOT = Path(__file__).parent
 
 @cache
 def names(folder: str) -> tuple[str, ...]:
-    """Every file of a folder by its name, sorted, without importing any (`import_.py` is named `import`)."""
+    """Return the names of a folder's files, sorted, without importing any (`import_.py` is named `import`)."""
     modules = pkgutil.iter_modules([str(ROOT / folder)])
     return tuple(sorted(module.name.rstrip("_") for module in modules if not module.ispkg))
 
 
 def resolve(folder: str, name: str) -> Any:
-    """Return the class of `folder/name.py` whose name is the file's, written in capitals (`dpo.py`: `DPO`).
+    """Return the class of `folder/name.py` that has the file's name, in capitals (`dpo.py`: `DPO`).
 
     Raises:
-        AssentError: no such file (the message names the nearest one), or it holds no class of its name.
+        AssentError: no such file (the message names the nearest one), or no class of that name in it.
     """
     if name not in names(folder):
         raise AssentError(f"no '{name}' among {folder}{did_you_mean(name, names(folder))}")
     keyword = "_" if not (ROOT / folder / f"{name}.py").exists() else ""
     module = importlib.import_module(f"assent.{folder.replace('/', '.')}.{name}{keyword}")
-    wanted = name.replace("_", "")
     for key, value in vars(module).items():
-        if key.lower() == wanted and isinstance(value, type):
+        if key.lower() == name.replace("_", "") and isinstance(value, type):
             return value
-    raise AssentError(f"{module.__file__} holds no class named '{wanted}' (in any case of letters): give it one")
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+    raise AssentError(f"{module.__file__} must define a class named {class_name}")
 
 
 def resolve_file(path: str, method: str) -> Any:
-    """Return the class with a method of this name that stands in a person's own file, `rules/mine.py`.
+    """Return the class with a method of this name in a user's own file, such as `rules/mine.py`.
 
     Raises:
-        AssentError: no such file, one that fails when it is read, or one with no such class or several.
+        AssentError: no such file, one that fails when it is imported, or one with no such class or several.
     """
     file = Path(path)
     if not file.exists():
@@ -55,27 +55,28 @@ def resolve_file(path: str, method: str) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 (it is anybody's code)
         raise AssentError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
-    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == spec.name and hasattr(v, method)]
-    if len(own) != 1:
-        raise AssentError(f"{path} holds {len(own)} classes with a method '{method}': it should hold one")
-    return own[0]
+    defined = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == spec.name]
+    classes = [cls for cls in defined if hasattr(cls, method)]
+    if len(classes) != 1:
+        raise AssentError(f"{path} must define one class with a method '{method}'; it has {len(classes)}")
+    return classes[0]
 
 
 def name_of(plugin: Any) -> str:
-    """The name of the file in which the class of an instance stands."""
+    """Return the name of the file that defines the class of an instance."""
     return type(plugin).__module__.rpartition(".")[2]
 
 
 def describe(folder: str, name: str) -> str:
-    """The first line of a file's docstring, read without importing it."""
+    """Return the first line of a file's docstring, read without importing it."""
     return (ast.get_docstring(ast.parse(_path(folder, name).read_text())) or "").split("\n")[0]
 
 
 @cache
 def declared(folder: str, name: str, variable: str) -> str:
-    """A string that the class in `folder/name.py` gives to a class variable, read without importing the file.
+    """Return the string that `folder/name.py` assigns to a class variable, read without importing the file.
 
-    It is for lists only (help, hints): whoever runs a plug-in imports it and asks the class.
+    Only lists (help, hints) use it; a plug-in that runs is imported, and its class is asked.
     """
     for node in ast.walk(ast.parse(_path(folder, name).read_text())):
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == variable and node.value is not None:

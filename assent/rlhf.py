@@ -1,4 +1,4 @@
-"""The whole idea in a few lines of Python: an environment of prompts, a reward model from comparisons, an agent.
+"""RLHF in a few lines of Python: an environment of prompts, a reward model fitted to comparisons, an agent.
 
     environment = Prompts("prompts.jsonl", model="HuggingFaceTB/SmolLM2-135M-Instruct")
     reward_model = RewardModel.fit(environment, "comparisons.jsonl")
@@ -6,7 +6,7 @@
     agent.train()
     print(agent.evaluate())
 
-Everything happens in a run folder, as with the commands, and goes on where it stopped if it is called again.
+Everything is kept in a run folder, as with the commands; a second call resumes where the first one stopped.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,32 +19,34 @@ from torch import Tensor
 from assent.commands import stage
 from assent.config import override, table
 from assent.errors import AssentError
-from assent.formats.files.exchange import add, load, read
-from assent.functional.ensemble import combine, disagreement
-from assent.generation.local import Sampling, sample
+from assent.formats.files.importing import import_file, insert_examples, read_file
+from assent.functional.ensemble import combine, ensemble_std
+from assent.generation.local import Local
+from assent.generation.sampling import Sampling
 from assent.generation.responses import DEMO_PROMPTS
 from assent.models.checkpoints import locate
 from assent.models.load import LoadedModel, load_policy
-from assent.models.tokenizer import DEFAULT_RENDERING, Rendering, load_codec
+from assent.models.rendering import DEFAULT_RENDERING, Rendering
+from assent.models.tokenizer import read_chat_tokenizer
 from assent.records import Preference, Prompt, Response
 from assent.rewards.model import Model
 from assent.run import Setup, open_run
 from assent.runner import perform
-from assent.training.batching import generator
+from assent.seeds import Purpose, derive
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The environment of a language model: what it is asked, who answers first, and the folder where all is kept.
+    """The environment of a language model: prompts, the base policy, and the run folder.
 
     Args:
-        prompts: a file (any format that `assent import` reads), prompts, or texts; nothing: the demo's prompts.
+        prompts: a file (any format that `assent import` reads), prompts, or texts; default: the demo's prompts.
         model: a hub id, a folder, or a .gguf file.
         run: the run folder.
         settings: of `assent.run.Setup`: seed, held_out, device, dtype, template_args, date.
 
     Raises:
-        AssentError: no prompts there.
+        AssentError: there are no prompts.
     """
 
     prompts: str | Path | Sequence[str | Prompt] = DEMO_PROMPTS
@@ -60,7 +62,7 @@ class Prompts:
     def __post_init__(self) -> None:
         with open_run(self.setup) as run:
             if not run.store.counts().prompts:
-                run.store.add_prompts(self._asked())
+                run.store.add_prompts(self._read_prompts())
 
     @property
     def setup(self) -> Setup:
@@ -69,102 +71,111 @@ class Prompts:
             Setup(Path(self.run), str(self.model)), {name: getattr(self, name) for name in names}, "Prompts"
         )
 
-    def _asked(self) -> list[Prompt]:
+    def _read_prompts(self) -> list[Prompt]:
         if isinstance(self.prompts, str | Path):
-            found = list(read(self.prompts).prompts)
+            prompts = list(read_file(self.prompts).prompts)
         else:
-            found = [Prompt.plain(p) if isinstance(p, str) else p for p in self.prompts]
-        if not found:
+            prompts = [Prompt.plain(p) if isinstance(p, str) else p for p in self.prompts]
+        if not prompts:
             raise AssentError(f"no prompts in {self.prompts}")
-        chat = load_codec(locate(self.model)).tokenizer.chat_template is not None
-        return [Prompt.ask(p.text, p.category, p.source) if chat and p.is_plain else p for p in found]
+        chat = read_chat_tokenizer(locate(self.model)).tokenizer.chat_template is not None
+        return [prompt.as_chat() if chat else prompt for prompt in prompts]
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """What people find good, as a function: fitted to comparisons, or loaded."""
+    """A reward model: fitted to comparisons, or loaded from a folder."""
 
     folder: str
     """A Hugging Face sequence classifier with one label."""
     report: dict[str, Any]
-    """What was measured when it was fitted: accuracy on held-out prompts with its interval."""
+    """The result of fitting it: accuracy on held-out prompts with its interval, ..."""
     rendering: Rendering = DEFAULT_RENDERING
-    """How the chat template was rendered when it was fitted."""
+    """The arguments of the chat template when it was fitted."""
 
     @classmethod
     def fit(
         cls, environment: Prompts, comparisons: str | Path | Iterable[Preference] | None = None, **settings: Any
     ) -> Self:
-        """Fit to a file of comparisons, to preferences, or to the comparisons that the run folder holds already.
+        """Fit a reward model to a file of comparisons, to preferences, or to the comparisons in the run folder.
 
         Args:
             settings: of the `reward` stage: lr, epochs, batch_size, lora_rank, ...
         """
         with open_run(environment.setup) as run:
             if isinstance(comparisons, str | Path):
-                load(comparisons, run.store)
+                import_file(comparisons, run.store)
             elif comparisons is not None:
-                add(comparisons, run.store, "comparisons")
+                insert_examples(comparisons, run.store, "comparisons")
             report = perform(run, "reward", override(stage("reward"), settings, "RewardModel.fit"))
             return cls(str(run.folder / run.key("reward")), report, run.rendering)
 
-    def score(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
-        """Scores of finished answers to one prompt; the higher the better."""
-        return combine(self._scores(prompt, answers)).tolist()
+    def score(self, prompt: str | Prompt, responses: Sequence[str]) -> list[float]:
+        """Return the scores of finished responses to one prompt; higher is better."""
+        return combine(self._scores(prompt, responses)).tolist()
 
-    def uncertainty(self, prompt: str | Prompt, answers: Sequence[str]) -> list[float]:
-        """How far the members of an ensemble disagree about each answer: their standard deviation; 0 for one alone."""
-        return disagreement(self._scores(prompt, answers)).tolist()
+    def uncertainty(self, prompt: str | Prompt, responses: Sequence[str]) -> list[float]:
+        """Return the standard deviation of each response's score among the members of an ensemble; 0 for one model."""
+        return ensemble_std(self._scores(prompt, responses)).tolist()
 
-    def _scores(self, prompt: str | Prompt, answers: Sequence[str]) -> Tensor:
+    def _scores(self, prompt: str | Prompt, responses: Sequence[str]) -> Tensor:
         model = Model.load(self.folder, rendering=self.rendering)
-        chat = model.language.tokenizer.chat_template is not None
-        asked = prompt if isinstance(prompt, Prompt) else Prompt.ask(prompt) if chat else Prompt.plain(prompt)
-        return model.score([asked] * len(answers), [Response(asked.id, a, "") for a in answers])
+        if isinstance(prompt, str):
+            prompt = _as_prompt(prompt, model.language)
+        return model.score([prompt] * len(responses), [Response(prompt.id, text, "") for text in responses])
 
 
 class RLHF:
-    """A policy that learns by its own trials what the reward model finds good, on a KL leash.
+    """A policy that is trained on its own completions, scored by a reward model, with a KL penalty to its reference.
 
     Args:
-        objective: the name of one: ppo, grpo, rloo, reinforce, ...
+        objective: ppo, grpo, rloo, reinforce, ...
         settings: of its stage: steps, n, lr, beta, temperature, max_new_tokens, ...
     """
 
     def __init__(
         self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any
     ) -> None:
-        self.environment, self.reward_model, self.objective = environment, reward_model, objective
-        self._stage: Any = override(stage(objective), {"reward": reward_model.folder, **settings}, f"RLHF {objective}")
+        self.environment = environment
+        self.reward_model = reward_model
+        self.objective = objective
+        rewards = {"rewards": (reward_model.folder,)}
+        self._stage: Any = override(stage(objective), {**rewards, **settings}, f"RLHF {objective}")
 
     def train(self) -> dict[str, Any]:
-        """Train the policy, or go on with it; returns what the stage reports."""
+        """Train the policy, or resume its training; return the stage's result."""
         with open_run(self.environment.setup) as run:
             return perform(run, self.objective, self._stage)
 
     def evaluate(self, judge: str = "", **settings: Any) -> dict[str, Any]:
-        """Compare the policy with its start on held-out prompts.
+        """Compare the policy with its base on held-out prompts.
 
         Args:
             judge: a file of rewards/ or a reward model's folder; empty: the reward model itself, which flatters.
         """
-        chosen = {"policies": (self.objective,), "judge": judge or self.reward_model.folder, **settings}
-        sampling = self._stage.sampling
+        sampling = self._stage.settings.sampling
         shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
+        chosen = {"policies": (self.objective,), "judge": judge or self.reward_model.folder}
         with open_run(self.environment.setup) as run:
-            measuring = override(stage("evaluate"), {**shared, **chosen}, "RLHF.evaluate")
-            run.move_aside("evaluate", table(measuring))
-            result = perform(run, "evaluate", measuring)
+            evaluation = override(stage("evaluate"), {**shared, **chosen, **settings}, "RLHF.evaluate")
+            run.move_aside("evaluate", table(evaluation))
+            result = perform(run, "evaluate", evaluation)
         return dict(result["policies"][self.objective])
 
-    def answer(self, prompt: str, sampling: Sampling | None = None) -> str:
-        """The trained policy's answer to one prompt."""
+    def generate(self, prompt: str, sampling: Sampling | None = None) -> str:
+        """Return the trained policy's response to one prompt."""
         with open_run(self.environment.setup) as run:
-            language: LoadedModel = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
-        codec = language.codec
-        asked = Prompt.ask(prompt) if language.tokenizer.chat_template else Prompt.plain(prompt)
-        dice = generator(self.environment.seed, 4)
-        (drawn,) = sample(
-            language.model, [codec.prompt(asked)], 1, sampling or self._stage.sampling, codec.stop_ids, dice
-        )
-        return codec.decode(drawn.ids, asked)
+            policy = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
+        tokenizer = policy.chat_tokenizer
+        message = _as_prompt(prompt, policy)
+        settings = sampling or self._stage.settings.sampling
+        generator = Local()
+        generator.load(policy)
+        seed = derive(self.environment.seed, Purpose.RESPONSE)
+        (completion,) = generator.generate([tokenizer.encode_prompt(message)], 1, settings, seed)
+        return tokenizer.decode(completion.token_ids, message)
+
+
+def _as_prompt(text: str, model: LoadedModel) -> Prompt:
+    """Return a text as a user's turn of a chat model, or as text to be continued."""
+    return Prompt.ask(text) if model.tokenizer.chat_template else Prompt.plain(text)

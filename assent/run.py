@@ -1,13 +1,13 @@
-"""A run is a folder: its recipe, its feedback, its checkpoints, what it measured.
+"""A run is a folder: its recipe, its feedback, its checkpoints and its measurements.
 
 It holds everything that a killed process needs to go on:
 
     recipe.toml      the resolved settings of every stage that ran here
-    feedback.db      prompts, responses, queries, feedback
-    metrics.jsonl    one line a step: stage, step, seconds and the metric words
+    feedback.db      prompts, responses, tasks, feedback
+    metrics.jsonl    one line a step: stage, step, seconds and the metrics
     done/NAME.json   what a finished stage reported
     NAME/            a checkpoint: a Hugging Face folder
-    replaced/NAME/   what `--overwrite` does afresh, until the new one is there
+    replaced/NAME/   what `--overwrite` does afresh, until the new one is complete
     state/NAME/      an unfinished stage: weights, optimiser, step
     tensorboard/     the same curves for TensorBoard
     report.html
@@ -15,7 +15,6 @@ It holds everything that a killed process needs to go on:
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,51 +28,55 @@ from annotated_types import Interval
 from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.files import write_atomically
-from assent.functional.finite import finite
+from assent.functional.finite import replace_nonfinite
+from assent.legacy import MARK, rewrite_folder, translate_recipe, translate_result
 from assent.registry import names
+from assent.stage_files import StageFiles, read_json
 from assent.types import Fraction, PositiveInt
 
 if TYPE_CHECKING:
     import torch
 
-    from assent.models.tokenizer import Rendering
+    from assent.models.rendering import Rendering
     from assent.store.database import Store
 
+BASE = "base"
+"""Name of the model that a run starts from."""
 POLICY_STAGES = ("pretrain", "sft")
 """Stages that prepare the policy before the first round, in order."""
 
 
 def policy_optimisers() -> tuple[str, ...]:
-    """Names of what improves the policy in a round: objectives, and a stage of its own."""
-    return (*names("objectives"), "rejection")
+    """Return the names of the stages that improve the policy in a round."""
+    return (*names("objectives"), "rejection_sampling")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all stages of a run share."""
+    """Settings that all stages of a run share."""
 
     run: Path = Path("runs/default")
-    """The run's folder: made if missing, continued if there."""
+    """The run's folder, which is created or continued."""
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    """The model to start from: a Hugging Face hub id, a folder, or a .gguf file."""
+    """The base model: a Hugging Face hub id, a folder, or a .gguf file."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-    """Decides every draw: the same seed on the same machine gives the same run."""
+    """Seed of every random draw: the same seed on the same machine gives the same run."""
     held_out: Fraction = 0.3
-    """Share of prompts that nothing is trained on; decided by each prompt's own content."""
+    """Fraction of prompts that nothing is trained on, selected by a hash of each prompt."""
     round: PositiveInt = 1
-    """Which time round the loop this is: names end in `-2`, `-3` from the second on."""
+    """Round of the loop; from the second on, names end in `-2`, `-3`."""
     database: str = ""
-    """Where the feedback lies, postgresql+psycopg://user@host/name for instance; empty: `feedback.db` in the run."""
+    """Database of the feedback, such as postgresql+psycopg://user@host/name; empty: `feedback.db` in the run."""
     weight_annotators: bool = False
-    """In training, let each annotator's answers weigh as much as they are found reliable, instead of all alike."""
+    """Weight the training examples by the estimated reliability of their annotators."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto: a GPU where there is one."""
     template_args: str = ""
-    """Arguments of the chat template, such as `enable_thinking=false`; commas part several."""
+    """Arguments of the chat template, separated by commas, such as `enable_thinking=false`."""
     date: str = ""
-    """The date that chat templates write, such as 2026-11-30; empty: the day on which the run began."""
+    """Date in chat templates, such as 2026-11-30; empty: the day on which the run began."""
     dtype: str = "auto"
-    """float32, bfloat16 (with float32 master weights in training); auto: bfloat16 where the processor multiplies it."""
+    """float32, or bfloat16 with float32 master weights in training; auto: bfloat16 where the hardware multiplies it."""
 
 
 @dataclass
@@ -82,241 +85,191 @@ class Run:
 
     setup: Setup
     recipe: dict[str, Any] = field(default_factory=dict)
+    """The content of `recipe.toml`: the set-up, and a table for each stage."""
 
     @property
     def folder(self) -> Path:
+        """The run's folder."""
         return self.setup.run
 
     @property
     def round(self) -> int:
+        """The round of the loop, from 1."""
         return self.setup.round
 
     @property
     def seed(self) -> int:
+        """The seed of every draw."""
         return self.setup.seed
 
     def key(self, stage: str) -> str:
-        """A stage's name in this round: `ppo`, then `ppo-2`, `ppo-3`."""
+        """Return a stage's name in this round: `ppo`, then `ppo-2`, `ppo-3`."""
         return stage if self.round == 1 or stage in POLICY_STAGES else f"{stage}-{self.round}"
 
     @cached_property
     def store(self) -> "Store":
+        """The run's database, open."""
         from assent.store.database import Store
 
         return Store.open(self.setup.database or self.folder / "feedback.db")
 
     @cached_property
     def rendering(self) -> "Rendering":
-        """How chat templates are rendered in this run."""
-        from assent.models.tokenizer import Rendering
+        """The arguments with which this run renders chat templates."""
+        from assent.models.rendering import Rendering
 
         return Rendering.parse(self.setup.template_args, self.setup.date)
 
     @cached_property
     def device(self) -> "torch.device":
-        import torch
+        """The device of this run's models."""
+        from assent.devices import resolve_device
 
-        if self.setup.device != "auto":
-            try:
-                if self.setup.device.split(":")[0] not in ("cpu", "cuda", "mps"):
-                    raise RuntimeError("it can be auto, cpu, cuda, cuda:1 or mps")
-                return torch.empty(0, device=self.setup.device).device
-            except (RuntimeError, AssertionError) as error:
-                raise AssentError(f"no device '{self.setup.device}' here: {str(error).splitlines()[0]}") from None
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers its processes
-        return torch.device("cpu")
+        return resolve_device(self.setup.device)
 
     @cached_property
     def dtype(self) -> "torch.dtype":
-        import torch
+        """The number format of this run's models."""
+        from assent.devices import resolve_dtype
 
-        if self.setup.dtype != "auto":
-            if self.setup.dtype not in ("float32", "bfloat16"):
-                raise AssentError(f"dtype is '{self.setup.dtype}'; it can be auto, float32 or bfloat16")
-            return torch.float32 if self.setup.dtype == "float32" else torch.bfloat16
-        if self.device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-        fast = self.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
+        return resolve_dtype(self.setup.dtype, self.device)
 
     def claim(self, stage: str, table: Mapping[str, Any]) -> bool:
-        """Write a stage's settings into the run's recipe before it starts; whether they are new there.
+        """Write a stage's settings into the run's recipe before it starts; return whether they are new there.
 
         Raises:
             AssentError: the stage was started here with other settings.
         """
         key = self.key(stage)
-        before = self.recipe.get(key)
-        # a setting that the run does not know came with a later version, whose default is what was done before
-        changed = next((name for name, value in (before or {}).items() if value != table.get(name)), "")
-        if before is not None and changed:
-            raise AssentError(
-                f"{self.folder} holds '{key}' made with {changed} = {before.get(changed)!r}, "
-                f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --overwrite"
-            )
-        if before is None:
-            self.recipe[key] = dict(table)
-            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
-        return before is None
+        earlier = self.recipe.get(key)
+        if earlier is not None:
+            # A setting that the recipe lacks came with a later version; its default is what was done before.
+            changed = next((name for name, value in earlier.items() if value != table.get(name)), "")
+            if changed:
+                raise AssentError(
+                    f"{self.folder} holds '{key}' with {changed} = {earlier.get(changed)!r}, "
+                    f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --overwrite"
+                )
+            return False
+        self.recipe[key] = dict(table)
+        self._write_recipe()
+        return True
 
     def unclaim(self, stage: str) -> None:
-        """Forget the settings of an attempt that failed and left nothing that they describe."""
+        """Remove the settings of a failed attempt that left no files."""
         key = self.key(stage)
-        if not any(path.exists() for path in self._left(key).values()):
+        if not StageFiles(self.folder, key).has_outputs:
             self.recipe.pop(key, None)
-            write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
-
-    def _left(self, key: str) -> dict[str, Path]:
-        """What a stage leaves; its result last, for it is what says that the stage is done."""
-        return {
-            "model": self.folder / key,
-            "state": self.folder / "state" / key,
-            "result": self.folder / "done" / f"{key}.json",
-        }
+            self._write_recipe()
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """What a finished stage reported, or None if it has not finished."""
-        path = self.folder / "done" / f"{key}.json"
-        return read_result(path) if path.exists() else None
+        """Return what a finished stage reported, or None if it has not finished."""
+        return StageFiles(self.folder, key).read_result()
 
     def finish(self, stage: str, result: Mapping[str, Any]) -> None:
         """Mark a stage as finished; its resumable state is no longer needed."""
-        import shutil
-
-        key = self.key(stage)
-        shutil.rmtree(self.folder / "replaced" / key, ignore_errors=True)
-        text = json.dumps(finite(result), indent=1, allow_nan=False)
-        write_atomically(self.folder / "done" / f"{key}.json", text + "\n")
-        shutil.rmtree(self.folder / "state" / key, ignore_errors=True)
+        text = json.dumps(replace_nonfinite(result), indent=1, allow_nan=False)
+        StageFiles(self.folder, self.key(stage)).write_result(text + "\n")
 
     def move_aside(self, stage: str, table: Mapping[str, Any]) -> None:
-        """Make room for a stage to be done afresh with these settings; `bring_back` undoes it, `finish` seals it.
+        """Prepare a stage to be done afresh with these settings; `restore` undoes it, `finish` makes it final.
 
-        Settings, state, checkpoint, result and measurements are put aside, so that a kill at any moment does no harm;
-        feedback is never touched. An attempt that was stopped goes on if it is asked for with the same settings.
+        Settings, state, checkpoint, result and measurements are moved aside, so that a kill at any moment does no harm;
+        feedback is never touched. A stopped attempt continues if the settings are the same.
         """
-        import shutil
-
         key = self.key(stage)
-        aside = self.folder / "replaced" / key
-        if aside.exists() and self.result(key) is None:  # what a stopped attempt replaces is worth more than it
+        files = StageFiles(self.folder, key)
+        if files.is_moved_aside and files.read_result() is None:
+            # A stopped attempt left this: what it replaces is finished work, and stays aside.
             if self.recipe.get(key) != dict(table):
-                for path in self._left(key).values():
-                    shutil.rmtree(path, ignore_errors=True)
+                files.delete_outputs()
         else:
-            aside.mkdir(parents=True, exist_ok=True)
-            there = {name: path for name, path in self._left(key).items() if path.exists()}
-            if not (aside / "before.json").exists():
-                before = {
-                    "settings": self.recipe.get(key),
-                    "left": list(there),
-                    "metrics": self._metrics(key, mine=True),
-                }
-                write_atomically(aside / "before.json", json.dumps(before))
-                write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics(key, mine=False)))
-            for name, path in there.items():
-                path.rename(aside / name)
+            files.move_aside(self.recipe.get(key))
         self.recipe.pop(key, None)
-        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
+        self._write_recipe()
 
     def restore(self, stage: str) -> bool:
-        """Put in place what a new attempt was to replace; whether there was any."""
-        import shutil
-
+        """Move back what a new attempt was to replace; return whether there was any."""
         key = self.key(stage)
-        aside = self.folder / "replaced" / key
-        if not (aside / "before.json").exists():
+        files = StageFiles(self.folder, key)
+        restored = files.restore()
+        if restored is None:
             return False
-        before = read_result(aside / "before.json")
-        for name, path in self._left(key).items():
-            kept = aside / name
-            if kept.exists() or name not in before["left"]:
-                shutil.rmtree(path, ignore_errors=True)
-            if kept.exists():
-                kept.rename(path)
         self.recipe.pop(key, None)
-        if before["settings"] is not None:
-            self.recipe[key] = before["settings"]
-        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
-        write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics(key, mine=False) + before["metrics"]))
-        shutil.rmtree(aside)
-        return bool(before["left"])
+        if restored.settings is not None:
+            self.recipe[key] = restored.settings
+        self._write_recipe()
+        files.finish_restoring()
+        return restored.has_files
 
-    def _metrics(self, key: str, mine: bool) -> list[str]:
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        own = f'{{"stage": "{key}",', f'{{"stage": "{key}/'  # and of the members of an ensemble
-        return [line for line in lines if line.startswith(own) == mine]
+    def _write_recipe(self) -> None:
+        write_atomically(self.folder / "recipe.toml", write_recipe(self.recipe))
 
     def policy(self, name: str) -> str:
-        """Where a policy lies: `start`, a finished stage of this run, or else a folder or hub id as given.
+        """Return the path or hub id of a policy: of `base`, of a finished stage of this run, or the name itself.
 
         Raises:
-            AssentError: a name that is neither.
+            AssentError: a name that is neither a policy of the run, nor a folder, a file or a hub id.
         """
-        if name == "start":
+        if name == BASE:
             return self.setup.model
         if (self.folder / name / "config.json").exists():
             return str(self.folder / name)
         if "/" in name or Path(name).is_dir() or name.endswith(".gguf"):
             return name
-        have = ["start", *self.models]
-        raise AssentError(f"no policy '{name}' in {self.folder} (there: {', '.join(have)}): train it, or name another")
+        policies = ", ".join((BASE, *self.models))
+        raise AssentError(f"no policy '{name}' in {self.folder} (it has: {policies}): train it, or name another")
 
     @property
     def models(self) -> list[str]:
-        """Checkpoints of this run."""
+        """The names of this run's checkpoints."""
         return sorted(path.parent.name for path in self.folder.glob("*/config.json"))
 
     @property
-    def base(self) -> str:
+    def base_policy(self) -> str:
         """The policy that this round generates with and improves."""
-        if self.round > 1:
-            before = "" if self.round == 2 else f"-{self.round - 1}"
-            trained = [
-                name
-                for name in self.recipe
-                if name.endswith(before) and name.removesuffix(before) in policy_optimisers()
-            ]
-            trained = [name for name in trained if (self.folder / name / "config.json").exists()]
-            carried: str = self.recipe.get("carry", "")
-            return f"{carried}{before}" if carried else trained[0] if trained else f"ppo{before}"
-        return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), "start")
+        if self.round == 1:
+            return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), BASE)
+        suffix = "" if self.round == 2 else f"-{self.round - 1}"
+        policy_stage: str = self.recipe.get("policy_stage", "")
+        if policy_stage:
+            return f"{policy_stage}{suffix}"
+        stages = [name for name in self.recipe if name.endswith(suffix)]
+        improved = [name for name in stages if name.removesuffix(suffix) in policy_optimisers()]
+        trained = [name for name in improved if (self.folder / name / "config.json").exists()]
+        return trained[0] if trained else f"ppo{suffix}"
 
 
-def store_of(folder: Path) -> "Store":
-    """The store of a run folder, wherever its recipe says that it lies."""
+def open_store(folder: Path) -> "Store":
+    """Open the store of a run folder, wherever its recipe says that it is."""
     from assent.store.database import Store
 
+    return Store.open(read_run_recipe(folder).get("database") or folder / "feedback.db")
+
+
+def read_run_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a run folder with today's names; empty: it has none."""
     path = folder / "recipe.toml"
-    recipe = read_recipe(path) if path.exists() else {}
-    return Store.open(recipe.get("database") or folder / "feedback.db")
+    return translate_recipe(read_recipe(path)) if path.exists() else {}
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What a finished stage reported.
+    """Return what a finished stage reported.
 
     Raises:
         AssentError: the file is broken.
     """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise AssentError(f"{path} is broken: delete it to do this stage again") from None
-    return found
+    return translate_result(path.stem, read_json(path))
 
 
 @contextmanager
 def open_run(setup: Setup) -> Iterator[Run]:
-    """Make or continue a run folder and hold it: one process at a time writes there.
+    """Create or continue a run folder and lock it: one process at a time writes there.
 
     Raises:
-        AssentError: the folder belongs to a run with another set-up, is in use, or cannot be written.
+        AssentError: the folder belongs to a run with other settings, is in use, or cannot be written.
     """
-    from assent.config import table
-
-    _ = Run(setup).rendering  # a mistyped date is refused before a folder is made for it
+    _ = Run(setup).rendering  # a mistyped date is refused before a folder is created for it
     try:
         (setup.run / "done").mkdir(parents=True, exist_ok=True)
         lock = open(setup.run / ".lock", "a+")  # noqa: SIM115 (held as long as the run is)
@@ -327,18 +280,39 @@ def open_run(setup: Setup) -> Iterator[Run]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AssentError(f"another process works in {setup.run}: wait for it, or use another --run") from None
-        path = setup.run / "recipe.toml"
-        recipe = read_recipe(path) if path.exists() else {}
+        recipe = _open_recipe(setup.run)
         if not setup.date:
             setup = replace(setup, date=recipe.get("date") or datetime.now(UTC).date().isoformat())
-        begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone decides nothing
-        mine = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
-        for name, value in mine.items():
-            if begun and name in recipe and recipe[name] != value and name not in ("device", "dtype"):
-                raise AssentError(
-                    f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: "
-                    f"use another --run, or leave {name} out"
-                )
-        run = Run(setup, recipe={**recipe, **mine, **(recipe if begun else {})})
-        write_atomically(path, write_recipe(run.recipe))
+        run = Run(setup, _merge_setup(setup, recipe))
+        run._write_recipe()
         yield run
+
+
+def _open_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a locked run folder; a folder of version 0.1 is rewritten with today's names."""
+    path = folder / "recipe.toml"
+    recipe = read_recipe(path) if path.exists() else {}
+    if MARK in recipe:
+        rewrite_folder(folder)
+    return translate_recipe(recipe)
+
+
+def _merge_setup(setup: Setup, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's recipe together with the set-up.
+
+    Raises:
+        AssentError: a stage has run in this folder with another set-up.
+    """
+    from assent.config import table
+
+    has_begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone fixes no setting
+    setup_table = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
+    if not has_begun:
+        return {**recipe, **setup_table}
+    for name, value in setup_table.items():
+        if name in recipe and recipe[name] != value and name not in ("device", "dtype"):
+            raise AssentError(
+                f"{setup.run} is a run with {name} = {recipe[name]!r}, not {value!r}: "
+                f"use another --run, or leave {name} out"
+            )
+    return {**recipe, **setup_table, **recipe}

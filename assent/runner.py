@@ -13,7 +13,7 @@ from assent.protocols import Stage, Tool
 from assent.run import Run
 from assent.store.database import Counts
 from assent.training import distributed
-from assent.training.logging import read_metrics
+from assent.loggers.jsonl import read_metrics
 from assent.training.loop import Stopped
 
 
@@ -85,7 +85,7 @@ def _restore(run: Run, command: str, attempt: _Attempt, error: Exception) -> Non
         return
     if run.restore(command) and isinstance(error, AssentError):
         reason = str(error).partition("; the state after step ")[0]
-        raise AssentError(f"{reason}; what '{run.key(command)}' was before is back in its place") from None
+        raise AssentError(f"{reason}; the earlier result of '{run.key(command)}' is restored") from None
     if attempt.is_new and run.store.counts() == attempt.counts:
         run.unclaim(command)
 
@@ -93,9 +93,9 @@ def _restore(run: Run, command: str, attempt: _Attempt, error: Exception) -> Non
 def _write_card(run: Run, key: str, stage: Stage, result: dict[str, Any]) -> None:
     """Write the card of a policy; a reward model has one already."""
     folder, origin = run.folder / key, stage.origin(run)
-    if origin is None or not (folder / "config.json").exists() or (folder / card.NAME).exists():
+    if origin is None or not (folder / "config.json").exists() or (folder / card.CARD_NAME).exists():
         return
     base = origin.base or "random weights"
-    base = run.setup.model if base in ("start", *run.models) else base
+    base = run.setup.model if base in ("base", *run.models) else base
     data = {name: n for name, n in result.items() if isinstance(n, int) and name not in ("n", "held_out_n", "weights")}
-    write_atomically(folder / card.NAME, card.policy(card.Origin(base, origin.objective, data)))
+    write_atomically(folder / card.CARD_NAME, card.policy_card(card.ModelOrigin(base, origin.objective, data)))

@@ -1,105 +1,236 @@
-"""The reward that a stage scores with: a rule, a reward model, or one's own file."""
+"""The rewards that a stage scores with: rules, reward models, or a user's own file; several are added with weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from assent.config import plugins
 from assent.errors import AssentError, did_you_mean
-from assent.functional.ensemble import Reduction, combine
-from assent.protocols import Reward as Scorer
+from assent.functional.ensemble import Reduction, combine, ensemble_std
+from assent.protocols import Reward
 from assent.records import Prompt, Response
 from assent.registry import names, resolve, resolve_file
 from assent.rewards.model import Model
 from assent.run import Run
-from assent.training.batching import READING
+from assent.training.batching import INFERENCE_TOKENS
 from assent.training.distributed import on_rank0
 from assent.types import NonNegativeFloat
+
+RULES = tuple(name for name in names("rewards") if name != "model")
+"""Files of rewards/ that need no model."""
+THIS_ROUND = "reward"
+"""The name of this round's reward model."""
+
+
+def is_rule(name: str) -> bool:
+    """Return whether a reward is a file of rewards/ or a user's own file, and no reward model."""
+    return name in RULES or name.endswith(".py")
+
+
+def rule_class(name: str) -> type | None:
+    """Return the class of a rule, or None for the name of a reward model.
+
+    Raises:
+        AssentError: the file cannot be read, or has no class with a method `score`.
+    """
+    if not is_rule(name):
+        return None
+    cls: type = resolve_file(name, "score") if name.endswith(".py") else resolve("rewards", name)
+    return cls
 
 
 @dataclass(frozen=True)
 class RewardSource:
-    """What finds an answer good."""
+    """The reward of a response."""
 
-    reward: str = ""
-    """What scores: a checkpoint of the run, a folder, a file of rewards/, your own file with a class that has `score`
-    (`mine.py`); empty: this round's reward model."""
+    rewards: tuple[str, ...] = ()
+    """Rewards to add up: files of rewards/, own files with a class that has `score` (`mine.py`), or reward models
+    (`reward` for this round's, a checkpoint of the run, a folder); empty: `reward`."""
+    reward_weights: tuple[float, ...] = ()
+    """Weight of each reward, in the same order; empty: 1 for each."""
+    rules: tuple[Any, ...] = plugins("rewards", rule_class, lambda: RULES)
     ensemble: Reduction = "mean"
-    """Of the members of a reward model: their mean, the least of them, or the mean less `deviations` of theirs."""
+    """Score of a reward-model ensemble: the members' mean, the lowest (worst_case), or the mean minus
+    `uncertainty_coef` standard deviations (uncertainty_weighted)."""
     uncertainty_coef: NonNegativeFloat = 1.0
-    """How many standard deviations of the members `lower` takes off."""
+    """Standard deviations of the members that `uncertainty_weighted` subtracts."""
 
-    def name(self, run: Run) -> str:
-        """What scores in this run, by name.
+    def __post_init__(self) -> None:
+        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(
+                f"{len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards; give one for each"
+            )
+        if repeated := [name for name in self.rewards if self.rewards.count(name) > 1]:
+            raise ValueError(f"rewards names '{repeated[0]}' twice; give it once, with its weight in reward_weights")
+
+    def names(self, run: Run) -> tuple[str, ...]:
+        """Return the rewards by name, `reward` replaced by this round's reward model.
 
         Raises:
-            AssentError: none was named, and this round has no reward model.
+            AssentError: this round has no reward model.
         """
-        name = self.reward or run.key("reward")
-        if not self.reward and not (run.folder / name).exists():
-            raise AssentError(f"{run.folder} has no reward model: run 'assent reward' first, or name one with --reward")
-        return name
+        own = run.key(THIS_ROUND)
+        names = tuple(own if name == THIS_ROUND else name for name in self.rewards or (THIS_ROUND,))
+        if own in names and not (run.folder / own).exists():
+            raise AssentError(
+                f"{run.folder} has no reward model; run 'assent reward' first, or name one with --rewards"
+            )
+        return names
 
-    def one(self, scores: Tensor) -> Tensor:
-        """One score for each answer, (N,), of those of all members."""
-        return combine(scores, self.ensemble, self.uncertainty_coef)
+    def models(self, run: Run) -> list[str]:
+        """Return the names that are reward models."""
+        return [name for name in self.names(run) if not is_rule(name)]
+
+    def load(self, run: Run, max_tokens_per_batch: int = INFERENCE_TOKENS) -> "WeightedRewards":
+        """Load every reward.
+
+        Raises:
+            AssentError: no reward has this name.
+        """
+        loaded = {name: load_reward_model(run, name, max_tokens_per_batch) for name in self.models(run)}
+        return self.combined(run, loaded)
+
+    def combined(self, run: Run, models: dict[str, Model]) -> "WeightedRewards":
+        """Return the rewards with these reward models, by name, in the order of the settings."""
+        rules, names = iter(self._rules()), self.names(run)
+        weights = self.reward_weights or (1.0,) * len(names)
+        terms = [
+            Term(name, models[name] if name in models else CheckedRule(name, next(rules)), weight)
+            for name, weight in zip(names, weights, strict=True)
+        ]
+        return WeightedRewards(tuple(terms), self.ensemble, self.uncertainty_coef)
+
+    def _rules(self) -> tuple[Any, ...]:
+        """The rules with their settings; in Python they may be named without them."""
+        named = [name for name in self.rewards if is_rule(name)]
+        if len(self.rules) == len(named):
+            return self.rules
+        return tuple(load_rule(name) for name in named)
 
 
-RULES = tuple(name for name in names("rewards") if name != "model")
-"""Files of rewards/ that need no model."""
+class Term(NamedTuple):
+    """One reward of a sum."""
+
+    name: str
+    reward: Reward
+    weight: float
 
 
-def is_rule(name: str) -> bool:
-    """Whether a reward is a file of rewards/ or of one's own, and no reward model."""
-    return name in RULES or name.endswith(".py")
+class Scores(NamedTuple):
+    """Scores of responses."""
+
+    total: Tensor  # (N,)
+    metrics: dict[str, float]
+    """The mean of each reward, if there are several, and the ensemble's disagreement."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule as a reward, whose answers are checked, for it may be anybody's code."""
+class WeightedRewards:
+    """The weighted sum of rewards."""
+
+    terms: tuple[Term, ...]
+    ensemble: Reduction = "mean"
+    uncertainty_coef: float = 1.0
+
+    @property
+    def models(self) -> list[Model]:
+        """The reward models among the rewards."""
+        return [term.reward for term in self.terms if isinstance(term.reward, Model)]
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Scores:
+        """Score responses to these prompts, N of each."""
+        return self.add([term.reward.score(prompts, responses) for term in self.terms])
+
+    def add(self, scores: Sequence[Tensor]) -> Scores:
+        """Add up the scores of each reward, (N,) or (N, members)."""
+        reduced = [combine(part, self.ensemble, self.uncertainty_coef) for part in scores]
+        total = reduced[0] * self.terms[0].weight
+        for part, term in zip(reduced[1:], self.terms[1:], strict=True):
+            total = total + term.weight * part
+        metrics: dict[str, float] = {}
+        ensembles = [part for part in scores if part.ndim > 1 and part.shape[1] > 1]
+        if ensembles:
+            metrics["disagreement"] = float(torch.stack([ensemble_std(part) for part in ensembles]).mean())
+        if len(self.terms) > 1:
+            for part, term in zip(reduced, self.terms, strict=True):
+                metrics[f"rewards/{term.name}"] = float(part.mean())
+        return Scores(total, metrics)
+
+    def renderable(self, prompts: list[Prompt]) -> list[Prompt]:
+        """Return the prompts that the chat template of every reward model can render; a rule takes all."""
+        for model in self.models:
+            prompts = model.language.chat_tokenizer.select_renderable(prompts)
+        return prompts
+
+
+@dataclass(frozen=True)
+class CheckedRule:
+    """A rule whose scores are checked, because it may be a user's own code."""
 
     name: str
-    rule: Scorer
+    rule: Reward
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
-        """As the rule does; one process asks it for all, since it may draw lots or ask others.
+        """Score on one process for all, because a rule may use randomness or call a server.
 
         Raises:
-            AssentError: it fails, or gives something else than one finite number (or row of them) for each response.
+            AssentError: the rule fails, or does not return one finite number (or row of them) for each response.
         """
         return on_rank0(lambda: self._checked(prompts, responses))
 
     def _checked(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         try:
-            found = torch.as_tensor(self.rule.score(prompts, responses), dtype=torch.float32).cpu()
+            scores = torch.as_tensor(self.rule.score(prompts, responses), dtype=torch.float32).cpu()
         except Exception as error:  # noqa: BLE001 (it is anybody's code)
             raise AssentError(f"the reward {self.name} failed: {type(error).__name__}: {error}") from None
-        if found.ndim not in (1, 2) or len(found) != len(responses):
-            raise AssentError(f"the reward {self.name} gave {tuple(found.shape)} scores for {len(responses)} answers")
-        if not bool(found.isfinite().all()):
-            raise AssentError(f"the reward {self.name} gave scores that are not finite")
-        return found
+        if scores.ndim not in (1, 2) or len(scores) != len(responses):
+            shape = tuple(scores.shape)
+            raise AssentError(f"the reward {self.name} returned {shape} scores for {len(responses)} responses")
+        if not bool(scores.isfinite().all()):
+            raise AssentError(f"the reward {self.name} returned scores that are not finite")
+        return scores
 
 
-def scorer(run: Run, name: str, tokens_per_pack: int = READING) -> Scorer:
-    """What scores answers: a rule (a file of rewards/ or one's own) or a reward model (checkpoint, folder, hub id).
+def load_rule(name: str) -> Any:
+    """Return a rule with its default settings.
 
     Raises:
-        AssentError: there is nothing of that name.
+        AssentError: it needs arguments.
     """
-    if is_rule(name):
-        made = resolve_file(name, "score") if name.endswith(".py") else resolve("rewards", name)
-        try:
-            return Rule(name, made())
-        except TypeError as error:
-            raise AssentError(f"the reward {name} cannot be made without arguments: {error}") from None
+    cls = rule_class(name)
+    assert cls is not None
+    try:
+        return cls()
+    except TypeError as error:
+        raise AssentError(f"the reward {name} needs arguments; give each a default: {error}") from None
+
+
+def load_reward_model(run: Run, name: str, max_tokens_per_batch: int = INFERENCE_TOKENS) -> Model:
+    """Load a reward model: a checkpoint of the run, a folder, or a hub id.
+
+    Raises:
+        AssentError: no reward has this name.
+    """
     if "/" not in name and name not in run.models and not Path(name).is_dir():
         raise AssentError(f"no reward '{name}'{did_you_mean(name, [*RULES, *run.models])}")
-    return Model.load(run.policy(name), run.dtype, run.device, run.rendering, tokens_per_pack)
+    return Model.load(run.policy(name), run.dtype, run.device, run.rendering, max_tokens_per_batch)
 
 
-def scorable(prompts: list[Prompt], judge: object) -> list[Prompt]:
-    """The prompts that a reward model's own template can render; a rule takes all."""
-    return judge.language.codec.renderable(prompts) if isinstance(judge, Model) else prompts
+def load_scorer(run: Run, name: str, max_tokens_per_batch: int = INFERENCE_TOKENS) -> Reward:
+    """Load one reward by name: a rule with its default settings, or a reward model.
+
+    Raises:
+        AssentError: no reward has this name.
+    """
+    if is_rule(name):
+        return CheckedRule(name, load_rule(name))
+    return load_reward_model(run, name, max_tokens_per_batch)
+
+
+def renderable_prompts(prompts: list[Prompt], reward: Reward) -> list[Prompt]:
+    """Return the prompts that the chat template of a reward model can render; a rule takes all."""
+    return reward.language.chat_tokenizer.select_renderable(prompts) if isinstance(reward, Model) else prompts

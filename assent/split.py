@@ -1,31 +1,33 @@
-"""Split prompts into training and held-out ones: by each prompt's own content, never by row."""
+"""Split prompts into a training and a held-out set, by the content of each prompt and never by row."""
 
-import hashlib
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from assent.errors import AssentError
-from assent.records import Prompt
+from assent.records import Prompt, unit_hash
 
 
 class Split(NamedTuple):
-    """Ids of prompts, in the order in which they came."""
+    """Ids of prompts, in the order of the input."""
 
     train: AbstractSet[str]
     held_out: AbstractSet[str]
 
 
 def split(prompts: Iterable[Prompt], held_out: float) -> Split:
-    """Part prompts by the SHA-256 of their ids, so that a prompt's side never depends on what other prompts exist.
+    """Split prompts by the SHA-256 of their ids, so that a prompt's set never depends on the other prompts.
 
     Args:
-        held_out: the share to hold out, 0 to 1; a larger share holds out all that a smaller one does.
+        held_out: fraction to hold out, 0 to 1; a larger fraction holds out every prompt that a smaller one does.
+
+    Raises:
+        AssentError: `held_out` is not between 0 and 1.
     """
     if not 0 <= held_out <= 1:
-        raise AssentError(f"the held-out share is {held_out}: it must lie between 0 and 1")
-    sides: tuple[dict[str, None], dict[str, None]] = ({}, {})
+        raise AssentError(f"--held-out must be between 0 and 1, got {held_out}")
+    train: dict[str, None] = {}
+    out: dict[str, None] = {}
     for prompt in prompts:
-        draw = int.from_bytes(hashlib.sha256(prompt.id.encode()).digest()[:8], "big") / 2**64
-        sides[draw < held_out][prompt.id] = None
-    return Split(sides[0].keys(), sides[1].keys())
+        (out if unit_hash(prompt.id) < held_out else train)[prompt.id] = None
+    return Split(train.keys(), out.keys())

@@ -1,4 +1,4 @@
-"""Types of settings that say their own limits: `config` refuses what lies outside, naming the field."""
+"""Types of settings with limits: `config` rejects values outside, naming the field."""
 
 from typing import Annotated
 
@@ -10,4 +10,4 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 ErrorRate = Annotated[float, Interval(ge=0, lt=0.5)]
-"""Of choices that are taken for flipped: from a half on they would teach the reverse."""
+"""Share of flipped choices: from 1/2 on they would teach the reverse."""

@@ -1,87 +1,94 @@
-"""DPO beside TRL: the same pairs in the same order, the same optimiser, the same losses."""
+"""DPO compared with TRL: the same pairs in the same order, the same optimizer, the same losses."""
 
 import argparse
 from typing import Any
 
 import torch
-from duel import Duel
-from duel.clock import Clock
-from duel.limit import Cost
-from duel.material import common, pairs
+from harness import Benchmark
+from harness.clock import Clock
+from harness.data import common_settings, load_pairs
+from harness.roofline import Cost
 
-from assent.batch import Loss
-from assent.models.attention import SharedPrefix
+from assent.batch import LogprobPairs, Loss
 from assent.models.load import load_policy
+from assent.models.packing import SharedPrefix
 from assent.objectives.dpo import DPO
-from assent.stages import offline
+from assent.stages.offline import DECIDED_PAIRS, Example, compute_pairs
 from assent.training.microbatch import map_batches, optimizer_step
-from assent.training.preferences import Compared, Pair
-from assent.training.replicated import Training, TrainState
+from assent.training.preferences import Pair, PromptGroup
+from assent.training.reference import completion_logprobs
+from assent.training.replicated import ReplicatedState
+from assent.training.settings import Training
 
-BATCH, LR = 4, 1e-5
+BATCH_SIZE = 4
+LR = 1e-5
+TOLERANCES = {"loss": (2e-3, 0.1), "grad_norm": (5e-3, 0.1), "chosen": (1e-3, 0.02), "rejected": (1e-3, 0.02)}
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """The first pairs, as ids."""
-    return common(flags) | {"pairs": pairs(flags.data, flags.model, flags.count), "batch_size": BATCH, "lr": LR}
+    """Return the first pairs, as token ids."""
+    pairs = load_pairs(flags.data, flags.model, flags.count)
+    return common_settings(flags) | {"pairs": pairs, "batch_size": BATCH_SIZE, "lr": LR}
 
 
-def ours(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
-    """The reference asked once, then step by step as `assent dpo` takes them."""
+def run_assent(work: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """Compute the reference once, then take the steps of `assent dpo`."""
     device = torch.device(work["device"])
     training = Training(lr=work["lr"], batch_size=work["batch_size"], warmup_ratio=0.0).on(device)
-    examples = [
-        Compared(
-            "", SharedPrefix(tuple(p["prompt_ids"]), (tuple(p["chosen_ids"]), tuple(p["rejected_ids"]))), (Pair(0, 1),)
-        )
-        for p in work["pairs"]
-    ]
-    batches = [examples[i : i + training.batch_size] for i in range(0, len(examples), training.batch_size)]
-    language = load_policy(work["model"], device=device)
-    trainee = TrainState(language, training, len(batches), getattr(torch, work["dtype"]))
+    groups = [_to_group(row) for row in work["pairs"]]
+    batches = [groups[i : i + training.batch_size] for i in range(0, len(groups), training.batch_size)]
+    policy = load_policy(work["model"], device=device)
+    state = ReplicatedState(policy, training, len(batches), getattr(torch, work["dtype"]))
 
-    def look(some: list[Compared]) -> list[torch.Tensor]:
-        trees = [example.tree for example in some]
-        return map_batches(
-            trees, training.max_tokens_per_batch, lambda part: offline.branch_sums(trainee.model, part, device)
+    def compute_reference(part: list[PromptGroup]) -> list[Example]:
+        prefixes = [group.tokens for group in part]
+        sums = map_batches(
+            prefixes, training.max_tokens_per_batch, lambda chunk: completion_logprobs(state.model, chunk, device)
         )
+        return [Example(*row) for row in zip(part, sums, strict=True)]
 
-    # The reference is the start: TRL asks it in every step, we once, before the first one moves the weights.
+    # The reference is the base policy: TRL computes it in every step, assent once, before the first update.
     clock.begin()
-    reference = look(batches[0])
+    examples = compute_reference(batches[0])
     clock.end()
     clock.begin()
-    reference += look([example for some in batches[1:] for example in some])
+    examples += compute_reference([group for batch in batches[1:] for group in batch])
     clock.end()
-    asked = clock.seconds
+    reference_seconds = clock.seconds
     clock.seconds = []
-    known = dict(zip(map(id, examples), reference, strict=True))
-    for number, some in enumerate(batches):
-        found: list[offline.LogprobPairs] = []
+    for number in range(len(batches)):
+        batch = examples[number * training.batch_size : (number + 1) * training.batch_size]
+        computed: list[LogprobPairs] = []
 
-        def loss(part: list[int], some: list[Compared] = some, found: list[offline.LogprobPairs] = found) -> Loss:
-            chosen = [some[i] for i in part]
-            total = offline.CHOICES.weight(some)
-            made = offline.pairs(trainee.model, chosen, [known[id(c)] for c in chosen], device, total)
-            found.append(made)
-            return DPO()(made)
+        def loss(indices: list[int], batch: list[Example] = batch, computed: list[LogprobPairs] = computed) -> Loss:
+            total_weight = DECIDED_PAIRS.total_weight(example.group for example in batch)
+            pairs = compute_pairs(state.model, [batch[i] for i in indices], total_weight)
+            computed.append(pairs)
+            return DPO()(pairs)
 
         clock.begin()
-        metrics = optimizer_step(trainee, number, [example.tree for example in some], loss)
+        metrics = optimizer_step(state, number, [example.group.tokens for example in batch], loss)
         clock.end()
-        chosen, rejected = (
-            torch.cat([getattr(one, side).detach() for one in found]).mean() for side in ("chosen", "rejected")
+        chosen = torch.cat([pairs.chosen.detach() for pairs in computed]).mean()
+        rejected = torch.cat([pairs.rejected.detach() for pairs in computed]).mean()
+        clock.record(
+            loss=metrics["loss"], grad_norm=metrics["grad_norm"], chosen=float(chosen), rejected=float(rejected)
         )
-        clock.found_in_step(loss=metrics["loss"], grad_norm=metrics["grad_norm"], chosen=chosen, rejected=rejected)
-    clock.seconds = [asked[0] + clock.seconds[0], asked[1] + clock.seconds[1], *clock.seconds[2:]]
-    timed = [example.tree for some in batches[1:] for example in some]
-    apart = sum(2 * len(tree.prefix) + sum(map(len, tree.completions)) for tree in timed)
-    encoded, predicted = sum(tree.size for tree in timed), sum(len(ids) for tree in timed for ids in tree.completions)
-    cost = Cost.of(trainee.model)
+    for number, seconds in enumerate(reference_seconds):
+        clock.seconds[number] += seconds
+    timed = [group.tokens for batch in batches[1:] for group in batch]
+    tokens = sum(2 * len(prefix.prefix) + sum(map(len, prefix.completions)) for prefix in timed)
+    encoded = sum(prefix.num_tokens for prefix in timed)
+    predicted = sum(len(ids) for prefix in timed for ids in prefix.completions)
+    cost = Cost.of(state.model)
     flops = cost.forward(encoded, predicted) + cost.training(encoded, predicted)
-    return {"tokens": apart, "encoded": encoded, "flops": flops}
+    return {"tokens": tokens, "encoded": encoded, "flops": flops}
+
+
+def _to_group(row: dict[str, list[int]]) -> PromptGroup:
+    completions = (tuple(row["chosen_ids"]), tuple(row["rejected_ids"]))
+    return PromptGroup("", SharedPrefix(tuple(row["prompt_ids"]), completions), (Pair(0, 1),))
 
 
 if __name__ == "__main__":
-    close = {"loss": (2e-3, 0.1), "grad_norm": (5e-3, 0.1), "chosen": (1e-3, 0.02), "rejected": (1e-3, 0.02)}
-    Duel("DPO", prepare, ours, "trl_dpo.py", "trl", close, minutes=11, count=12).run()
+    Benchmark("DPO", prepare, run_assent, "trl_dpo.py", "trl", TOLERANCES, minutes=11, count=12).run()

@@ -1,54 +1,60 @@
-"""Drawing answers beside transformers' `generate`, as TRL calls it; that both read the model alike is seen greedily."""
+"""Sampling speed compared with transformers' `generate` as TRL calls it; greedy log-probabilities must agree."""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from duel import Duel
-from duel.clock import Clock
-from duel.limit import Cost
-from duel.material import common, encoded, questions
+from harness import Benchmark
+from harness.clock import Clock
+from harness.roofline import Cost
+from harness.data import common_settings, encode_prompts, load_prompts
 
-from assent.generation.local import Sampling, sample
+from assent.generation.local import sample_completions
+from assent.generation.sampling import Sampling
 from assent.models.load import load_policy
 
-N, LENGTH, COMPARED = 4, 64, 8
-ENDS = frozenset[int]()
-"""Nothing ends an answer on either side, so that both draw as many tokens."""
+N = 4
+MAX_NEW_TOKENS = 64
+GREEDY_TOKENS = 8
+STOP_IDS = frozenset[int]()
+"""No token ends a completion on either side, so that both sample the same number of tokens."""
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """The same prompts twice: greedily, to compare, and drawn, to be timed."""
-    prompts = encoded(flags.model, questions(flags.data, flags.model, flags.count))
-    return common(flags) | {
+    """Return the same prompts twice: greedy, to compare, and sampled, to be timed."""
+    prompts = encode_prompts(flags.model, load_prompts(flags.data, flags.model, flags.count))
+    return common_settings(flags) | {
         "steps": [prompts, prompts],
         "n": N,
-        "max_new_tokens": [COMPARED, LENGTH],
+        "max_new_tokens": [GREEDY_TOKENS, MAX_NEW_TOKENS],
         "temperature": 1.0,
     }
 
 
 def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
-    """By the sampler that every stage draws with."""
-    language = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
-    dice, drawn = torch.Generator().manual_seed(0), 0
+    """Sample with the engine that every stage uses."""
+    policy = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
+    num_sampled = 0
     for step, prompts in enumerate(work["steps"]):
-        how = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"][step])
+        sampling = Sampling(work["temperature"] if step else 0.0, work["max_new_tokens"][step])
         clock.begin()
-        made = sample(language.model, [tuple(ids) for ids in prompts], work["n"] if step else 1, how, ENDS, dice)
+        prompt_ids = [tuple(ids) for ids in prompts]
+        n = work["n"] if step else 1
+        samples = sample_completions(policy.model, prompt_ids, n, sampling, STOP_IDS, step)
         clock.end()
         if step:
-            drawn += sum(len(one.ids) for one in made)
+            num_sampled += sum(len(sample.token_ids) for sample in samples)
         else:
-            for one in made:
-                clock.found_in_step(greedy=sum(one.logprobs) / len(one.logprobs))
+            for sample in samples:
+                clock.record(greedy=sum(sample.logprobs) / len(sample.logprobs))
     encoded = sum(map(len, work["steps"][1]))
-    return {"drawn": drawn, "flops": Cost.of(language.model).forward(encoded + drawn, drawn)}
+    flops = Cost.of(policy.model).forward(encoded + num_sampled, num_sampled)
+    return {"drawn": num_sampled, "flops": flops}
 
 
 if __name__ == "__main__":
     close = {"greedy": (1e-3, 0.3)}
-    Duel(
+    Benchmark(
         "generation", prepare, ours, "transformers_generate.py", "trl", close, minutes=5, count=8, dtypes=("float32",)
     ).run()

@@ -1,28 +1,35 @@
-"""GRPO beside TRL, rollouts and all: the first step on the same answers, the next on what each side draws itself."""
+"""GRPO compared with TRL, with rollouts: the first step on the same responses, the next on each side's own samples."""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from duel import Duel
-from duel.clock import Clock
-from duel.material import answers, as_json, common, encoded, questions
-from duel.trials import Length, trials
+from harness import Benchmark
+from harness.clock import Clock
+from harness.data import common_settings, encode_prompts, load_prompts, prompts_to_json, sample_responses
+from harness.online import LengthReward, run_online
 
 from assent.objectives.grpo import GRPO
 
 N, LENGTH, STEPS = 4, 64, 2
+TOLERANCES = {
+    "loss": (1e-3, 0.05),
+    "score": (1e-5, 1e-5),
+    "entropy": (1e-3, 0.05),
+    "kl": (1e-3, 0.05),
+    "grad_norm": (5e-3, 0.1),
+}
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """Prompts, and answers for the first step."""
-    asked = questions(flags.data, flags.model, flags.count)
-    given = answers(flags.model, asked, N, LENGTH)
-    return common(flags) | {
-        "asked": as_json(asked),
-        "prompts": encoded(flags.model, asked),
-        # of several lengths: the loss of answers that are equally long is zero before the first step
-        "given": [[ids[: LENGTH - 12 * i] for i, ids in enumerate(group)] for group in given],
+    """Return prompts, and responses for the first step."""
+    prompts = load_prompts(flags.data, flags.model, flags.count)
+    responses = sample_responses(flags.model, prompts, N, LENGTH)
+    return common_settings(flags) | {
+        "messages": prompts_to_json(prompts),
+        "prompts": encode_prompts(flags.model, prompts),
+        # of several lengths: the loss of responses of one length is zero before the first step
+        "responses": [[ids[: LENGTH - 12 * i] for i, ids in enumerate(group)] for group in responses],
         "n": N,
         "max_new_tokens": LENGTH,
         "steps": STEPS,
@@ -34,18 +41,12 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     }
 
 
-def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
-    """Steps as `assent grpo` takes them."""
-    return trials(work, clock, GRPO(beta=work["beta"], loss_type="dapo"), Length(), list(CLOSE))
+def run_assent(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
+    """Take the steps of `assent grpo`."""
+    return run_online(work, clock, GRPO(beta=work["beta"], loss_type="dapo"), LengthReward(), list(TOLERANCES))
 
-
-CLOSE = {
-    "loss": (1e-3, 0.05),
-    "score": (1e-5, 1e-5),
-    "entropy": (1e-3, 0.05),
-    "kl": (1e-3, 0.05),
-    "grad_norm": (5e-3, 0.1),
-}
 
 if __name__ == "__main__":
-    Duel("GRPO", prepare, ours, "trl_grpo.py", "trl", CLOSE, minutes=9, count=4, dtypes=("bfloat16",)).run()
+    Benchmark(
+        "GRPO", prepare, run_assent, "trl_grpo.py", "trl", TOLERANCES, minutes=9, count=4, dtypes=("bfloat16",)
+    ).run()

@@ -1,31 +1,45 @@
-"""PPO beside TRL 1.12, the last that has it: policy, reference, reward and value model, two epochs on each rollout."""
+"""PPO compared with TRL 1.12, the last that has it: four models, two epochs on each rollout."""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from duel import Duel
-from duel.clock import Clock
-from duel.material import answers, as_json, common, encoded, questions, reward
-from duel.trials import trials
+from harness import Benchmark
+from harness.clock import Clock
+from harness.data import (
+    common_settings,
+    encode_prompts,
+    load_prompts,
+    make_reward_model,
+    prompts_to_json,
+    sample_responses,
+)
+from harness.online import run_online
 
 from assent.models.load import load_reward
 from assent.objectives.ppo import PPO
 from assent.rewards.model import Model
-from assent.training.replicated import Training
+from assent.training.settings import Training
 
 N, LENGTH, STEPS, EPOCHS = 4, 32, 2, 2
+TOLERANCES = {
+    "policy_loss": (2e-3, 0.05),
+    "value_loss": (2e-3, 0.05),
+    "score": (1e-3, 0.05),
+    "kl": (1e-3, 0.05),
+    "ratio": (1e-3, 0.05),
+}
 
 
 def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """Prompts, and answers for the first step; the peer, which draws one answer, is asked each prompt N times."""
-    asked = questions(flags.data, flags.model, flags.count)
-    return common(flags) | {
-        "reward": reward(flags.model),
-        "asked": as_json(asked),
-        "prompts": encoded(flags.model, asked),
-        "given": answers(flags.model, asked, N, LENGTH),
+    """Return prompts, and responses for the first step; the peer samples one for each of N copies of a prompt."""
+    prompts = load_prompts(flags.data, flags.model, flags.count)
+    return common_settings(flags) | {
+        "reward": make_reward_model(flags.model),
+        "messages": prompts_to_json(prompts),
+        "prompts": encode_prompts(flags.model, prompts),
+        "responses": sample_responses(flags.model, prompts, N, LENGTH),
         "n": N,
         "max_new_tokens": LENGTH,
         "steps": STEPS,
@@ -37,25 +51,19 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     }
 
 
-def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
-    """Steps as `assent ppo` takes them; the value model starts from the reward model, and at zero."""
+def run_assent(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
+    """Take the steps of `assent ppo`; the value model starts from the reward model, with a head of zeros."""
     device = torch.device(work["device"])
     value = load_reward(work["reward"], device=device)
     torch.nn.init.zeros_(value.model.get_submodule("score").get_parameter("weight"))
-    judge = Model(
+    reward = Model(
         (load_reward(work["reward"], getattr(torch, work["dtype"]), device),),
         Training().on(device).max_tokens_per_batch,
     )
-    return trials(work, clock, PPO(beta=work["beta"]), judge, list(CLOSE), value)
+    return run_online(work, clock, PPO(beta=work["beta"]), reward, list(TOLERANCES), value)
 
-
-CLOSE = {
-    "policy_loss": (2e-3, 0.05),
-    "value_loss": (2e-3, 0.05),
-    "score": (1e-3, 0.05),
-    "kl": (1e-3, 0.05),
-    "ratio": (1e-3, 0.05),
-}
 
 if __name__ == "__main__":
-    Duel("PPO", prepare, ours, "trl_ppo.py", "ppo", CLOSE, minutes=13, count=4, dtypes=("float32",)).run()
+    Benchmark(
+        "PPO", prepare, run_assent, "trl_ppo.py", "ppo", TOLERANCES, minutes=13, count=4, dtypes=("float32",)
+    ).run()

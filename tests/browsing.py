@@ -1,4 +1,4 @@
-"""A labeller at a real server: runs with queries on the desk, accounts, and a page that tells what went wrong in it."""
+"""Labellers at a real server in a real browser: runs with tasks, accounts, and pages that report their errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import mortal
+import crashing_server
 from conftest import BROWSERS
 from processes import Process, free_port
 
-from assent.feedback import body
-from assent.labelling.accounts import FILE as PEOPLE
-from assent.labelling.accounts import People
-from assent.labelling.queue import Ask, TaskQueue
+from assent.feedback import to_values
+from assent.feedback.comparison import Comparison
+from assent.labelling.accounts import ACCOUNTS_FILE as PEOPLE
+from assent.labelling.accounts import Accounts
+from assent.labelling.queue import TaskQueue, TaskRequest
 from assent.records import Feedback, Message, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store.database import Store
@@ -35,49 +36,46 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, Request, Route
 
 PATIENCE = 30.0
-"""Seconds after which what should have come counts as missing."""
+"""Seconds after which an expected event counts as missing."""
 PASSWORD = "correct horse"
-SHOWS = {"comparison": 2, "ranking": 4, "demonstration": 0}
-"""How many items a query shows if a test does not care; every other kind shows one."""
+ITEM_COUNTS = {"comparison": 2, "ranking": 4, "demonstration": 0}
+"""Items of a task if a test gives no number; every other kind has one."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-SUBMITS = ("Enter", "Control+Enter", "Meta+Enter", "s")
+SUBMIT_KEYS = ("Enter", "Control+Enter", "Meta+Enter", "s")
 NUMBER = count(1)
-WATCH = """
-globalThis.trouble = [];
+ERROR_SCRIPT = """
+globalThis.pageErrors = [];
 addEventListener("securitypolicyviolation", (event) =>
-  trouble.push(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample} ${event.sourceFile}`));
+  pageErrors.push(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample} ${event.sourceFile}`));
 """
 
 
-# What people are asked
-
-
 @dataclass(frozen=True)
-class ItemSpec:
-    """A query that no other test asks; its instruction tells it from the others of its run."""
+class TaskSpec:
+    """A task of its own; its instruction distinguishes it from the other tasks of its run."""
 
-    query: Task
+    task: Task
     prompt: Prompt
     responses: tuple[Response, ...]
-    wanted: int = 1
+    required: int = 1
 
 
-def ask(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, wanted: int = 1) -> ItemSpec:
-    """A query of a kind, about `k` answers, or about these texts."""
+def make_task(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, wanted: int = 1) -> TaskSpec:
+    """Make a task of a kind, about `k` responses or about these texts."""
     n = next(NUMBER)
-    texts = texts or tuple(f"Answer {i} of {n}, and a few more words." for i in range(k or SHOWS.get(kind, 1)))
+    texts = texts or tuple(f"Answer {i} of {n}, and a few more words." for i in range(k or ITEM_COUNTS.get(kind, 1)))
     prompt = Prompt(tuple(Message(*turn) for turn in turns or [("user", f"What is the answer to question {n}?")]))
     responses = tuple(Response(prompt.id, text, "sft") for text in texts)
     items = tuple(response.id for response in responses)
-    return ItemSpec(Task(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, wanted)
+    return TaskSpec(Task(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, wanted)
 
 
 @dataclass
-class Work:
-    """A run on whose desk queries lie."""
+class LabellingRun:
+    """A run with tasks in its queue."""
 
     folder: Path
-    tasks: tuple[ItemSpec, ...]
+    tasks: tuple[TaskSpec, ...]
 
     @cached_property
     def store(self) -> Store:
@@ -87,37 +85,34 @@ class Work:
     def name(self) -> str:
         return self.folder.name
 
-    def said(self) -> list[Feedback]:
-        """What is stored, in the order of arrival."""
+    def feedback(self) -> list[Feedback]:
+        """Return the stored feedback, in the order of arrival."""
         return list(self.store.feedback())
 
-    def answers(self) -> list[tuple[str, dict[str, Any]]]:
-        """Query and answer of what is stored, in the order of arrival."""
-        return [(event.task, body(event.judgement)) for event in self.said()]
+    def judgements(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return (task, judgement) of the stored feedback, in the order of arrival."""
+        return [(event.task, to_values(event.judgement)) for event in self.feedback()]
 
 
-def lay(root: Path, *tasks: ItemSpec, model: str = "acme/none") -> Work:
-    """Make a run with these queries on its desk, to be answered in this order."""
+def make_run(root: Path, *tasks: TaskSpec, model: str = "acme/none") -> LabellingRun:
+    """Make a run with these tasks in its queue, in this order."""
     folder = root / f"run-{next(NUMBER)}"
     with open_run(Setup(run=folder, model=model)):
         pass
-    return more(Work(folder, ()), *tasks)
+    return add_tasks(LabellingRun(folder, ()), *tasks)
 
 
-def more(work: Work, *tasks: ItemSpec) -> Work:
-    """Lay more queries on a run's desk."""
+def add_tasks(work: LabellingRun, *tasks: TaskSpec) -> LabellingRun:
+    """Add tasks to the queue of a run."""
     work.store.add_prompts(task.prompt for task in tasks)
     work.store.add_responses(response for task in tasks for response in task.responses)
-    TaskQueue(work.store).post([Ask(task.query, task.wanted) for task in tasks], "label")
+    TaskQueue(work.store).enqueue([TaskRequest(task.task, task.required) for task in tasks], "label")
     work.tasks += tasks
     return work
 
 
-# Servers
-
-
 class Account(NamedTuple):
-    """Somebody who may come in."""
+    """A user with an open session."""
 
     id: str
     name: str
@@ -126,45 +121,45 @@ class Account(NamedTuple):
 
 @dataclass
 class Server:
-    """A server of a folder of runs, in a process of its own."""
+    """A server of a folder of runs, in its own process."""
 
     root: Path
     url: str = ""
-    _usual: dict[str, Account] = field(default_factory=dict)
+    _users_by_role: dict[str, Account] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
         return self.root / "log"
 
     @cached_property
-    def people(self) -> People:
-        return People(Store.open(self.root / PEOPLE))
+    def accounts(self) -> Accounts:
+        return Accounts(Store.open(self.root / PEOPLE))
 
-    def usual(self, role: str = "labeller") -> Account:
-        """Somebody with this role, the same each time."""
-        if role not in self._usual:
-            self._usual[role] = self.account(role)
-        return self._usual[role]
+    def user_with_role(self, role: str = "labeller") -> Account:
+        """Return a user with this role, the same each time."""
+        if role not in self._users_by_role:
+            self._users_by_role[role] = self.new_user(role)
+        return self._users_by_role[role]
 
-    def account(self, role: str = "labeller") -> Account:
-        """Somebody new."""
-        secret = self.people.setup() if role == "owner" else self._secret(role)
-        person = self.people.join(secret, f"Lou {next(NUMBER)}", PASSWORD)
-        return Account(person.id, person.name, self.people.open_session(person))
+    def new_user(self, role: str = "labeller") -> Account:
+        """Make a user."""
+        secret = self.accounts.issue_setup() if role == "owner" else self._secret(role)
+        person = self.accounts.join(secret, f"Lou {next(NUMBER)}", PASSWORD)
+        return Account(person.id, person.name, self.accounts.credentials.open_session(person))
 
     def _secret(self, role: str) -> str:
-        owner = self.people.get(self.usual("owner").id)
-        (secret,) = self.people.invite(owner, role)
+        owner = self.accounts.get(self.user_with_role("owner").id)
+        (secret,) = self.accounts.invite(owner, role)
         return secret
 
     def invite(self, role: str = "labeller") -> str:
-        """The address at which somebody new may come in."""
+        """Return an invite link."""
         return f"{self.url}/join/{self._secret(role)}"
 
 
 @contextmanager
 def serving(root: Path, home: Path | None = None) -> Iterator[Server]:
-    """`python -m assent serve` until the end of the block; `home` holds another copy of the package."""
+    """Run `python -m assent serve` until the end of the block; `home` holds another copy of the package."""
     root.mkdir(parents=True, exist_ok=True)
     server = Server(root)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -182,7 +177,7 @@ def serving(root: Path, home: Path | None = None) -> Iterator[Server]:
 
 
 def _address(log: Path, alive: Callable[[], bool]) -> str:
-    """Where the server whose log this is listens, once it does."""
+    """Return the address of a server from its log, once it listens."""
     deadline = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < deadline and alive():
         found = re.search(r"^serving .* at (\S+) \(Ctrl-C", log.read_text() if log.exists() else "", re.MULTILINE)
@@ -195,12 +190,12 @@ def _address(log: Path, alive: Callable[[], bool]) -> str:
 
 
 @dataclass
-class Mortals(Server):
-    """Servers at one address, one after the other, each of them killed in the end."""
+class CrashingServers(Server):
+    """Servers at one address, one after the other; each is killed in the end."""
 
     full: bool = False
     """Whether the disk can be made full."""
-    lives: int = 0
+    num_starts: int = 0
     process: Process | None = None
 
     @cached_property
@@ -212,26 +207,26 @@ class Mortals(Server):
         return self.root / "full"
 
     def start(self, die: str = "") -> None:
-        """Let the next one live, until `kill`, or until it dies by itself at the first answer: see `mortal.py`."""
+        """Start the next server. It runs until `kill`, or crashes at the first judgement; see `crashing_server.py`."""
         full = str(self.flag) if self.full else ""
-        self.process = Process(mortal.live, str(self.root), self.port, die, full, log=self.log)
-        self.lives += 1
+        self.process = Process(crashing_server.serve, str(self.root), self.port, die, full, log=self.log)
+        self.num_starts += 1
         self.url = _address(self.log, self.alive)
 
     def alive(self) -> bool:
         return self.process is not None and self.process.status is None
 
     def kill(self) -> None:
-        """kill -9, and wait until it is dead."""
+        """Kill the server with SIGKILL and wait for its end."""
         if self.process:
             self.process.kill()
 
 
 @contextmanager
-def mortals(root: Path, full: bool = False) -> Iterator[Mortals]:
-    """A place where servers are born in a moment."""
+def crashing_servers(root: Path, full: bool = False) -> Iterator[CrashingServers]:
+    """Return a folder whose servers start quickly and can crash."""
     root.mkdir(parents=True, exist_ok=True)
-    server = Mortals(root, full=full)
+    server = CrashingServers(root, full=full)
     try:
         yield server
     finally:
@@ -239,44 +234,41 @@ def mortals(root: Path, full: bool = False) -> Iterator[Mortals]:
 
 
 def browser_path() -> str | None:
-    """The machine's own Chromium."""
+    """Return the path of the installed Chromium."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-# Pages
 
 
 @dataclass
 class Screen:
-    """A page of somebody's browser."""
+    """A page in the browser of a user."""
 
     page: Page
     server: Server
-    work: Work
-    person: Account
-    trouble: list[str] = field(default_factory=list)
+    run: LabellingRun
+    user: Account
+    errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(1000 * PATIENCE)
-        self.page.add_init_script(WATCH)
+        self.page.add_init_script(ERROR_SCRIPT)
         self.page.on("dialog", self._interrupted)
-        self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        self.page.on("pageerror", lambda error: self.errors.append(f"error: {error}"))
         self.page.on("console", self._heard)
         self.page.on("request", self._asked)
 
     def _interrupted(self, dialog: Dialog) -> None:
-        self.trouble.append(f"dialog: {dialog.message}")
+        self.errors.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     def _heard(self, message: ConsoleMessage) -> None:
         expected = message.text.startswith("Failed to load resource")  # which a test of an offline page is about
         if message.type in ("error", "warning") and not expected:
-            self.trouble.append(f"console: {message.text}")
+            self.errors.append(f"console: {message.text}")
 
     def _asked(self, request: Request) -> None:
         there = urlsplit(request.url)
         if there.scheme not in ("data", "blob") and there.netloc != urlsplit(self.server.url).netloc:
-            self.trouble.append(f"request to another host: {request.url}")
+            self.errors.append(f"request to another host: {request.url}")
 
     @property
     def context(self) -> BrowserContext:
@@ -291,7 +283,7 @@ class Screen:
         return self
 
     def at(self, path: str) -> str:
-        return f"/r/{self.work.name}{path}"
+        return f"/r/{self.run.name}{path}"
 
     def reload(self) -> Screen:
         self.page.reload()
@@ -302,36 +294,38 @@ class Screen:
         """Wait until a JavaScript expression is true."""
         self.page.wait_for_function(condition, arg=argument)
 
-    def until(self, true: Callable[[], bool]) -> None:
-        """Wait until something is so."""
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Wait until a condition is true."""
         deadline = time.monotonic() + PATIENCE
         while not true():
             if time.monotonic() > deadline:
-                raise AssertionError(f"it never came to be; the page says: {self.state!r} {self.notice!r}")
+                raise AssertionError(
+                    f"condition not met in {PATIENCE:.0f} s; the page shows: {self.state!r} {self.notice!r}"
+                )
             self.page.wait_for_timeout(15)
 
     def press(self, *keys: str) -> Screen:
         for key in keys:
-            if key in SUBMITS:
-                self.listens()
+            if key in SUBMIT_KEYS:
+                self.wait_until_ready()
             self.page.keyboard.press(key)
         return self
 
-    def listens(self) -> Screen:
-        """Wait until the page takes a submission: it is deaf for a moment after each new item."""
-        self.wait("() => !document.querySelector('#controls[data-deaf]')")
+    def wait_until_ready(self) -> Screen:
+        """Wait until the page accepts a submission: it ignores them for a moment after each new task."""
+        self.wait("() => !document.querySelector('#controls[data-delayed]')")
         return self
 
     def submit(self, *keys: str, by: str = "Enter") -> Screen:
-        """Press keys and submit; returns when the next item is there."""
+        """Press keys and submit; return when the next task is shown."""
         self.press(*keys)
         before = self.instruction
         self.press(by)
-        self.moved(before)
+        self.wait_for_next_task(before)
         return self
 
-    def moved(self, before: str) -> None:
-        """Wait until another item than that with this instruction is there, or none."""
+    def wait_for_next_task(self, before: str) -> None:
+        """Wait until another task than the one with this instruction is shown, or none."""
         self.wait(
             """(before) => (!document.querySelector("#controls").hidden
                  && document.querySelector("#instruction").textContent !== before)
@@ -344,16 +338,16 @@ class Screen:
         return self.page.locator("#instruction").text_content() or ""
 
     @property
-    def query(self) -> Task | None:
-        """What is asked on the page now."""
+    def task(self) -> Task | None:
+        """The task on the page."""
         if self.page.locator("#controls").is_hidden():
             return None
-        found = [task.query for task in self.work.tasks if task.query.instruction == self.instruction]
+        found = [task.task for task in self.run.tasks if task.task.instruction == self.instruction]
         return found[0] if found else None
 
     @property
-    def shown(self) -> list[str]:
-        """Ids of the items, in the order in which they stand there."""
+    def display_order(self) -> list[str]:
+        """Ids of the items, in their order on the page."""
         found: list[str] = self.page.eval_on_selector_all("#items .item", "nodes => nodes.map(n => n.dataset.item)")
         return found
 
@@ -368,7 +362,7 @@ class Screen:
 
     @property
     def pressed(self) -> list[str]:
-        """Names of the choices that are made."""
+        """Labels of the pressed buttons."""
         found: list[str] = self.page.eval_on_selector_all(
             "#controls [aria-pressed=true]",
             "nodes => nodes.map(n => (n.querySelector('span') ?? n).textContent.trim())",
@@ -376,54 +370,103 @@ class Screen:
         return found
 
     def stored(self, n: int) -> list[Feedback]:
-        """Wait until n answers are stored and the page says so; they must be no more."""
-        self.until(lambda: len(self.work.said()) >= n)
+        """Wait until n judgements are stored and the page says so; return them. There must be no more."""
+        self.wait_until(lambda: len(self.run.feedback()) >= n)
         self.wait("() => document.querySelector('#state').dataset.state === 'saved'")
-        events = self.work.said()
-        assert len(events) == n, f"{len(events)} answers are stored, not {n}: {events}"
+        events = self.run.feedback()
+        assert len(events) == n, f"{len(events)} judgements are stored, not {n}: {events}"
         return events
 
-    def hold(self, address: str) -> Held:
-        """Requests to an address wait, from now on, until the test lets them go."""
-        held = Held(self)
-        self.context.route(address, held.take)
+    def hold(self, address: str) -> HeldRequests:
+        """Hold all further requests to an address until the test releases them."""
+        held = HeldRequests(self)
+        self.context.route(address, held.handle)
         return held
 
     def tab(self) -> Screen:
-        """Another tab of the same browser."""
-        return Screen(self.context.new_page(), self.server, self.work, self.person, self.trouble)
+        """Open another tab of the same browser."""
+        return Screen(self.context.new_page(), self.server, self.run, self.user, self.errors)
 
     def sign_in_as(self, person: Account) -> None:
         cookie = {"name": COOKIE, "value": person.session, "url": self.server.url, "httpOnly": True, "sameSite": "Lax"}
         self.context.add_cookies([cookie])  # type: ignore[list-item]
 
     def check(self) -> None:
-        """Nothing may have gone wrong that a test did not ask for."""
+        """Fail if a page of the browser reported an error."""
         for page in self.context.pages:
             if page.url.startswith("http"):
-                self.trouble += page.evaluate("() => globalThis.trouble ?? []")
-        assert not self.trouble, "\n".join(self.trouble)
+                self.errors += page.evaluate("() => globalThis.pageErrors ?? []")
+        assert not self.errors, "\n".join(self.errors)
 
 
 @dataclass
-class Held:
-    """Requests that wait on their way."""
+class HeldRequests:
+    """Requests that wait until they are released."""
 
     screen: Screen
     routes: list[Route] = field(default_factory=list)
-    free: bool = False
-    """Whether those that come now go through."""
+    is_released: bool = False
+    """Whether further requests pass."""
 
-    def take(self, route: Route) -> None:
-        if self.free:
+    def handle(self, route: Route) -> None:
+        if self.is_released:
             route.continue_()
         else:
             self.routes.append(route)
 
     def wait(self) -> None:
-        """Wait until there is one."""
-        self.screen.until(lambda: bool(self.routes))
+        """Wait until a request is held."""
+        self.screen.wait_until(lambda: bool(self.routes))
 
     def release(self) -> None:
-        """Let the first one go on."""
+        """Release the first request."""
         self.routes.pop(0).continue_()
+
+
+OpenPage = Callable[..., Screen]
+"""Make a run of some tasks and open a page of it; see the fixture `open_page`."""
+
+
+def button(screen: Screen, name: str) -> Any:
+    """Return a button of the controls."""
+    return screen.page.locator("#controls").get_by_role("button", name=name)
+
+
+def dialog(screen: Screen, name: str) -> Any:
+    """Return a dialog by its title."""
+    return screen.page.get_by_role("dialog", name=name)
+
+
+VERDICTS: dict[str, Callable[[list[str]], Comparison]] = {
+    "1": lambda items: Comparison(items[0], 3),
+    "2": lambda items: Comparison(items[0], 2),
+    "3": lambda items: Comparison(items[0], 1),
+    "4": lambda _: Comparison(verdict="tie"),
+    "0": lambda _: Comparison(verdict="both bad"),
+    "5": lambda items: Comparison(items[1], 1),
+    "6": lambda items: Comparison(items[1], 2),
+    "7": lambda items: Comparison(items[1], 3),
+}
+
+
+def box_of(locator: Any) -> Any:
+    """Return where an element is on the screen."""
+    box = locator.bounding_box()
+    assert box, "it is not on the page"
+    return box
+
+
+def is_reachable(locator: Any, corner: bool = False) -> bool:
+    """Return whether a tap at the middle of an element (or at a corner) reaches it without scrolling."""
+    reached: bool = locator.evaluate(
+        """(node, corner) => {
+            const { left, right, top, bottom, width, height } = node.getBoundingClientRect();
+            const corners = [[left + 6, top + 6], [right - 6, bottom - 6]];
+            const points = corner ? corners : [[(left + right) / 2, (top + bottom) / 2]];
+            const whole = left >= 0 && top >= 0 && right <= innerWidth + 0.5 && bottom <= innerHeight + 0.5;
+            return width > 0 && height > 0 && (corner || whole)
+                && points.some((point) => node.contains(document.elementFromPoint(...point)));
+        }""",
+        corner,
+    )
+    return reached

@@ -1,4 +1,6 @@
-"""What every test finds: no network, no deadline that a busy machine would miss; in CI no test may skip its duty."""
+"""Settings and fixtures of all tests: no network, no Hypothesis deadline, and no skipped tests in CI."""
+
+from __future__ import annotations
 
 import gc
 import importlib
@@ -9,9 +11,15 @@ import shutil
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import browsing
+    from playwright.sync_api import Browser
+    from web_server import Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -23,28 +31,28 @@ settings.register_profile("assent", deadline=None)
 settings.load_profile("assent")
 
 BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
-"""Any of them will do; the first is the others without their window, and quicker."""
+"""Programs that run the browser tests; the first has no window and is the fastest."""
 PROXIES = {"nginx": "nginx-light", "caddy": "caddy"}
-"""Reverse proxies, and the packages of Debian that hold them."""
+"""Reverse proxies, and their Debian packages."""
 TRANSFORMERS_4 = Path(sys.prefix) / "transformers4"
-"""Where `make test` puts the last version 4 of transformers."""
-DUTIES = ("browser", "postgresql", "proxy", "model", "transformers4")
-"""Markers of tests that need more than Python: without it they are skipped, except where ASSENT_CI is set."""
+"""The folder in which `make test` installs the last version 4 of transformers."""
+CI_MARKERS = ("browser", "postgresql", "proxy", "model", "transformers4")
+"""Markers of tests that need more than Python. Without it they are skipped, or fail if ASSENT_CI is set."""
 
 
 def proxy_path(name: str) -> str | None:
-    """Where a reverse proxy lies; Debian keeps nginx where not everybody's PATH leads."""
+    """Return the path of a reverse proxy; Debian installs nginx in /usr/sbin, which is not on every PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: where several workers share the files, none is left alone with them in the end."""
+    """Run files with slow tests first, so that no worker is left with them at the end."""
     slow = [item.path for item in items if item.get_closest_marker("slow")]
     items.sort(key=lambda item: -slow.count(item.path))
 
 
 def pytest_collection_finish() -> None:
-    """What is imported is no garbage: whoever asks for a collection, as every stage does, need not wait for it."""
+    """Exclude imported modules from garbage collection, which every stage runs."""
     if "tiny" in sys.modules:
         importlib.import_module("transformers.models.llama.modeling_llama")
     gc.collect()
@@ -70,17 +78,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    duties = [name for name in DUTIES if item.get_closest_marker(name)]
-    if os.environ.get("ASSENT_CI") and duties and report.skipped and not hasattr(report, "wasxfail"):
+    markers = [name for name in CI_MARKERS if item.get_closest_marker(name)]
+    if os.environ.get("ASSENT_CI") and markers and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
-        report.longrepr = f"with ASSENT_CI a test marked {', '.join(duties)} may not be skipped: {reason}"
+        report.longrepr = f"with ASSENT_CI a test marked {', '.join(markers)} may not be skipped: {reason}"
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """A file that skips itself whole hides its markers: in CI that fails too."""
+    """Fail a file that skips itself in CI, since that hides the markers of its tests."""
     report = yield
     if os.environ.get("ASSENT_CI") and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -91,18 +99,18 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 @pytest.fixture(scope="module")
 def quick_hashes() -> Iterator[None]:
-    """Hashes of passwords are slow on purpose; here the quickest ones of the same kind do."""
+    """Use the fastest password hashes of the same kind; real ones are slow on purpose."""
     import argon2
 
-    slow = argon2.PasswordHasher
+    password_hasher = argon2.PasswordHasher
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argon2, "PasswordHasher", lambda: slow(time_cost=1, memory_cost=8, parallelism=1))
+        patch.setattr(argon2, "PasswordHasher", lambda: password_hasher(time_cost=1, memory_cost=8, parallelism=1))
         yield
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where a store can be opened that nobody else knows: a file, and a database of its own on a PostgreSQL server."""
+    """The address of an empty store: a file, and a new database on a PostgreSQL server."""
     if request.param == "sqlite":
         yield str(tmp_path / "store.db")
         return
@@ -118,3 +126,99 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         finally:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     engine.dispose()
+
+
+# A web server with a run and a user of each role; see web_server.py
+
+
+@pytest.fixture(scope="module")
+def run_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run; tests copy it."""
+    from web_server import build_run_root
+
+    return build_run_root(tmp_path_factory.mktemp("run"), single=True)
+
+
+@pytest.fixture
+def server(run_root: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server of a copy of the run, for one test."""
+    from web_server import Server
+
+    server = Server.of(Path(shutil.copytree(run_root, tmp_path / "demo")))
+    yield server
+    server.workspace.close()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two runs for many tests, none of which depends on what another one left."""
+    from web_server import Server, build_run_root
+
+    server = Server.of(build_run_root(tmp_path_factory.mktemp("shared"), single=False))
+    yield server
+    server.workspace.close()
+
+
+@pytest.fixture(scope="module")
+def judged_server(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a comparison that the labeller judged as `0192-first`; tests must not add to it."""
+    from web_server import Server, comparison_of, judgement_of
+
+    server = Server.of(Path(shutil.copytree(run_root, tmp_path_factory.mktemp("judged") / "demo")))
+    server.client("labeller").post("/r/demo/api/judgements", json=judgement_of(comparison_of(server)))
+    yield server
+    server.workspace.close()
+
+
+# A browser at a real server; see browsing.py
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    from browsing import browser_path
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-quic"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsing.Server]:
+    """A server in its own process, of an empty folder of runs."""
+    from browsing import serving
+
+    with serving(tmp_path_factory.mktemp("runs")) as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(chromium: Browser, live_server: browsing.Server) -> Iterator[browsing.OpenPage]:
+    """Make a run of some tasks and open a page of it; the test fails if a page reports an error."""
+    from browsing import Screen, make_run
+
+    screens: list[Screen] = []
+
+    def open_screen(
+        *tasks: browsing.TaskSpec, run: browsing.LabellingRun | None = None, at: browsing.Server = live_server,
+        role: str = "labeller", user: browsing.Account | None = None, clock: bool = False, path: str = "/label",
+        **options: Any,
+    ) -> Screen:  # fmt: skip
+        run = run or make_run(at.root, *tasks)
+        settings = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+        screen = Screen(chromium.new_context(**settings).new_page(), at, run, user or at.user_with_role(role))
+        screens.append(screen)
+        screen.sign_in_as(screen.user)
+        if clock:
+            screen.page.clock.install()
+        return screen.go(path) if path else screen
+
+    yield open_screen
+    try:
+        for screen in screens:
+            screen.check()
+    finally:
+        for screen in screens:
+            screen.context.close()

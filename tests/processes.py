@@ -1,4 +1,4 @@
-"""Processes of their own that are born in a moment: forked from one that has imported everything and done nothing."""
+"""Processes that start fast: they are forked from one that has imported everything."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from typing import Any
 
 import assent as package
 
-LATE = (
+LAZY_IMPORTS = (
     "alembic.command",
     "psycopg",
     "scipy.stats",
@@ -26,26 +26,26 @@ LATE = (
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
 )
-"""What is imported only when it is needed."""
-COLOURS = "FORCE_COLOR", "NO_COLOR"
-"""What whoever runs the tests may have said about colours."""
+"""Modules that are imported when they are needed."""
+COLOUR_VARIABLES = "FORCE_COLOR", "NO_COLOR"
+"""Variables of the environment that a test must not inherit."""
 
 
 @cache
-def nursery() -> ForkServerContext:
-    """Where they come from; it begins with the first of them and ends with us."""
-    made = get_context("forkserver")
-    ours = [module.name for module in walk_packages(package.__path__, "assent.") if "migrations" not in module.name]
-    made.set_forkserver_preload([*ours, *LATE])
-    return made
+def fork_server() -> ForkServerContext:
+    """Return the server that forks the processes; it starts with the first of them and ends with the test run."""
+    context = get_context("forkserver")
+    modules = [module.name for module in walk_packages(package.__path__, "assent.") if "migrations" not in module.name]
+    context.set_forkserver_preload([*modules, *LAZY_IMPORTS])
+    return context
 
 
 class Process:
     """A function in a process of its own.
 
     Args:
-        log: where its standard error is written to; its standard output lies beside it.
-        environment: set besides what we have.
+        log: file of its standard error; a file beside it gets its standard output.
+        environment: variables to set.
     """
 
     def __init__(
@@ -59,18 +59,19 @@ class Process:
         self._files = log.with_name(f"{log.name}.out").absolute(), log.absolute()
         for file in self._files:
             file.write_text("")
-        told = self._files, cwd or Path.cwd(), {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}, function, arguments
-        self._process: ForkServerProcess = nursery().Process(target=_live, args=told, daemon=True)
+        variables = {"CUDA_VISIBLE_DEVICES": "", **(environment or {})}
+        run_arguments = self._files, cwd or Path.cwd(), variables, function, arguments
+        self._process: ForkServerProcess = fork_server().Process(target=_run, args=run_arguments, daemon=True)
         self._process.start()
 
     @property
     def status(self) -> int | None:
-        """As `subprocess.Popen.poll` says it: None while it lives, the negative signal if one has killed it."""
+        """The status of `subprocess.Popen.poll`: None while it runs, the negative signal if one has killed it."""
         return self._process.exitcode
 
     @property
-    def said(self) -> str:
-        """All that it has said so far."""
+    def output(self) -> str:
+        """Standard output and error so far."""
         return self.out + self.error
 
     @property
@@ -82,24 +83,24 @@ class Process:
         return self._files[1].read_text()
 
     def send(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.status is None:
             assert self._process.pid
             os.kill(self._process.pid, number)
 
     def wait(self, seconds: float = 300) -> int:
-        """Its exit status."""
+        """Wait for the end, and return the exit status."""
         self._process.join(seconds)
-        assert self.status is not None, f"still at work after {seconds} s: {self.said}"
+        assert self.status is not None, f"still running after {seconds} s: {self.output}"
         return self.status
 
     def kill(self) -> None:
-        """kill -9, and wait until it is dead."""
+        """Kill the process with signal 9, and wait for its end."""
         self._process.kill()
         self._process.join()
 
 
-def _live(
+def _run(
     files: tuple[Path, Path],
     cwd: Path,
     environment: Mapping[str, str],
@@ -108,11 +109,11 @@ def _live(
 ) -> None:
     import torch
 
-    gc.freeze()  # what was imported is no garbage
+    gc.freeze()  # imported modules are never garbage
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
     sys.stdin.close()
-    for name in COLOURS:
+    for name in COLOUR_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(environment)
     os.chdir(cwd)
@@ -121,7 +122,7 @@ def _live(
 
 
 def command(*words: str, **where: Any) -> Process:
-    """`assent WORDS`, as people give it."""
+    """Start `assent WORDS`."""
     return Process(_command, words, **where)
 
 
@@ -133,7 +134,7 @@ def _command(words: tuple[str, ...]) -> int:
 
 
 def completed(*words: str, seconds: float = 300, **where: Any) -> CompletedProcess[str]:
-    """The same when it has ended, which must be in time."""
+    """Run `assent WORDS` to its end, which must come in time."""
     with TemporaryDirectory() as folder:
         process = command(*words, log=Path(folder) / "log", **where)
         try:
@@ -143,15 +144,15 @@ def completed(*words: str, seconds: float = 300, **where: Any) -> CompletedProce
 
 
 def assent(*words: str, status: int = 0, **where: Any) -> str:
-    """What `assent WORDS` says until it ends, which must be with this exit status."""
-    done = completed(*words, **where)
-    said = done.stdout + done.stderr
-    assert done.returncode == status, said
-    return said
+    """Run `assent WORDS`, check its exit status, and return its output."""
+    process = completed(*words, **where)
+    output = process.stdout + process.stderr
+    assert process.returncode == status, output
+    return output
 
 
 def free_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """Return a TCP port that is free."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

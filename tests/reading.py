@@ -1,4 +1,4 @@
-"""What plain transformers reads of checkpoints, of whichever version is imported; run as a program it prints JSON."""
+"""Read checkpoints with plain transformers, whichever version is imported; as a program, print JSON."""
 
 import json
 import os
@@ -14,7 +14,7 @@ TEXT = "The heron is here.<|end|>\n"
 
 @torch.no_grad()
 def read(folder: Path) -> dict[str, Any]:
-    """Logits of a hundred tokens, five tokens that follow them, and ids of a text and of a conversation."""
+    """Return logits of a hundred tokens, five generated tokens, and ids of a text and of a conversation."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -23,15 +23,15 @@ def read(folder: Path) -> dict[str, Any]:
     # version 4 leaves Gemma 2's soft cap out of any other attention
     model: Any = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     tokens = (torch.arange(100) * 37 % 350 + 10)[None]
-    known = {
+    contents = {
         "logits": model(tokens).logits.flatten().tolist()[-len(tokenizer) :],
         "text": tokenizer(TEXT)["input_ids"],
         "conversation": tokenizer(tokenizer.apply_chat_template(CONVERSATION, tokenize=False))["input_ids"],
         "special": sorted(tokenizer.all_special_ids),
     }
     if not reward:
-        known["generated"] = model.generate(tokens, max_new_tokens=5, do_sample=False)[0, -5:].tolist()
-    return known
+        contents["generated"] = model.generate(tokens, max_new_tokens=5, do_sample=False)[0, -5:].tolist()
+    return contents
 
 
 def main() -> None:

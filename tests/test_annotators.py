@@ -1,4 +1,4 @@
-"""Simulated annotators: how many answer, and that each answer follows from the seed and the query alone."""
+"""Simulated annotators: number of votes, noise, and judgements that depend on the seed and the task alone."""
 
 from datetime import UTC, datetime
 
@@ -10,40 +10,43 @@ from assent.records import Feedback, Prompt, Response, Task
 PROMPTS = [Prompt.ask(f"In one sentence, why is the sea salty in place {n}?") for n in range(40)]
 GOOD = [Response(p.id, "The sea is salty because rivers carry minerals from the rocks into it.", "a") for p in PROMPTS]
 BAD = [Response(p.id, "No no no no no", "a", finished=False) for p in PROMPTS]
-QUERIES = [Task("comparison", p.id, (g.id, b.id)) for p, g, b in zip(PROMPTS, GOOD, BAD, strict=True)]
+TASKS = [Task("comparison", p.id, (g.id, b.id)) for p, g, b in zip(PROMPTS, GOOD, BAD, strict=True)]
 
 
-def answers(annotator: Simulated, queries: list[Task] = QUERIES, seed: int = 0) -> list[Feedback]:
+def annotate(annotator: Simulated, tasks: list[Task] = TASKS, seed: int = 0) -> list[Feedback]:
+    prompts = {prompt.id: prompt for prompt in PROMPTS}
     responses = {response.id: response for response in (*GOOD, *BAD)}
-    return list(
-        annotator.answer(queries, {p.id: p for p in PROMPTS}, responses, seed, datetime(2026, 1, 1, tzinfo=UTC))
-    )
+    return list(annotator.annotate(tasks, prompts, responses, seed, datetime(2026, 1, 1, tzinfo=UTC)))
 
 
-@pytest.mark.parametrize(("votes", "each"), [(1, 1), (2, 2), (3, 3), (9, 3)])
-def test_each_query_is_answered_by_as_many_different_annotators_as_asked_for(votes: int, each: int) -> None:
-    made = answers(Simulated(votes=votes))
-    for query in QUERIES:
-        who = [feedback.annotator for feedback in made if feedback.task == query.id]
-        assert len(who) == len(set(who)) == each
-    asked = {name: sum(f.annotator == f"simulated:{name}" for f in made) for name in PROFILES}
-    assert all(count >= len(QUERIES) * each / 3 / 2 for count in asked.values())
+@pytest.mark.parametrize(("votes", "per_task"), [(1, 1), (2, 2), (3, 3), (9, 3)])
+def test_votes_are_by_different_annotators(votes: int, per_task: int) -> None:
+    feedback = annotate(Simulated(votes=votes))
+    for task in TASKS:
+        annotators = [event.annotator for event in feedback if event.task == task.id]
+        assert len(annotators) == len(set(annotators)) == per_task
+    counts = {name: sum(event.annotator == f"simulated:{name}" for event in feedback) for name in PROFILES}
+    assert all(count >= len(TASKS) * per_task / 3 / 2 for count in counts.values())
 
 
-def test_more_votes_leave_the_first_one_as_it_was() -> None:
-    one = {feedback.task: feedback for feedback in answers(Simulated())}
-    assert all(one[feedback.task] in answers(Simulated(votes=3)) for feedback in one.values())
+def test_more_votes_do_not_change_the_first() -> None:
+    first_votes = {event.task: event for event in annotate(Simulated())}
+    three_votes = annotate(Simulated(votes=3))
+    assert all(event in three_votes for event in first_votes.values())
+    assert len(first_votes) == len(TASKS)
 
 
-def test_an_answer_does_not_depend_on_what_was_asked_before() -> None:
-    assert answers(Simulated(votes=2), QUERIES[20:]) == answers(Simulated(votes=2))[40:]
-    assert answers(Simulated(), seed=1) != answers(Simulated())
+def test_judgements_do_not_depend_on_earlier_tasks() -> None:
+    assert annotate(Simulated(votes=2), TASKS[20:]) == annotate(Simulated(votes=2))[40:]
+    assert annotate(Simulated(), seed=1) != annotate(Simulated())
 
 
-def test_the_careful_are_right_more_often_than_the_hasty_and_a_coin_half_the_time() -> None:
-    def right(made: list[Feedback]) -> float:
+def test_noise_profiles_are_ordered_and_random_labels_are_chance() -> None:
+    def accuracy(feedback: list[Feedback]) -> float:
         good = {response.id for response in GOOD}
-        return sum(f.judgement.items[0] in good for f in made if f.judgement.items) / len(made)
+        return sum(event.judgement.items[0] in good for event in feedback if event.judgement.items) / len(feedback)
 
-    assert right(answers(Simulated(profiles=("careful",)))) > right(answers(Simulated(profiles=("hasty",))))
-    assert abs(right(answers(Simulated(random_labels=True))) - 0.5) < 0.25
+    assert accuracy(annotate(Simulated(profiles=("low_noise",)))) > accuracy(
+        annotate(Simulated(profiles=("high_noise",)))
+    )
+    assert abs(accuracy(annotate(Simulated(random_labels=True))) - 0.5) < 0.25

@@ -9,10 +9,10 @@ import tiny
 from assent import Preference, Prompt, Prompts, RewardModel
 from assent.batch import ScorePairs
 from assent.cli import main
-from assent.preferences.data import judged
+from assent.preferences.data import load_preferences
 from assent.records import Completion
 from assent.run import open_run
-from assent.training.preferences import FEEDS
+from assent.training.preferences import BATCH_SPECS
 
 README = Path(__file__).parent.parent / "README.md"
 OPENINGS = README.parent / "examples" / "openings.jsonl"
@@ -58,12 +58,12 @@ def test_how_sure_by_how_much_and_how_weighty_a_preference_is_reaches_training(t
     environment = Prompts(asked, model=str(model), run=tmp_path / "run", dtype="float32")
     RewardModel.fit(environment, given, batch_size=8)
     with open_run(environment.setup) as run:
-        kept, held, _ = judged(run, tiny.load(model).codec, 256, FEEDS[ScorePairs])
+        kept, held, _ = load_preferences(run, tiny.load(model).chat_tokenizer, 256, BATCH_SPECS[ScorePairs])
     assert len(kept) + len(held) == 8
     for one in kept + held:
         (pair,) = one.pairs
         assert pair[2:] == pytest.approx((0.7, 1.5, 2.0))
-        ended = [branch[-1] in tiny.load(model).codec.stop_ids for branch in one.tree.completions]
+        ended = [branch[-1] in tiny.load(model).chat_tokenizer.stop_ids for branch in one.tokens.completions]
         assert (ended[pair.chosen], ended[pair.rejected]) == (True, False)
 
 

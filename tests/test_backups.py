@@ -1,4 +1,4 @@
-"""Copies of a store: whole although people go on answering, audited, few, and good to go back to."""
+"""Backups: complete while others write, verified, limited in number, and restorable."""
 
 import os
 import threading
@@ -15,52 +15,52 @@ from assent.records import Feedback, Prompt, Response, Task
 from assent.run import Setup, open_run
 from assent.store import backups, schema
 from assent.store.database import Store
-from assent.web.workspace import Office
+from assent.web.workspace import Workspace
 
 AT = "2026-11-21T12:00:00.000+00:00"
 PROMPT = Prompt.ask("Is it good?")
 RESPONSE = Response(PROMPT.id, "It is.", "sft")
-QUERY = Task("approval", PROMPT.id, (RESPONSE.id,), "train", "Is it?")
+TASK = Task("approval", PROMPT.id, (RESPONSE.id,), "train", "Is it?")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run in which ten people have answered."""
+    """Return a run with the judgements of ten annotators."""
     folder = tmp_path / "run"
     with open_run(Setup(run=folder)) as run:
         run.store.add_prompts([PROMPT])
         run.store.add_responses([RESPONSE])
-        run.store.add_tasks([QUERY])
-    say(folder, 0, 10)
+        run.store.add_tasks([TASK])
+    add_feedback(folder, 0, 10)
     return folder
 
 
-def say(folder: Path, first: int, last: int) -> None:
+def add_feedback(folder: Path, first: int, last: int) -> None:
     with Store.open(folder / "feedback.db") as store:
         for n in range(first, last):
-            store.add_feedback([Feedback(QUERY.id, f"person {n}", Approval(n % 3 > 0), AT, id=f"event {n}")])
+            store.add_feedback([Feedback(TASK.id, f"person {n}", Approval(n % 3 > 0), AT, id=f"event {n}")])
 
 
-def said(path: Path) -> list[str]:
+def feedback_ids(path: Path) -> list[str]:
     with Store.open(path) as store:
         store.verify()
         return [event.id for event in store.feedback()]
 
 
-def command(folder: Path, *words: str, code: int = 0) -> None:
+def run_command(folder: Path, *words: str, code: int = 0) -> None:
     assert main([*words, "--run", str(folder)]) == code
 
 
-def test_a_copy_holds_everything_and_people_go_on_meanwhile(folder: Path) -> None:
+def test_copy_is_complete_beside_writers(folder: Path) -> None:
     stop = threading.Event()
 
-    def people() -> None:
+    def write_feedback() -> None:
         n = 10
         while not stop.is_set():
-            say(folder, n, n + 1)
+            add_feedback(folder, n, n + 1)
             n += 1
 
-    crowd = threading.Thread(target=people)
+    crowd = threading.Thread(target=write_feedback)
     crowd.start()
     try:
         with Store.open(folder / "feedback.db") as store:
@@ -68,35 +68,31 @@ def test_a_copy_holds_everything_and_people_go_on_meanwhile(folder: Path) -> Non
     finally:
         stop.set()
         crowd.join()
-    everything = said(folder / "feedback.db")
-    copies = [said(folder / f"copy {n}.db") for n in range(5)]
+    everything = feedback_ids(folder / "feedback.db")
+    copies = [feedback_ids(folder / f"copy {n}.db") for n in range(5)]
     assert [len(copy) for copy in copies] == lengths == sorted(lengths)
     assert all(copy == everything[: len(copy)] for copy in copies) and 10 <= lengths[0] < len(everything)
     assert not list(folder.glob("*.partial*"))
 
 
-def test_going_back_to_a_copy_keeps_what_was_there_and_the_server_need_not_stop(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command(folder, "backup")
-    (copy,) = backups.made(folder)
-    say(folder, 10, 15)
-    with Store.open(folder / "feedback.db") as server:  # which has it open all the while
+def test_restore_beside_a_server_copies_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(folder, "backup")
+    (copy,) = backups.list_backups(folder)
+    add_feedback(folder, 10, 15)
+    with Store.open(folder / "feedback.db") as server:  # it has the store open all the time
         assert server.counts().feedback == 15
         time.sleep(1.1)  # copies are named by the second
-        command(folder, "backup", "--restore", str(copy))
+        run_command(folder, "backup", "--restore", str(copy))
         assert [event.id for event in server.feedback()] == [f"event {n}" for n in range(10)]
-        say(folder, 20, 21)
+        add_feedback(folder, 20, 21)
         assert [event.id for event in server.feedback()][-1] == "event 20"
         server.verify()
-    assert len(said(backups.made(folder)[-1])) == 15
-    assert "is as in" in capsys.readouterr().out
+    assert len(feedback_ids(backups.list_backups(folder)[-1])) == 15
+    assert f"feedback.db is restored from {copy}; " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "of something else", "missing"])
-def test_a_copy_that_does_not_hold_is_not_gone_back_to(
-    folder: Path, harm: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_copy_is_not_restored(folder: Path, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
     copy = folder / "copy.db"
     with Store.open(folder / "feedback.db") as store:
         store.copy(copy)
@@ -105,7 +101,7 @@ def test_a_copy_that_does_not_hold_is_not_gone_back_to(
             engine = sa.create_engine(f"sqlite:///{copy}")
             with engine.begin() as raw:
                 raw.exec_driver_sql("DROP TRIGGER feedback_no_update")
-                raw.execute(sa.update(schema.feedback).where(schema.feedback.c.id == "event 3").values(note="paid"))
+                raw.execute(sa.update(schema.feedback).where(schema.feedback.c.id == "event 3").values(comment="paid"))
             engine.dispose()
         case "cut":
             copy.write_bytes(copy.read_bytes()[: copy.stat().st_size // 2])
@@ -113,52 +109,52 @@ def test_a_copy_that_does_not_hold_is_not_gone_back_to(
             copy.write_bytes(b"a picture")
         case "missing":
             copy.unlink()
-    command(folder, "backup", "--restore", str(copy), code=2)
+    run_command(folder, "backup", "--restore", str(copy), code=2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    assert len(said(folder / "feedback.db")) == 10
+    assert len(feedback_ids(folder / "feedback.db")) == 10
 
 
-def test_a_store_that_was_changed_behind_its_back_makes_no_copy(folder: Path) -> None:
+def test_tampered_store_makes_no_copy(folder: Path) -> None:
     with Store.open(folder / "feedback.db") as store:
         with store.writing() as on:
             on.exec_driver_sql("DROP TRIGGER feedback_no_update")
-            on.execute(sa.update(schema.feedback).where(schema.feedback.c.id == "event 3").values(note="paid"))
-        with pytest.raises(AssentError, match="not what was stored"):
-            backups.make(store, folder)
+            on.execute(sa.update(schema.feedback).where(schema.feedback.c.id == "event 3").values(comment="paid"))
+        with pytest.raises(AssentError, match="was changed after it was stored"):
+            backups.create(store, folder)
     assert not list((folder / "backups").iterdir())
 
 
-def test_fourteen_copies_stay(folder: Path) -> None:
+def test_fourteen_copies_are_kept(folder: Path) -> None:
     (folder / "backups").mkdir()
     for day in range(10, 30):
         (folder / "backups" / f"2026-10-{day}T00-00-00.db").touch()
     with Store.open(folder / "feedback.db") as store:
-        made = backups.make(store, folder)
-    there = backups.made(folder)
-    assert len(there) == 14 and there[-1] == made.path and there[0].name == "2026-10-17T00-00-00.db"
+        backup = backups.create(store, folder)
+    copies = backups.list_backups(folder)
+    assert len(copies) == 14 and copies[-1] == backup.path and copies[0].name == "2026-10-17T00-00-00.db"
 
 
-def test_the_server_copies_every_store_once_a_day_if_something_was_said(folder: Path) -> None:
-    office = Office(folder.parent)
-    office.people.join(office.people.setup(), "olive", "correct horse")
-    rooms = (folder, folder.parent)
+def test_server_copies_changed_stores_daily(folder: Path) -> None:
+    office = Workspace(folder.parent)
+    office.accounts.join(office.accounts.issue_setup(), "olive", "correct horse")
+    roots = (folder, folder.parent)
 
     def copies(hours: float) -> list[int]:
-        """How many there are when the server looks after so many hours."""
-        for path in (path for room in rooms for path in (*room.glob("*.db*"), *backups.made(room))):
+        """Return the numbers of copies when the server checks after some hours."""
+        for path in (path for root in roots for path in (*root.glob("*.db*"), *backups.list_backups(root))):
             before = path.stat().st_mtime - 3600 * hours
             os.utime(path, (before, before))
         office.back_up()
-        return [len(backups.made(room)) for room in rooms]
+        return [len(backups.list_backups(root)) for root in roots]
 
     assert copies(0) == [1, 1]
     time.sleep(1.1)  # copies are named by the second
     assert copies(1) == [1, 1]
-    assert copies(25) == [1, 1]  # nothing was said
-    say(folder, 10, 11)
+    assert copies(25) == [1, 1]  # no new feedback
+    add_feedback(folder, 10, 11)
     assert copies(0) == [2, 1]
     time.sleep(1.1)
-    say(folder, 11, 12)
+    add_feedback(folder, 11, 12)
     assert copies(1) == [2, 1]  # too soon
     assert copies(24) == [3, 1]
     office.close()

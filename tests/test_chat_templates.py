@@ -1,4 +1,4 @@
-"""Chat templates of published families, as TRL carries them: our prompts and completions are the texts of their own.
+"""Chat templates of published families, as TRL ships them: encoded prompts and completions equal their rendering.
 
     pip install --no-deps trl==1.16.0
 
@@ -13,7 +13,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from assent.models.tokenizer import ChatTokenizer, Rendering
+from assent.models.rendering import Rendering
+from assent.models.tokenizer import ChatTokenizer
+from assent.models.tokenizer_checks import require_valid
 from assent.records import Completion, Message, Prompt
 
 pytestmark = pytest.mark.conformance
@@ -47,11 +49,11 @@ ENDS = {
     "qwen3_6": "<|im_end|>",
     "qwen3_instruct_2507": "<|im_end|>",
 }
-"""What ends an answer of each family."""
+"""The end token of a completion in each family."""
 NAMED = dict.fromkeys(("glm4moe", "phi3", "phi3_5"), "<|endoftext|>") | dict.fromkeys(("gemma", "gemma3"), "<eos>")
-"""The tokenizer's `eos_token`, where it is another token."""
+"""The tokenizer's `eos_token`, where it differs."""
 CLOSES = {"deepseek_r1_distill", "deepseekv3", "nemotron_3_nano", "nemotron_3_super"}
-"""Their prompt opens thoughts, their rendering of an answer does not: an answer without any closes them."""
+"""Families whose prompt opens thoughts and whose rendering of a completion does not; a completion closes them."""
 ONE = Prompt.ask("Name a bird.")
 BRIEF = Prompt((Message("system", "Be brief."), Message("user", "Name a bird.")))
 TALK = Prompt((Message("user", "Name a bird."), Message("assistant", "A wren."), Message("user", "Another?")))
@@ -66,8 +68,8 @@ def template(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def codec(name: str) -> ChatTokenizer:
-    """The template of a family on bytes and its control tokens; thoughts are marked by ordinary tokens."""
+def load_tokenizer(name: str) -> ChatTokenizer:
+    """Return the template of a family on bytes and its control tokens; thoughts are marked by ordinary tokens."""
     text, end = template(name), ENDS[name]
     eos = NAMED.get(name, end)
     begins = re.search("<[^<>]*(?:begin|bos|BOS)[^<>]*>", text)
@@ -87,25 +89,27 @@ def codec(name: str) -> ChatTokenizer:
     return ChatTokenizer(fast, Rendering(), frozenset({control.index(end)}))
 
 
-def rendered(codec: ChatTokenizer, prompt: Prompt, answer: str = "") -> str:
+def rendered(load_tokenizer: ChatTokenizer, prompt: Prompt, completion: str = "") -> str:
     messages = [message.to_dict() for message in prompt.messages]
-    messages += [{"role": "assistant", "content": answer}] if answer else []
-    return str(codec.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer))
+    messages += [{"role": "assistant", "content": completion}] if completion else []
+    return str(
+        load_tokenizer.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not completion)
+    )
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_prompts_and_completions_are_the_texts_of_the_template(name: str) -> None:
-    ours = codec(name)
-    ours.require(name)
+def test_encode_equals_the_text_of_the_template(name: str) -> None:
+    chat_tokenizer = load_tokenizer(name)
+    require_valid(chat_tokenizer, name)
     for prompt in (ONE, BRIEF, TALK):
         try:
-            before, whole = rendered(ours, prompt), rendered(ours, prompt, ANSWER)
+            before, whole = rendered(chat_tokenizer, prompt), rendered(chat_tokenizer, prompt, ANSWER)
         except Exception:  # noqa: BLE001 (templates raise what they like)
-            assert ours.refusal(prompt).startswith("the chat template fails on turns of system, user")
+            assert chat_tokenizer.refusal_reason(prompt).startswith("the chat template fails on turns of system, user")
             continue
-        ids = ours.encode(prompt, Completion(ANSWER))
-        assert ours.tokenizer.decode(list(ids.prompt)) == before
-        completion = str(ours.tokenizer.decode(list(ids.completion)))
+        ids = chat_tokenizer.encode(prompt, Completion(ANSWER))
+        assert chat_tokenizer.tokenizer.decode(list(ids.prompt_ids)) == before
+        completion = str(chat_tokenizer.tokenizer.decode(list(ids.completion_ids)))
         assert completion.endswith(ENDS[name]) and completion.count(ENDS[name]) == 1
         if name in CLOSES:
             assert completion == f"\n</think>\n\n{ANSWER}{ENDS[name]}" and not whole.startswith(before)
@@ -114,16 +118,21 @@ def test_prompts_and_completions_are_the_texts_of_the_template(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_answer_that_was_cut_in_its_thoughts_stays_as_it_was_drawn(name: str) -> None:
-    ours, drawn = codec(name), "<think>\nA bird, then, but"
-    assert ours.tokenizer.decode(list(ours.completion(ONE, Completion(drawn, finished=False)))) == drawn
+def test_truncated_thoughts_stay_as_sampled(name: str) -> None:
+    chat_tokenizer, sampled = load_tokenizer(name), "<think>\nA bird, then, but"
+    assert (
+        chat_tokenizer.tokenizer.decode(
+            list(chat_tokenizer.encode_completion(ONE, Completion(sampled, finished=False)))
+        )
+        == sampled
+    )
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_control_tokens_of_the_template_in_a_question_open_no_turn(name: str) -> None:
-    ours = codec(name)
-    special = set(ours.tokenizer.all_special_ids) | set(ours.stop_ids)
-    spelt = " ".join(token for token in ours.tokenizer.get_added_vocab() if "channel" not in token)
-    asked = Prompt.ask(f"What is {spelt}?")
-    usual = [token for token in ours.prompt(Prompt.ask("What is it?")) if token in special]
-    assert [token for token in ours.prompt(asked) if token in special] == usual
+def test_control_tokens_in_a_prompt_open_no_turn(name: str) -> None:
+    chat_tokenizer = load_tokenizer(name)
+    special = set(chat_tokenizer.tokenizer.all_special_ids) | set(chat_tokenizer.stop_ids)
+    spelt = " ".join(token for token in chat_tokenizer.tokenizer.get_added_vocab() if "channel" not in token)
+    prompt = Prompt.ask(f"What is {spelt}?")
+    usual = [token for token in chat_tokenizer.encode_prompt(Prompt.ask("What is it?")) if token in special]
+    assert [token for token in chat_tokenizer.encode_prompt(prompt) if token in special] == usual

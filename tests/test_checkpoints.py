@@ -1,4 +1,4 @@
-"""Checkpoints: the files of a model as they came, readable by other programs, adapters among them, and their cards."""
+"""Checkpoints: files of a model are saved unchanged and readable by other programs; adapters; model cards."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from assent.cli import main
 from assent.errors import AssentError
 from assent.models import card, transformers4
-from assent.models.checkpoints import dtype_of, files_of, locate, save, weights_of
+from assent.models.checkpoints import locate, model_folder, save, stored_dtype, weights_digest
 from assent.models.load import load_policy
-from assent.models.tokenizer import Rendering
+from assent.models.rendering import Rendering
 from assent.records import Message, Prompt, Response
 from assent.rewards.model import Model
 
@@ -32,7 +32,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model, and a file of comparisons beside it."""
+    """Return a chat model, with a file of comparisons beside it."""
     folder = tmp_path_factory.mktemp("checkpoints")
     write_pairs(folder / "pairs.jsonl")
     return tiny.make(folder / "model")
@@ -60,17 +60,17 @@ def write_pairs(path: Path, chat: bool = True) -> None:
 
 
 def trained(stage: str, model: Path, run: Path, *words: str, chat: bool = True) -> Path:
-    """The checkpoint of a stage that learns from comparisons."""
+    """Return the checkpoint of a stage that trains on comparisons."""
     pairs = run.parent / "pairs.jsonl"
     write_pairs(pairs, chat)
     flags = ["--run", str(run), "--model", str(model), *ON]
-    assert main(["import", str(pairs), "--run", str(run), *([] if chat else ["--no-chat"])]) == 0
+    assert main(["import", str(pairs), "--run", str(run), *([] if chat else ["--no-apply-chat-template"])]) == 0
     assert main([stage, *flags, "--lr", "3e-3", "--epochs", "2", "--batch-size", "8", *words]) == 0
     return run / stage
 
 
 def network(kind: str, folder: Path, like: Path, **settings: Any) -> Path:
-    """A random model of any family, as version 5 writes it, with the tokenizer of another."""
+    """Return a random model of a family as version 5 writes it, with the tokenizer of another model."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(like)
@@ -95,7 +95,7 @@ def network(kind: str, folder: Path, like: Path, **settings: Any) -> Path:
 
 
 def again(source: Path, folder: Path) -> Path:
-    """A model as assent writes it after loading it."""
+    """Return a model as assent saves it after loading."""
     save(load_policy(source), folder)
     return folder
 
@@ -104,15 +104,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What came is kept
+# Tokenizer files
 
 
 def as_published(folder: Path, like: Path) -> Path:
-    """A model with the tokenizer files of a hub of 2024, which version 5 would write otherwise, or not at all."""
+    """Return a model with tokenizer files of 2024, which version 5 would write differently or not at all."""
     shutil.copytree(like, folder)
-    about = json.loads((folder / "tokenizer_config.json").read_text())
-    about |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, "made_by": "others"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, "made_by": "others"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "special_tokens_map.json").write_text('{"eos_token":"<|end|>"}')
     (folder / "added_tokens.json").write_text('{"<|end|>":0}')
     (folder / "additional_chat_templates").mkdir()
@@ -124,7 +124,7 @@ def as_published(folder: Path, like: Path) -> Path:
     return folder
 
 
-def test_files_of_the_tokenizer_and_of_generation_are_saved_byte_for_byte(base: Path, tmp_path: Path) -> None:
+def test_save_copies_tokenizer_files_byte_for_byte(base: Path, tmp_path: Path) -> None:
     published = as_published(tmp_path / "published", base)
     came = {name: text for name, text in files(published).items() if "model" not in name and name != "config.json"}
     assert len(came) == 10
@@ -132,31 +132,29 @@ def test_files_of_the_tokenizer_and_of_generation_are_saved_byte_for_byte(base: 
     assert {name: saved.get(name) for name in came} == came
 
 
-def test_a_reward_model_keeps_the_files_of_its_policy(base: Path, tmp_path: Path) -> None:
+def test_reward_model_keeps_the_tokenizer_files(base: Path, tmp_path: Path) -> None:
     published = as_published(tmp_path / "published", base)
     came, saved = files(published), files(trained("reward", published, tmp_path / "run"))
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json"):
         assert saved[name] == came[name]
 
 
-def test_a_hub_id_stands_for_its_files_in_the_cache(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_folder_of_a_hub_id_is_in_the_cache(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     place = tmp_path / "models--herons--tiny"
     snapshot = place / "snapshots" / ("0" * 40)
     shutil.copytree(base, snapshot)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("0" * 40)
-    assert files_of("herons/tiny") == snapshot
-    assert files_of("herons/other") is None
-    assert dtype_of("herons/tiny") == torch.float32
+    assert model_folder("herons/tiny") == snapshot
+    assert model_folder("herons/other") is None
+    assert stored_dtype("herons/tiny") == torch.float32
 
 
-def test_a_tokenizer_that_came_from_nowhere_is_written_by_transformers(base: Path) -> None:
-    about = json.loads((base / "tokenizer_config.json").read_text())
-    assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
-    assert about["additional_special_tokens"] == ["<|start|>"] and "extra_special_tokens" not in about
+def test_new_tokenizer_is_written_by_transformers(base: Path) -> None:
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["additional_special_tokens"] == ["<|start|>"] and "extra_special_tokens" not in config
 
 
 # The last version 4 of transformers
@@ -193,7 +191,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def read_by_version_4(*folders: Path) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", reading.__file__, *map(str, folders)],
         env={**os.environ, "PYTHONPATH": str(TRANSFORMERS_4), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -201,15 +199,15 @@ def read_by_version_4(*folders: Path) -> dict[str, Any]:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert answer["version"] == "4.57.6"
-    return {Path(name).name: known for name, known in answer["read"].items()}
+    assert process.returncode == 0, process.stderr[-2000:]
+    output: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    assert output["version"] == "4.57.6"
+    return {Path(name).name: contents for name, contents in output["read"].items()}
 
 
 @pytest.mark.transformers4
 @pytest.mark.slow
-def test_version_4_reads_the_same_models_and_tokenizers(base: Path, tmp_path: Path) -> None:
+def test_transformers_4_reads_the_same_checkpoint(base: Path, tmp_path: Path) -> None:
     folders = [
         again(network(kind, tmp_path / "source" / kind, base, **settings), tmp_path / kind)
         for kind, settings in FAMILIES.items()
@@ -219,16 +217,16 @@ def test_version_4_reads_the_same_models_and_tokenizers(base: Path, tmp_path: Pa
     before = read_by_version_4(*folders)
     for folder in folders:
         now, then = reading.read(folder), before[folder.name]
-        a, b = (torch.tensor(known.pop("logits")) for known in (now, then))
+        a, b = (torch.tensor(contents.pop("logits")) for contents in (now, then))
         assert float((a - b).abs().max()) < 1e-4, folder.name
         assert then == now, folder.name
-    for kind in FAMILIES:  # and version 5 reads what it would have read without us
+    for kind in FAMILIES:  # and version 5 reads what it would read without the added keys
         assert reading.read(tmp_path / kind) == reading.read(tmp_path / "source" / kind)
 
 
-def test_the_text_part_of_a_larger_configuration_speaks_both_ways_too() -> None:
+def test_add_config_keys_covers_the_text_config() -> None:
     written = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "rope_parameters": EACH}}
-    text = transformers4.config(written)["text_config"]
+    text = transformers4.add_config_keys(written)["text_config"]
     assert (text["rope_theta"], text["rope_local_base_freq"]) == (900000.0, 20000.0)
     assert text["rope_scaling"] == {"rope_type": "linear", "factor": 8.0} and text["rope_parameters"] == EACH
 
@@ -237,7 +235,7 @@ def test_the_text_part_of_a_larger_configuration_speaks_both_ways_too() -> None:
 
 
 def adapted(base: Path, folder: Path, kind: str, **settings: Any) -> torch.Tensor:
-    """Write an adapter with random weights as peft does; the logits of the base seen through it."""
+    """Write an adapter with random weights as peft does; return the logits of the base with it."""
     import peft
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -271,17 +269,15 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_of_peft_is_a_model(kind: str, base: Path, tmp_path: Path) -> None:
+def test_load_policy_reads_a_peft_adapter(kind: str, base: Path, tmp_path: Path) -> None:
     expected = adapted(base, tmp_path / "adapter", KINDS[kind][0], **KINDS[kind][1])
-    language = load_policy(tmp_path / "adapter")
+    policy = load_policy(tmp_path / "adapter")
     with torch.no_grad():
-        assert torch.allclose(language.model(IDS).logits, expected, atol=1e-4)
-    assert len(language.tokenizer) == language.model.config.vocab_size
+        assert torch.allclose(policy.model(IDS).logits, expected, atol=1e-4)
+    assert len(policy.tokenizer) == policy.model.config.vocab_size
 
 
-def test_an_adapter_is_merged_once_for_each_content_of_it_and_its_base(
-    base: Path, tmp_path: Path, own_cache: Path
-) -> None:
+def test_adapter_is_merged_once_for_its_content(base: Path, tmp_path: Path, own_cache: Path) -> None:
     shutil.copytree(base, tmp_path / "model")
     adapted(tmp_path / "model", tmp_path / "adapter", "Lora", **LINEAR)
     place = Path(locate(tmp_path / "adapter"))
@@ -289,14 +285,14 @@ def test_an_adapter_is_merged_once_for_each_content_of_it_and_its_base(
     assert locate(tmp_path / "adapter") == str(place) and place.parent == own_cache
     assert (place / "model.safetensors").stat().st_mtime_ns == written
     assert files(place)["tokenizer.json"] == files(base)["tokenizer.json"]
-    before = weights_of(str(tmp_path / "adapter"))
+    before = weights_digest(str(tmp_path / "adapter"))
     tiny.make(tmp_path / "model", seed=1)
-    assert weights_of(str(tmp_path / "adapter")) != before and locate(tmp_path / "adapter") != str(place)
-    assert len(list(own_cache.iterdir())) == 2  # and nothing half written
+    assert weights_digest(str(tmp_path / "adapter")) != before and locate(tmp_path / "adapter") != str(place)
+    assert len(list(own_cache.iterdir())) == 2  # and no partial folder
 
 
 @pytest.mark.slow
-def test_those_who_merge_an_adapter_at_once_come_to_one_folder(base: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_concurrent_merges_of_an_adapter_share_a_folder(base: Path, tmp_path: Path, own_cache: Path) -> None:
     adapted(base, tmp_path / "adapter", "Lora", **LINEAR)
     program = "import sys; from assent.models.checkpoints import locate; print(locate(sys.argv[1]))"
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "adapter")]
@@ -305,39 +301,39 @@ def test_those_who_merge_an_adapter_at_once_come_to_one_folder(base: Path, tmp_p
     assert [str(path) for path in own_cache.iterdir()] == [*places]
 
 
-def test_a_stage_takes_an_adapter_for_its_model(base: Path, tmp_path: Path) -> None:
+def test_stage_accepts_an_adapter_as_model(base: Path, tmp_path: Path) -> None:
     adapted(base, tmp_path / "adapter", "Lora", **LINEAR)
     run = tmp_path / "run"
     trained("reward", base, run, "--lora-rank", "4")
-    words = ["--policy", str(tmp_path / "adapter"), "--reward", str(run / "reward" / "adapter"), "--beta", "0"]
+    words = ["--policy", str(tmp_path / "adapter"), "--rewards", str(run / "reward" / "adapter"), "--beta", "0"]
     short = ["--steps", "1", "--n", "2", "--batch-size", "4", "--max-new-tokens", "4", "--lr", "1e-9"]
     assert main(["grpo", "--run", str(run), "--model", str(base), *ON, *words, *short]) == 0
     with torch.no_grad():
         a, b = (load_policy(folder).model(IDS).logits for folder in (tmp_path / "adapter", run / "grpo"))
-    assert torch.allclose(a, b, atol=1e-4)  # it started from there
+    assert torch.allclose(a, b, atol=1e-4)  # training started from there
 
 
 @pytest.mark.parametrize("stage", ["dpo", "reward"])
 @pytest.mark.parametrize("kind", ["llama", "granite"])
-def test_the_adapter_of_a_checkpoint_is_the_checkpoint(kind: str, stage: str, base: Path, tmp_path: Path) -> None:
+def test_adapter_folder_equals_its_checkpoint(kind: str, stage: str, base: Path, tmp_path: Path) -> None:
     model = base if kind == "llama" else network(kind, tmp_path / "granite", base)
     saved = trained(stage, model, tmp_path / "run", "--lora-rank", "4")
     shutil.copytree(saved / "adapter", tmp_path / "elsewhere")
     if stage == "dpo":
         with torch.no_grad():
-            one, other = (load_policy(folder).model(IDS).logits for folder in (saved, tmp_path / "elsewhere"))
+            first, second = (load_policy(folder).model(IDS).logits for folder in (saved, tmp_path / "elsewhere"))
     else:
-        one, other = (score(folder) for folder in (saved, tmp_path / "elsewhere"))
-    assert torch.allclose(one, other, atol=1e-5)
+        first, second = (score(folder) for folder in (saved, tmp_path / "elsewhere"))
+    assert torch.allclose(first, second, atol=1e-5)
 
 
-def spoil(about: Callable[[dict[str, Any]], None], adapter: Path) -> None:
+def spoil(change: Callable[[dict[str, Any]], None], adapter: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
-    about(config)
+    change(config)
     (adapter / "adapter_config.json").write_text(json.dumps(config))
 
 
-def test_an_adapter_that_cannot_be_merged_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
+def test_unmergeable_adapter_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
     def refused(adapter: Path, words: str) -> None:
         with pytest.raises(AssentError, match=words) as error:
             locate(adapter)
@@ -356,20 +352,20 @@ def test_an_adapter_that_cannot_be_merged_is_refused_in_one_line(base: Path, tmp
     spoil(lambda config: config.update(base_model_name_or_path="gone/away", task_type="TOKEN_CLS"), adapter)
     refused(adapter, "is an adapter of 'gone/away', which cannot be loaded: cannot get the model 'gone/away'")
     spoil(lambda config: config.update(base_model_name_or_path=str(base)), adapter)
-    refused(adapter, "for the task TOKEN_CLS: one for CAUSAL_LM or SEQ_CLS is needed")
+    refused(adapter, "for the task TOKEN_CLS; one for CAUSAL_LM or SEQ_CLS is needed")
     spoil(lambda config: config.update(base_model_name_or_path=None), adapter)
     refused(adapter, "names no base model")
     (adapter / "adapter_config.json").write_text("{")
     refused(adapter, "cannot read .*adapter_config.json")
 
 
-def test_an_adapter_that_is_its_own_base_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
+def test_adapter_of_itself_is_refused_in_one_line(base: Path, tmp_path: Path) -> None:
     for name, of in (("self", "self"), ("first", "second"), ("second", "first"), ("outer", "self")):
         adapted(base, tmp_path / name, "Lora", **LINEAR)
         spoil(lambda config, of=of: config.update(base_model_name_or_path=str(tmp_path / of)), tmp_path / name)  # type: ignore[misc]
     for name in ("self", "first", "outer"):
-        for ask in (locate, weights_of):
-            with pytest.raises(AssentError, match=r"^.* is an adapter of itself, and so of no model: .*$"):
+        for ask in (locate, weights_digest):
+            with pytest.raises(AssentError, match=r"^.* is an adapter of itself, and so of no model; .*$"):
                 ask(str(tmp_path / name))
 
 
@@ -377,13 +373,13 @@ def test_an_adapter_that_is_its_own_base_is_refused_in_one_line(base: Path, tmp_
 
 
 def gguf_file(path: Path, like: Path, seed: int) -> Path:
-    """A Llama of one block with random weights, as llama.cpp writes it."""
+    """Write a Llama of one block with random weights, as llama.cpp does."""
     import gguf
 
     core = json.loads((like / "tokenizer.json").read_text())
     ids = core["model"]["vocab"] | {token["content"]: token["id"] for token in core["added_tokens"]}
     vocabulary = sorted(ids, key=lambda token: int(ids[token]))
-    writer, dice = gguf.GGUFWriter(path, "llama"), torch.Generator().manual_seed(seed)
+    writer, rng = gguf.GGUFWriter(path, "llama"), torch.Generator().manual_seed(seed)
     writer.add_context_length(64)
     writer.add_embedding_length(32)
     writer.add_block_count(1)
@@ -401,7 +397,7 @@ def gguf_file(path: Path, like: Path, seed: int) -> Path:
     shapes |= {f"blk.0.attn_{part}": (32, 32) for part in ("q", "k", "v", "output")}
     shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
     for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", torch.randn(shape, generator=dice).numpy())
+        writer.add_tensor(f"{name}.weight", torch.randn(shape, generator=rng).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -409,7 +405,7 @@ def gguf_file(path: Path, like: Path, seed: int) -> Path:
     return path
 
 
-def test_a_gguf_file_of_the_same_name_and_size_is_converted_again(base: Path, tmp_path: Path) -> None:
+def test_changed_gguf_file_is_converted_again(base: Path, tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "model.gguf", base, seed=0)
     size, first = path.stat().st_size, locate(path)
     assert locate(path) == first
@@ -417,34 +413,34 @@ def test_a_gguf_file_of_the_same_name_and_size_is_converted_again(base: Path, tm
     gguf_file(path, base, seed=1)
     second = locate(path)
     assert path.stat().st_size == size and second != first
-    other = load_file(Path(second) / "model.safetensors")
-    assert not torch.equal(weights["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+    changed = load_file(Path(second) / "model.safetensors")
+    assert not torch.equal(weights["model.embed_tokens.weight"], changed["model.embed_tokens.weight"])
 
 
-# Types of the weights
+# Dtypes
 
 
-def test_auto_follows_the_base_of_an_adapter_whatever_it_was_merged_in(base: Path, tmp_path: Path) -> None:
+def test_stored_dtype_of_an_adapter_is_its_bases(base: Path, tmp_path: Path) -> None:
     half = trained("dpo", base, tmp_path / "half", "--save-dtype", "bfloat16")
     adapted(half, tmp_path / "adapter", "Lora", **LINEAR)
     adapted(base, tmp_path / "single", "Lora", **LINEAR)
-    assert dtype_of(locate(tmp_path / "single")) == torch.float32
+    assert stored_dtype(locate(tmp_path / "single")) == torch.float32
     saved = trained("dpo", tmp_path / "adapter", tmp_path / "run", "--save-dtype", "auto")
     assert {weight.dtype for weight in load_file(saved / "model.safetensors").values()} == {torch.bfloat16}
     assert not (saved / "merged.json").exists()
 
 
-def test_weights_are_saved_in_the_type_that_is_asked_for(base: Path, tmp_path: Path) -> None:
+def test_checkpoint_is_saved_in_the_requested_dtype(base: Path, tmp_path: Path) -> None:
     def types(folder: Path) -> set[torch.dtype]:
         return {weight.dtype for weight in load_file(folder).values()}
 
     half = trained("dpo", base, tmp_path / "half", "--save-dtype", "bfloat16", "--lora-rank", "4")
-    about = json.loads((half / "config.json").read_text())
+    config = json.loads((half / "config.json").read_text())
     assert types(half / "model.safetensors") == {torch.bfloat16}
     assert types(half / "adapter" / "adapter_model.safetensors") == {torch.float32}
-    assert about["dtype"] == about["torch_dtype"] == "bfloat16"
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"
     same = trained("dpo", half, tmp_path / "same", "--save-dtype", "auto")
-    assert types(same / "model.safetensors") == {torch.bfloat16} == {dtype_of(str(half))}
+    assert types(same / "model.safetensors") == {torch.bfloat16} == {stored_dtype(str(half))}
     usual = trained("reward", half, tmp_path / "usual")
     assert types(usual / "model.safetensors") == {torch.float32}
     whole = trained("dpo", base, tmp_path / "whole", "--lora-rank", "4")
@@ -452,16 +448,16 @@ def test_weights_are_saved_in_the_type_that_is_asked_for(base: Path, tmp_path: P
         assert torch.equal(load_file(half / "model.safetensors")[name], weight.bfloat16())
 
 
-def test_the_name_of_weights_follows_the_content_of_bin_files(base: Path, tmp_path: Path) -> None:
+def test_weights_digest_covers_bin_files(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(base, folder)
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    before = weights_of(str(folder))
-    assert before not in (str(folder), weights_of(str(base)))
+    before = weights_digest(str(folder))
+    assert before not in (str(folder), weights_digest(str(base)))
     torch.save({name: weight + 1 for name, weight in weights.items()}, folder / "pytorch_model.bin")
-    assert weights_of(str(folder)) != before
+    assert weights_digest(str(folder)) != before
 
 
 # Cards
@@ -471,24 +467,24 @@ QUESTIONS = [("Who is it?", "Yes, it is the heron."), ("Name a bird.", "No."), (
 
 
 def score(folder: Path, chat: bool = True, date: str = "") -> torch.Tensor:
-    """What assent says of the answers, the mean over all heads."""
-    asked = [Prompt((Message("user", q),)) if chat else Prompt.plain(q) for q, _ in QUESTIONS]
+    """Return assent's scores of the completions, the mean over all heads."""
+    prompts = [Prompt((Message("user", q),)) if chat else Prompt.plain(q) for q, _ in QUESTIONS]
     return (
         Model.load(str(folder), rendering=Rendering(date=date))
-        .score(asked, [Response(p.id, a, "") for p, (_, a) in zip(asked, QUESTIONS, strict=True)])
+        .score(prompts, [Response(p.id, a, "") for p, (_, a) in zip(prompts, QUESTIONS, strict=True)])
         .mean(1)
     )
 
 
 def by_its_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
-    """The function that a card shows."""
+    """Return the function in the code of a card."""
     block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert block
     names: dict[str, Any] = {}
     monkeypatch.chdir(folder)
     exec(block[1], names)
-    shown: Callable[..., float] = names["score"]
-    return shown
+    actual: Callable[..., float] = names["score"]
+    return actual
 
 
 TEMPLATES = {
@@ -499,7 +495,7 @@ TEMPLATES = {
         "{% if add_generation_prompt %}{{ '<|end|>assistant\n' }}{% endif %}"
     ),
 }
-MADE: dict[str, tuple[str, list[str]]] = {
+REWARD_CASES: dict[str, tuple[str, list[str]]] = {
     "a classifier": ("llama", []),
     "an ensemble": ("llama", ["--heads", "2", "--members", "2"]),
     "bfloat16": ("llama", ["--save-dtype", "bfloat16"]),
@@ -509,31 +505,29 @@ MADE: dict[str, tuple[str, list[str]]] = {
 
 def chat_model(folder: Path, base: Path, kind: str = "llama", **settings: Any) -> Path:
     model = network(kind, folder, base)
-    about = json.loads((model / "tokenizer_config.json").read_text())
-    (model / "tokenizer_config.json").write_text(json.dumps({**about, **settings}))
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, **settings}))
     if "chat_template" in settings:
         (model / "chat_template.jinja").unlink()
     return model
 
 
 def holds(folder: Path, monkeypatch: pytest.MonkeyPatch, date: str = "") -> None:
-    expected, shown = score(folder, date=date), by_its_card(folder, monkeypatch)
-    scores = [shown([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in QUESTIONS]
+    expected, actual = score(folder, date=date), by_its_card(folder, monkeypatch)
+    scores = [actual([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in QUESTIONS]
     assert scores == pytest.approx(expected.tolist(), abs=1e-4)
     assert max(scores) - min(scores) > 0.01
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_reward_is_read_as_the_card_says(
+def test_card_code_gives_the_reward_scores(
     template: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = chat_model(tmp_path / "model", base, chat_template=TEMPLATES[template])
     holds(trained("reward", model, tmp_path / "run"), monkeypatch)
 
 
-def test_a_card_keeps_the_date_that_the_template_wrote(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_card_code_keeps_the_template_date(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dated = """{{ '<|start|>system\n' + strftime_now("%d %b %Y") + '<|end|>\n' }}""" + tiny.CHATML
     model = chat_model(tmp_path / "model", base, chat_template=dated)
     saved = trained("reward", model, tmp_path / "run", "--date", "2024-07-26")
@@ -541,45 +535,43 @@ def test_a_card_keeps_the_date_that_the_template_wrote(
     assert not torch.allclose(score(saved, date="2024-07-26"), score(saved, date="2031-01-05"), atol=1e-3)
 
 
-@pytest.mark.parametrize("made", MADE)
-def test_the_card_suits_the_kind_of_reward_model(
-    made: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("case", REWARD_CASES)
+def test_card_code_fits_every_kind_of_reward_model(
+    case: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, words = MADE[made]
+    kind, words = REWARD_CASES[case]
     holds(trained("reward", chat_model(tmp_path / "model", base, kind), tmp_path / "run", *words), monkeypatch)
 
 
-def test_a_pad_token_that_ends_answers_does_not_move_the_reward(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reward_does_not_depend_on_the_pad_token(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = chat_model(tmp_path / "model", base, pad_token="<|end|>")
     saved = trained("reward", model, tmp_path / "run")
     assert json.loads((saved / "tokenizer_config.json").read_text())["pad_token"] == "<|end|>"
     holds(saved, monkeypatch)
 
 
-def test_a_reward_of_plain_text_is_read_as_the_card_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_code_scores_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = trained("reward", tiny.make(tmp_path / "model", chat=False), tmp_path / "run", chat=False)
-    expected, shown = score(saved, chat=False), by_its_card(saved, monkeypatch)
-    assert [shown(q, a) for q, a in QUESTIONS] == pytest.approx(expected.tolist(), abs=1e-4)
+    expected, actual = score(saved, chat=False), by_its_card(saved, monkeypatch)
+    assert [actual(q, a) for q, a in QUESTIONS] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_a_template_that_no_short_program_renders_gets_no_snippet(base: Path, tmp_path: Path) -> None:
+def test_card_has_no_code_for_a_complex_template(base: Path, tmp_path: Path) -> None:
     opening = tiny.CHATML.replace("'<|start|>assistant\n'", "'<|start|>assistant\n<think>\n'")
-    codec = load_policy(chat_model(tmp_path / "model", base, chat_template=opening)).codec
-    text = card.reward(card.Origin("herons/tiny", "bradley_terry", {}), codec, [tmp_path / "model"])
+    tokenizer = load_policy(chat_model(tmp_path / "model", base, chat_template=opening)).chat_tokenizer
+    text = card.reward_card(card.ModelOrigin("herons/tiny", "bradley_terry", {}), tokenizer, [tmp_path / "model"])
     assert "`assent` itself must score it" in text and "```" not in text
 
 
-def test_a_card_is_valid_and_names_no_path_of_this_machine(base: Path, tmp_path: Path) -> None:
+def test_card_is_valid_and_has_no_local_path(base: Path, tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
     saved = trained("reward", base, tmp_path / "run")
     text = (saved / "README.md").read_text()
-    about: Any = ModelCard(text).data
-    assert about.library_name == "transformers" and about.pipeline_tag == "text-classification"
-    assert about.tags == ["assent", "reward-model", "bradley-terry"] and about.base_model is None
-    assert "- data: 16 pairs, 16 prompts\n" in text and "- started from: model\n" in text
+    config: Any = ModelCard(text).data
+    assert config.library_name == "transformers" and config.pipeline_tag == "text-classification"
+    assert config.tags == ["assent", "reward-model", "bradley-terry"] and config.base_model is None
+    assert "- data: 16 pairs, 16 prompts\n" in text and "- base model: model\n" in text
     assert str(tmp_path) not in text and str(base.parent) not in text
-    hub: Any = ModelCard(card.policy(card.Origin("herons/tiny", "dpo", {"pairs": 16}))).data
+    hub: Any = ModelCard(card.policy_card(card.ModelOrigin("herons/tiny", "dpo", {"pairs": 16}))).data
     assert hub.base_model == "herons/tiny" and hub.pipeline_tag == "text-generation"

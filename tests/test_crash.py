@@ -13,7 +13,7 @@ import tiny
 from processes import completed
 
 from assent.cli import main
-from assent.errors import LONGEST, at_work_in, crashed, no_memory
+from assent.errors import MAX_CHARACTERS, is_out_of_memory, log_into, report_crash
 
 FAULTY = """
 class Faulty:
@@ -45,7 +45,7 @@ def run(generated: Path, tmp_path: Path) -> Path:
 def grpo(run: Path, fault: str) -> list[str]:
     """The words of `assent grpo` with a reward that does this when it is made."""
     (run.parent / "faulty.py").write_text(FAULTY.format(fault))
-    return ["grpo", "--run", "run", "--reward", "./faulty.py", "--steps", "1", "--max-new-tokens", "4"]
+    return ["grpo", "--run", "run", "--rewards", "./faulty.py", "--steps", "1", "--max-new-tokens", "4"]
 
 
 def told(stderr: str) -> list[str]:
@@ -54,14 +54,14 @@ def told(stderr: str) -> list[str]:
 
 def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> None:
     words = [sys.executable, "-m", "assent", *grpo(run, "raise LookupError('no such\\nduck')")]
-    done = subprocess.run(words, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
+    process = subprocess.run(words, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
     log = run / "error.log"
-    assert done.returncode == 1
-    assert told(done.stderr) == [
+    assert process.returncode == 1
+    assert told(process.stderr) == [
         "assent: LookupError: no such duck",
         f"assent: this is a fault in assent or in a plug-in: report it with {log}, which holds the traceback",
     ]
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in process.stdout + process.stderr
     when, command, versions, empty, trace, *_ = log.read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", when)
     assert command == "assent grpo --run run --reward ./faulty.py --steps 1 --max-new-tokens 4"
@@ -71,13 +71,13 @@ def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> N
     assert "faulty.py\", line 4, in __init__\n    raise LookupError('no such\\nduck')" in log.read_text()
 
 
-def test_who_asks_for_the_traceback_sees_it_and_a_second_fault_is_logged_after_the_first(run: Path) -> None:
+def test_traceback_flag_shows_it_and_faults_are_appended(run: Path) -> None:
     completed(*grpo(run, "raise LookupError('first')"), cwd=run.parent)
     again = grpo(run, "raise LookupError('second')")
-    done = completed(*again, cwd=run.parent, environment={"ASSENT_DEBUG": "1"})
-    assert done.returncode == 1
-    assert "Traceback (most recent call last):" in done.stderr
-    assert told(done.stderr)[0] == "assent: LookupError: second"
+    process = completed(*again, cwd=run.parent, environment={"ASSENT_DEBUG": "1"})
+    assert process.returncode == 1
+    assert "Traceback (most recent call last):" in process.stderr
+    assert told(process.stderr)[0] == "assent: LookupError: second"
     log = (run / "error.log").read_text()
     assert log.index("LookupError: first") < log.index("LookupError: second")
 
@@ -97,11 +97,11 @@ def test_who_asks_for_the_traceback_sees_it_and_a_second_fault_is_logged_after_t
     ],
 )
 def test_what_was_foreseen_is_no_fault_and_leaves_no_log(fault: str, status: int, line: str, run: Path) -> None:
-    done = completed(*grpo(run, fault), cwd=run.parent)
-    assert done.returncode == status
-    assert len(told(done.stderr)) == bool(line)
-    assert line in done.stderr
-    assert "Traceback" not in done.stderr
+    process = completed(*grpo(run, fault), cwd=run.parent)
+    assert process.returncode == status
+    assert len(told(process.stderr)) == bool(line)
+    assert line in process.stderr
+    assert "Traceback" not in process.stderr
     assert not (run / "error.log").exists()
 
 
@@ -118,14 +118,12 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("ASSENT_DEBUG", raising=False)
     monkeypatch.setattr("assent.errors._Here.folder", None)
-    at_work_in(tmp_path / "run")
+    log_into(tmp_path / "run")
     return tmp_path
 
 
-def test_without_a_run_folder_the_log_lies_among_the_temporary_files(
-    at_work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert crashed(fault("boom"), ["serve"]) == 1
+def test_the_crash_log_without_a_run_is_a_temporary_file(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_crash(fault("boom"), ["serve"]) == 1
     (log,) = at_work.glob("assent-error-*.log")
     assert f"report it with {log}, " in capsys.readouterr().err
     assert log.is_absolute() and "ValueError: boom" in log.read_text()
@@ -136,19 +134,19 @@ def test_where_no_log_can_be_written_the_traceback_is_shown(
 ) -> None:
     (at_work / "run" / "error.log").mkdir(parents=True)  # in its place lies a folder
     monkeypatch.setattr("tempfile.tempdir", str(at_work / "gone"))
-    assert crashed(fault("boom"), ["serve"]) == 1
+    assert report_crash(fault("boom"), ["serve"]) == 1
     assert "Traceback (most recent call last):" in capsys.readouterr().err
 
 
 def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (at_work / "run").mkdir()
     address = "postgresql://duck:quack@db.example/house"
-    crashed(fault(f"cannot reach {address}"), ["label", "--database", address])
+    report_crash(fault(f"cannot reach {address}"), ["label", "--database", address])
     log = (at_work / "run" / "error.log").read_text()
-    said = capsys.readouterr().err
-    assert "quack" not in log + said
+    expected = capsys.readouterr().err
+    assert "quack" not in log + expected
     assert log.count("postgresql://***@db.example/house") == 2
-    assert "ValueError: cannot reach postgresql://***@db.example/house\n" in said
+    assert "ValueError: cannot reach postgresql://***@db.example/house\n" in expected
 
 
 @pytest.mark.parametrize(
@@ -164,11 +162,11 @@ def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: py
         "duck:qu@ack@db.example",
     ],
 )
-def test_no_spelling_of_an_address_brings_its_password_into_the_log(
+def test_the_crash_log_has_no_password_of_any_url(
     address: str, at_work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (at_work / "run").mkdir()
-    crashed(fault(f"cannot reach {address}, or ({address!r})"), ["label", "--database", address])
+    report_crash(fault(f"cannot reach {address}, or ({address!r})"), ["label", "--database", address])
     log = (at_work / "run" / "error.log").read_text()
     assert "ack" not in (log + capsys.readouterr().err).replace("Traceback", "").replace("traceback", "")
     assert "db.example" in log and "***" in log
@@ -177,23 +175,23 @@ def test_no_spelling_of_an_address_brings_its_password_into_the_log(
 def test_what_only_looks_like_a_password_stays(at_work: Path) -> None:
     (at_work / "run").mkdir()
     line = "https://hub.example/duck at 10:15 (a @ b, password == given): x:y and duck@db.example"
-    crashed(fault(line), [])
+    report_crash(fault(line), [])
     assert line in (at_work / "run" / "error.log").read_text()
 
 
 def test_a_log_is_for_its_owner_alone(at_work: Path) -> None:
     (at_work / "run").mkdir()
-    crashed(fault("boom"), [])
+    report_crash(fault("boom"), [])
     assert (at_work / "run" / "error.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_long_message_is_cut_on_the_screen_and_whole_in_the_log(
+def test_a_long_message_is_cut_on_screen_and_whole_in_the_log(
     at_work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (at_work / "run").mkdir()
-    crashed(fault("x" * 1000), [])
+    report_crash(fault("x" * 1000), [])
     first, second, end = capsys.readouterr().err.split("\n")
-    assert len(first) == len("assent: ") + LONGEST + len(" ...")
+    assert len(first) == len("assent: ") + MAX_CHARACTERS + len(" ...")
     assert second.startswith("assent: this is a fault") and end == ""
     assert "x" * 1000 in (at_work / "run" / "error.log").read_text()
 
@@ -201,8 +199,8 @@ def test_a_long_message_is_cut_on_the_screen_and_whole_in_the_log(
 def test_running_out_of_memory_is_known_by_what_torch_says() -> None:
     import torch
 
-    assert no_memory(MemoryError()) and no_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50)
-    assert no_memory(error.value)
-    assert not no_memory(RuntimeError("shapes do not fit"))
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))

@@ -1,4 +1,4 @@
-"""Nothing acknowledged is ever lost: processes are killed at any point of an answer, and posts are sent ten times."""
+"""No acknowledged feedback is lost: processes are killed at any point of a request, and posts are sent ten times."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, count, permutations, product
+from itertools import count, permutations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -29,11 +29,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.pool import Pool
 
-from assent.feedback import body, parse
+from assent.feedback import parse, to_values
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.labelling.accounts import People, Person
-from assent.labelling.queue import Ask, Lent, TaskQueue
+from assent.labelling.accounts import Accounts
+from assent.labelling.assignments import Assignment
+from assent.labelling.queue import TaskQueue, TaskRequest
+from assent.labelling.users import User
 from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.registry import name_of
 from assent.run import Setup, open_run
@@ -41,13 +43,13 @@ from assent.store import schema
 from assent.store.database import Store
 from assent.web.app import make_app
 from assent.web.security import COOKIE
-from assent.web.workspace import Office
+from assent.web.workspace import Workspace
 
 Post = dict[str, Any]
 
 KILLS = 200
 NEVER = 10**9
-"""A moment that no process lives to see."""
+"""A moment that no process reaches."""
 MOMENTS: tuple[tuple[Any, str], ...] = (
     (sa.Engine, "begin"),
     (sa.Engine, "before_cursor_execute"),
@@ -55,105 +57,107 @@ MOMENTS: tuple[tuple[Any, str], ...] = (
     (sa.Engine, "commit"),  # just before it
     (Pool, "checkin"),  # just after it
 )
-"""What a process passes in an answer; at each of them it may be its last."""
-SAYS = [*product(("left", "right"), (1, 2, 3)), ("tie", 1), ("both bad", 1), ("cannot tell", 1)]
-RANKS = [ranks for ranks in product(range(3), repeat=3) if set(ranks) == set(range(max(ranks) + 1))]
-"""Every way to rank three places of a screen, with ties: 13."""
+"""Moments of a request; a process may be killed at each of them."""
+COMPARISON_KEYS = [*product(("left", "right"), (1, 2, 3)), ("tie", 1), ("both bad", 1), ("cannot tell", 1)]
+RANKINGS_OF_THREE = [ranks for ranks in product(range(3), repeat=3) if set(ranks) == set(range(max(ranks) + 1))]
+"""Every ranking of three places of a screen, with ties: 13."""
 NUMBER = count(1)
 
 
-# What people are asked, and say
+# Tasks and judgements
 
 
-def ask(store: Store, *sizes: int) -> list[Task]:
-    """Comparisons of two answers and rankings of more, about questions that were never asked before."""
+def make_tasks(store: Store, *sizes: int) -> list[Task]:
+    """Return comparisons of two responses and rankings of more, about new prompts."""
     prompts = [Prompt.ask(f"What is the answer to question {next(NUMBER)}?") for _ in sizes]
-    told = [
-        [Response(prompt.id, f"Answer {n} to '{prompt.text}'", "sft") for n in range(items)]
-        for prompt, items in zip(prompts, sizes, strict=True)
-    ]
     store.add_prompts(prompts)
-    store.add_responses(chain.from_iterable(told))
-    return [Task("comparison" if len(r) == 2 else "ranking", r[0].prompt, tuple(one.id for one in r)) for r in told]
+    tasks: list[Task] = []
+    for prompt, size in zip(prompts, sizes, strict=True):
+        responses = [Response(prompt.id, f"Answer {n} to '{prompt.text}'", "sft") for n in range(size)]
+        store.add_responses(responses)
+        kind = "comparison" if size == 2 else "ranking"
+        tasks.append(Task(kind, prompt.id, tuple(response.id for response in responses)))
+    return tasks
 
 
-def lent_to(desk: TaskQueue, person: str, number: int) -> list[Lent]:
-    """So many new comparisons and rankings on somebody's screen."""
-    desk.post(map(Ask, ask(desk.store, *(2 + n % 2 for n in range(number)))), "label")
-    lent = desk.take(person, number)
-    assert len(lent) == number
-    return lent
+def assign_tasks(desk: TaskQueue, annotator: str, number: int) -> list[Assignment]:
+    """Put new comparisons and rankings on an annotator's page."""
+    desk.enqueue(map(TaskRequest, make_tasks(desk.store, *(2 + n % 2 for n in range(number)))), "label")
+    assignments = desk.next_tasks(annotator, number)
+    assert len(assignments) == number
+    return assignments
 
 
-def tiers(shown: tuple[str, ...], ranks: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
-    """The items of a screen in tiers, from the rank of each of its places."""
-    return tuple(tuple(item for item, r in zip(shown, ranks, strict=True) if r == tier) for tier in sorted(set(ranks)))
+def tiers(display_order: tuple[str, ...], ranks: tuple[int, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return the items of a screen in tiers, from the rank of each of its places."""
+    items = list(zip(display_order, ranks, strict=True))
+    return tuple(tuple(item for item, rank in items if rank == tier) for tier in sorted(set(ranks)))
 
 
-def judgement(shown: tuple[str, ...], side: str, strength: int) -> Comparison:
-    """What a key of the label page says."""
+def key_judgement(display_order: tuple[str, ...], side: str, strength: int) -> Comparison:
+    """Return the judgement of a key of the label page."""
     if side in ("left", "right"):
-        return Comparison(shown[side == "right"], strength)
+        return Comparison(display_order[side == "right"], strength)
     return Comparison(verdict=side)  # type: ignore[arg-type]
 
 
-def anything(shown: tuple[str, ...], luck: random.Random) -> Judgement:
-    if len(shown) == 2:
-        return judgement(shown, *luck.choice(SAYS))
-    return Ranking(tiers(shown, tuple(luck.randrange(3) for _ in shown)))
+def random_judgement(display_order: tuple[str, ...], rng: random.Random) -> Judgement:
+    if len(display_order) == 2:
+        return key_judgement(display_order, *rng.choice(COMPARISON_KEYS))
+    return Ranking(tiers(display_order, tuple(rng.randrange(3) for _ in display_order)))
 
 
-def outbox(lent: list[Lent], person: str, luck: random.Random) -> list[Feedback]:
-    """What somebody's page has to send: an answer to each query, and now and then second thoughts."""
-    made: list[Feedback] = []
-    for one in lent:
-        for supersedes in (False, True) if luck.random() < 0.2 else (False,):
+def make_feedback(assignments: list[Assignment], annotator: str, rng: random.Random) -> list[Feedback]:
+    """Return a judgement of each task, and sometimes a second one that supersedes it."""
+    events: list[Feedback] = []
+    for task, display_order, _ in assignments:
+        for supersedes in (False, True) if rng.random() < 0.2 else (False,):
             event = Feedback(
-                one.query.id, person, anything(one.shown, luck), "", round(luck.uniform(1, 9), 1), one.shown,
-                comment=luck.choice(["", "Ünïcode, and 'quotes'"]), id=f"0192-{next(NUMBER)}",
-                supersedes=made[-1].id if supersedes else "", flags=luck.choice([(), ("harm", "pii")]),
+                task.id, annotator, random_judgement(display_order, rng), "", round(rng.uniform(1, 9), 1),
+                display_order, comment=rng.choice(["", "Ünïcode, and 'quotes'"]), id=f"0192-{next(NUMBER)}",
+                supersedes=events[-1].id if supersedes else "", flags=rng.choice([(), ("harm", "pii")]),
             )  # fmt: skip
-            made.append(event)
-    return made
+            events.append(event)
+    return events
 
 
-def post_of(event: Feedback) -> Post:
-    return {**vars(event), "kind": name_of(event.judgement), "answer": body(event.judgement)}
+def to_post(event: Feedback) -> Post:
+    return {**vars(event), "kind": name_of(event.judgement), "judgement": to_values(event.judgement)}
 
 
-def event_of(post: Post) -> Feedback:
-    told: Post = {name: tuple(value) if isinstance(value, list) else value for name, value in post.items()}
-    told["answer"] = parse(told.pop("kind"), told["answer"])
-    return Feedback(**told)
+def from_post(post: Post) -> Feedback:
+    values: Post = {name: tuple(value) if isinstance(value, list) else value for name, value in post.items()}
+    values["judgement"] = parse(values.pop("kind"), values["judgement"])
+    return Feedback(**values)
 
 
 # Processes that are killed
 
 
-def nursery() -> None:
-    """Fork a process for each line of standard input, and say when it is dead."""
+def fork_children() -> None:
+    """Fork a process for each line of standard input, and report its end."""
     with suppress(ImportError):
-        import psycopg  # noqa: F401 (before the fork, so that a birth is quick)
+        import psycopg  # noqa: F401 (before the fork, so that a fork is fast)
     with TemporaryDirectory() as folder, Store.open(Path(folder) / "warm.db") as store:
         desk = TaskQueue(store)
-        for event in outbox(lent_to(desk, "nobody", 2), "nobody", random.Random(0)):
-            desk.answer(event)
-    tell("ready")
+        for event in make_feedback(assign_tasks(desk, "nobody", 2), "nobody", random.Random(0)):
+            desk.submit(event)
+    send_line("ready")
     for line in sys.stdin:
         child = os.fork()
         if not child:
             try:
-                live(**json.loads(line))
-            finally:  # who comes here was not killed, but failed
+                store_and_die(**json.loads(line))
+            finally:  # reached only if it failed instead of being killed
                 traceback.print_exc()
                 os._exit(1)
-        tell("dead", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        send_line("dead", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-def live(database: str, posts: list[Post], moment: int) -> None:
-    """Store answers and acknowledge each; die at the moment of this number, or at the end, or (0) when killed."""
-    signal.alarm(60)  # else a test that fails to kill it would wait for ever
-    tell("born", os.getpid())
+def store_and_die(database: str, posts: list[Post], moment: int) -> None:
+    """Store feedback and acknowledge each; die at this moment, or at the end, or (0) when killed."""
+    signal.alarm(60)  # a test that fails to kill it must not hang
+    send_line("started", os.getpid())
     passed: list[str] = []
 
     def pass_by(name: str, *_: Any) -> None:
@@ -166,100 +170,100 @@ def live(database: str, posts: list[Post], moment: int) -> None:
         for kind, name in MOMENTS:
             sa.event.listen(kind, name, partial(pass_by, name))
         for post in posts:
-            kept = desk.answer(replace(event_of(post), created_at=datetime.now(UTC).isoformat()))
+            stored = desk.submit(replace(from_post(post), created_at=datetime.now(UTC).isoformat()))
             pass_by("before the reply")
-            tell("kept", post_of(kept))
+            send_line("acknowledged", to_post(stored))
             pass_by("after the reply")
-        tell("passed", passed[:50])
+        send_line("passed", passed[:50])
         if not moment:
             signal.pause()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def tell(what: str, about: Any = None) -> None:
-    """One line in one piece: a pipe takes so few bytes whole or not at all."""
-    line = json.dumps([what, about]).encode() + b"\n"
+def send_line(kind: str, body: Any = None) -> None:
+    """Write one line at once: a pipe takes that few bytes atomically."""
+    line = json.dumps([kind, body]).encode() + b"\n"
     assert len(line) < 4096
     os.write(1, line)
 
 
-class Life(NamedTuple):
-    """What a process said before it was killed."""
+class Child(NamedTuple):
+    """The output of a process until it was killed."""
 
-    kept: list[Feedback]
+    acknowledged: list[Feedback]
     passed: list[str]
-    """The moments of its first answer, if it came to the end."""
+    """The moments of its requests, if it came to the end."""
 
 
-class Nursery:
-    """Where processes are born in a moment, one at a time."""
+class ForkServer:
+    """A process that forks children, one at a time."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from tests.test_durability import nursery; nursery()"],
+            [sys.executable, "-c", "from tests.test_durability import fork_children; fork_children()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
 
-    def hear(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
-        assert line, "the nursery is gone"
-        what, about = json.loads(line)
-        return what, about
+        assert line, "the fork server has ended"
+        kind, body = json.loads(line)
+        return kind, body
 
-    def begin(self, database: str, posts: list[Feedback], moment: int) -> int:
-        """Let a process live, and return its number."""
+    def start_child(self, database: str, posts: list[Feedback], moment: int) -> int:
+        """Start a child, and return its process id."""
         assert self.process.stdin
-        told = {"database": database, "posts": [post_of(event) for event in posts], "moment": moment}
-        self.process.stdin.write(json.dumps(told) + "\n")
+        values = {"database": database, "posts": [to_post(event) for event in posts], "moment": moment}
+        self.process.stdin.write(json.dumps(values) + "\n")
         self.process.stdin.flush()
-        what, pid = self.hear()
-        assert what == "born"
+        kind, pid = self.receive()
+        assert kind == "started"
         return int(pid)
 
-    def end(self) -> Life:
-        """Wait until it is dead."""
-        kept, passed = list[Feedback](), list[str]()
+    def wait(self) -> Child:
+        """Wait until the child is dead."""
+        stored, passed = list[Feedback](), list[str]()
         while True:
-            what, about = self.hear()
-            if what == "kept":
-                kept.append(event_of(about))
-            elif what == "passed":
-                passed = about
+            kind, body = self.receive()
+            if kind == "acknowledged":
+                stored.append(from_post(body))
+            elif kind == "passed":
+                passed = body
             else:
-                assert (what, about) == ("dead", -signal.SIGKILL), "it was not killed, but failed"
-                return Life(kept, passed)
+                assert (kind, body) == ("dead", -signal.SIGKILL), "the child failed instead of being killed"
+                return Child(stored, passed)
 
-    def life(self, database: str, posts: list[Feedback], moment: int = NEVER) -> Life:
-        """Until this moment, or until everything is said."""
-        self.begin(database, posts, moment)
-        return self.end()
+    def run_child(self, database: str, posts: list[Feedback], moment: int = NEVER) -> Child:
+        """Run a child until this moment, or until all is stored."""
+        self.start_child(database, posts, moment)
+        return self.wait()
 
-    def cut_short(self, database: str, posts: list[Feedback], seconds: float) -> Life:
-        """Until it is killed from outside."""
-        pid = self.begin(database, posts, 0)
+    def kill_child(self, database: str, posts: list[Feedback], seconds: float) -> Child:
+        """Run a child, and kill it after some seconds."""
+        pid = self.start_child(database, posts, 0)
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
-        return self.end()
+        return self.wait()
 
 
 @pytest.fixture(scope="module")
-def nurseries() -> Iterator[list[Nursery]]:
-    """Two of them."""
-    made = [Nursery() for _ in range(2)]
+def fork_servers() -> Iterator[list[ForkServer]]:
+    """Two fork servers."""
+    servers = [ForkServer() for _ in range(2)]
     try:
-        for each in made:
-            assert each.hear() == ("ready", None)
-        yield made
+        for server in servers:
+            assert server.receive() == ("ready", None)
+        yield servers
     finally:
-        for each in made:
-            each.process.kill()
-            each.process.communicate()
+        for server in servers:
+            server.process.kill()
+            server.process.communicate()
 
 
-def as_sent(kept: list[Feedback], sent: list[Feedback]) -> bool:
-    """Whether replies are what was posted, but for the time of arrival, which the server gives."""
-    return kept == [replace(event, created_at=reply.created_at) for event, reply in zip(sent, kept, strict=False)]
+def are_as_sent(stored: list[Feedback], sent: list[Feedback]) -> bool:
+    """Return whether replies equal what was posted, except for the time of arrival, which the server sets."""
+    return stored == [replace(event, created_at=reply.created_at) for event, reply in zip(sent, stored, strict=False)]
 
 
 def ids_in(database: str) -> list[str]:
@@ -267,41 +271,39 @@ def ids_in(database: str) -> list[str]:
         return list(on.scalars(sa.select(schema.feedback.c.id).order_by(schema.feedback.c.seq)))
 
 
-def test_200_kills_at_random_points_lose_nothing_acknowledged_and_store_nothing_twice(
-    database: str, nurseries: list[Nursery]
-) -> None:
-    luck = random.Random(1)
+def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: list[ForkServer]) -> None:
+    rng = random.Random(1)
     with Store.open(database) as store:
-        lent = lent_to(TaskQueue(store), "ann", 2 * KILLS)
-    sent = outbox(lent, "ann", luck)
+        assignments = assign_tasks(TaskQueue(store), "ann", 2 * KILLS)
+    sent = make_feedback(assignments, "ann", rng)
     waiting, replies, doubted, watched = list(sent), list[Feedback](), set[str](), None
 
-    start = time.monotonic()
-    first, second = (nurseries[0].life(database, waiting[:1]) for _ in range(2))
-    seconds, anew, again = (time.monotonic() - start) / 2, first.passed, second.passed
-    assert first.kept == second.kept and len(anew) > len(again) > 10
+    started_at = time.monotonic()
+    first, second = (fork_servers[0].run_child(database, waiting[:1]) for _ in range(2))
+    seconds, anew, again = (time.monotonic() - started_at) / 2, first.passed, second.passed
+    assert first.acknowledged == second.acknowledged and len(anew) > len(again) > 10
     committed, replied = anew.index("commit") + 2, anew.index("before the reply") + 1
-    replies += first.kept
+    replies += first.acknowledged
     del waiting[:1]
     for number in range(KILLS):
-        posts = waiting[: luck.randint(1, 3)]
+        posts = waiting[: rng.randint(1, 3)]
         if number % 4 == 0:
-            life = nurseries[0].cut_short(database, posts, luck.uniform(0, 2 * seconds))
+            life = fork_servers[0].kill_child(database, posts, rng.uniform(0, 2 * seconds))
         else:  # in the last of its answers: half of all between commit and reply, a quarter anywhere
             before = sum(len(again if event.id in doubted else anew) for event in posts[:-1])
-            inside = luck.randint(1, len(anew)) if number % 4 == 1 else luck.randint(committed, replied)
-            life = nurseries[0].life(database, posts, before + inside)
-        assert as_sent(life.kept, posts)
-        replies += life.kept
-        del waiting[: len(life.kept)]
+            inside = rng.randint(1, len(anew)) if number % 4 == 1 else rng.randint(committed, replied)
+            life = fork_servers[0].run_child(database, posts, before + inside)
+        assert are_as_sent(life.acknowledged, posts)
+        replies += life.acknowledged
+        del waiting[: len(life.acknowledged)]
         stored, acknowledged = ids_in(database), [event.id for event in replies]
-        assert stored[: len(acknowledged)] == acknowledged, f"something acknowledged is lost after kill {number}"
+        assert stored[: len(acknowledged)] == acknowledged, f"acknowledged feedback is lost after kill {number}"
         unsaid = stored[len(acknowledged) :]
         assert unsaid in ([], [event.id for event in waiting[:1]]), (
-            f"something is stored twice, or was never sent, after kill {number}"
+            f"feedback is stored twice, or was never sent, after kill {number}"
         )
         doubted.update(unsaid)
-        if luck.random() < 0.1:  # now and then somebody else has it open, so that the dead was not its last user
+        if rng.random() < 0.1:  # sometimes another process has it open, so that the dead one was not its last user
             if watched:
                 watched.close()
             watched = None if watched else Store.open(database)
@@ -309,253 +311,253 @@ def test_200_kills_at_random_points_lose_nothing_acknowledged_and_store_nothing_
         watched.close()
     assert len(doubted) > KILLS / 4, "too few died between commit and reply"
     assert KILLS / 2 < len(sent) - len(waiting) < len(sent)
-    replies += nurseries[0].life(database, waiting).kept
+    replies += fork_servers[0].run_child(database, waiting).acknowledged
 
-    assert as_sent(replies, sent) and len(replies) == len(sent)
+    assert are_as_sent(replies, sent) and len(replies) == len(sent)
     with Store.open(database) as store:
         everything = list(store.feedback())
         assert Counter(everything) == Counter(replies)
         assert len({event.id for event in everything}) == len(everything) == store.verify() == len(sent)
         desk = TaskQueue(store)
-        assert desk.progress() == (len(lent), len(lent))
-        assert desk.take("ann", 1) == []
+        assert desk.progress() == (len(assignments), len(assignments))
+        assert desk.next_tasks("ann", 1) == []
 
 
-def test_a_process_that_is_killed_again_and_again_costs_another_one_nothing(
-    database: str, nurseries: list[Nursery]
-) -> None:
-    steady, mortal = nurseries
-    luck = random.Random(2)
+def test_killed_process_costs_other_processes_nothing(database: str, fork_servers: list[ForkServer]) -> None:
+    steady, mortal = fork_servers
+    rng = random.Random(2)
     with Store.open(database) as store:
         desk = TaskQueue(store)
-        bobs = outbox(lent_to(desk, "bob", 120), "bob", luck)
-        anns = outbox(lent_to(desk, "ann", 40), "ann", luck)
+        bobs = make_feedback(assign_tasks(desk, "bob", 120), "bob", rng)
+        anns = make_feedback(assign_tasks(desk, "ann", 40), "ann", rng)
     waiting, replies = list(anns), list[Feedback]()
-    steady.begin(database, bobs, NEVER)
+    steady.start_child(database, bobs, NEVER)
     for _ in range(20):
         posts = waiting[:2]
-        life = mortal.life(database, posts, luck.randint(1, 60))
-        assert as_sent(life.kept, posts)
-        replies += life.kept
-        del waiting[: len(life.kept)]
-    replies += mortal.life(database, waiting).kept
-    told = steady.end().kept
-    assert as_sent(replies, anns) and len(replies) == len(anns)
-    assert as_sent(told, bobs) and len(told) == len(bobs)
+        life = mortal.run_child(database, posts, rng.randint(1, 60))
+        assert are_as_sent(life.acknowledged, posts)
+        replies += life.acknowledged
+        del waiting[: len(life.acknowledged)]
+    replies += mortal.run_child(database, waiting).acknowledged
+    values = steady.wait().acknowledged
+    assert are_as_sent(replies, anns) and len(replies) == len(anns)
+    assert are_as_sent(values, bobs) and len(values) == len(bobs)
     with Store.open(database) as store:
-        assert Counter(store.feedback()) == Counter(replies + told)
+        assert Counter(store.feedback()) == Counter(replies + values)
         assert store.verify() == len(anns) + len(bobs)
 
 
-def test_two_processes_that_send_the_same_at_once_store_it_once_and_are_told_the_same(
-    database: str, nurseries: list[Nursery]
-) -> None:
+def test_same_feedback_of_two_processes_is_stored_once(database: str, fork_servers: list[ForkServer]) -> None:
     with Store.open(database) as store:
-        sent = outbox(lent_to(TaskQueue(store), "ann", 60), "ann", random.Random(3))
-    for each in nurseries:
-        each.begin(database, sent, NEVER)
-    one, other = (each.end().kept for each in nurseries)
-    assert one == other
-    assert as_sent(one, sent) and len(one) == len(sent)
+        sent = make_feedback(assign_tasks(TaskQueue(store), "ann", 60), "ann", random.Random(3))
+    for fork_server in fork_servers:
+        fork_server.start_child(database, sent, NEVER)
+    first, second = (fork_server.wait().acknowledged for fork_server in fork_servers)
+    assert first == second
+    assert are_as_sent(first, sent) and len(first) == len(sent)
     with Store.open(database) as store:
-        assert list(store.feedback()) == one
+        assert list(store.feedback()) == first
         assert store.verify() == len(sent)
 
 
-# Posts that are sent again
+# Repeated posts
 
 
 @dataclass
 class Server:
-    """The application that serves one run, and the labeller Ann."""
+    """The web application of one run, and the labeller Ann."""
 
-    office: Office
+    workspace: Workspace
     app: FastAPI
     ann: str
     session: str
 
     @property
-    def desk(self) -> TaskQueue:
-        return self.office.project("demo").desk
+    def queue(self) -> TaskQueue:
+        return self.workspace.project("demo").queue
 
     def browser(self) -> TestClient:
-        """One in which Ann has signed in."""
+        """Return a client in which Ann has signed in."""
         client = TestClient(self.app, follow_redirects=False)
         client.cookies.set(COOKIE, self.session)
         return client
 
-    def lay(self, *sizes: int) -> list[Post]:
-        """New queries about so many items each, as they stand on Ann's page."""
-        self.desk.post(map(Ask, ask(self.desk.store, *sizes)), "label")
-        items: list[Post] = self.browser().get("/r/demo/api/next", params={"count": len(sizes)}).json()["items"]
+    def enqueue(self, *sizes: int) -> list[Post]:
+        """Enqueue tasks of these numbers of items, and return them as Ann's page gets them."""
+        self.queue.enqueue(map(TaskRequest, make_tasks(self.queue.store, *sizes)), "label")
+        items: list[Post] = self.browser().get("/r/demo/api/tasks/next", params={"count": len(sizes)}).json()["tasks"]
         assert len(items) == len(sizes)
         return items
 
-    def at_once(self, sendings: list[Post], threads: int = 5) -> list[tuple[Post, int, Any]]:
-        """Post from several tabs at the same moment: each post with its status and what the server says."""
+    def post_concurrently(self, sendings: list[Post], threads: int = 5) -> list[tuple[Post, int, Any]]:
+        """Post from several tabs at the same moment; return each post with the status and body of the reply."""
         barrier = threading.Barrier(threads)
 
-        def tab(mine: list[Post]) -> list[tuple[Post, int, Any]]:
+        def tab(posts: list[Post]) -> list[tuple[Post, int, Any]]:
             with self.browser() as browser:
                 barrier.wait()
-                replies = [browser.post("/r/demo/api/feedback", json=post) for post in mine]
-            return [(post, reply.status_code, reply.json()) for post, reply in zip(mine, replies, strict=True)]
+                replies = [browser.post("/r/demo/api/judgements", json=post) for post in posts]
+            return [(post, reply.status_code, reply.json()) for post, reply in zip(posts, replies, strict=True)]
 
         with ThreadPoolExecutor(threads) as pool:
             jobs = [pool.submit(tab, sendings[n::threads]) for n in range(threads)]
-            return [told for job in jobs for told in job.result()]
+            return [reply for job in jobs for reply in job.result()]
 
 
 @pytest.fixture
 def server(tmp_path: Path, database: str) -> Iterator[Server]:
-    ann = Person("person-1", "Ann", "labeller")
+    ann = User("person-1", "Ann", "labeller")
     with open_run(Setup(run=tmp_path / "demo", database=database)) as run:
         with run.store.writing() as on:
-            on.execute(sa.insert(schema.people), {**vars(ann), "secret": ""})
-        session = People(run.store).open_session(ann)
+            on.execute(sa.insert(schema.users), {**vars(ann), "password_hash": ""})
+        session = Accounts(run.store).credentials.open_session(ann)
         run.store.close()
-    office = Office(tmp_path / "demo")
-    yield Server(office, make_app(office), ann.id, session)
-    office.close()
+    workspace = Workspace(tmp_path / "demo")
+    yield Server(workspace, make_app(workspace), ann.id, session)
+    workspace.close()
 
 
-def given_to(item: Post, luck: random.Random, **more: Any) -> Post:
-    """What the page posts of an item."""
-    shown = [each["id"] for each in item["items"]]
-    answer = body(anything(tuple(shown), luck))
-    told = {name: answer[name] for name in ("preferred", "strength", "verdict", "tiers") if name in answer}
-    post = {"id": f"0192-{next(NUMBER)}", "query": item["query"], "answer": told, "shown": shown}
-    return {**post, "seconds": 3.5, **more}
+def make_post(task: Post, rng: random.Random, **fields: Any) -> Post:
+    """Return what the page posts for a task."""
+    display_order = [item["id"] for item in task["items"]]
+    values = to_values(random_judgement(tuple(display_order), rng))
+    judgement = {name: values[name] for name in ("preferred", "strength", "verdict", "tiers") if name in values}
+    post = {"id": f"0192-{next(NUMBER)}", "task": task["task"], "judgement": judgement, "display_order": display_order}
+    return {**post, "duration": 3.5, **fields}
 
 
-def test_every_post_sent_ten_times_by_several_tabs_at_once_stores_one_and_is_told_the_same(server: Server) -> None:
-    luck = random.Random(4)
-    posts = [given_to(item, luck, flags=["Harm"], note="why") for item in server.lay(2, 3, 2, 3, 2, 3, 2, 3)]
+def test_post_sent_ten_times_is_stored_once(server: Server) -> None:
+    rng = random.Random(4)
+    posts = [make_post(task, rng, flags=["Harm"], comment="why") for task in server.enqueue(2, 3, 2, 3, 2, 3, 2, 3)]
     sendings = 10 * posts
-    luck.shuffle(sendings)
-    told: dict[str, list[Any]] = {post["id"]: [] for post in posts}
-    for post, status, reply in server.at_once(sendings):
+    rng.shuffle(sendings)
+    replies_by_id: dict[str, list[Any]] = {post["id"]: [] for post in posts}
+    for post, status, reply in server.post_concurrently(sendings):
         assert status == 200, reply
-        told[post["id"]].append(reply)
-    assert [len(replies) for replies in told.values()] == [10] * len(posts)
-    stored = {event.id: event for event in server.desk.store.feedback()}
-    assert stored.keys() == told.keys()
+        replies_by_id[post["id"]].append(reply)
+    assert [len(replies) for replies in replies_by_id.values()] == [10] * len(posts)
+    stored = {event.id: event for event in server.queue.store.feedback()}
+    assert stored.keys() == replies_by_id.keys()
     for post in posts:
-        event, (reply, *others) = stored[post["id"]], told[post["id"]]
-        assert others == [reply] * 9
-        assert (reply["id"], reply["query"], reply["at"]) == (post["id"], post["query"], event.created_at)
-        assert post["answer"].items() <= body(event.judgement).items()
-        assert [*event.display_order] == post["shown"]
-    assert server.desk.store.counts().feedback == server.desk.store.verify() == len(posts)
+        event = stored[post["id"]]
+        reply, *repeated = replies_by_id[post["id"]]
+        assert repeated == [reply] * 9
+        assert (reply["id"], reply["task"], reply["created_at"]) == (post["id"], post["task"], event.created_at)
+        assert post["judgement"].items() <= to_values(event.judgement).items()
+        assert [*event.display_order] == post["display_order"]
+    assert server.queue.store.counts().feedback == server.queue.store.verify() == len(posts)
 
 
-def test_of_two_bodies_sent_under_one_id_at_once_one_is_kept_and_the_other_always_refused(server: Server) -> None:
-    luck = random.Random(5)
-    for item in server.lay(2, 3, 2, 3):
-        one, other = given_to(item, luck, note="one"), given_to(item, luck, note="other")
-        other["id"] = one["id"]
-        replies = server.at_once([one, other] * 6, threads=4)
-        (event,) = server.desk.store.feedback(ids=[one["id"]])
+def test_concurrent_bodies_of_one_id_store_one(server: Server) -> None:
+    rng = random.Random(5)
+    for task in server.enqueue(2, 3, 2, 3):
+        first, second = make_post(task, rng, comment="one"), make_post(task, rng, comment="other")
+        second["id"] = first["id"]
+        replies = server.post_concurrently([first, second] * 6, threads=4)
+        (event,) = server.queue.store.feedback(ids=[first["id"]])
         assert event.comment in ("one", "other")
         for post, status, reply in replies:
-            assert status == (200 if post["note"] == event.comment else 409), reply
-    assert server.desk.store.counts().feedback == server.desk.store.verify() == 4
+            assert status == (200 if post["comment"] == event.comment else 409), reply
+    assert server.queue.store.counts().feedback == server.queue.store.verify() == 4
 
 
-def test_of_two_tabs_that_answer_one_item_at_once_one_is_kept_and_the_other_is_told_of_it(server: Server) -> None:
-    luck = random.Random(6)
-    for item in server.lay(2, 3, 2, 3):
-        tabs = [given_to(item, luck) for _ in range(4)]
-        replies = server.at_once(tabs, threads=4)
-        (kept,) = [post["id"] for post, status, _ in replies if status == 200]
-        refused = [(status, reply["detail"]["before"]) for post, status, reply in replies if post["id"] != kept]
-        assert refused == [(409, kept)] * 3
-    assert server.desk.store.counts().feedback == server.desk.store.verify() == 4
+def test_concurrent_judgements_of_one_task_store_one(server: Server) -> None:
+    rng = random.Random(6)
+    for task in server.enqueue(2, 3, 2, 3):
+        tabs = [make_post(task, rng) for _ in range(4)]
+        replies = server.post_concurrently(tabs, threads=4)
+        (stored,) = [post["id"] for post, status, _ in replies if status == 200]
+        refused = [(status, reply["detail"]["existing_id"]) for post, status, reply in replies if post["id"] != stored]
+        assert refused == [(409, stored)] * 3
+    assert server.queue.store.counts().feedback == server.queue.store.verify() == 4
 
 
-@pytest.mark.parametrize("again", ["at once", "after other answers", "after second thoughts"])
-def test_another_body_under_an_id_is_refused_however_late_and_the_first_is_told_again(
-    server: Server, again: str
-) -> None:
-    luck = random.Random(7)
-    item, *others = server.lay(2, 2, 2)
-    shown = tuple(each["id"] for each in item["items"])
-    first = given_to(item, luck, answer={"preferred": shown[0], "strength": 2})
-    (_, _, told), *_ = server.at_once([first], threads=1)
-    if again == "after other answers":
-        server.at_once([given_to(other, luck) for other in others], threads=2)
-    if again == "after second thoughts":
-        server.at_once([given_to(item, luck, supersedes=first["id"])], threads=1)
-    before = list(server.desk.store.feedback())
+@pytest.mark.parametrize("again", ["at once", "after other judgements", "after superseding it"])
+def test_late_body_under_a_stored_id_is_refused(server: Server, again: str) -> None:
+    rng = random.Random(7)
+    task, *later_tasks = server.enqueue(2, 2, 2)
+    display_order = tuple(item["id"] for item in task["items"])
+    first = make_post(task, rng, judgement={"preferred": display_order[0], "strength": 2})
+    ((_, _, first_reply),) = server.post_concurrently([first], threads=1)
+    if again == "after other judgements":
+        server.post_concurrently([make_post(later, rng) for later in later_tasks], threads=2)
+    if again == "after superseding it":
+        server.post_concurrently([make_post(task, rng, supersedes=first["id"])], threads=1)
+    before = list(server.queue.store.feedback())
     changed: list[Post] = [
-        {"answer": {"preferred": shown[1], "strength": 2}},
-        {"answer": {"preferred": shown[0], "strength": 3}},
-        {"answer": {"verdict": "tie"}},
-        {"note": "another"},
-        {"seconds": 3.6},
+        {"judgement": {"preferred": display_order[1], "strength": 2}},
+        {"judgement": {"preferred": display_order[0], "strength": 3}},
+        {"judgement": {"verdict": "tie"}},
+        {"comment": "another"},
+        {"duration": 3.6},
         {"flags": ["Harm"]},
         {"supersedes": "0192-first"},
     ]
     for change in changed:
-        ((_, status, reply),) = server.at_once([{**first, **change}], threads=1)
+        ((_, status, reply),) = server.post_concurrently([{**first, **change}], threads=1)
         assert (status, first["id"] in reply["detail"]) == (409, True), change
-    ((_, status, _),) = server.at_once([{**first, "shown": [*shown[::-1]]}], threads=1)
-    assert status == 404  # it did not stand there so
-    assert server.at_once([first], threads=1) == [(first, 200, told)]
-    assert list(server.desk.store.feedback()) == before
+    ((_, status, _),) = server.post_concurrently([{**first, "display_order": [*display_order[::-1]]}], threads=1)
+    assert status == 404  # the page showed another order
+    assert server.post_concurrently([first], threads=1) == [(first, 200, first_reply)]
+    assert list(server.queue.store.feedback()) == before
 
 
-# Sides and ranks
+# Display order
 
 
-def stands(server: Server, order: tuple[int, ...]) -> Post:
-    """A new query whose items stand on Ann's page in this order, as the page gets it."""
-    (query,) = ask(server.desk.store, len(order))
-    lent = server.desk.lend(server.ann, query, tuple(query.items[n] for n in order))
-    item: Post = server.browser().get(f"/r/demo/api/item/{lent.name}").json()
-    assert [each["text"][:8] for each in item["items"]] == [f"Answer {n}" for n in order]
-    return item
+def assign_in_order(server: Server, order: tuple[int, ...]) -> Post:
+    """Return a new task as Ann's page gets it, with its items in this order."""
+    (task,) = make_tasks(server.queue.store, len(order))
+    assignment = server.queue.assignments.assign(server.ann, task, tuple(task.items[n] for n in order))
+    view: Post = server.browser().get(f"/r/demo/api/tasks/{assignment.alias}").json()
+    assert [item["text"][:8] for item in view["items"]] == [f"Answer {n}" for n in order]
+    return view
 
 
-def stored(server: Server, id: str) -> tuple[list[str], Any]:
-    """What the database holds of an answer, in the words of the items: as they stood, and what was said of them."""
-    with server.desk.store.reading() as on:
+def stored_texts(server: Server, id: str) -> tuple[list[str], Any]:
+    """Return the stored display order and judgement, in the texts of the items."""
+    with server.queue.store.reading() as on:
         row = on.execute(sa.select(schema.feedback).where(schema.feedback.c.id == id)).one()
-        words = {one.id: one.text for one in on.execute(sa.select(schema.responses.c.id, schema.responses.c.text))}
+        responses = on.execute(sa.select(schema.responses.c.id, schema.responses.c.text)).all()
+    words = {response.id: response.text for response in responses}
     if row.kind == "ranking":
-        return [words[item] for item in row.shown], [[words[item] for item in tier] for tier in row.answer["tiers"]]
-    said = words[row.answer["preferred"]] if row.answer["preferred"] else row.answer["verdict"]
-    return [words[item] for item in row.shown], (said, row.answer["strength"])
+        return [words[item] for item in row.display_order], [
+            [words[item] for item in tier] for tier in row.judgement["tiers"]
+        ]
+    value = words[row.judgement["preferred"]] if row.judgement["preferred"] else row.judgement["verdict"]
+    return [words[item] for item in row.display_order], (value, row.judgement["strength"])
 
 
-def rank(server: Server, order: tuple[int, ...], ranks: tuple[int, ...]) -> None:
-    """Rank the places of a page, and look whether that is what the database holds of what stood there."""
-    item = stands(server, order)
-    seen, shown = [each["text"] for each in item["items"]], tuple(each["id"] for each in item["items"])
-    post = given_to(item, random.Random(), answer={"tiers": tiers(shown, ranks)})
-    ((_, status, reply),) = server.at_once([post], threads=1)
+def check_ranking(server: Server, order: tuple[int, ...], ranks: tuple[int, ...]) -> None:
+    """Rank the places of a page, and compare the stored ranking with it."""
+    task = assign_in_order(server, order)
+    texts = [item["text"] for item in task["items"]]
+    display_order = tuple(item["id"] for item in task["items"])
+    post = make_post(task, random.Random(), judgement={"tiers": tiers(display_order, ranks)})
+    ((_, status, reply),) = server.post_concurrently([post], threads=1)
     assert status == 200, reply
-    assert stored(server, post["id"]) == (seen, [list(tier) for tier in tiers(tuple(seen), ranks)])
+    assert stored_texts(server, post["id"]) == (texts, [list(tier) for tier in tiers(tuple(texts), ranks)])
 
 
-def compare(server: Server, order: tuple[int, ...], side: str, strength: int) -> None:
-    item = stands(server, order)
-    seen, shown = [each["text"] for each in item["items"]], tuple(each["id"] for each in item["items"])
-    said = body(judgement(shown, side, strength))
-    answer = {name: said[name] for name in ("preferred", "strength", "verdict")}
-    post = given_to(item, random.Random(), answer=answer)
-    ((_, status, reply),) = server.at_once([post], threads=1)
+def check_comparison(server: Server, order: tuple[int, ...], side: str, strength: int) -> None:
+    task = assign_in_order(server, order)
+    texts = [item["text"] for item in task["items"]]
+    display_order = tuple(item["id"] for item in task["items"])
+    values = to_values(key_judgement(display_order, side, strength))
+    judgement = {name: values[name] for name in ("preferred", "strength", "verdict")}
+    post = make_post(task, random.Random(), judgement=judgement)
+    ((_, status, reply),) = server.post_concurrently([post], threads=1)
     assert status == 200, reply
-    preferred = {"left": seen[0], "right": seen[1]}.get(side, side)
-    assert stored(server, post["id"]) == (seen, (preferred, strength))
+    preferred = {"left": texts[0], "right": texts[1]}.get(side, side)
+    assert stored_texts(server, post["id"]) == (texts, (preferred, strength))
 
 
-def test_what_stood_on_the_page_is_what_is_stored_under_every_permutation_of_sides_and_ranks(server: Server) -> None:
-    for sides, (side, strength) in product(permutations(range(2)), SAYS):
-        compare(server, sides, side, strength)
-    for order, ranks in product(permutations(range(3)), RANKS):
-        rank(server, order, ranks)
-    assert server.desk.store.counts().feedback == server.desk.store.verify() == 2 * 9 + 6 * 13
+def test_display_order_is_stored_for_every_permutation(server: Server) -> None:
+    for sides, (side, strength) in product(permutations(range(2)), COMPARISON_KEYS):
+        check_comparison(server, sides, side, strength)
+    for order, ranks in product(permutations(range(3)), RANKINGS_OF_THREE):
+        check_ranking(server, order, ranks)
+    assert server.queue.store.counts().feedback == server.queue.store.verify() == 2 * 9 + 6 * 13
 
 
 SCREENS = st.integers(4, 9).flatmap(
@@ -565,7 +567,5 @@ SCREENS = st.integers(4, 9).flatmap(
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(SCREENS)
-def test_rankings_of_up_to_nine_are_stored_as_they_stood_and_were_ranked(
-    server: Server, screen: tuple[list[int], list[int]]
-) -> None:
-    rank(server, tuple(screen[0]), tuple(screen[1]))
+def test_rankings_of_up_to_nine_items_are_stored(server: Server, screen: tuple[list[int], list[int]]) -> None:
+    check_ranking(server, tuple(screen[0]), tuple(screen[1]))

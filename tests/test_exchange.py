@@ -18,7 +18,10 @@ from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
-from assent.formats.files.exchange import FORMATS, Reading, load, read, write
+from assent.formats.files.exporting import write_file
+from assent.formats.files.importing import import_file, read_file
+from assent.formats.files.results import ImportResult
+from assent.formats.files.sniffing import FORMATS
 from assent.preferences import convert
 from assent.records import (
     Completion,
@@ -35,8 +38,7 @@ from assent.records import (
 )
 from assent.store.database import Store
 
-HH = Path(__file__).parents[2] / "shared/data/hh-rlhf"
-needs_hh = pytest.mark.skipif(not HH.is_dir(), reason=f"needs the hh-rlhf files in {HH}")
+DATA = Path(__file__).parent / "data"
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 SAID = st.one_of(
@@ -63,55 +65,52 @@ def lines(path: Path, *rows: Any) -> Path:
 
 def multiset(examples: Iterable[Example]) -> Counter[Example]:
     """Examples without their sources; a prompt counts by its messages, as in the store."""
-    return Counter(replace(each, prompt=Prompt(each.prompt.messages), feedback_ids=()) for each in examples)
+    return Counter(replace(entry, prompt=Prompt(entry.prompt.messages), feedback_ids=()) for entry in examples)
 
 
-def there_and_back(examples: list[Any], format: str, name: str = "file.jsonl") -> Reading | None:
+def there_and_back(examples: list[Any], format: str, name: str = "file.jsonl") -> ImportResult | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        if write(examples, path, format).rows == 0:
+        if write_file(examples, path, format).num_rows == 0:
             return None
-        return read(path, format)
+        return read_file(path, format)
 
 
-def reasons(reading: Reading) -> list[tuple[str, str]]:
-    return [(rejected.where, rejected.reason) for rejected in reading.rejected]
+def reasons(reading: ImportResult) -> list[tuple[str, str]]:
+    return [(rejected.location, rejected.reason) for rejected in reading.skipped]
 
 
 # Real data
 
 
-@needs_hh
 @pytest.mark.parametrize(
     ("name", "rows", "unshared", "further", "identical", "empty", "longer"),
     [
-        ("harmless-base", 2312, 4, 1, 0, 4, 44.2),
-        ("helpful-base", 2354, 2, 7, 2, 4, 59.6),
-        ("helpful-rejection-sampled", 2749, 1, 2, 32, 0, 55.8),
+        ("harmless_base", 49, 4, 1, 0, 4, 22),
+        ("helpful_base", 75, 2, 7, 2, 4, 35),
+        ("helpful_rejection_sampled", 53, 1, 2, 10, 0, 24),
     ],
 )
-def test_every_row_of_hh_rlhf_is_read_or_named(
-    name: str, rows: int, unshared: int, further: int, identical: int, empty: int, longer: float
+def test_every_hh_rlhf_row_is_read_or_named(
+    name: str, rows: int, unshared: int, further: int, identical: int, empty: int, longer: int
 ) -> None:
-    reading = read(HH / f"{name}.jsonl.gz")
-    count = Counter(" ".join(rejected.reason.split()[:2]) for rejected in reading.rejected)
-    expected = {"no shared": unshared, "'rejected' goes": further, "identical replies": identical, "empty reply": empty}
+    reading = read_file(DATA / f"hh_rlhf_{name}.jsonl.gz")
+    count = Counter(" ".join(rejected.reason.split()[:2]) for rejected in reading.skipped)
+    expected = {"no shared": unshared, "'rejected' has": further, "identical replies": identical, "empty reply": empty}
     assert count == Counter({reason: number for reason, number in expected.items() if number})
     assert reading.format == "hh-rlhf"
-    assert reading.rows == rows == len(reading.examples) + len(reading.rejected)
-    pairs = [each for each in reading.examples if isinstance(each, Preference)]
-    assert 100 * sum(len(pair.chosen.text) > len(pair.rejected.text) for pair in pairs) / len(pairs) == pytest.approx(
-        longer, abs=0.7
-    )
+    assert reading.num_rows == rows == len(reading.examples) + len(reading.skipped)
+    pairs = [entry for entry in reading.examples if isinstance(entry, Preference)]
+    assert len(pairs) == len(reading.examples)
+    assert sum(len(pair.chosen.text) > len(pair.rejected.text) for pair in pairs) == longer
     assert all(pair.prompt.messages[0].role == pair.prompt.messages[-1].role == "user" for pair in pairs)
 
 
-@needs_hh
-def test_a_transcript_becomes_turns_and_keeps_every_word() -> None:
-    source = HH / "helpful-base.jsonl.gz"
+def test_hh_rlhf_transcript_keeps_every_word() -> None:
+    source = DATA / "hh_rlhf_helpful_base.jsonl.gz"
     rows = [json.loads(line) for line in gzip.decompress(source.read_bytes()).decode().split("\n") if line]
-    reading = read(source)
-    broken = {int(rejected.where.rpartition(":")[2]) - 1 for rejected in reading.rejected}
+    reading = read_file(source)
+    broken = {int(rejected.location.rpartition(":")[2]) - 1 for rejected in reading.skipped}
     good = [row for number, row in enumerate(rows) if number not in broken]
     names = {"user": "Human", "assistant": "Assistant"}
     for row, pair in zip(good, reading.examples, strict=True):
@@ -121,32 +120,31 @@ def test_a_transcript_becomes_turns_and_keeps_every_word() -> None:
             assert f"{before}\n\nAssistant: {text}" == row[side]
 
 
-@needs_hh
-def test_importing_a_file_twice_changes_nothing_and_exporting_gives_it_back(tmp_path: Path) -> None:
-    source = HH / "helpful-base.jsonl.gz"
+def test_repeated_import_changes_nothing_and_export_returns_it(tmp_path: Path) -> None:
+    source = DATA / "hh_rlhf_helpful_base.jsonl.gz"
     with Store.open(tmp_path / "store.db") as store:
-        reading = load(source, store)
+        reading = import_file(source, store)
         counts = store.counts()
-        assert load(source, store) == reading
+        assert import_file(source, store) == reading
         assert store.counts() == counts
-        assert counts.feedback == len(reading.examples) == 2339
-        made = convert.examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
-        assert made == list(reading.examples)
-    assert write(made, tmp_path / "out.jsonl.gz", "preference") == (2339, ())
-    assert multiset(read(tmp_path / "out.jsonl.gz").examples) == multiset(made)
-    assert write(made, tmp_path / "hh.jsonl", "hh-rlhf") == (2339, ())
-    again = read(tmp_path / "hh.jsonl")
-    assert (again.format, multiset(again.examples)) == ("hh-rlhf", multiset(made))
+        assert counts.feedback == len(reading.examples) == 60
+        produced = convert.to_examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
+        assert produced == list(reading.examples)
+    assert write_file(produced, tmp_path / "out.jsonl.gz", "preference") == (60, ())
+    assert multiset(read_file(tmp_path / "out.jsonl.gz").examples) == multiset(produced)
+    assert write_file(produced, tmp_path / "hh.jsonl", "hh-rlhf") == (60, ())
+    again = read_file(tmp_path / "hh.jsonl")
+    assert (again.format, multiset(again.examples)) == ("hh-rlhf", multiset(produced))
 
 
 def test_an_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path) -> None:
     file = lines(tmp_path / "pairs.jsonl", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
     with Store.open(tmp_path / "store.db") as store:
-        assert str(load(file, store)) == "1 of 1 rows read as preference"
+        assert str(import_file(file, store)) == "1 of 1 rows read as preference"
         (prompt,), (good, bad) = store.prompts(), store.responses()
         (query,), (event,) = store.tasks(), store.feedback()
     assert prompt == Prompt.plain("2 + 2 =", source="pairs.jsonl")
-    assert [(each.text, each.policy) for each in (good, bad)] == [(" 4", POLICY), (" 5", POLICY)]
+    assert [(entry.text, entry.policy) for entry in (good, bad)] == [(" 4", POLICY), (" 5", POLICY)]
     assert (query.kind, set(query.items), query.purpose) == ("comparison", {good.id, bad.id}, "train")
     assert (event.judgement, event.annotator) == (Comparison(good.id), POLICY)
 
@@ -154,30 +152,28 @@ def test_an_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path)
 POLICY = "imported:pairs.jsonl"
 
 
-def test_the_order_of_a_querys_items_does_not_tell_which_is_the_better() -> None:
+def test_task_item_order_does_not_reveal_the_preference() -> None:
     pairs = [Preference(Prompt.plain(str(n)), Completion("right"), Completion("wrong")) for n in range(400)]
     reading = there_and_back(pairs, "preference")
     assert reading
-    answers = zip(reading.queries, reading.feedback, strict=True)
+    answers = zip(reading.tasks, reading.feedback, strict=True)
     first = sum(isinstance(e.judgement, Comparison) and e.judgement.preferred == q.items[0] for q, e in answers)
     assert 140 <= first <= 260  # 200 +- 6 standard deviations
 
 
-def test_a_row_that_stands_twice_counts_twice(tmp_path: Path) -> None:
+def test_equal_rows_count_twice(tmp_path: Path) -> None:
     row = {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}
-    reading = read(lines(tmp_path / "pairs.jsonl", row, row))
+    reading = read_file(lines(tmp_path / "pairs.jsonl", row, row))
     assert len({event.id for event in reading.feedback}) == len(reading.examples) == 2
-    assert len(reading.queries) == 1
+    assert len(reading.tasks) == 1
 
 
 @pytest.mark.parametrize(
     ("p_chosen", "verdict", "text"), [(0.9, "better", "Blue"), (0.1, "better", "Red"), (0.5, "tie", "")]
 )
-def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
-    tmp_path: Path, p_chosen: float, verdict: str, text: str
-) -> None:
+def test_soft_label_becomes_verdict_with_certainty(tmp_path: Path, p_chosen: float, verdict: str, text: str) -> None:
     row = {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red", "p_chosen": p_chosen, "margin": 0.5, "weight": 3}
-    reading = read(lines(tmp_path / "pairs.jsonl", row))
+    reading = read_file(lines(tmp_path / "pairs.jsonl", row))
     texts = {item.id: item.text for item in reading.responses} | {"": ""}
     (event,) = reading.feedback
     assert isinstance(event.judgement, Comparison)
@@ -188,21 +184,23 @@ def test_a_soft_label_becomes_the_likelier_verdict_and_how_sure_it_is(
         margin,
         3.0,
     )
-    (made,) = convert.examples((event,), reading.queries, reading.prompts, reading.responses)
-    assert isinstance(made, Preference)
-    assert (made.margin, made.weight) == (margin, 3.0)
-    assert (made.p_chosen if made.chosen.text == "Blue" else 1 - made.p_chosen) == pytest.approx(p_chosen)
+    (produced,) = convert.to_examples((event,), reading.tasks, reading.prompts, reading.responses)
+    assert isinstance(produced, Preference)
+    assert (produced.margin, produced.weight) == (margin, 3.0)
+    assert (produced.p_chosen if produced.chosen.text == "Blue" else 1 - produced.p_chosen) == pytest.approx(p_chosen)
 
 
-def test_labels_and_imitation_become_approvals_and_demonstrations(tmp_path: Path) -> None:
-    labels = read(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "completion": "Blue", "label": False}))
-    shown = read(lines(tmp_path / "b.jsonl", {"prompt": "Sky?", "completion": "Blue"}))
+def test_labels_become_approvals_and_sft_rows_demonstrations(tmp_path: Path) -> None:
+    labels = read_file(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "completion": "Blue", "label": False}))
+    demonstrated = read_file(lines(tmp_path / "b.jsonl", {"prompt": "Sky?", "completion": "Blue"}))
     assert labels.examples == (
         ScoredCompletion(labels.prompts[0], Completion("Blue"), 0.0, feedback_ids=(labels.feedback[0].id,)),
     )
     assert labels.feedback[0].judgement == Approval(False)
-    assert shown.examples == (SFTExample(shown.prompts[0], Completion("Blue"), feedback_ids=(shown.feedback[0].id,)),)
-    assert (shown.feedback[0].judgement, shown.responses) == (Demonstration("Blue"), ())
+    assert demonstrated.examples == (
+        SFTExample(demonstrated.prompts[0], Completion("Blue"), feedback_ids=(demonstrated.feedback[0].id,)),
+    )
+    assert (demonstrated.feedback[0].judgement, demonstrated.responses) == (Demonstration("Blue"), ())
 
 
 # Formats
@@ -267,7 +265,7 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
     ("prompt-completion", {"prompt": [USER], "completion": [REPLY]}, SFTExample(CHAT, Completion("Blue"))),
     ("language-modelling", {"text": "The sky is blue"}, SFTExample(Prompt.plain(""), Completion("The sky is blue"))),
     ("language-modelling", {"messages": [USER, REPLY]}, SFTExample(CHAT, Completion("Blue"))),
-    ("prompt-only", {"prompt": "The sky is", "mode": "creative"}, Prompt.plain("The sky is", "creative")),
+    ("prompt-only", {"prompt": "The sky is", "category": "creative"}, Prompt.plain("The sky is", "creative")),
     ("prompt-only", {"prompt": [USER]}, CHAT),
     (
         "openai-preference",
@@ -283,8 +281,8 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
 
 
 @pytest.mark.parametrize(("format", "row", "expected"), KNOWN)
-def test_each_format_is_told_by_its_keys(tmp_path: Path, format: str, row: Any, expected: Example | Prompt) -> None:
-    reading = read(lines(tmp_path / "file.jsonl", row))
+def test_each_format_is_detected_by_its_keys(tmp_path: Path, format: str, row: Any, expected: Example | Prompt) -> None:
+    reading = read_file(lines(tmp_path / "file.jsonl", row))
     assert reading.format == format
     if isinstance(expected, Prompt):
         assert reading.prompts == (replace(expected, source="file.jsonl"),)
@@ -292,13 +290,13 @@ def test_each_format_is_told_by_its_keys(tmp_path: Path, format: str, row: Any, 
         assert multiset(reading.examples) == multiset([expected])
 
 
-def test_every_format_is_known_to_the_tests() -> None:
+def test_every_format_has_a_detection_test() -> None:
     elsewhere = {"events", "label-studio", "argilla", "csv", "lmarena", "prompt-responses", "sharegpt", "alpaca"}
     # below, in test_exchange_formats.py, test_import_refusals.py and test_import_files.py
     assert {format for format, _, _ in KNOWN} == set(FORMATS) - elsewhere
 
 
-def test_a_conversation_keeps_its_spaces_and_its_system_message() -> None:
+def test_conversation_keeps_spaces_and_system_message() -> None:
     prompt = Prompt((Message("system", " Be kind. \n"), Message("user", " Hi\n\nHuman: you ")))
     reading = there_and_back([Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))], "preference")
     assert reading
@@ -309,71 +307,69 @@ def test_a_conversation_keeps_its_spaces_and_its_system_message() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PREFERENCES, min_size=1, max_size=5), st.sampled_from(["a.jsonl", "a.jsonl.gz"]))
-def test_preferences_come_back_as_they_were(pairs: list[Preference], name: str) -> None:
+def test_preferences_round_trip(pairs: list[Preference], name: str) -> None:
     reading = there_and_back(pairs, "preference", name)
     assert reading
-    assert not reading.rejected
+    assert not reading.skipped
     assert multiset(reading.examples) == multiset(pairs)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LABELS, min_size=1, max_size=5), st.lists(IMITATIONS, min_size=1, max_size=5))
-def test_labels_and_imitation_come_back_as_they_were(labels: list[ScoredCompletion], shown: list[SFTExample]) -> None:
-    for examples, format in ((labels, "unpaired"), (shown, "prompt-completion")):
+def test_labels_and_sft_examples_round_trip(labels: list[ScoredCompletion], demonstrated: list[SFTExample]) -> None:
+    for examples, format in ((labels, "unpaired"), (demonstrated, "prompt-completion")):
         reading = there_and_back(list(examples), format)
         assert reading
-        assert not reading.rejected
+        assert not reading.skipped
         assert multiset(reading.examples) == multiset(examples)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PREFERENCES, min_size=1, max_size=4), st.sampled_from(["hh-rlhf", "preference-implicit"]))
-def test_what_a_format_cannot_hold_is_left_out_and_named_and_the_rest_is_whole(
-    pairs: list[Preference], format: str
-) -> None:
+def test_unsupported_records_are_skipped_by_name_on_export(pairs: list[Preference], format: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.jsonl"
-        rows, left_out = write(pairs, path, format)
+        rows, left_out = write_file(pairs, path, format)
         assert rows + len(left_out) == len(pairs)
-        gone = {int(rejected.where.split()[1]) - 1 for rejected in left_out}
+        gone = {int(rejected.location.split()[1]) - 1 for rejected in left_out}
         kept = [pair for number, pair in enumerate(pairs) if number not in gone]
         if kept:
-            assert multiset(read(path, format).examples) == multiset(kept)
+            assert multiset(read_file(path, format).examples) == multiset(kept)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(PROMPTS, min_size=1, max_size=5, unique_by=lambda prompt: prompt.id))
-def test_prompts_come_back_with_their_mode(prompts: list[Prompt]) -> None:
+def test_prompts_round_trip_with_category(prompts: list[Prompt]) -> None:
     reading = there_and_back(prompts, "prompt-only")
     assert reading
     assert [replace(prompt, source="") for prompt in reading.prompts] == prompts
 
 
-def test_a_tie_or_a_rating_is_never_written_as_something_else(tmp_path: Path) -> None:
+def test_tie_and_rating_are_never_altered_on_export(tmp_path: Path) -> None:
     tie, rating = (
         Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5),
         ScoredCompletion(CHAT, Completion("Blue"), 4.5),
     )
-    pairs = write(
+    pairs = write_file(
         [tie, Preference(CHAT, Completion("Green"), Completion("Blue"), 0.25), rating],
         tmp_path / "pairs.jsonl",
         "preference",
     )
-    assert pairs.rows == 1
-    assert [(each.where, each.reason) for each in pairs.left_out] == [
-        ("example 1", "a tie, which this format would turn into a flip of a coin"),
-        ("example 3", "a label, which this format does not hold"),
+    assert pairs.num_rows == 1
+    assert [(entry.location, entry.reason) for entry in pairs.skipped] == [
+        ("example 1", "a tie, which this format would turn into a random choice"),
+        ("example 3", "a scored completion, which this format cannot hold"),
     ]
-    assert multiset(read(tmp_path / "pairs.jsonl").examples) == multiset(
+    assert multiset(read_file(tmp_path / "pairs.jsonl").examples) == multiset(
         [Preference(CHAT, Completion("Blue"), Completion("Green"), 0.75)]
     )
-    assert "4.5, which is neither" in write([rating], tmp_path / "labels.jsonl", "unpaired").left_out[0].reason
+    assert "4.5, which is neither" in write_file([rating], tmp_path / "labels.jsonl", "unpaired").skipped[0].reason
 
 
 # Our own events
 
 
-def test_a_store_goes_through_a_file_whole(tmp_path: Path) -> None:
+def test_store_round_trips_through_events(tmp_path: Path) -> None:
     prompts = [Prompt.ask("Sky?", "knowledge", "quiz"), Prompt.plain("\u2028\r\n\0 once", source="tales")]
     items = [
         Response(prompts[0].id, text, policy, False, "seed 3") for policy in ("a", "b") for text in ("Blue", "Red")
@@ -387,36 +383,36 @@ def test_a_store_goes_through_a_file_whole(tmp_path: Path) -> None:
         one.add_responses(items)
         one.add_tasks(queries)
         one.add_feedback(events)
-        assert write(one, tmp_path / "store.jsonl.gz", "events") == (10, ())
+        assert write_file(one, tmp_path / "store.jsonl.gz", "events") == (10, ())
         for _ in range(2):
-            reading = load(tmp_path / "store.jsonl.gz", two)
-        assert (reading.format, reading.rejected) == ("events", ())
+            reading = import_file(tmp_path / "store.jsonl.gz", two)
+        assert (reading.format, reading.skipped) == ("events", ())
         assert list(two.prompts()) == prompts
         assert list(two.responses()) == items
         assert list(two.tasks()) == queries
         assert list(two.feedback()) == events
-        write(two, tmp_path / "again.jsonl.gz", "events")
+        write_file(two, tmp_path / "again.jsonl.gz", "events")
     assert (tmp_path / "again.jsonl.gz").read_bytes() == (tmp_path / "store.jsonl.gz").read_bytes()
     assert (tmp_path / "again.jsonl.gz").read_bytes()[4:8] == bytes(4)  # no time in the header
 
 
-def test_an_event_that_was_changed_by_hand_takes_its_answers_with_it(tmp_path: Path) -> None:
+def test_edited_event_also_skips_events_that_refer_to_it(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with Store.open(tmp_path / "store.db") as store:
-        load(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red"}), store)
-        load(lines(tmp_path / "b.jsonl", {"prompt": "Grass?", "completion": "Green", "label": True}), store)
-        write(store, path, "events")
+        import_file(lines(tmp_path / "a.jsonl", {"prompt": "Sky?", "chosen": "Blue", "rejected": "Red"}), store)
+        import_file(lines(tmp_path / "b.jsonl", {"prompt": "Grass?", "completion": "Green", "label": True}), store)
+        write_file(store, path, "events")
     path.write_text(path.read_text().replace("Sky?", "Sea?") + '{"record": "vote", "id": "x"}\n', encoding="utf-8")
-    reading = read(path)
-    assert len(reading.feedback) == len(reading.prompts) == len(reading.queries) == 1
+    reading = read_file(path)
+    assert len(reading.feedback) == len(reading.prompts) == len(reading.tasks) == 1
     assert [" ".join(reason.split()[:2]) for _, reason in reasons(reading)] == [
         "its content",
         *["its prompt"] * 3,
-        "its query",
+        "its task",
         "no record",
     ]
     with Store.open(tmp_path / "other.db") as store:
-        load(path, store)
+        import_file(path, store)
         assert store.counts() == (1, 1, 1, 1)
 
 
@@ -439,12 +435,12 @@ BROKEN: tuple[tuple[Any, str], ...] = (
     ({**GOOD, "prompt": [{"role": "user"}]}, "no 'content'"),
     (
         {**GOOD, "prompt": [{"role": "user", "content": [{"type": "image"}]}]},
-        "'content' holds a part of type 'image', and assent reads text alone",
+        "'content' has a part of type 'image', but assent reads text only",
     ),
-    ({**GOOD, "prompt": [USER]}, "of 'prompt' and 'chosen' one is text and the other messages"),
+    ({**GOOD, "prompt": [USER]}, "'prompt' and 'chosen' must both be text or both be messages"),
     (
         {"prompt": [USER], "chosen": [REPLY, REPLY], "rejected": [RIVAL]},
-        "'chosen' holds 2 messages, and does not begin with those of the prompt",
+        "'chosen' holds 2 messages and does not begin with those of the prompt",
     ),
     (
         {"prompt": [USER], "chosen": [USER], "rejected": [RIVAL]},
@@ -464,7 +460,7 @@ BROKEN: tuple[tuple[Any, str], ...] = (
     ({"prompt": "Sky?", "chosen": [USER, REPLY], "rejected": [RIVAL, RIVAL]}, "no shared prompt"),
     ({**GOOD, "rejected": "Blue"}, "identical replies"),
     ({**GOOD, "rejected": " \n"}, "empty reply in 'rejected'"),
-    ({**GOOD, "chosen": "\ud800"}, "'chosen' holds half a character, a lone surrogate"),
+    ({**GOOD, "chosen": "\ud800"}, "'chosen' contains an unpaired surrogate"),
     ({**GOOD, "p_chosen": 2}, f"'p_chosen' is 2, not a probability: {LEAVE_OUT.format('p_chosen')}"),
     ({**GOOD, "weight": "1"}, f"'weight' is '1', not a number: {LEAVE_OUT.format('weight')}"),
     ({**GOOD, "margin": float("nan")}, f"'margin' is nan, not a number: {LEAVE_OUT.format('margin')}"),
@@ -472,16 +468,16 @@ BROKEN: tuple[tuple[Any, str], ...] = (
 
 
 @pytest.mark.parametrize(("row", "reason"), BROKEN)
-def test_a_broken_row_is_named_and_the_others_are_read(tmp_path: Path, row: Any, reason: str) -> None:
-    reading = read(lines(tmp_path / "file.jsonl", GOOD, "\n", row, GOOD))
+def test_broken_row_is_skipped_by_location(tmp_path: Path, row: Any, reason: str) -> None:
+    reading = read_file(lines(tmp_path / "file.jsonl", GOOD, "\n", row, GOOD))
     assert reasons(reading) == [("file.jsonl:3", reason)]
-    assert (len(reading.examples), reading.rows) == (2, 3)
-    assert str(reading) == f"2 of 3 rows read as preference; 1 rejected: {reason}"
+    assert (len(reading.examples), reading.num_rows) == (2, 3)
+    assert str(reading) == f"2 of 3 rows read as preference; 1 skipped: {reason}"
 
 
 @pytest.mark.parametrize(("row", "reason"), BROKEN)
-def test_a_broken_first_row_does_not_mislead(tmp_path: Path, row: Any, reason: str) -> None:
-    reading = read(lines(tmp_path / "file.jsonl", row, GOOD, GOOD))
+def test_broken_first_row_does_not_change_the_format(tmp_path: Path, row: Any, reason: str) -> None:
+    reading = read_file(lines(tmp_path / "file.jsonl", row, GOOD, GOOD))
     assert (reading.format, reasons(reading)) == ("preference", [("file.jsonl:1", reason)])
 
 
@@ -497,43 +493,41 @@ def test_a_broken_first_row_does_not_mislead(tmp_path: Path, row: Any, reason: s
         ),
         ("language-modelling", {"messages": [REPLY]}, "'messages' holds no message before the reply"),
         ("language-modelling", {"text": ""}, "empty reply in 'text'"),
-        ("hh-rlhf", {"chosen": "Blue", "rejected": "Green"}, "'chosen' is no transcript of Human and Assistant"),
+        ("hh-rlhf", {"chosen": "Blue", "rejected": "Green"}, "'chosen' is not a transcript of Human and Assistant"),
     ],
 )
-def test_a_row_that_is_broken_in_its_own_way_is_named(tmp_path: Path, format: str, row: Any, reason: str) -> None:
-    assert reasons(read(lines(tmp_path / "file.jsonl", row), format)) == [("file.jsonl:1", reason)]
+def test_broken_row_of_each_format_has_its_reason(tmp_path: Path, format: str, row: Any, reason: str) -> None:
+    assert reasons(read_file(lines(tmp_path / "file.jsonl", row), format)) == [("file.jsonl:1", reason)]
 
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b"\n", json.dumps(GOOD).encode() + b"\n"]))))
-def test_no_bytes_whatever_crash_the_reader_or_are_lost(parts: list[bytes]) -> None:
+def test_random_bytes_do_not_crash_the_reader(parts: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.jsonl"
         path.write_bytes(b"".join(parts))
         try:
-            reading = read(path)
+            reading = read_file(path)
         except AssentError:
             return
-        assert len(reading.examples) + len(reading.rejected) == reading.rows
+        assert len(reading.examples) + len(reading.skipped) == reading.num_rows
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_marks_line_ends_and_compression_make_no_difference(
-    tmp_path: Path, start: bytes, end: bytes, pack: Any
-) -> None:
+def test_byte_order_mark_line_ends_and_gzip_are_read_alike(tmp_path: Path, start: bytes, end: bytes, pack: Any) -> None:
     rows = [json.dumps({**GOOD, "chosen": f"Blå {n} \u2028 \u0085"}, ensure_ascii=False).encode() for n in range(3)]
     (tmp_path / "file").write_bytes(pack(start + end.join([rows[0], b'{"a": }', *rows[1:]]) + end))
-    reading = read(tmp_path / "file")
-    assert [each.chosen.text for each in reading.examples if isinstance(each, Preference)] == [
+    reading = read_file(tmp_path / "file")
+    assert [entry.chosen.text for entry in reading.examples if isinstance(entry, Preference)] == [
         f"Blå {n} \u2028 \u0085" for n in range(3)
     ]
     assert reasons(reading) == [("file:2", "broken JSON: Expecting value")]
 
 
-def test_one_array_is_read_as_rows(tmp_path: Path) -> None:
+def test_json_array_is_read_as_rows(tmp_path: Path) -> None:
     path = lines(tmp_path / "file.json", json.dumps([GOOD, 7, GOOD], indent=1))
-    reading = read(path)
+    reading = read_file(path)
     assert reasons(reading) == [("file.json:row 2", "not a JSON object but int")]
     assert len(reading.examples) == 2
 
@@ -550,25 +544,25 @@ def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "cut.jsonl.gz", "cannot read"
 
 
-def test_a_file_that_cannot_be_read_is_one_error_in_one_line(tmp_path: Path) -> None:
+def test_unreadable_file_is_one_error_in_one_line(tmp_path: Path) -> None:
     for path, message in broken_files(tmp_path):
         with pytest.raises(AssentError, match=message) as error:
-            read(path)
+            read_file(path)
         assert "\n" not in str(error.value)
 
 
-def test_an_unknown_format_is_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_format_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(AssentError, match="did you mean 'preference'"):
-        read(lines(tmp_path / "file.jsonl", GOOD), "preferences")
+        read_file(lines(tmp_path / "file.jsonl", GOOD), "preferences")
     with pytest.raises(AssentError, match="did you mean 'unpaired'"):
-        write([], tmp_path / "file.jsonl", "unpared")
+        write_file([], tmp_path / "file.jsonl", "unpared")
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(AssentError, match="cannot write"):
-        write([CHAT], tmp_path / "missing" / "file.jsonl", "prompt-only")
-    with pytest.raises(AssentError, match="'events' is for a store"):
-        write([CHAT], tmp_path / "file.jsonl", "events")
+        write_file([CHAT], tmp_path / "missing" / "file.jsonl", "prompt-only")
+    with pytest.raises(AssentError, match="the format 'events' is for a whole store"):
+        write_file([CHAT], tmp_path / "file.jsonl", "events")
     with pytest.raises(ZeroDivisionError):
-        write((Prompt.ask(str(1 // n)) for n in (1, 0)), tmp_path / "file.jsonl", "prompt-only")
+        write_file((Prompt.ask(str(1 // n)) for n in (1, 0)), tmp_path / "file.jsonl", "prompt-only")
     assert list(tmp_path.iterdir()) == []

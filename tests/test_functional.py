@@ -12,14 +12,13 @@ from scipy.stats import binomtest
 from torch import Tensor, tensor
 
 from assent.functional.advantages import (
-    discounted_returns,
-    flat_groups,
+    frac_reward_zero_std,
     gae,
     group_relative,
     leave_one_out,
     token_rewards,
 )
-from assent.functional.finite import finite
+from assent.functional.finite import replace_nonfinite
 from assent.functional.kl import KLEstimator, adapt_beta, k1, k2, k3, kl_loss, sequence_kl
 from assent.functional.losses import kway_loss, pair_loss, pair_metrics, plackett_luce_loss
 from assent.functional.statistics import accuracy, bootstrap, clustered_win_rate, wilson, win_rate
@@ -38,7 +37,7 @@ def close(actual: Tensor, expected: Rows | float, digits: float = 1e-6) -> bool:
 # KL
 
 
-def test_three_estimators_of_a_kl_agree_with_the_numbers_of_the_house() -> None:
+def test_kl_estimators_by_hand() -> None:
     logprobs, reference = tensor([-1.0, -1.0, -1.0]), tensor([0.0, -15.0, -30.0])
     assert close(k1(logprobs, reference), [-1, 14, 29])
     assert close(k2(logprobs, reference), [0.5, 98, 420.5])
@@ -63,25 +62,25 @@ def gradients_of_a_kl() -> dict[str, Tensor]:
     """With respect to three logits: of both KLs, and of each estimator as a loss, expected exactly under the policy."""
     logits = tensor([1.2, -0.3, 0.4], dtype=torch.float64, requires_grad=True)
     policy, reference = logits.log_softmax(0), tensor([0.2, 0.3, 0.5]).double().log()
-    drawn, ratio = policy.detach().exp(), policy - reference
+    probabilities, ratio = policy.detach().exp(), policy - reference
     losses = {
         "forward": (reference.exp() * (reference - policy)).sum(),
         "reverse": (policy.exp() * ratio).sum(),
-        "k1": (drawn * k1(policy, reference)).sum(),
-        "k2": (drawn * kl_loss(ratio, "k2")).sum(),
-        "k3": (drawn * kl_loss(ratio, "k3")).sum(),
+        "k1": (probabilities * k1(policy, reference)).sum(),
+        "k2": (probabilities * kl_loss(ratio, "k2")).sum(),
+        "k3": (probabilities * kl_loss(ratio, "k3")).sum(),
         "away": logits.softmax(0).detach() @ logits - reference.exp() @ logits,  # whose gradient is pi - ref
     }
     return {name: torch.autograd.grad(loss, logits, retain_graph=True)[0] for name, loss in losses.items()}
 
 
-def test_as_a_loss_k3_has_the_gradient_of_the_forward_kl_and_k2_that_of_the_reverse() -> None:
-    found = gradients_of_a_kl()
-    assert torch.allclose(found["forward"], found["away"])
-    assert torch.allclose(found["k3"], found["forward"])
-    assert torch.allclose(found["k2"], found["reverse"])
-    assert not torch.allclose(found["forward"], found["reverse"], rtol=0, atol=0.02)
-    assert close(found["k1"], [0, 0, 0])
+def test_kl_loss_k3_has_the_forward_gradient_and_k2_the_reverse() -> None:
+    result = gradients_of_a_kl()
+    assert torch.allclose(result["forward"], result["away"])
+    assert torch.allclose(result["k3"], result["forward"])
+    assert torch.allclose(result["k2"], result["reverse"])
+    assert not torch.allclose(result["forward"], result["reverse"], rtol=0, atol=0.02)
+    assert close(result["k1"], [0, 0, 0])
 
 
 @pytest.mark.parametrize(("estimator", "value", "slope"), [("k3", math.exp(20) - 21, 0.0), ("k2", 450.0, -30.0)])
@@ -110,15 +109,15 @@ def test_beta_moves_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: fl
 
 def test_a_number_that_json_cannot_say_becomes_null() -> None:
     measured = {"loss": NAN, "win": {"rate": -INF, "n": 0}, "rows": [(INF, 1.5), "NaN"], "policy": None, "done": True}
-    said = {"loss": None, "win": {"rate": None, "n": 0}, "rows": [[None, 1.5], "NaN"], "policy": None, "done": True}
-    assert finite(measured) == said
+    expected = {"loss": None, "win": {"rate": None, "n": 0}, "rows": [[None, 1.5], "NaN"], "policy": None, "done": True}
+    assert replace_nonfinite(measured) == expected
 
 
 # Advantages
 
 
 @pytest.mark.parametrize(("gae_lambda", "expected"), [(0.0, [1, 1, 2]), (0.95, [3.755, 2.9, 2]), (1.0, [4, 3, 2])])
-def test_gae_agrees_with_the_numbers_of_the_house(gae_lambda: float, expected: list[float]) -> None:
+def test_gae_by_hand(gae_lambda: float, expected: list[float]) -> None:
     estimate = gae(tensor([[0.0, 0, 5]]), tensor([[1.0, 2, 3]]), torch.ones(1, 3, dtype=torch.bool), 1.0, gae_lambda)
     assert close(estimate.advantages, [expected])
     assert close(estimate.returns, [[e + v for e, v in zip(expected, [1, 2, 3], strict=True)]])
@@ -159,18 +158,13 @@ def test_gae_is_the_sum_over_future_deltas_whatever_the_padding(
     assert (estimate.advantages[~m] == 0).all() and (estimate.returns[~m] == 0).all()
 
 
-def test_returns_discount_by_token_and_not_by_hole() -> None:
-    rewards, mask = tensor([[1.0, NAN, 2.0, 4.0]]), tensor([[True, False, True, True]])
-    assert close(discounted_returns(rewards, mask, 0.5), [[3, 0, 4, 4]])
-
-
 def test_the_score_falls_on_the_last_token_of_the_mask() -> None:
     mask = tensor([[True, True, False, False], [True, False, True, False], [False, False, False, False]])
     rewards = token_rewards(tensor([10.0, 20.0, 30.0]), torch.where(mask, 1.0, NAN), mask, beta=0.5)
     assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0.0] * 4])
 
 
-def test_leave_one_out_agrees_with_the_numbers_of_the_house() -> None:
+def test_leave_one_out_by_hand() -> None:
     assert close(leave_one_out(tensor([1.0, 2, 3, 4]), torch.zeros(4).long()), [-2, -2 / 3, 2 / 3, 2])
 
 
@@ -194,14 +188,14 @@ def test_a_group_of_one_or_of_equals_gets_nothing(scale: bool) -> None:
     scores, groups = tensor([4.0, 2.0, 2.0]), tensor([0, 1, 1])
     assert close(group_relative(scores, groups, scale), [0, 0, 0])
     assert close(leave_one_out(scores, groups), [0, 0, 0])
-    assert flat_groups(scores, groups) == 1
-    assert flat_groups(tensor([4.0, 2.0, 3.0]), groups) == 0.5
+    assert frac_reward_zero_std(scores, groups) == 1
+    assert frac_reward_zero_std(tensor([4.0, 2.0, 3.0]), groups) == 0.5
 
 
 # Whitening
 
 
-def test_whitening_agrees_with_the_numbers_of_the_house() -> None:
+def test_whitening_by_hand() -> None:
     row = tensor([[1.0, 2, 3, 4]])
     assert close(whiten(row, torch.ones(1, 4, dtype=torch.bool)), [[-1.1619, -0.3873, 0.3873, 1.1619]], 5e-5)
     ragged = tensor([[1.0, 2, 3, 4], [10, NAN, INF, -INF]])
@@ -223,7 +217,7 @@ def test_whitening_is_finite_for_equals_one_value_and_none() -> None:
         assert close(whiten(tensor(values), tensor(mask)), [0, 0])
 
 
-def test_a_perfect_critic_explains_all_and_a_constant_one_nothing() -> None:
+def test_explained_variance_of_perfect_and_constant_critics() -> None:
     returns, mask = tensor([1.0, 2, 3, NAN]), tensor([True, True, True, False])
     assert explained_variance(returns, returns, mask) == 1
     assert explained_variance(tensor([7.0, 7, 7, NAN]), returns, mask) == 0
@@ -284,7 +278,7 @@ def test_a_ratio_is_finite_however_far_the_policy_has_moved(shift: float) -> Non
 # Rankings
 
 
-def test_a_ranking_of_four_agrees_with_the_numbers_of_the_house() -> None:
+def test_kway_loss_of_four_by_hand() -> None:
     scores, order = tensor([[2.0, 1, 0, -1], [3, 3, 3, 3]]), tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     assert close(kway_loss(scores, order), [0.207038, math.log(2)])
 
@@ -312,17 +306,17 @@ def test_plackett_luce_is_a_product_of_choices_from_what_is_left(scores: list[fl
     assert losses.item() == pytest.approx(-math.log(chance), abs=1e-9)
 
 
-def test_equals_in_plackett_luce_are_each_drawn_from_their_whole_tier() -> None:
+def test_plackett_luce_draws_equals_from_their_whole_tier() -> None:
     s = [1.0, 0.5, -2.0]
-    one, other = (math.log(sum(map(math.exp, s))) - x for x in s[:2])
-    assert close(plackett_luce_loss(tensor([s]), tensor([[4, 4, 9]])), [one + other])
+    single, another = (math.log(sum(map(math.exp, s))) - x for x in s[:2])
+    assert close(plackett_luce_loss(tensor([s]), tensor([[4, 4, 9]])), [single + another])
     d = 0.7  # a tie of two: what the half-win pays for both sides together
     both = pair_loss(tensor([d]), tensor([0.5])) * 2
     assert close(plackett_luce_loss(tensor([[d, 0.0]]), tensor([[0, 0]])), both.tolist())
 
 
 @given(st.permutations(range(5)))
-def test_losses_of_rankings_do_not_depend_on_the_order_of_the_columns(order: list[int]) -> None:
+def test_ranking_losses_do_not_depend_on_column_order(order: list[int]) -> None:
     scores, tiers = tensor([[2.0, 1, 0, -1, 3]], dtype=torch.float64), tensor([[0, 1, 1, 3, 2]])
     for loss in (kway_loss, plackett_luce_loss):
         assert torch.allclose(loss(scores, tiers), loss(scores[:, order], tiers[:, order]))
@@ -370,7 +364,7 @@ def test_accuracy_comes_with_its_interval() -> None:
     assert accuracy([1, 1, 0, 0.5]) == accuracy([1, 1, 0, 0.5], list("abcd")) == wilson(2.5, 4)
 
 
-def test_an_accuracy_on_several_pairs_of_a_prompt_is_as_sure_as_if_each_prompt_had_one() -> None:
+def test_accuracy_is_as_wide_as_with_one_pair_per_prompt() -> None:
     rows, prompts = [1.0, 1.0, 1.0, 0.0] * 20, [f"prompt {n // 2}" for n in range(80)]
     assert accuracy(rows, prompts) == wilson(30, 40)._replace(n=80)
     assert accuracy([1.0] * 10, [n // 2 for n in range(10)]).low == wilson(5, 5).low

@@ -1,4 +1,4 @@
-"""A stage that waits for people: it asks, ends, and goes on where it was when the same command is given again."""
+"""The stage `label` with human annotators: it queues tasks, waits, exits and resumes; and the tasks that it creates."""
 
 import time
 from collections import Counter
@@ -23,9 +23,11 @@ from assent.feedback.critique import Critique
 from assent.feedback.demonstration import Demonstration
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.labelling.queue import Ask, TaskQueue, change_setting, overlap
-from assent.preferences.convert import examples
-from assent.records import Feedback, Judgement, Prompt, Response, Task
+from assent.labelling.queue import TaskQueue, TaskRequest, required_votes
+from assent.labelling.settings import change_setting
+from assent.preferences.candidates import previous_pairs
+from assent.preferences.convert import to_examples
+from assent.records import Feedback, Judgement, Prompt, Purpose, Response, Source, Task
 from assent.registry import names
 from assent.run import Run, Setup, open_run
 from assent.split import split
@@ -33,11 +35,11 @@ from assent.stages.label import Label
 from assent.store import schema
 from assent.store.database import Store
 
-AT = "2026-11-20T10:00:00.000+00:00"
+TIME = "2026-11-20T10:00:00.000+00:00"
 POLICY = "by hand"
 KINDS = get_args(Label.__dataclass_fields__["kind"].type)
-CROWD = tuple(f"person-{n}" for n in range(6))
-ASKS = Label(POLICY, annotator=Human(wait=0))
+ANNOTATORS = tuple(f"person-{n}" for n in range(6))
+LABEL = Label(POLICY, annotator=Human(wait=0))
 
 
 @pytest.fixture
@@ -47,24 +49,24 @@ def run(tmp_path: Path) -> Iterator[Run]:
         run.store.close()
 
 
-def fill(store: Store, prompts: int = 4, answers: int = 2) -> list[Prompt]:
-    made = [Prompt.ask(f"Why is the sea salty in place {n}?") for n in range(prompts)]
-    store.add_prompts(made)
+def add_responses(store: Store, prompts: int = 4, responses: int = 2) -> list[Prompt]:
+    rows = [Prompt.ask(f"Why is the sea salty in place {n}?") for n in range(prompts)]
+    store.add_prompts(rows)
     store.add_responses(
         Response(prompt.id, f"{number} rivers bring salt to it, which stays.", POLICY)
-        for prompt in made
-        for number in range(answers)
+        for prompt in rows
+        for number in range(responses)
     )
-    return made
+    return rows
 
 
-def reply(kind: str, shown: tuple[str, ...], strength: int = 2) -> Judgement:
-    """What the first item of the screen is worth, in the words of a kind."""
+def make_judgement(kind: str, items: tuple[str, ...], strength: int = 2) -> Judgement:
+    """Return a judgement of a kind that prefers the first item of the screen."""
     match kind:
         case "comparison":
-            return Comparison(shown[0], strength)
+            return Comparison(items[0], strength)
         case "ranking":
-            return Ranking(tuple((item,) for item in shown))
+            return Ranking(tuple((item,) for item in items))
         case "rating":
             return Rating((("helpful", 5),))
         case "approval":
@@ -76,131 +78,134 @@ def reply(kind: str, shown: tuple[str, ...], strength: int = 2) -> Judgement:
     return Demonstration("Rivers bring salt to it.")
 
 
-def answers(store: Store, most: int = 10**6, people: tuple[str, ...] = CROWD, strength: int = 2) -> list[Feedback]:
-    """What people say at the desk, one after the other, until there is nothing left to answer for any of them."""
-    desk, said = TaskQueue(store), list[Feedback]()
-    for person in people:
-        while len(said) < most and (lent := desk.take(person, 1)):
-            query, shown, _ = lent[0]
-            event = Feedback(query.id, person, reply(query.kind, shown, strength), AT, 2.0, shown)
-            said.append(desk.answer(event))
-    return said
+def judge_all(
+    store: Store, max_tasks: int = 10**6, annotators: tuple[str, ...] = ANNOTATORS, strength: int = 2
+) -> list[Feedback]:
+    """Let each annotator in turn judge the tasks that the queue offers, until it offers none."""
+    queue = TaskQueue(store)
+    feedback: list[Feedback] = []
+    for annotator in annotators:
+        while len(feedback) < max_tasks and (assignments := queue.next_tasks(annotator, 1)):
+            task, order, _ = assignments[0]
+            judgement = make_judgement(task.kind, order, strength)
+            feedback.append(queue.submit(Feedback(task.id, annotator, judgement, TIME, 2.0, order)))
+    return feedback
 
 
-def come(store: Store) -> None:
-    """Everybody answers something: what wants several opinions waits for as many people as there are."""
-    desk = TaskQueue(store)
-    query = Task("demonstration", next(store.prompts()).id, (), "train", "Look around.")
-    desk.post([Ask(query, len(CROWD))], "hello")
-    for person in CROWD:
-        desk.lend(person, query)
-        desk.answer(Feedback(query.id, person, Demonstration("Here I am."), AT))
+def judge_first_task(store: Store) -> None:
+    """Let every annotator judge something: a task that requires several votes waits for the known annotators only."""
+    queue = TaskQueue(store)
+    task = Task("demonstration", next(store.prompts()).id, (), "train", "Look around.")
+    queue.enqueue([TaskRequest(task, len(ANNOTATORS))], "hello")
+    for annotator in ANNOTATORS:
+        queue.assignments.assign(annotator, task)
+        queue.submit(Feedback(task.id, annotator, Demonstration("Here I am."), TIME))
 
 
-def asks(store: Store) -> dict[str, Any]:
-    """What lies on the desk: how many people each query wants."""
-    with store.reading() as on:
-        rows = on.execute(sa.select(schema.asks)).all()
-    return {row.query: row.wanted for row in rows}
+def queued_votes(store: Store) -> dict[str, int]:
+    """Return the required votes of each task of the queue."""
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(schema.queue)).all()
+    return {row.task: row.required for row in rows}
 
 
-def waits(run: Run, label: Label = ASKS, key: str = "label") -> str:
+def wait_message(run: Run, label: Label = LABEL, key: str = "label") -> str:
     with pytest.raises(Waiting) as waiting:
         label(run, key)
     return str(waiting.value)
 
 
-# Asking and going on
+# Waiting and resuming
 
 
-def test_it_asks_ends_and_goes_on_until_all_is_answered(run: Run) -> None:
-    fill(run.store, prompts=8)
-    assert waits(run).startswith("0 of 8 answered; ")
-    there = asks(run.store)
-    assert len(there) == 8
-    answers(run.store, most=1, people=CROWD[:1])
-    assert waits(run).startswith("1 of 8 answered; ")
-    said = run.store.counts().feedback
-    answers(run.store)
-    done = ASKS(run, "label")
-    assert done["queries"] + done["held_out"] == 8
-    assert done["prompts"] == 8
-    assert asks(run.store) == there  # the same questions each time, each once
+def test_label_waits_and_resumes_until_all_tasks_are_judged(run: Run) -> None:
+    add_responses(run.store, prompts=8)
+    assert wait_message(run).startswith("0 of 8 tasks judged; ")
+    queued = queued_votes(run.store)
+    assert len(queued) == 8
+    judge_all(run.store, max_tasks=1, annotators=ANNOTATORS[:1])
+    assert wait_message(run).startswith("1 of 8 tasks judged; ")
+    feedback = run.store.counts().feedback
+    judge_all(run.store)
+    result = LABEL(run, "label")
+    assert result["tasks"] + result["held_out"] == 8
+    assert result["prompts"] == 8
+    assert queued_votes(run.store) == queued  # the same tasks, each once
     assert run.store.counts().tasks == 8
-    assert run.store.counts().feedback == sum(there.values()) > said
-    assert run.store.verify() == sum(there.values())
-    assert ASKS(run, "label") == done
+    assert run.store.counts().feedback == sum(queued.values()) > feedback
+    assert run.store.verify() == sum(queued.values())
+    assert LABEL(run, "label") == result
 
 
-def test_it_says_how_many_are_answered(run: Run) -> None:
-    fill(run.store, prompts=30)
-    come(run.store)
-    assert waits(run).startswith("0 of 30 answered; ")
-    once = {query for query, wanted in asks(run.store).items() if wanted == 1}
-    desk = TaskQueue(run.store)
-    for query, shown, _ in desk.take("ann", 7):
-        desk.answer(Feedback(query.id, "ann", reply(query.kind, shown), AT, display_order=shown))
-    whole = len({event.task for event in run.store.feedback()} & once)
-    assert 0 < whole <= 7
-    assert waits(run).startswith(f"{whole} of 30 answered; ")
+def test_waiting_reports_the_number_of_judged_tasks(run: Run) -> None:
+    add_responses(run.store, prompts=30)
+    judge_first_task(run.store)
+    assert wait_message(run).startswith("0 of 30 tasks judged; ")
+    single_vote = {task for task, votes in queued_votes(run.store).items() if votes == 1}
+    queue = TaskQueue(run.store)
+    for task, order, _ in queue.next_tasks("ann", 7):
+        queue.submit(Feedback(task.id, "ann", make_judgement(task.kind, order), TIME, display_order=order))
+    complete = len({event.task for event in run.store.feedback()} & single_vote)
+    assert 0 < complete <= 7
+    assert wait_message(run).startswith(f"{complete} of 30 tasks judged; ")
 
 
-def test_it_says_where_to_answer(run: Run) -> None:
-    fill(run.store)
-    told = waits(run)
-    assert "assent serve" in told and told.endswith("give this command again")
-    change_setting(run.store, "address", "http://127.0.0.1:8123", "serve", AT)
-    assert "http://127.0.0.1:8123" in waits(run)
+def test_waiting_reports_the_server_address(run: Run) -> None:
+    add_responses(run.store)
+    message = wait_message(run)
+    assert "assent serve" in message and message.endswith("rerun this command")
+    change_setting(run.store, "address", "http://127.0.0.1:8123", "serve", TIME)
+    assert "http://127.0.0.1:8123" in wait_message(run)
 
 
-def test_15_in_100_queries_go_to_three_people_and_2_to_five(run: Run) -> None:
-    fill(run.store, prompts=120)
-    waits(run)
-    queries = {query.id: query for query in run.store.tasks()}
-    there = asks(run.store)
-    assert there == {name: overlap(query) for name, query in queries.items()}
-    assert set(there.values()) == {1, 3, 5}
-    answers(run.store)
-    ASKS(run, "label")
-    voices = Counter(event.task for event in run.store.feedback())
-    assert dict(voices) == there
+def test_required_votes_are_one_three_or_five(run: Run) -> None:
+    add_responses(run.store, prompts=120)
+    wait_message(run)
+    tasks = {task.id: task for task in run.store.tasks()}
+    queued = queued_votes(run.store)
+    assert queued == {name: required_votes(task) for name, task in tasks.items()}
+    assert set(queued.values()) == {1, 3, 5}
+    judge_all(run.store)
+    LABEL(run, "label")
+    votes = Counter(event.task for event in run.store.feedback())
+    assert dict(votes) == queued
 
 
-def test_slightly_better_waits_for_a_second_opinion(run: Run) -> None:
-    fill(run.store, prompts=5)
-    come(run.store)
-    waits(run)
-    once = [query for query, wanted in asks(run.store).items() if wanted == 1]
-    assert once
-    answers(run.store, people=CROWD[:1], strength=1)
-    assert waits(run).startswith("0 of 5 answered; ")
-    answers(run.store, people=CROWD[1:])
-    ASKS(run, "label")
-    voices = Counter(event.task for event in run.store.feedback())
-    assert all(voices[query] == 2 for query in once)
+def test_strength_1_requires_a_second_vote(run: Run) -> None:
+    add_responses(run.store, prompts=5)
+    judge_first_task(run.store)
+    wait_message(run)
+    single_vote = [task for task, votes in queued_votes(run.store).items() if votes == 1]
+    assert single_vote
+    judge_all(run.store, annotators=ANNOTATORS[:1], strength=1)
+    assert wait_message(run).startswith("0 of 5 tasks judged; ")
+    judge_all(run.store, annotators=ANNOTATORS[1:])
+    LABEL(run, "label")
+    votes = Counter(event.task for event in run.store.feedback())
+    assert all(votes[task] == 2 for task in single_vote)
 
 
-def test_answers_that_come_while_it_waits_end_the_waiting(run: Run) -> None:
-    fill(run.store)
+def test_judgements_that_arrive_meanwhile_end_the_wait(run: Run) -> None:
+    add_responses(run.store)
 
-    def people() -> list[Feedback]:
+    def judge_when_queued() -> list[Feedback]:
         with Store.open(run.folder / "feedback.db") as store:
-            while len(asks(store)) < 4:
+            while len(queued_votes(store)) < 4:
                 time.sleep(0.02)
-            return answers(store)
+            return judge_all(store)
 
     with ThreadPoolExecutor(1) as pool:
-        crowd = pool.submit(people)
-        done = Label(POLICY, annotator=Human(wait=0.5))(run, "label")  # half a minute
-    assert done["queries"] + done["held_out"] == 4
-    assert run.store.counts().feedback == len(crowd.result())
+        feedback = pool.submit(judge_when_queued)
+        result = Label(POLICY, annotator=Human(wait=0.5))(run, "label")  # half a minute
+    assert result["tasks"] + result["held_out"] == 4
+    assert run.store.counts().feedback == len(feedback.result())
 
 
-def test_the_stage_changes_nothing_of_what_people_said(run: Run) -> None:
-    fill(run.store)
-    waits(run)
-    first, *rest = answers(run.store)
-    again = TaskQueue(run.store).answer(
+def test_label_leaves_human_feedback_unchanged(run: Run) -> None:
+    add_responses(run.store)
+    wait_message(run)
+    first, *others = judge_all(run.store)
+    corrected = TaskQueue(run.store).submit(
         replace(
             first,
             judgement=Comparison(first.display_order[1], 3),
@@ -209,35 +214,35 @@ def test_the_stage_changes_nothing_of_what_people_said(run: Run) -> None:
             comment="why",
         )
     )
-    ASKS(run, "label")
-    ASKS(run, "label")
-    assert list(run.store.feedback()) == [first, *rest, again]
+    LABEL(run, "label")
+    LABEL(run, "label")
+    assert list(run.store.feedback()) == [first, *others, corrected]
 
 
-def test_questions_of_another_stage_are_not_waited_for(run: Run) -> None:
-    fill(run.store)
-    waits(run)
-    answers(run.store)
-    prompt = Prompt.ask("A question of another round")
+def test_label_does_not_wait_for_tasks_of_another_stage(run: Run) -> None:
+    add_responses(run.store)
+    wait_message(run)
+    judge_all(run.store)
+    prompt = Prompt.ask("A prompt of another round")
     run.store.add_prompts([prompt])
     run.store.add_responses([Response(prompt.id, text, "later") for text in ("One.", "Two.")])
-    later = Label("later", annotator=Human(wait=0))
-    assert waits(run, later, "label-2").startswith("0 of 1 answered; ")
-    assert ASKS(run, "label")["prompts"] == 4
-    answers(run.store)
-    assert later(run, "label-2")["prompts"] == 1
+    next_round = Label("later", annotator=Human(wait=0))
+    assert wait_message(run, next_round, "label-2").startswith("0 of 1 tasks judged; ")
+    assert LABEL(run, "label")["prompts"] == 4
+    judge_all(run.store)
+    assert next_round(run, "label-2")["prompts"] == 1
 
 
-def test_what_people_answered_before_it_was_asked_is_not_asked_again(run: Run) -> None:
-    fill(run.store)
-    done = Label(POLICY)(run, "label")  # simulated annotators
-    run.store.add_feedback([replace(event, annotator="ann", id="") for event in run.store.feedback()])
+def test_tasks_with_human_feedback_are_not_queued(run: Run) -> None:
+    add_responses(run.store)
+    result = Label(POLICY)(run, "label")  # simulated annotators
+    run.store.add_feedback([replace(event, annotator="ann", source="human", id="") for event in run.store.feedback()])
     assert run.store.counts().feedback == 8
-    assert ASKS(run, "label") == done
-    assert asks(run.store) == {}
+    assert LABEL(run, "label") == result
+    assert queued_votes(run.store) == {}
 
 
-# What is asked
+# Tasks
 
 
 @pytest.mark.parametrize(
@@ -251,116 +256,117 @@ def test_what_people_answered_before_it_was_asked_is_not_asked_again(run: Run) -
     ],
     ids=str,
 )
-def test_near_identical_answers_are_not_asked_about(run: Run, texts: tuple[str, ...], pairs: int) -> None:
+def test_near_identical_responses_are_not_queued(run: Run, texts: tuple[str, ...], pairs: int) -> None:
     prompt = Prompt.ask("Why is the sea salty?")
     run.store.add_prompts([prompt])
     run.store.add_responses([Response(prompt.id, text, POLICY) for text in texts])
     if pairs:
-        assert waits(run).startswith(f"0 of {pairs} answered; ")
+        assert wait_message(run).startswith(f"0 of {pairs} tasks judged; ")
     else:
-        ASKS(run, "label")
-    assert len(asks(run.store)) == pairs
-    words = {response.id: " ".join(response.text.split()).casefold() for response in run.store.responses()}
-    for query in run.store.tasks(ids=asks(run.store)):
-        assert len({words[item] for item in query.items}) == 2
-    answers(run.store)
-    ASKS(run, "label")  # it does not wait for what was not asked
+        LABEL(run, "label")
+    assert len(queued_votes(run.store)) == pairs
+    normalised = {response.id: " ".join(response.text.split()).casefold() for response in run.store.responses()}
+    for task in run.store.tasks(ids=queued_votes(run.store)):
+        assert len({normalised[item] for item in task.items}) == 2
+    judge_all(run.store)
+    LABEL(run, "label")  # it does not wait for pairs that it did not queue
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_questions_about_held_out_prompts_are_for_measuring(run: Run, kind: Any) -> None:
-    prompts = fill(run.store, prompts=12)
+def test_held_out_tasks_have_purpose_evaluate(run: Run, kind: Any) -> None:
+    prompts = add_responses(run.store, prompts=12)
     held_out = split(prompts, 0.5).held_out
     assert 0 < len(held_out) < 12
-    label = replace(ASKS, kind=kind)
-    waits(run, label)
-    queries = list(run.store.tasks())
-    assert {query.prompt for query in queries} == {prompt.id for prompt in prompts}
-    assert all(query.purpose == ("evaluate" if query.prompt in held_out else "train") for query in queries)
-    answers(run.store)
-    done = label(run, "label")
-    assert done["held_out"] == sum(query.purpose == "evaluate" for query in queries)
-    assert done["queries"] == sum(query.purpose == "train" for query in queries)
-    stored = {query.id: query.purpose for query in run.store.tasks()}
-    assert {event.task for event in run.store.feedback()} == stored.keys()
+    label = replace(LABEL, kind=kind)
+    wait_message(run, label)
+    tasks = list(run.store.tasks())
+    assert {task.prompt for task in tasks} == {prompt.id for prompt in prompts}
+    assert all(task.purpose == ("evaluate" if task.prompt in held_out else "train") for task in tasks)
+    judge_all(run.store)
+    result = label(run, "label")
+    assert result["held_out"] == sum(task.purpose == "evaluate" for task in tasks)
+    assert result["tasks"] == sum(task.purpose == "train" for task in tasks)
+    assert {event.task for event in run.store.feedback()} == {task.id for task in run.store.tasks()}
 
 
-def asked_of(run: Run, **settings: Any) -> list[Task]:
-    waits(run, replace(ASKS, **settings))
-    return list(run.store.tasks(ids=asks(run.store)))
+def label_tasks(run: Run, **settings: Any) -> list[Task]:
+    wait_message(run, replace(LABEL, **settings))
+    return list(run.store.tasks(ids=queued_votes(run.store)))
 
 
-def test_a_kind_is_a_file_of_feedback() -> None:
+def test_label_kinds_are_the_files_of_feedback() -> None:
     assert set(KINDS) == set(names("feedback"))
     assert len(KINDS) == 7
 
 
 @pytest.mark.parametrize("kind", ["rating", "approval", "critique", "correction"])
-def test_kinds_about_one_answer_ask_about_each(run: Run, kind: Any) -> None:
-    fill(run.store, prompts=3, answers=4)
-    queries = asked_of(run, kind=kind)
-    assert sorted(query.items for query in queries) == sorted((response.id,) for response in run.store.responses())
-    assert {query.kind for query in queries} == {kind}
+def test_single_response_kinds_make_one_task_each(run: Run, kind: Any) -> None:
+    add_responses(run.store, prompts=3, responses=4)
+    tasks = label_tasks(run, kind=kind)
+    assert sorted(task.items for task in tasks) == sorted((response.id,) for response in run.store.responses())
+    assert {task.kind for task in tasks} == {kind}
 
 
 @pytest.mark.parametrize("kind", ["rating", "comparison"])
-def test_no_more_than_so_many_questions_are_asked_about_a_prompt(run: Run, kind: Any) -> None:
-    fill(run.store, prompts=3, answers=4)
-    queries = asked_of(run, kind=kind, per_prompt=2)
-    assert set(Counter(query.prompt for query in queries).values()) == {2}
-    assert len({query.items for query in queries}) == 6
+def test_tasks_per_prompt_limits_the_tasks(run: Run, kind: Any) -> None:
+    add_responses(run.store, prompts=3, responses=4)
+    tasks = label_tasks(run, kind=kind, tasks_per_prompt=2)
+    assert set(Counter(task.prompt for task in tasks).values()) == {2}
+    assert len({task.items for task in tasks}) == 6
 
 
-def test_a_comparison_is_about_two_answers_to_one_prompt(run: Run) -> None:
-    fill(run.store, prompts=3, answers=4)
-    queries = asked_of(run)
-    of = {response.id: response.prompt for response in run.store.responses()}
-    assert len(queries) == 3 * 6
-    for query in queries:
-        assert len(set(query.items)) == 2
-        assert {of[item] for item in query.items} == {query.prompt}
-    assert len({frozenset(query.items) for query in queries}) == 18
+def test_comparisons_pair_responses_of_one_prompt(run: Run) -> None:
+    add_responses(run.store, prompts=3, responses=4)
+    tasks = label_tasks(run)
+    prompt_of = {response.id: response.prompt for response in run.store.responses()}
+    assert len(tasks) == 3 * 6
+    for task in tasks:
+        assert len(set(task.items)) == 2
+        assert {prompt_of[item] for item in task.items} == {task.prompt}
+    assert len({frozenset(task.items) for task in tasks}) == 18
 
 
-@pytest.mark.parametrize(("there", "most", "sizes"), [(4, 9, [4]), (9, 9, [9]), (11, 9, [2, 9]), (7, 3, [3, 3])])
-def test_a_ranking_is_about_groups_of_the_answers(run: Run, there: int, most: int, sizes: list[int]) -> None:
-    fill(run.store, prompts=2, answers=there)
-    queries = asked_of(run, kind="ranking", ranked=most)
-    for prompt in {query.prompt for query in queries}:
-        groups = [query.items for query in queries if query.prompt == prompt]
+@pytest.mark.parametrize(
+    ("num_responses", "max_size", "sizes"), [(4, 9, [4]), (9, 9, [9]), (11, 9, [2, 9]), (7, 3, [3, 3])]
+)
+def test_rankings_split_the_responses(run: Run, num_responses: int, max_size: int, sizes: list[int]) -> None:
+    add_responses(run.store, prompts=2, responses=num_responses)
+    tasks = label_tasks(run, kind="ranking", max_ranking_size=max_size)
+    for prompt in {task.prompt for task in tasks}:
+        groups = [task.items for task in tasks if task.prompt == prompt]
         assert sorted(map(len, groups)) == sizes
         assert all(not set(a) & set(b) for a, b in combinations(groups, 2))
 
 
-@pytest.mark.parametrize("there", [0, 2])
-def test_a_demonstration_shows_no_answers_and_needs_none(run: Run, there: int) -> None:
-    prompts = fill(run.store, prompts=3, answers=there)
-    queries = asked_of(run, kind="demonstration")
-    assert sorted(query.prompt for query in queries) == sorted(prompt.id for prompt in prompts)
-    assert all(query.items == () for query in queries)
+@pytest.mark.parametrize("num_responses", [0, 2])
+def test_demonstrations_need_no_responses(run: Run, num_responses: int) -> None:
+    prompts = add_responses(run.store, prompts=3, responses=num_responses)
+    tasks = label_tasks(run, kind="demonstration")
+    assert sorted(task.prompt for task in tasks) == sorted(prompt.id for prompt in prompts)
+    assert all(task.items == () for task in tasks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_says_what_is_asked_and_takes_its_answer(run: Run, kind: Any) -> None:
-    fill(run.store, prompts=2, answers=3)
-    queries = asked_of(run, kind=kind)
-    assert all(query.kind == kind and query.instruction for query in queries)
-    said = answers(run.store)
-    assert {type(event.judgement).__name__.lower() for event in said} == {kind}
-    replace(ASKS, kind=kind)(run, "label")
+def test_every_kind_has_an_instruction_and_takes_judgements(run: Run, kind: Any) -> None:
+    add_responses(run.store, prompts=2, responses=3)
+    tasks = label_tasks(run, kind=kind)
+    assert all(task.kind == kind and task.instruction for task in tasks)
+    feedback = judge_all(run.store)
+    assert {type(event.judgement).__name__.lower() for event in feedback} == {kind}
+    replace(LABEL, kind=kind)(run, "label")
 
 
-def test_own_words_are_asked(run: Run) -> None:
-    fill(run.store)
-    assert {query.instruction for query in asked_of(run, instruction="Which is kinder?")} == {"Which is kinder?"}
+def test_instruction_replaces_the_default(run: Run) -> None:
+    add_responses(run.store)
+    assert {task.instruction for task in label_tasks(run, instruction="Which is kinder?")} == {"Which is kinder?"}
 
 
-def test_without_answers_there_is_nothing_to_ask_about(run: Run) -> None:
-    fill(run.store, answers=0)
-    with pytest.raises(AssentError, match="holds no answers to ask about: run 'assent generate' first"):
-        ASKS(run, "label")
-    with pytest.raises(AssentError, match="holds no answers"):
-        replace(ASKS, policy="another")(run, "label")
+def test_label_without_responses_is_refused(run: Run) -> None:
+    add_responses(run.store, responses=0)
+    with pytest.raises(AssentError, match="holds no responses to label; run 'assent generate' first"):
+        LABEL(run, "label")
+    with pytest.raises(AssentError, match="holds no responses"):
+        replace(LABEL, policy="another")(run, "label")
 
 
 # The command
@@ -371,48 +377,99 @@ def command(folder: Path, status: int) -> str:
     return assent(*words, status=status)
 
 
-def test_the_command_ends_with_3_and_goes_on_when_it_is_given_again(tmp_path: Path) -> None:
+def test_label_command_exits_with_3_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with open_run(Setup(run=folder)) as run:
-        fill(run.store)
+        add_responses(run.store)
         run.store.close()
-    asked = command(folder, 3)
-    (line,) = [line for line in asked.splitlines() if line.startswith("assent: ")]
-    assert line.startswith("assent: 0 of 4 answered; ")
-    assert "Traceback" not in asked
+    output = command(folder, 3)
+    (line,) = [line for line in output.splitlines() if line.startswith("assent: ")]
+    assert line.startswith("assent: 0 of 4 tasks judged; ")
+    assert "Traceback" not in output
     assert not (folder / "done" / "label.json").exists()
     with Store.open(folder / "feedback.db") as store:
-        said = answers(store)
-        assert len(said) == sum(asks(store).values())
+        feedback = judge_all(store)
+        assert len(feedback) == sum(queued_votes(store).values())
     command(folder, 0)
     assert (folder / "done" / "label.json").exists()
     with Store.open(folder / "feedback.db") as store:
-        assert list(store.feedback()) == said
+        assert list(store.feedback()) == feedback
 
 
-# After a rehearsal
+# After simulated annotators
 
 
-def test_people_are_asked_again_after_a_rehearsal_with_simulated_annotators(run: Run) -> None:
-    fill(run.store, prompts=6)
-    rehearsal = replace(ASKS, annotator=Simulated())(run, "label")
-    assert run.store.counts().feedback == rehearsal["queries"] + rehearsal["held_out"] == 6
-    assert waits(run).startswith("0 of 6 answered; ")
-    answers(run.store)
-    assert ASKS(run, "label") == rehearsal
+def test_simulated_feedback_does_not_count_for_human_tasks(run: Run) -> None:
+    add_responses(run.store, prompts=6)
+    simulated = replace(LABEL, annotator=Simulated())(run, "label")
+    assert run.store.counts().feedback == simulated["tasks"] + simulated["held_out"] == 6
+    assert wait_message(run).startswith("0 of 6 tasks judged; ")
+    judge_all(run.store)
+    assert LABEL(run, "label") == simulated
 
 
-def test_a_simulated_answer_is_no_example_where_a_person_answered(run: Run) -> None:
-    fill(run.store, prompts=6)
-    replace(ASKS, annotator=Simulated())(run, "label")
-    waits(run)
-    (by_person,) = answers(run.store, most=1, people=CROWD[:1])
-    queries, events = list(run.store.tasks()), list(run.store.feedback())
-    purpose = next(query.purpose for query in queries if query.id == by_person.task)
-    made = examples(events, queries, run.store.prompts(), run.store.responses(), purpose=purpose)
-    same_query = {event.id for event in events if event.task == by_person.task}
-    assert [name for example in made for name in example.feedback_ids if name in same_query] == [by_person.id]
-    simulated = [event.id for event in events if not event.by_person and event.task != by_person.task]
-    asked = {query.id for query in queries if query.purpose == purpose}
-    kept = {event.id for event in events if event.task in asked and event.id in simulated}
-    assert kept <= {name for example in made for name in example.feedback_ids}
+def test_human_feedback_replaces_simulated_examples(run: Run) -> None:
+    add_responses(run.store, prompts=6)
+    replace(LABEL, annotator=Simulated())(run, "label")
+    wait_message(run)
+    (by_human,) = judge_all(run.store, max_tasks=1, annotators=ANNOTATORS[:1])
+    tasks, events = list(run.store.tasks()), list(run.store.feedback())
+    purpose = next(task.purpose for task in tasks if task.id == by_human.task)
+    examples = to_examples(events, tasks, run.store.prompts(), run.store.responses(), purpose=purpose)
+    sources = [name for example in examples for name in example.feedback_ids]
+    of_task = {event.id for event in events if event.task == by_human.task}
+    assert [name for name in sources if name in of_task] == [by_human.id]
+    task_ids = {task.id for task in tasks if task.purpose == purpose} - {by_human.task}
+    simulated = {event.id for event in events if not event.is_human and event.task in task_ids}
+    assert simulated and simulated <= set(sources)
+
+
+# Pairs of earlier rounds
+
+
+def add_task(run: Run, items: int = 2, kind: str = "comparison", purpose: Purpose = "train") -> Task:
+    """Add a task on a prompt of its own."""
+    prompt = Prompt.ask(f"Why is the sea salty in place {run.store.counts().prompts}?")
+    responses = [Response(prompt.id, f"{n} rivers bring salt to it.", POLICY) for n in range(items)]
+    run.store.add_prompts([prompt])
+    run.store.add_responses(responses)
+    task = Task(kind, prompt.id, tuple(response.id for response in responses), purpose)
+    run.store.add_tasks([task])
+    return task
+
+
+def add_feedback(run: Run, task: Task, source: Source) -> None:
+    run.store.add_feedback([Feedback(task.id, "ann", make_judgement(task.kind, task.items), TIME, source=source)])
+
+
+def pairs_before(run: Run, humans_only: bool = False) -> list[tuple[str, ...]]:
+    return [pair[1:] for pair in previous_pairs(run.store, "label-2", humans_only=humans_only)]
+
+
+def test_previous_pairs_are_queued_or_judged(run: Run) -> None:
+    queued, judged, _unasked = add_task(run), add_task(run), add_task(run)
+    TaskQueue(run.store).enqueue([TaskRequest(queued)], "label")
+    add_feedback(run, judged, "human")
+    assert pairs_before(run) == [queued.items, judged.items]
+
+
+def test_previous_pairs_leave_out_the_stage_itself(run: Run) -> None:
+    task = add_task(run)
+    TaskQueue(run.store).enqueue([TaskRequest(task)], "label-2")
+    add_feedback(run, task, "human")
+    assert pairs_before(run) == []
+
+
+def test_previous_pairs_of_simulated_feedback_do_not_bind_humans(run: Run) -> None:
+    task = add_task(run)
+    add_feedback(run, task, "simulated")
+    assert pairs_before(run) == [task.items]
+    assert pairs_before(run, humans_only=True) == []
+
+
+def test_previous_pairs_include_those_of_rankings(run: Run) -> None:
+    ranking, rating = add_task(run, 3, "ranking"), add_task(run, 1, "rating")
+    evaluation = add_task(run, purpose="evaluate")
+    for task in (ranking, rating, evaluation):
+        add_feedback(run, task, "human")
+    assert pairs_before(run) == list(combinations(ranking.items, 2))

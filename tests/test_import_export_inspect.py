@@ -16,21 +16,20 @@ from processes import completed
 from test_tokenization import CHATML, tokenizer
 
 from assent.cli import main
-from assent.formats.files.exchange import read
+from assent.formats.files.importing import read_file
 from assent.records import SkippedRow
 from assent.store.database import Store
-from assent.tools.import_ import keep, printable, reasons
+from assent.tools.output.printing import append_skipped, format_reasons, printable
 
 ROOT = Path(__file__).parents[1]
-HH = ROOT.parent / "shared/data/hh-rlhf"
-needs_hh = pytest.mark.skipif(not HH.is_dir(), reason=f"needs the hh-rlhf files in {HH}")
+DATA = ROOT / "tests" / "data"
 
 PAIRS = [{"prompt": f"Bird {n}?", "chosen": f"An owl, {n}.", "rejected": "No idea."} for n in range(20)]
 LABELS = [{"prompt": "Bird?", "completion": text, "label": good} for text, good in (("Owl.", True), ("Cat.", False))]
 
 
 class Said(NamedTuple):
-    """What a command left behind."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -38,13 +37,13 @@ class Said(NamedTuple):
 
 
 def assent(*words: object, environment: Mapping[str, str] | None = None) -> Said:
-    """A command in a process of its own."""
-    done = completed(*map(str, words), environment=environment)
-    return Said(done.returncode, done.stdout, done.stderr)
+    """Run a command in a process of its own."""
+    process = completed(*map(str, words), environment=environment)
+    return Said(process.returncode, process.stdout, process.stderr)
 
 
-def here(*words: object) -> Said:
-    """The same without a new process."""
+def run_here(*words: object) -> Said:
+    """Run a command in this process."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         status = main([str(word) for word in words])
     return Said(status, out.getvalue(), err.getvalue())
@@ -64,127 +63,126 @@ def model(folder: Path, template: str | None = CHATML, **special: str) -> Path:
 # Import
 
 
-def test_importing_twice_says_that_nothing_was_new(tmp_path: Path) -> None:
+def test_second_import_says_nothing_new(tmp_path: Path) -> None:
     file, run = lines(tmp_path / "pairs.jsonl", *PAIRS), tmp_path / "run"
     first, second = assent("import", file, "--run", run), assent("import", file, "--run", run)
     assert (first.status, second.status) == (0, 0)
-    assert "20 of 20 rows read as preference (detected)\n  20 preferences about 20 prompts\n" in first.out
-    assert f"  new in {run}: 20 prompts, 40 responses, 20 queries, 20 feedback\n" in first.out
-    assert "nothing was new" in second.out and "new in " not in second.out
+    assert "20 of 20 rows read as preference (detected)\n  20 preferences on 20 prompts\n" in first.out
+    assert f"  new in {run}: 20 prompts, 40 responses, 20 tasks, 20 feedback\n" in first.out
+    assert "nothing new" in second.out and "new in " not in second.out
 
 
-def test_broken_rows_are_counted_by_reason_and_kept_whole(tmp_path: Path) -> None:
+def test_skipped_rows_are_counted_by_reason_and_saved(tmp_path: Path) -> None:
     same = {"prompt": "Bird?", "chosen": "Owl.", "rejected": "Owl."}
     file = lines(tmp_path / "pairs.jsonl", PAIRS[0], "{broken\n", same, PAIRS[1], same)
-    said = here("import", file, "--run", tmp_path / "run")
-    assert said.status == 0
-    assert "2 of 5 rows read as preference" in said.out
-    assert "    2  identical replies: pairs.jsonl:3, pairs.jsonl:5\n" in said.out
-    assert "    1  broken JSON: " in said.out and ": pairs.jsonl:2\n" in said.out
-    kept = [json.loads(line) for line in (tmp_path / "run/rejected-pairs.jsonl").read_text().splitlines()]
-    assert sorted(row["where"] for row in kept) == ["pairs.jsonl:2", "pairs.jsonl:3", "pairs.jsonl:5"]
-    assert {row["row"] for row in kept} == {"{broken", json.dumps(same)}
-    assert {row["reason"] for row in kept if row["where"] != "pairs.jsonl:2"} == {"identical replies"}
+    result = run_here("import", file, "--run", tmp_path / "run")
+    assert result.status == 0
+    assert "2 of 5 rows read as preference" in result.out
+    assert "    2  identical replies: pairs.jsonl:3, pairs.jsonl:5\n" in result.out
+    assert "    1  broken JSON: " in result.out and ": pairs.jsonl:2\n" in result.out
+    saved_rows = [json.loads(line) for line in (tmp_path / "run/skipped-pairs.jsonl").read_text().splitlines()]
+    assert sorted(row["location"] for row in saved_rows) == ["pairs.jsonl:2", "pairs.jsonl:3", "pairs.jsonl:5"]
+    assert {row["row"] for row in saved_rows} == {"{broken", json.dumps(same)}
+    assert {row["reason"] for row in saved_rows if row["location"] != "pairs.jsonl:2"} == {"identical replies"}
 
 
-def test_two_files_of_one_name_keep_the_rejected_rows_of_both(tmp_path: Path) -> None:
-    kept = tmp_path / "rejected.jsonl"
+def test_files_with_one_name_share_the_skipped_rows_file(tmp_path: Path) -> None:
+    saved_rows = tmp_path / "rejected.jsonl"
     first, second = SkippedRow("a:1", "why", "x"), SkippedRow("a:2", "why", "\u2028")
     for rows in ([first], [second], [first, second]):
-        keep(rows, kept)
-    assert [json.loads(line)["row"] for line in kept.read_text().splitlines()] == ["x", "\u2028"]
+        append_skipped(rows, saved_rows)
+    assert [json.loads(line)["row"] for line in saved_rows.read_text().splitlines()] == ["x", "\u2028"]
 
 
-def test_reasons_come_by_frequency_and_name_the_first_rows() -> None:
+def test_format_reasons_sorts_by_frequency() -> None:
     rejected = [SkippedRow(f"f:{n}", "rare" if n == 1 else "often") for n in range(1, 7)]
-    assert reasons(rejected) == ["5  often: f:2, f:3, f:4, ...", "1  rare: f:1"]
-    many = reasons(SkippedRow(f"f:{n}", f"reason {n}") for n in range(11))
+    assert format_reasons(rejected) == ["5  often: f:2, f:3, f:4, ...", "1  rare: f:1"]
+    many = format_reasons(SkippedRow(f"f:{n}", f"reason {n}") for n in range(11))
     assert (len(many), many[-1]) == (9, "3  for 3 other reasons")
 
 
-def test_what_strangers_wrote_cannot_upset_a_terminal() -> None:
+def test_printable_escapes_control_characters() -> None:
     assert printable("a\x1b[31m é\ud800\n") == "a\\x1b[31m é\\ud800\\n"
 
 
-def test_prompts_alone_become_turns_with_a_mode_and_generate_can_go_on(tmp_path: Path) -> None:
+def test_imported_prompts_become_chat_with_category(tmp_path: Path) -> None:
     file = lines(
-        tmp_path / "p.jsonl", *({"prompt": f"Bird {n}?"} for n in range(9)), {"prompt": "Owl?", "mode": "knowledge"}
+        tmp_path / "p.jsonl", *({"prompt": f"Bird {n}?"} for n in range(9)), {"prompt": "Owl?", "category": "knowledge"}
     )
     run = tmp_path / "run"
-    said = here("import", file, "--run", run, "--category", "creative", "--held-out", "0.5")
-    sides = re.search(r"(\d+) to train on, (\d+) held out; have them answered: assent generate --run (\S+)", said.out)
-    assert said.status == 0 and "read as prompt-only" in said.out and sides is not None
+    result = run_here("import", file, "--run", run, "--category", "creative", "--held-out", "0.5")
+    sides = re.search(
+        r"(\d+) prompts to train on, (\d+) held out; next, generate responses: assent generate --run (\S+)", result.out
+    )
+    assert result.status == 0 and "read as prompt-only" in result.out and sides is not None
     assert int(sides[1]) + int(sides[2]) == 10 and sides[3] == str(run)
     with Store.open(run / "feedback.db") as store:
-        found = list(store.prompts())
-    assert {prompt.messages[0].role for prompt in found} == {"user"}
-    assert sorted(prompt.category for prompt in found) == ["creative"] * 9 + ["knowledge"]
-    later = here("import", file, "--run", run, "--category", "grounded")
-    assert (
-        "nothing was new" in later.out and "10 prompts were known: their mode stays as it was first told" in later.out
-    )
+        matches = list(store.prompts())
+    assert {prompt.messages[0].role for prompt in matches} == {"user"}
+    assert sorted(prompt.category for prompt in matches) == ["creative"] * 9 + ["knowledge"]
+    later = run_here("import", file, "--run", run, "--category", "grounded")
+    assert "nothing new" in later.out and "10 prompts were stored before and keep their category" in later.out
 
 
-def test_prompts_to_be_continued_stay_text(tmp_path: Path) -> None:
+def test_no_apply_chat_template_keeps_prompts_as_text(tmp_path: Path) -> None:
     file = lines(tmp_path / "p.jsonl", {"prompt": "Once upon a time"})
-    assert here("import", file, "--run", tmp_path / "run", "--no-chat").status == 0
+    assert run_here("import", file, "--run", tmp_path / "run", "--no-apply-chat-template").status == 0
     with Store.open(tmp_path / "run/feedback.db") as store:
         assert [prompt.messages[0].role for prompt in store.prompts()] == ["text"]
 
 
-@needs_hh
-def test_hh_rlhf_goes_in_and_comes_out_as_every_format_that_holds_it(tmp_path: Path) -> None:
-    run, source = tmp_path / "run", HH / "helpful-base.jsonl.gz"
-    said = here("import", source, "--run", run)
-    assert "2339 of 2354 rows read as hh-rlhf (detected)" in said.out
-    assert re.search(r"\n    7  'rejected' goes on for another turn.*: helpful-base.jsonl.gz:169, ", said.out)
-    assert len((run / "rejected-helpful-base.jsonl").read_text().splitlines()) == 15
-    before = read(source).examples
+def test_hh_rlhf_exports_as_every_preference_format(tmp_path: Path) -> None:
+    run, source = tmp_path / "run", DATA / "hh_rlhf_helpful_base.jsonl.gz"
+    result = run_here("import", source, "--run", run)
+    assert "60 of 75 rows read as hh-rlhf (detected)" in result.out
+    assert re.search(r"\n    7  'rejected' has a further turn.*: hh_rlhf_helpful_base.jsonl.gz:7, ", result.out)
+    assert len((run / "skipped-hh_rlhf_helpful_base.jsonl").read_text().splitlines()) == 15
+    before = read_file(source).examples
     for format in ("hh-rlhf", "preference", "preference-implicit"):
-        assert here("export", tmp_path / f"{format}.jsonl.gz", "--run", run, "--format", format).status == 0
-        after = read(tmp_path / f"{format}.jsonl.gz")
-        assert (after.format, len(after.examples), after.rejected) == (format, len(before), ())
-    whole = here("export", tmp_path / "all.jsonl", "--run", run, "--format", "events")
-    assert f"{2339 * 5} rows written as events, the whole store" in whole.out
-    copied = here("import", tmp_path / "all.jsonl", "--run", tmp_path / "copy")
-    assert "2339 prompts, 4678 responses, 2339 queries, 2339 feedback\n  new in" in copied.out
+        assert run_here("export", tmp_path / f"{format}.jsonl.gz", "--run", run, "--format", format).status == 0
+        after = read_file(tmp_path / f"{format}.jsonl.gz")
+        assert (after.format, len(after.examples), after.skipped) == (format, len(before), ())
+    whole = run_here("export", tmp_path / "all.jsonl", "--run", run, "--format", "events")
+    assert f"{60 * 5} rows written as events, the whole store" in whole.out
+    copied = run_here("import", tmp_path / "all.jsonl", "--run", tmp_path / "copy")
+    assert "60 prompts, 120 responses, 60 tasks, 60 feedback\n  new in" in copied.out
 
 
 # Export
 
 
-def test_an_export_says_what_it_left_out_and_why(tmp_path: Path) -> None:
+def test_export_prints_what_it_skipped(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out.jsonl"
     for name, rows in (("pairs", PAIRS), ("labels", LABELS)):
-        here("import", lines(tmp_path / f"{name}.jsonl", *rows), "--run", run)
-    said = here("export", out, "--run", run, "--format", "unpaired")
-    assert said.status == 0
-    assert f"{out}: 2 rows written as unpaired, of 22 in {run}\n  20 left out:\n" in said.out
-    assert "    20  a preference, which this format does not hold: example 1, example 2, example 3, ...\n" in said.out
+        run_here("import", lines(tmp_path / f"{name}.jsonl", *rows), "--run", run)
+    result = run_here("export", out, "--run", run, "--format", "unpaired")
+    assert result.status == 0
+    assert f"{out}: 2 rows written as unpaired, of 22 in {run}\n  20 skipped:\n" in result.out
+    assert "    20  a preference, which this format cannot hold: example 1, example 2, example 3, ...\n" in result.out
     assert [row["label"] for row in map(json.loads, out.read_text().splitlines())] == [True, False]
 
 
-def test_the_two_sides_of_an_export_share_no_prompt_and_leave_none_out(tmp_path: Path) -> None:
+def test_export_splits_share_no_prompt(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    here("import", lines(tmp_path / "pairs.jsonl", *PAIRS), "--run", run)
+    run_here("import", lines(tmp_path / "pairs.jsonl", *PAIRS), "--run", run)
     sides = []
     for side in ("train", "held-out"):
-        said = here("export", tmp_path / f"{side}.jsonl", "--run", run, "--split", side)
-        assert f"on the {side} side" in said.out
-        sides.append({each.prompt.id for each in read(tmp_path / f"{side}.jsonl").examples})
+        result = run_here("export", tmp_path / f"{side}.jsonl", "--run", run, "--split", side)
+        assert f"on the {side} side" in result.out
+        sides.append({entry.prompt.id for entry in read_file(tmp_path / f"{side}.jsonl").examples})
     assert all(sides) and not sides[0] & sides[1] and len(sides[0] | sides[1]) == 20
-    prompts = here("export", tmp_path / "p.jsonl", "--run", run, "--split", "train", "--format", "prompt-only")
+    prompts = run_here("export", tmp_path / "p.jsonl", "--run", run, "--split", "train", "--format", "prompt-only")
     assert f"{len(sides[0])} rows written as prompt-only" in prompts.out
 
 
-def test_an_export_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
+def test_export_replaces_a_file_only_with_overwrite(tmp_path: Path) -> None:
     run, out = tmp_path / "run", lines(tmp_path / "out.jsonl", "mine\n")
-    here("import", lines(tmp_path / "pairs.jsonl", *PAIRS), "--run", run)
-    kept = here("export", out, "--run", run)
-    assert kept == (2, "", f"assent: {out} exists: name another file, or replace it with --overwrite\n")
+    run_here("import", lines(tmp_path / "pairs.jsonl", *PAIRS), "--run", run)
+    saved_rows = run_here("export", out, "--run", run)
+    assert saved_rows == (2, "", f"assent: {out} exists: name another file, or replace it with --overwrite\n")
     assert out.read_text() == "mine\n"
-    assert here("export", out, "--run", run, "--overwrite").status == 0
-    assert len(read(out).examples) == 20
+    assert run_here("export", out, "--run", run, "--overwrite").status == 0
+    assert len(read_file(out).examples) == 20
 
 
 # Bad input
@@ -192,7 +190,7 @@ def test_an_export_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bad files, an empty run and one with comparisons."""
+    """Return a folder of bad files, an empty run and one with comparisons."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "folder").mkdir()
     (folder / "empty.jsonl").touch()
@@ -223,84 +221,91 @@ MORE = [
     ("import {}/pairs.jsonl {}/more.jsonl", "'import' takes one file and flags, not '"),
     ("dpo one.toml two.toml", "'dpo' takes one recipe (.toml) and flags, not 'two.toml'"),
     ("import {}/pairs.jsonl --overwrite", "'assent import' has no flag '--overwrite'"),
-    ("import {}/pairs.jsonl --format unpaired", "can be used as unpaired: mend it, or name another --format"),
+    ("import {}/pairs.jsonl --format unpaired", "is valid unpaired: correct the file, or name another --format"),
     ("export --run {}/full", "name the file to write: assent export FILE"),
     ("export {}/out.jsonl", "no run at "),
     ("report", "no run at "),
-    ("export {}/out.jsonl --run {}/folder", "holds no feedback for purpose 'train' to export"),
+    ("export {}/out.jsonl --run {}/folder", "holds no feedback with purpose 'train' to export"),
     ("export {}/out.jsonl --run {}/folder --format events", "holds nothing to export"),
     ("export {}/nowhere/out.jsonl --run {}/full", "cannot write "),
     ("export {}/out.jsonl --run {}/full --format preferense", "did you mean 'preference'?"),
     ("export {}/out.jsonl --run {}/full --format unpaired", "(preferences): name --format "),
-    ("export {}/out.jsonl --run {}/full --split middle", "split = 'middle' will not do"),
-    ("export {}/out.jsonl --run {}/full --purpose gold", "holds no feedback for purpose 'gold' to export"),
-    ("export {}/out.jsonl --run {}/full --format events --split train", "events are the whole store"),
+    ("export {}/out.jsonl --run {}/full --split middle", "--split must be 'all', 'train' or 'held-out', got 'middle'"),
+    ("export {}/out.jsonl --run {}/full --purpose gold", "holds no feedback with purpose 'gold' to export"),
+    ("export {}/out.jsonl --run {}/full --format events --split train", "--split does not apply to events"),
     ("inspect --model {}/folder", "holds no model: it has no config.json"),
     ("inspect --model nobody/nothing", "cannot get the model 'nobody/nothing'"),
-    ("inspect --n -1", "--n -1 shows nothing: it should be 1 or more"),
-    ("inspect --answer Owl.", "an answer to what? name the question with --text"),
-    ("inspect --text Bird? --data {}/pairs.jsonl", "show a file or a --text, not both"),
+    ("inspect --n -1", "--n must be 1 or more, got -1"),
+    ("inspect --completion Owl.", "--completion needs a prompt: give it with --text"),
+    ("inspect --text Bird? --data {}/pairs.jsonl", "give a file or --text, not both"),
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), TEN)
-def test_bad_input_is_told_in_one_line_with_status_2(bad: Path, tmp_path: Path, words: str, told: str) -> None:
+@pytest.mark.parametrize(("words", "expected"), TEN)
+def test_bad_input_is_one_error_line_with_status_2(bad: Path, tmp_path: Path, words: str, expected: str) -> None:
     run = [] if "--run" in words else ["--run", str(tmp_path / "run")]
-    refused(assent(*words.replace("{}", str(bad)).split(), *run), told)
+    refused(assent(*words.replace("{}", str(bad)).split(), *run), expected)
 
 
-def test_a_file_that_cannot_be_read_leaves_no_run_folder_behind(tmp_path: Path) -> None:
-    refused(here("import", tmp_path / "nowhere.jsonl", "--run", tmp_path / "run"), "No such file or directory")
+def test_unreadable_file_leaves_no_run_folder(tmp_path: Path) -> None:
+    refused(run_here("import", tmp_path / "nowhere.jsonl", "--run", tmp_path / "run"), "No such file or directory")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("words", "told"), MORE)
-def test_what_cannot_be_done_is_told_in_one_line(
-    bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+@pytest.mark.parametrize(("words", "expected"), MORE)
+def test_invalid_settings_are_one_error_line(
+    bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, expected: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run = [] if "--run" in words else ["--run", str(tmp_path / "run")]
-    refused(here(*words.replace("{}", str(bad)).split(), *run), told)
+    refused(run_here(*words.replace("{}", str(bad)).split(), *run), expected)
     assert not (bad / "out.jsonl").exists()
 
 
-def refused(said: Said, told: str) -> None:
-    assert said.status == 2
-    assert said.err.startswith("assent: ") and said.err.count("\n") == 1
-    assert told in said.err
+def refused(result: Said, expected: str) -> None:
+    assert result.status == 2
+    assert result.err.startswith("assent: ") and result.err.count("\n") == 1
+    assert expected in result.err
 
 
 # Inspect
 
 
-def test_inspect_marks_the_prompt_the_trained_tokens_and_the_end(tmp_path: Path) -> None:
-    said = here(
-        "inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r", "--text", "Bird?", "--answer", "Owl"
+def test_inspect_marks_prompt_trained_and_end_tokens(tmp_path: Path) -> None:
+    result = run_here(
+        "inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r", "--text", "Bird?", "--completion", "Owl"
     )
     # ChatML's own tokens and one for each byte: 1+5+5+1+1 of the user, 1+10 that open the answer, 3 and the end.
-    assert (
-        "--text: prompt 0-23 (24 tokens), trained 24-27 (4 tokens); 1 token after the end, part of nothing" in said.out
-    )
+    assert "--text: prompt 0-23 (24 tokens), trained 24-27 (4 tokens); 1 token after the end, not trained" in result.out
     assert (
         "<|im_start|>user\\n\nBird?<|im_end|>\\n\n<|im_start|>assistant\\n\n[O][w][l][<|im_end|> <- end](\\n)\n"
-        in said.out
+        in result.out
     )
-    assert [line.split()[1:3] for line in said.out.splitlines()[-5:]] == [
+    assert [line.split()[1:3] for line in result.out.splitlines()[-5:]] == [
         [name, "pass"] for name in ("prefix", "end", "bos", "pad", "trained")
     ]
-    assert said.status == 0
+    assert result.status == 0
 
 
 def test_inspect_shows_ids_when_asked(tmp_path: Path) -> None:
-    said = here(
-        "inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r", "--text", "a", "--answer", "b", "--ids"
+    result = run_here(
+        "inspect",
+        "--model",
+        model(tmp_path / "m"),
+        "--run",
+        tmp_path / "r",
+        "--text",
+        "a",
+        "--completion",
+        "b",
+        "--ids",
     )
-    assert "<|im_start|>=3 " in said.out and "[<|im_end|>=4 <- end]" in said.out
+    assert "<|im_start|>=3 " in result.out and "[<|im_end|>=4 <- end]" in result.out
 
 
-def test_inspect_speaks_in_colour_only_where_that_is_wanted(tmp_path: Path) -> None:
+def test_inspect_uses_colour_only_in_a_terminal(tmp_path: Path) -> None:
     words = ("inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r")
-    plain = here(*words)
+    plain = run_here(*words)
     coloured = assent(*words, environment={"FORCE_COLOR": "1", "TERM": "xterm-256color"})
     refused = assent(*words, environment={"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"})
     assert "\x1b[" not in plain.out and "[A][n]" in plain.out
@@ -308,12 +313,12 @@ def test_inspect_speaks_in_colour_only_where_that_is_wanted(tmp_path: Path) -> N
     assert "[A][n]" in re.sub(r"\x1b\[[0-9;]*m", "", refused.out)
 
 
-def test_inspect_shows_both_sides_of_the_run_s_comparisons_or_of_a_file(tmp_path: Path) -> None:
-    made, run, file = model(tmp_path / "m"), tmp_path / "r", lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
-    assert here("import", file, "--run", run, "--model", made).status == 0
+def test_inspect_shows_both_sides_of_comparisons(tmp_path: Path) -> None:
+    produced, run, file = model(tmp_path / "m"), tmp_path / "r", lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
+    assert run_here("import", file, "--run", run, "--model", produced).status == 0
     of_run, of_file = (
-        here("inspect", "--run", run),
-        here("inspect", file, "--model", made, "--run", tmp_path / "other"),
+        run_here("inspect", "--run", run),
+        run_here("inspect", file, "--model", produced, "--run", tmp_path / "other"),
     )
     assert of_run.out == of_file.out
     assert [line.split(":")[0] for line in of_run.out.splitlines() if ": prompt " in line] == [
@@ -321,65 +326,68 @@ def test_inspect_shows_both_sides_of_the_run_s_comparisons_or_of_a_file(tmp_path
         "1 rejected",
         "2 chosen",
     ]
-    assert here("inspect", "--run", run, "--n", "1").out.count(": prompt ") == 1
+    assert run_here("inspect", "--run", run, "--n", "1").out.count(": prompt ") == 1
 
 
-def test_inspect_reads_parquet_as_it_reads_lines(tmp_path: Path) -> None:
-    made, file = model(tmp_path / "m"), lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
+def test_inspect_reads_parquet_like_json_lines(tmp_path: Path) -> None:
+    produced, file = model(tmp_path / "m"), lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
     pq.write_table(pa.Table.from_pylist(PAIRS[:2]), tmp_path / "pairs.parquet")
     of_lines, of_table = (
-        here("inspect", path, "--model", made, "--run", tmp_path / "r") for path in (file, tmp_path / "pairs.parquet")
+        run_here("inspect", path, "--model", produced, "--run", tmp_path / "r")
+        for path in (file, tmp_path / "pairs.parquet")
     )
     assert (of_table.status, of_table.out) == (0, of_lines.out) and "1 chosen: prompt 0-" in of_table.out
 
 
-def test_inspect_names_a_fault_and_what_to_do_and_ends_with_status_2(tmp_path: Path) -> None:
+def test_inspect_reports_a_failed_check_with_status_2(tmp_path: Path) -> None:
     broken = model(tmp_path / "m", CHATML.replace("<|im_end|>", ""))
-    said = assent("inspect", "--model", broken, "--run", tmp_path / "r")
-    assert said.status == 2
-    assert "(b) end      FAIL  nothing ends a turn" in said.out and "let the template write '<|im_end|>'" in said.out
-    assert said.err == f"assent: the tokenizer of {broken} fails at (b) end: see above\n"
+    result = assent("inspect", "--model", broken, "--run", tmp_path / "r")
+    assert result.status == 2
+    assert (
+        "(b) end      FAIL  nothing ends a turn" in result.out and "let the template write '<|im_end|>'" in result.out
+    )
+    assert result.err == f"assent: the tokenizer of {broken} fails at (b) end: see above\n"
 
 
-def test_inspect_of_a_template_that_refuses_conversations_shows_no_tokens(tmp_path: Path) -> None:
+def test_inspect_shows_no_tokens_if_the_template_refuses(tmp_path: Path) -> None:
     single = "{% if messages | length > 1 %}{{ raise_exception('one turn alone') }}{% endif %}"
     broken = model(tmp_path / "m", single + CHATML)
-    said = here("inspect", "--model", broken, "--run", tmp_path / "r")
-    assert said.status == 2
-    assert "(a) prefix   FAIL" in said.out and "(e) trained     ?" in said.out and ": prompt " not in said.out
+    result = run_here("inspect", "--model", broken, "--run", tmp_path / "r")
+    assert result.status == 2
+    assert "(a) prefix   FAIL" in result.out and "(e) trained     ?" in result.out and ": prompt " not in result.out
 
 
-def test_inspect_says_that_a_pad_which_ends_answers_does_no_harm(tmp_path: Path) -> None:
-    said = here("inspect", "--model", model(tmp_path / "m", pad_token="<|im_end|>"), "--run", tmp_path / "r")
-    assert said.status == 0
-    assert "(d) pad      pass  rows are padded by position" in said.out
-    assert "the tokenizer's is '<|im_end|>', which also ends an answer\n" in said.out
+def test_inspect_accepts_a_pad_token_that_is_a_stop_token(tmp_path: Path) -> None:
+    result = run_here("inspect", "--model", model(tmp_path / "m", pad_token="<|im_end|>"), "--run", tmp_path / "r")
+    assert result.status == 0
+    assert "(d) pad      pass  rows are padded by position" in result.out
+    assert "the tokenizer's is '<|im_end|>', which also ends a completion\n" in result.out
 
 
-def test_inspect_goes_on_past_a_conversation_that_the_template_refuses(tmp_path: Path) -> None:
+def test_inspect_continues_after_a_refused_conversation(tmp_path: Path) -> None:
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHATML
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Bird?"}]
-    rows = ({"messages": [*some, {"role": "assistant", "content": "Owl."}]} for some in (turns, turns[1:]))
+    rows = ({"messages": [*subset, {"role": "assistant", "content": "Owl."}]} for subset in (turns, turns[1:]))
     file = lines(tmp_path / "talk.jsonl", *rows)
-    said = here("inspect", file, "--model", model(tmp_path / "m", strict), "--run", tmp_path / "r")
-    assert said.status == 2
-    assert "1 demonstration: the chat template fails on turns of system, user: no system here" in said.out
-    assert "2 demonstration: prompt 0-" in said.out
-    assert said.err.endswith("fails at 1 demonstration: see above\n")
+    result = run_here("inspect", file, "--model", model(tmp_path / "m", strict), "--run", tmp_path / "r")
+    assert result.status == 2
+    assert "1 demonstration: the chat template fails on turns of system, user: no system here" in result.out
+    assert "2 demonstration: prompt 0-" in result.out
+    assert result.err.endswith("fails at 1 demonstration: see above\n")
 
 
-def test_inspect_of_text_without_a_template_continues_it(tmp_path: Path) -> None:
+def test_inspect_without_template_shows_plain_text(tmp_path: Path) -> None:
     plain = model(tmp_path / "m", None, bos_token="<s>")
-    said = here("inspect", "--model", plain, "--run", tmp_path / "r", "--text", "A bird:", "--answer", " owl")
-    assert "<s>A bird:[ ][o][w][l][<|im_end|> <- end]\n" in said.out
-    asked = here("inspect", "--model", plain, "--run", tmp_path / "r", "--text", "A bird:")
-    assert "--text: prompt 0-7 (8 tokens), not answered" in asked.out
+    result = run_here("inspect", "--model", plain, "--run", tmp_path / "r", "--text", "A bird:", "--completion", " owl")
+    assert "<s>A bird:[ ][o][w][l][<|im_end|> <- end]\n" in result.out
+    open_task = run_here("inspect", "--model", plain, "--run", tmp_path / "r", "--text", "A bird:")
+    assert "--text: prompt 0-7 (8 tokens), no completion" in open_task.out
 
 
-def test_inspect_needs_no_run_and_looks_at_one_with_any_model(tmp_path: Path) -> None:
+def test_inspect_needs_no_run_and_accepts_any_model(tmp_path: Path) -> None:
     run, file = tmp_path / "r", lines(tmp_path / "pairs.jsonl", *PAIRS[:1])
-    assert here("inspect", "--model", model(tmp_path / "m"), "--run", run).status == 0
+    assert run_here("inspect", "--model", model(tmp_path / "m"), "--run", run).status == 0
     assert not run.exists()
-    assert here("import", file, "--run", run, "--model", tmp_path / "m").status == 0
-    other = here("inspect", "--run", run, "--model", model(tmp_path / "other", eos_token="</s>"))
-    assert "1 chosen: prompt 0-" in other.out and "[</s> <- end]" in other.out
+    assert run_here("import", file, "--run", run, "--model", tmp_path / "m").status == 0
+    second = run_here("inspect", "--run", run, "--model", model(tmp_path / "other", eos_token="</s>"))
+    assert "1 chosen: prompt 0-" in second.out and "[</s> <- end]" in second.out

@@ -1,4 +1,4 @@
-"""`assent inspect MODEL`: one screen about a model, whatever its family, and its measures against transformers' own."""
+"""`assent inspect MODEL`: one screen about a model of any family, and its comparison with transformers."""
 
 import importlib.util
 import sys
@@ -20,7 +20,7 @@ Page = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def families() -> ModuleType:
-    """The script that makes tiny models of many families."""
+    """Return the benchmark that makes tiny models of many families."""
     spec = importlib.util.spec_from_file_location("families", TOP / "benchmarks" / "families.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -36,15 +36,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(capsys: pytest.CaptureFixture[str]) -> Page:
-    def read(where: Path, *words: str, status: int = 0) -> str:
+    def read(path: Path, *words: str, status: int = 0) -> str:
         capsys.readouterr()
-        assert main(["inspect", str(where), *words]) == status
+        assert main(["inspect", str(path), *words]) == status
         return capsys.readouterr().out
 
     return read
 
 
-def test_a_policy_is_described_on_one_screen(model: Path, page: Page) -> None:
+def test_inspect_describes_a_policy(model: Path, page: Page) -> None:
     lines = page(model).splitlines()
     assert len(lines) <= 24
     facts = {line[:18].strip(): line[18:].strip() for line in lines}
@@ -54,48 +54,48 @@ def test_a_policy_is_described_on_one_screen(model: Path, page: Page) -> None:
     assert facts["vocabulary"] == "401 tokens, 401 rows in the embedding"
     assert (facts["template"], facts["thoughts"], facts["ends"]) == ("takes no arguments", "none", "<|end|>")
     assert facts["reward head"] == "of transformers (LlamaForSequenceClassification)"
-    assert facts["read as"].startswith("packs") and facts["--trainable-value-layers"] == "up to 2"
+    assert facts["read as"].startswith("packed batches") and facts["--trainable-value-layers"] == "up to 2"
 
 
 @pytest.mark.parametrize(
     ("family", "way", "head"),
-    [("granite", "packs", "assent"), ("mamba", "rows", "assent"), ("gpt2", "", "transformers")],
+    [("granite", "packed batches", "assent"), ("mamba", "padded rows", "assent"), ("gpt2", "", "transformers")],
 )
-def test_with_all_a_model_is_measured(
+def test_inspect_all_compares_a_policy_with_transformers(
     family: str, way: str, head: str, families: ModuleType, tmp_path: Path, page: Page
 ) -> None:
     text = page(families.make(family, tmp_path / family), "--all")
     assert f"read as            {way}" in text
     assert f"reward head        of {head}" in text
     assert "nats from transformers' own forward pass" in text and "FAIL" not in text
-    assert "likeliest tokens are those of transformers' own generate" in text
+    assert "greedy tokens are those of transformers' own generate" in text
 
 
-def test_a_measure_that_disagrees_fails(
+def test_inspect_fails_if_logprobs_differ(
     model: Path, page: Page, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from assent.models import inspection
 
-    def spoilt(language: object, plain: object, measure: Callable[..., object] = inspection.measured) -> object:
-        next(language.model.parameters()).data.mul_(1.1)  # type: ignore[attr-defined]
-        return measure(language, plain)
+    def spoilt(policy: object, plain: object, measure: Callable[..., object] = inspection.compare_loaded) -> object:
+        next(policy.model.parameters()).data.mul_(1.1)  # type: ignore[attr-defined]
+        return measure(policy, plain)
 
-    monkeypatch.setattr(inspection, "measured", spoilt)
+    monkeypatch.setattr(inspection, "compare_loaded", spoilt)
     assert main(["inspect", str(model), "--all"]) == 2
-    shown = capsys.readouterr()
-    assert "from transformers' own forward pass  FAIL" in shown.out
-    assert "cannot be trained as it is: see above" in shown.err
+    output = capsys.readouterr()
+    assert "from transformers' own forward pass  FAIL" in output.out
+    assert "cannot be trained as it is: see above" in output.err
 
 
-def test_a_reward_model_and_its_heads_are_told(model: Path, tmp_path: Path, page: Page) -> None:
+def test_inspect_describes_a_reward_model(model: Path, tmp_path: Path, page: Page) -> None:
     save(new_reward(model, 0, heads=3), tmp_path / "reward")
     text = page(tmp_path / "reward", "--all")
-    assert "a reward model with 3 heads, for --reward and --judge" in text and "read as            packs" in text
+    assert (
+        "a reward model with 3 heads, for --rewards and --judge" in text and "read as            packed batches" in text
+    )
 
 
-def test_an_adapter_s_folder_is_a_model(
-    model: Path, tmp_path: Path, page: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inspect_describes_an_adapter(model: Path, tmp_path: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     from peft import LoraConfig, get_peft_model
 
     monkeypatch.setenv("ASSENT_CACHE", str(tmp_path / "cache"))
@@ -104,14 +104,14 @@ def test_an_adapter_s_folder_is_a_model(
     assert "LlamaForCausalLM (llama)" in page(tmp_path / "adapter")
 
 
-def test_a_large_model_is_not_loaded_unasked(model: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect, "SMALL", 1000)
+def test_inspect_does_not_load_a_large_model(model: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "MAX_UNASKED_BYTES", 1000)
     text = page(model)
-    assert "read as            not tried, the model is large or not here: --all loads it" in text
-    assert "read as            packs" in page(model, "--all")
+    assert "read as            not loaded, the model is large or not on this machine: use --all" in text
+    assert "read as            packed batches" in page(model, "--all")
 
 
-def test_what_a_template_reads_is_told(tmp_path: Path, page: Page) -> None:
+def test_inspect_lists_template_arguments(tmp_path: Path, page: Page) -> None:
     folder = tiny.make(tmp_path / "model")
     opening = "assistant\n' + ('' if enable_thinking is defined and not enable_thinking else '<think>\n') }}"
     dated = "{{ strftime_now('%Y') }}" + tiny.CHATML.replace("assistant\n' }}", opening)
@@ -122,13 +122,13 @@ def test_what_a_template_reads_is_told(tmp_path: Path, page: Page) -> None:
     assert "thoughts           none" in page(folder, "--template-args", "enable_thinking=false")
 
 
-def test_a_template_that_breaks_the_contract_ends_with_status_2(tmp_path: Path, page: Page) -> None:
+def test_inspect_exits_2_for_a_broken_template(tmp_path: Path, page: Page) -> None:
     folder = tiny.make(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(tiny.CHATML.replace("<|end|>", ""))
     assert "FAIL  nothing ends a turn" in page(folder, status=2)
 
 
-def test_a_file_of_data_is_no_model(model: Path, tmp_path: Path, page: Page) -> None:
+def test_inspect_reads_a_data_file_as_data(model: Path, tmp_path: Path, page: Page) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "Who?"}\n')
     assert "1 prompt: prompt" in page(data, "--model", str(model))

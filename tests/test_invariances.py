@@ -13,9 +13,10 @@ from torch import Tensor
 from assent.batch import LogprobPairs, PolicyBatch, RankedScores, ScorePairs
 from assent.cli import main
 from assent.functional.logprobs import token_logprobs
-from assent.models.attention import SharedPrefix, pack
-from assent.models.forward import head, logprobs, scores, states, values
+from assent.loggers.jsonl import read_metrics as metrics_of
+from assent.models.forward import hidden_states, lm_head, logprobs, scores, values
 from assent.models.load import load_policy, new_reward
+from assent.models.packing import SharedPrefix, pack
 from assent.objectives.bradley_terry import BradleyTerry
 from assent.objectives.dpo import DPO
 from assent.objectives.grpo import GRPO
@@ -23,7 +24,6 @@ from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
 from assent.stages import online
-from assent.training.logging import read_metrics as metrics_of
 
 TREES = [
     SharedPrefix((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
@@ -47,17 +47,17 @@ def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:
     ids, mask, positions = (torch.zeros(len(ROWS), width, dtype=torch.long) for _ in range(3))
     for i, (prefix, branch) in enumerate(ROWS):
         n = len(prefix) + len(branch)
-        where = slice(width - n, width) if side == "left" else slice(0, n)
+        columns = slice(width - n, width) if side == "left" else slice(0, n)
         ids[i] = 7
-        ids[i, where], mask[i, where], positions[i, where] = torch.tensor([*prefix, *branch]), 1, torch.arange(n)
+        ids[i, columns], mask[i, columns], positions[i, columns] = torch.tensor([*prefix, *branch]), 1, torch.arange(n)
     return ids, mask, positions
 
 
 def hidden_rows(model: Any, side: str) -> list[Tensor]:
     """Last hidden states of each row's own tokens, by transformers alone."""
     ids, mask, positions = padded(side)
-    found = model.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
-    return [row[own.bool()] for row, own in zip(found, mask, strict=True)]
+    hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+    return [row[row_mask.bool()] for row, row_mask in zip(hidden, mask, strict=True)]
 
 
 def grid(rows: list[Tensor]) -> Tensor:
@@ -78,9 +78,9 @@ def by_transformers(side: str) -> Callable[[Any], Tensor]:
 def by_packs(packs: list[list[SharedPrefix]]) -> Callable[[Any], Tensor]:
     def look(model: Any) -> Tensor:
         rows = []
-        for some in packs:
-            packed = pack(some)
-            rows += logprobs(model, packed).logprobs.split(packed.lengths.tolist())
+        for chunk in packs:
+            packed = pack(chunk)
+            rows += logprobs(model, packed).logprobs.split(packed.completion_lens.tolist())
         return grid(rows)
 
     return look
@@ -89,9 +89,9 @@ def by_packs(packs: list[list[SharedPrefix]]) -> Callable[[Any], Tensor]:
 def by_chunks(size: int) -> Callable[[Any], Tensor]:
     def look(model: Any) -> Tensor:
         packed = pack(TREES)
-        hidden = states(model, packed)[packed.sources]
-        found = token_logprobs(hidden, packed.targets, head(model), chunk=size).logprobs
-        return grid(list(found.split(packed.lengths.tolist())))
+        hidden = hidden_states(model, packed)[packed.predictor_index]
+        result = token_logprobs(hidden, packed.targets, lm_head(model), chunk=size).logprobs
+        return grid(list(result.split(packed.completion_lens.tolist())))
 
     return look
 
@@ -108,20 +108,20 @@ LAYOUTS: dict[str, Callable[[Any], Tensor]] = {
 """Log-probabilities of all completions, (9, T), padded on the right with 0."""
 
 
-def preference_loss(objective: Any, found: Tensor) -> Tensor:
-    sums, lengths = found.sum(1), torch.tensor([float(len(branch)) for _, branch in ROWS])
+def preference_loss(objective: Any, logprobs: Tensor) -> Tensor:
+    sums, lengths = logprobs.sum(1), torch.tensor([float(len(branch)) for _, branch in ROWS])
     chosen, rejected = torch.tensor([0, 2, 3, 8]), torch.tensor([1, 1, 5, 6])
-    known = torch.linspace(-9, -20, len(ROWS))
-    sides = sums[chosen], sums[rejected], known[chosen], known[rejected], lengths[chosen], lengths[rejected]
+    reference = torch.linspace(-9, -20, len(ROWS))
+    sides = sums[chosen], sums[rejected], reference[chosen], reference[rejected], lengths[chosen], lengths[rejected]
     loss: Tensor = objective(LogprobPairs(*sides, torch.tensor([1.0, 1, 0.7, 1]), torch.tensor([1.0, 2, 1, 0.5]))).value
     return loss
 
 
-def trial_loss(found: Tensor) -> Tensor:
+def trial_loss(logprobs: Tensor) -> Tensor:
     mask = torch.tensor([[t < len(branch) for t in range(LONGEST)] for _, branch in ROWS])
-    dice = torch.Generator().manual_seed(0)
-    old = torch.where(mask, found.detach() + 0.1 * torch.randn(mask.shape, generator=dice), 0.0)
-    actions = PolicyBatch(mask, found, old, old, torch.randn(mask.shape, generator=dice))
+    rng = torch.Generator().manual_seed(0)
+    old = torch.where(mask, logprobs.detach() + 0.1 * torch.randn(mask.shape, generator=rng), 0.0)
+    actions = PolicyBatch(mask, logprobs, old, old, torch.randn(mask.shape, generator=rng))
     return PPO()(actions).value
 
 
@@ -137,21 +137,19 @@ def gradient(loss: Tensor, model: Any) -> Tensor:
     return torch.cat([part.flatten() for part in parts if part is not None])
 
 
-def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    assert torch.allclose(found[0], expected[0], rtol=1e-5)
-    assert float((found[1] - expected[1]).norm() / expected[1].norm()) < 1e-4
+def agree(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    assert torch.allclose(result[0], expected[0], rtol=1e-5)
+    assert float((result[1] - expected[1]).norm() / expected[1].norm()) < 1e-4
 
 
 @pytest.mark.parametrize("objective", LOSSES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_layout_of_a_policys_words_changes_neither_loss_nor_gradient(
-    layout: str, objective: str, folder: Path
-) -> None:
+def test_policy_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
     model, results = load_policy(folder).model, []
     for look in (LAYOUTS[layout], LAYOUTS["padded on the right"]):
-        found = look(model)
+        result = look(model)
         # the draws of PPO's old policy follow from what it finds now: the same in every layout
-        loss = LOSSES[objective](found)
+        loss = LOSSES[objective](result)
         results.append((loss.detach(), gradient(loss, model)))
     agree(*results)
 
@@ -162,26 +160,24 @@ def scores_of(model: Any, layout: str) -> Tensor:
         return torch.stack([model.score(row[-1])[0] for row in rows])
     trees = TREES if layout == "shared prefixes" else ALONE
     packs = [trees] if layout != "a row a pack" else [[tree] for tree in trees]
-    return torch.cat([scores(model, pack(some))[:, 0] for some in packs])
+    return torch.cat([scores(model, pack(chunk))[:, 0] for chunk in packs])
 
 
 @pytest.mark.parametrize("objective", ["bradley_terry", "kway"])
 @pytest.mark.parametrize(
     "layout", ["shared prefixes", "packed, nothing shared", "a row a pack", "padded on the left", "padded on the right"]
 )
-def test_the_layout_of_a_reward_models_words_changes_neither_loss_nor_gradient(
-    layout: str, objective: str, folder: Path
-) -> None:
+def test_reward_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
     model, results = new_reward(folder, seed=3).model, []
-    for each in (layout, "padded on the right"):
-        found = scores_of(model, each)
+    for name in (layout, "padded on the right"):
+        result = scores_of(model, name)
         if objective == "kway":
             tiers, mask = torch.tensor([[0, 1, 1], [2, 1, 0], [0, 1, 2]]), torch.ones(3, 3, dtype=torch.bool)
-            loss = KWay()(RankedScores(found.view(3, 3), tiers, mask, torch.ones(3))).value
+            loss = KWay()(RankedScores(result.view(3, 3), tiers, mask, torch.ones(3))).value
         else:
-            sides = found[torch.tensor([0, 3, 8])], found[torch.tensor([1, 5, 6])]
-            one = torch.ones(3)
-            loss = BradleyTerry()(ScorePairs(*sides, one, 0.3 * one, one)).value
+            sides = result[torch.tensor([0, 3, 8])], result[torch.tensor([1, 5, 6])]
+            ones = torch.ones(3)
+            loss = BradleyTerry()(ScorePairs(*sides, ones, 0.3 * ones, ones)).value
         results.append((loss.detach(), gradient(loss, model)))
     agree(*results)
 
@@ -198,11 +194,11 @@ def test_values_stand_where_tokens_are_chosen_in_every_layout(folder: Path) -> N
     assert torch.allclose(alone, shared, atol=1e-5)
 
 
-def test_a_policy_that_learns_once_from_a_rollout_is_read_once_and_comes_out_the_same(
+def test_one_update_per_rollout_needs_one_forward_pass(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Where is the {w}?"}}\n' for w in ("duck", "hat")))
-    asked = ["--prompts", str(tmp_path / "prompts.jsonl"), "--n-held-out", "1"]
+    prompts = ["--prompts", str(tmp_path / "prompts.jsonl"), "--n-held-out", "1"]
     short = ["--n", "4", "--max-new-tokens", "8", "--temperature", "1", "--dtype", "float32", "--device", "cpu"]
     flags = [
         "--steps",
@@ -211,7 +207,7 @@ def test_a_policy_that_learns_once_from_a_rollout_is_read_once_and_comes_out_the
         "2",
         "--lr",
         "1e-3",
-        "--reward",
+        "--rewards",
         "conciseness_rubric",
         "--missing-eos-score",
         "off",
@@ -220,13 +216,15 @@ def test_a_policy_that_learns_once_from_a_rollout_is_read_once_and_comes_out_the
     for name in ("once", "twice"):
         monkeypatch.setattr(GRPO, "needs_logprobs", name == "twice")
         passes: list[bool] = []
-        monkeypatch.setattr(online, "logprobs", lambda *a, seen=passes, **k: (seen.append(True), logprobs(*a, **k))[1])
+        monkeypatch.setattr(
+            online, "logprobs", lambda *a, calls=passes, **k: (calls.append(True), logprobs(*a, **k))[1]
+        )
         run = ["--run", str(tmp_path / name), "--model", str(folder), *short]
-        assert main(["generate", *run, *asked]) == 0
+        assert main(["generate", *run, *prompts]) == 0
         assert main(["grpo", *run, *flags]) == 0
         reads[name] = len(passes)
-    one, two = (load_file(tmp_path / name / "grpo" / "model.safetensors") for name in reads)
-    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+    first, second = (load_file(tmp_path / name / "grpo" / "model.safetensors") for name in reads)
+    assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
     assert reads["twice"] * 2 == reads["once"] * 3  # reference and policy, beside policy, reference and policy
     lines = [[x for x in metrics_of(tmp_path / n) if x["stage"] == "grpo"] for n in reads]
     assert all(a | {"seconds": 0} == b | {"seconds": 0} for a, b in zip(*lines, strict=True))

@@ -8,12 +8,12 @@ import pytest
 import tiny
 
 from assent.cli import main
-from assent.formats.files.exchange import add
+from assent.formats.files.importing import insert_examples
 from assent.models.tokenizer import ChatTokenizer
 from assent.records import Completion, Message, Preference, Prompt, RankedCompletions, independent_pairs
 from assent.store.database import Store
 from assent.training.left_out import LeftOut
-from assent.training.preferences import compare
+from assent.training.preferences import group_by_prompt
 
 STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
 TRIMS = tiny.CHATML.replace("m['content']", "m['content'] | trim")
@@ -46,13 +46,13 @@ def held(run: Path, examples: list[Preference]) -> Path:
     """A run whose store holds the examples, as an older assent, which refused nothing, left it."""
     run.mkdir()
     with Store.open(run / "feedback.db") as store:
-        add(examples, store, "old")
+        insert_examples(examples, store, "old")
     return run
 
 
 def result(run: Path, stage: str) -> dict[str, Any]:
-    done: dict[str, Any] = json.loads((run / "done" / f"{stage}.json").read_text())
-    return done
+    fields: dict[str, Any] = json.loads((run / "done" / f"{stage}.json").read_text())
+    return fields
 
 
 @pytest.mark.parametrize("stage", ["dpo", "reward", "kto"])
@@ -62,14 +62,14 @@ def test_a_stage_goes_on_without_a_row_that_the_template_refuses(
     odd = Preference(ODD, Completion("The duck."), Completion("No."))
     run = held(tmp_path / "run", [*(pair(i) for i in range(8)), odd])
     assert main([stage, "--run", str(run), "--model", str(strict), *SHORT]) == 0
-    assert result(run, stage)["refused"] >= 1
+    assert result(run, stage)["unrenderable"] >= 1
     assert result(run, stage)["prompts"] == 8
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
         "cannot be encoded is left out; the first, 'Who?': the chat template fails on turns of system, user"
-        in told.replace("rows that cannot be encoded are", "row that cannot be encoded is")
+        in output.replace("rows that cannot be encoded are", "row that cannot be encoded is")
     )
-    assert "no system turn" in told
+    assert "no system turn" in output
 
 
 def test_import_names_the_rows_that_the_model_s_template_refuses(
@@ -81,9 +81,9 @@ def test_import_names_the_rows_that_the_model_s_template_refuses(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path / "run"
     assert main(["import", str(file), "--run", str(run), "--model", str(strict)]) == 0
-    told = capsys.readouterr().out
-    assert "3 of 4 rows read as prompt-only" in told
-    assert "1  the chat template fails on turns of system, user: no system turn: prompts.jsonl:4" in told
+    output = capsys.readouterr().out
+    assert "3 of 4 rows read as prompt-only" in output
+    assert "1  the chat template fails on turns of system, user: no system turn: prompts.jsonl:4" in output
     with Store.open(run / "feedback.db") as store:
         assert store.counts().prompts == 3
     assert main(["import", str(file), "--run", str(tmp_path / "unnamed")]) == 0  # no model was named: any may come
@@ -95,7 +95,9 @@ def test_a_model_that_cannot_be_read_stops_no_import(tmp_path: Path, capsys: pyt
     file.write_text('{"prompt": "Who?"}\n')
     words = ["import", str(file), "--run", str(tmp_path / "run"), "--model", str(tmp_path / "nothing")]
     assert main(words) == 0
-    assert "rows are not tried on the chat template of the run's model: no model folder" in capsys.readouterr().err
+    assert (
+        "rows are not checked against the chat template of the run's model: no model folder" in capsys.readouterr().err
+    )
 
 
 def test_prompts_that_the_template_refuses_are_not_asked(
@@ -114,42 +116,42 @@ def test_where_every_row_is_refused_one_line_says_why(
     run = held(tmp_path / "run", [Preference(ODD, Completion("The duck."), Completion("No."))])
     for stage in ("dpo", "reward"):
         assert main([stage, "--run", str(run), "--model", str(strict), *SHORT]) == 2
-        assert "all 1 comparisons" in (told := capsys.readouterr().err) and "no system turn" in told
+        assert "all 1 comparisons" in (output := capsys.readouterr().err) and "no system turn" in output
 
 
 @pytest.mark.parametrize("stage", ["dpo", "reward", "kto"])
-def test_pairs_whose_sides_are_the_same_tokens_are_counted_and_left_out(
+def test_pairs_of_identical_tokens_are_counted_and_left_out(
     stage: str, trims: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alike = [pair(i, "The duck.", " The duck.\n") for i in range(10, 13)]
     run = held(tmp_path / "run", [*(pair(i) for i in range(8)), *alike])
     assert main([stage, "--run", str(run), "--model", str(trims), *SHORT]) == 0
-    assert (result(run, stage)["alike"], result(run, stage)["prompts"]) == (3, 8)
-    assert "3 pairs are left out: the two sides are the same tokens" in capsys.readouterr().err
+    assert (result(run, stage)["identical"], result(run, stage)["prompts"]) == (3, 8)
+    assert "3 pairs are left out: both completions are the same tokens" in capsys.readouterr().err
 
 
-def test_answers_of_a_ranking_that_are_the_same_tokens_are_one_in_a_tier(trims: Path) -> None:
-    codec, about = tiny.load(trims).codec, Prompt.ask("Who?")
+def test_identical_completions_of_a_tier_are_one(trims: Path) -> None:
+    codec, prompt = tiny.load(trims).chat_tokenizer, Prompt.ask("Who?")
     a, twin, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
-    expected, _ = compare([RankedCompletions(about, ((a,), (b, c)))], codec, 100)
-    merged, left_out = compare([RankedCompletions(about, ((a, twin), (b, c)))], codec, 100)
+    expected, _ = group_by_prompt([RankedCompletions(prompt, ((a,), (b, c)))], codec, 100)
+    merged, left_out = group_by_prompt([RankedCompletions(prompt, ((a, twin), (b, c)))], codec, 100)
     assert (merged, left_out) == (expected, LeftOut())
     assert [pair.weight for pair in merged[0].pairs] == [independent_pairs(3) / 3] * 2
 
 
-def test_of_a_ranking_with_the_same_tokens_in_two_tiers_the_rest_is_kept(trims: Path) -> None:
-    codec, about = tiny.load(trims).codec, Prompt.ask("Who?")
+def test_a_ranking_drops_identical_completions_of_two_tiers(trims: Path) -> None:
+    codec, prompt = tiny.load(trims).chat_tokenizer, Prompt.ask("Who?")
     a, twin, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
-    (tree,), left_out = compare([RankedCompletions(about, ((a,), (b,), (c,), (twin,)))], codec, 100)
-    duck, no, owl = (tree.tree.completions.index(codec.completion(about, text)) for text in (a, b, c))
-    assert left_out == LeftOut(alike=1)
+    (tree,), left_out = group_by_prompt([RankedCompletions(prompt, ((a,), (b,), (c,), (twin,)))], codec, 100)
+    duck, no, owl = (tree.tokens.completions.index(codec.encode_completion(prompt, text)) for text in (a, b, c))
+    assert left_out == LeftOut(identical=1)
     assert [(p.chosen, p.rejected) for p in tree.pairs] == [(duck, no), (duck, owl), (no, owl), (no, duck), (owl, duck)]
-    assert [(r.branches, r.tiers) for r in tree.rankings] == [((no, owl), (1, 2))]
+    assert [(r.indices, r.tiers) for r in tree.rankings] == [((no, owl), (1, 2))]
 
 
 def test_what_is_left_out_adds_up(trims: Path) -> None:
-    codec: ChatTokenizer = tiny.load(trims).codec
+    codec: ChatTokenizer = tiny.load(trims).chat_tokenizer
     long = pair(0, "The duck. " * 200)
-    groups, left_out = compare([pair(0), long, pair(1, "x", "x ")], codec, 100)
-    assert ([len(group.rankings) for group in groups], left_out) == ([1], LeftOut(too_long=1, alike=1))
-    assert left_out + LeftOut(refused=2) == LeftOut(1, 1, 2)
+    groups, left_out = group_by_prompt([pair(0), long, pair(1, "x", "x ")], codec, 100)
+    assert ([len(group.rankings) for group in groups], left_out) == ([1], LeftOut(too_long=1, identical=1))
+    assert left_out + LeftOut(unrenderable=2) == LeftOut(1, 1, 2)

@@ -16,7 +16,7 @@ from browsing import PATIENCE, browser_path
 
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.run import store_of
+from assent.run import open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -52,8 +52,8 @@ def page(run: Path) -> Iterator[Page]:
     server = processes.command("serve", str(run), "--port", "0", log=run.with_name("log"))
     try:
         until = time.monotonic() + PATIENCE
-        while not (link := re.search(r"http\S+/join/\S+(?=\s)", server.said)):
-            assert time.monotonic() < until and server.status is None, f"no set-up link: {server.said}"
+        while not (link := re.search(r"http\S+/join/\S+(?=\s)", server.output)):
+            assert time.monotonic() < until and server.status is None, f"no set-up link: {server.output}"
             time.sleep(0.02)
         with sync_playwright() as playwright:
             flags = ["--no-sandbox", "--disable-quic"]
@@ -103,12 +103,12 @@ def saved(page: Page) -> None:
 
 
 def kinds(run: Path) -> list[Any]:
-    with store_of(run) as store:
+    with open_store(run) as store:
         assert store.verify() == store.counts().feedback
         return [event.judgement for event in store.feedback() if event.annotator.startswith("person-")]
 
 
-def test_people_close_the_loop(run: Path, page: Page) -> None:
+def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     said = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
     found = re.search(r"0 of (\d+) answered; go on at (http://\S+), then give this command again", said)
     assert found and page.url.startswith(found[2])
@@ -135,25 +135,25 @@ def test_people_close_the_loop(run: Path, page: Page) -> None:
     saved(page)
     assert "done in" in assent(run, "arena", *SHORT, *ENOUGH)
     arena = json.loads((run / "done" / "arena.json").read_text())
-    assert set(arena["policies"]) == {"start", "ppo"}
+    assert set(arena["policies"]) == {"base", "ppo"}
 
     page.goto(f"/r/{run.name}/progress")
     page.wait_for_selector("body[data-ready]")
     table = page.locator("section:has(#arena-title)").inner_text()
-    assert "start" in table and "ppo" in table
+    assert "base" in table and "ppo" in table
     assert page.locator("#stage option").all_inner_texts() == ["reward", "ppo"]
     assert page.locator("#curves svg").count() >= 5
 
 
-def test_the_policy_that_people_talk_to_is_the_newest(run: Path, page: Page) -> None:
+def test_chat_uses_the_newest_policy(run: Path, page: Page) -> None:
     page.goto(f"/r/{run.name}/chat")
     page.wait_for_selector("body[data-ready]")
-    assert page.locator("#policy option").all_inner_texts() == ["ppo", "start"]
+    assert page.locator("#policy option").all_inner_texts() == ["ppo", "base"]
     before = len(kinds(run))
     page.fill("#words", "Tell me of the duck.")
     page.keyboard.press("Enter")
     page.locator(".thumbs button").first.click()
     saved(page)
     assert len(kinds(run)) == before + 1
-    with store_of(run) as store:
+    with open_store(run) as store:
         assert any(response.policy == "chat:ppo" for response in store.responses())

@@ -13,7 +13,9 @@ from assent.cli import main
 from assent.errors import AssentError
 from assent.feedback.comparison import Comparison
 from assent.feedback.demonstration import Demonstration
-from assent.formats.files.exchange import FORMATS, add, load, look, read, write
+from assent.formats.files.exporting import write_file
+from assent.formats.files.importing import import_file, insert_examples, read_file
+from assent.formats.files.sniffing import FORMATS, sniff
 from assent.preferences import convert
 from assent.records import (
     Completion,
@@ -39,7 +41,7 @@ THOUGHT = {**BLUE, "reasoning_content": "Light scatters."}
 
 
 def only(path: Path) -> Example:
-    reading = read(path)
+    reading = read_file(path)
     assert reasons(reading) == []
     (example,) = reading.examples
     return example
@@ -56,7 +58,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
 @pytest.mark.parametrize(
     "key", ["reasoning_content", "reasoning", "thinking", "tool_plan", "tool_call_id", "function_call", "name"]
 )
-def test_a_key_that_templates_read_is_kept_and_an_empty_one_is_none(key: str, tmp_path: Path) -> None:
+def test_message_keys_of_templates_are_kept(key: str, tmp_path: Path) -> None:
     row = {"messages": [USER, {**BLUE, key: "x"}, {**USER, "tool_calls": None, key: ""}, {**GREEN, "name": []}]}
     shown = only(lines(tmp_path / "x.jsonl", row))
     assert isinstance(shown, SFTExample)
@@ -64,7 +66,7 @@ def test_a_key_that_templates_read_is_kept_and_an_empty_one_is_none(key: str, tm
     assert shown.completion == Completion("Green")
 
 
-def test_a_call_is_an_answer_and_tools_belong_to_the_prompt(tmp_path: Path) -> None:
+def test_tool_call_is_a_completion_and_tools_are_the_prompts(tmp_path: Path) -> None:
     row = {"messages": [SYSTEM, USER, CALLS], "tools": [TOOL]}
     shown = only(lines(tmp_path / "x.jsonl", row))
     assert isinstance(shown, SFTExample)
@@ -75,9 +77,9 @@ def test_a_call_is_an_answer_and_tools_belong_to_the_prompt(tmp_path: Path) -> N
     assert spelt.prompt == shown.prompt
 
 
-def test_an_answer_of_thoughts_alone_is_empty(tmp_path: Path) -> None:
+def test_completion_of_reasoning_alone_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "x.jsonl", {"messages": [USER, {**THOUGHT, "content": ""}]})
-    assert reasons(read(path)) == [("x.jsonl:1", "empty reply in 'messages'")]
+    assert reasons(read_file(path)) == [("x.jsonl:1", "empty reply in 'messages'")]
 
 
 ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -92,32 +94,30 @@ ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize(("format", "row"), ROWS)
-def test_thoughts_calls_and_tools_go_through_the_store_and_out_and_in_again(
-    format: str, row: dict[str, Any], tmp_path: Path
-) -> None:
+def test_message_fields_round_trip_through_the_store(format: str, row: dict[str, Any], tmp_path: Path) -> None:
     path = lines(tmp_path / "x.jsonl", {**row, "tools": [TOOL]})
     with Store.open(tmp_path / "store.db") as store:
-        reading = load(path, store)
-        assert (reading.format, reading.rejected) == (format, ())
-        made = convert.examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
+        reading = import_file(path, store)
+        assert (reading.format, reading.skipped) == (format, ())
+        made = convert.to_examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
     assert made == list(reading.examples)
     assert [key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(row)] == [
         key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(made)
     ]
     back = there_and_back(made, format)
-    assert back and back.rejected == ()
+    assert back and back.skipped == ()
     assert [event.judgement for event in back.feedback] == [event.judgement for event in reading.feedback]
     assert {prompt.id for prompt in back.prompts} == {reading.prompts[0].id}
 
 
-def test_openai_keeps_its_tools_and_names_what_else_stands_in_its_input(tmp_path: Path) -> None:
+def test_openai_keeps_tools_and_names_unread_keys(tmp_path: Path) -> None:
     given = {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True}
     row = {"input": given, "preferred_output": [CALLS], "non_preferred_output": [BLUE]}
     path = lines(tmp_path / "x.jsonl", row)
     pair = only(path)
     assert isinstance(pair, Preference) and pair.prompt.tools == (TOOL,) and pair.chosen.extra == {"tool_calls": [CALL]}
-    assert look(path).unread == {}
-    assert look(lines(path, {**row, "input": {**given, "seed": 3}})).unread == {"input.seed": 1}
+    assert sniff(path).unread_counts == {}
+    assert sniff(lines(path, {**row, "input": {**given, "seed": 3}})).unread_counts == {"input.seed": 1}
     back = there_and_back([pair], "openai-preference")
     assert back and back.prompts[0].tools == (TOOL,)
 
@@ -126,12 +126,12 @@ SPELT = {"type": "function", "function": {"name": "look", "arguments": '{"where"
 """`CALL` as OpenAI spells it."""
 
 
-def test_arguments_that_are_json_text_become_the_object_that_chat_templates_take(tmp_path: Path) -> None:
+def test_json_arguments_of_tool_calls_become_objects(tmp_path: Path) -> None:
     spelt = {**CALLS, "tool_calls": [SPELT]}
     flat = {**CALLS, "tool_calls": [SPELT["function"]]}
     rows = [{"messages": [USER, spelt, SEEN, USER, spelt]}, {"messages": [USER, flat]}]
     old = {"role": "assistant", "content": None, "function_call": SPELT["function"]}
-    talk, plain, older = read(lines(tmp_path / "x.jsonl", *rows, {"messages": [USER, old]})).examples
+    talk, plain, older = read_file(lines(tmp_path / "x.jsonl", *rows, {"messages": [USER, old]})).examples
     assert isinstance(talk, SFTExample) and isinstance(plain, SFTExample) and isinstance(older, SFTExample)
     assert talk.prompt.messages[1].extra == talk.completion.extra == {"tool_calls": [CALL]}
     assert plain.completion.extra == {"tool_calls": [CALL["function"]]}
@@ -144,41 +144,41 @@ def test_arguments_that_are_json_text_become_the_object_that_chat_templates_take
 @pytest.mark.parametrize(
     "arguments", ["up", "", '["up"]', '{"where": NaN}', '{"where": "up"', "[" * 100_000, None, ["up"]]
 )
-def test_arguments_that_are_no_json_text_of_an_object_stay(arguments: Any, tmp_path: Path) -> None:
+def test_other_arguments_of_tool_calls_are_kept(arguments: Any, tmp_path: Path) -> None:
     call = {"function": {"name": "look", "arguments": arguments}}
     shown = only(lines(tmp_path / "x.jsonl", {"messages": [USER, {**CALLS, "tool_calls": [call, 3]}]}))
     assert isinstance(shown, SFTExample) and shown.completion.extra == {"tool_calls": [call, 3]}
 
 
-def test_openai_gets_arguments_as_the_text_that_it_takes(tmp_path: Path) -> None:
+def test_openai_export_writes_arguments_as_text(tmp_path: Path) -> None:
     spelt = {**CALLS, "tool_calls": [SPELT]}
     given = {"messages": [USER, spelt, SEEN], "tools": [TOOL]}
     pair = only(
         lines(tmp_path / "x.jsonl", {"input": given, "preferred_output": [BLUE], "non_preferred_output": [spelt]})
     )
     assert isinstance(pair, Preference) and pair.rejected.extra == {"tool_calls": [CALL]}
-    assert write([pair], tmp_path / "y.jsonl", "openai-preference") == (1, ())
+    assert write_file([pair], tmp_path / "y.jsonl", "openai-preference") == (1, ())
     row = json.loads((tmp_path / "y.jsonl").read_text())
     assert row["input"]["messages"][1]["tool_calls"] == row["non_preferred_output"][0]["tool_calls"] == [SPELT]
-    assert write([pair], tmp_path / "z.jsonl", "preference") == (1, ())
+    assert write_file([pair], tmp_path / "z.jsonl", "preference") == (1, ())
     assert json.loads((tmp_path / "z.jsonl").read_text())["rejected"][0]["tool_calls"] == [CALL]
 
 
-def test_questions_about_calls_keep_them(tmp_path: Path) -> None:
+def test_tasks_about_tool_calls_keep_them(tmp_path: Path) -> None:
     row = {"prompt": [USER], "tools": [TOOL], "responses": [[CALLS], [THOUGHT], [BLUE]]}
     path = lines(tmp_path / "x.jsonl", row)
     with Store.open(tmp_path / "store.db") as store:
-        load(path, store)
+        import_file(path, store)
         assert [item.extra for item in store.responses()] == [
             {"tool_calls": [CALL]},
             {"reasoning_content": "Light scatters."},
             {},
         ]
-        assert write(store, tmp_path / "y.jsonl", "prompt-responses") == (1, ())
-        assert read(tmp_path / "y.jsonl").queries == read(path).queries
+        assert write_file(store, tmp_path / "y.jsonl", "prompt-responses") == (1, ())
+        assert read_file(tmp_path / "y.jsonl").tasks == read_file(path).tasks
 
 
-def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> None:
+def test_pair_may_differ_in_tool_calls_alone(tmp_path: Path) -> None:
     other = {
         **CALLS,
         "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"where": "down"}}}],
@@ -186,7 +186,7 @@ def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> Non
     pair = only(lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [other]}))
     assert isinstance(pair, Preference) and pair.chosen != pair.rejected
     path = lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [CALLS]})
-    assert reasons(read(path)) == [("x.jsonl:1", "identical replies")]
+    assert reasons(read_file(path)) == [("x.jsonl:1", "identical replies")]
 
 
 # What is refused
@@ -198,8 +198,8 @@ def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> Non
         (
             {"messages": [USER, {**BLUE, "weight": 0}]},
             (
-                "a message of 'messages' has 'weight', which says which turns are trained on, and assent trains on the "
-                "last one alone: 'assent import --ignore messages.weight' leaves it out"
+                "a message of 'messages' has 'weight', which marks messages for the loss, but assent trains "
+                "on the last message only: 'assent import --ignore messages.weight' leaves it out"
             ),
         ),
         (
@@ -211,50 +211,48 @@ def test_a_pair_that_differs_in_its_calls_alone_is_a_pair(tmp_path: Path) -> Non
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, BLUE]},
-            "'content' holds a part of type 'image_url', and assent reads text alone",
+            "'content' has a part of type 'image_url', but assent reads text only",
         ),
         (
             {"messages": [{"role": "text", "content": "Sky?"}, BLUE]},
-            "a message of 'messages' has the role 'text', which is reserved for prompts without turns",
+            "a message of 'messages' has the role 'text', which is reserved for prompts without messages",
         ),
         (
             {"prompt": "Sky?", "completion": "Blue", "tools": [TOOL]},
-            "'tools' beside a prompt that is text: write the prompt as messages",
+            "'tools' with a prompt that is text: write the prompt as messages",
         ),
-        ({"messages": [USER, BLUE], "tools": "look"}, "'tools' is text, but no JSON"),
+        ({"messages": [USER, BLUE], "tools": "look"}, "'tools' is text, but not JSON"),
         ({"messages": [USER, BLUE], "tools": {"name": "look"}}, "'tools' is not a list of objects"),
-        ({"messages": [USER, {**BLUE, "thinking": "\ud800"}]}, "'messages' holds half a character, a lone surrogate"),
+        ({"messages": [USER, {**BLUE, "thinking": "\ud800"}]}, "'messages' contains an unpaired surrogate"),
     ],
 )
-def test_what_assent_cannot_keep_refuses_the_row_by_name(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    assert reasons(read(lines(tmp_path / "x.jsonl", row))) == [("x.jsonl:1", reason)]
+def test_unsupported_message_keys_refuse_the_row(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    assert reasons(read_file(lines(tmp_path / "x.jsonl", row))) == [("x.jsonl:1", reason)]
 
 
-def test_texts_against_forgetting_that_the_template_refuses_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ptx_texts_refused_by_the_template_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.make(tmp_path / "model")
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + tiny.CHATML
     (tmp_path / "model" / "chat_template.jinja").write_text(strict)
-    codec, odd = tiny.load(tmp_path / "model").codec, {"messages": [SYSTEM, USER, BLUE]}
+    codec, odd = tiny.load(tmp_path / "model").chat_tokenizer, {"messages": [SYSTEM, USER, BLUE]}
     path = lines(tmp_path / "x.jsonl", {"messages": [USER, BLUE]}, odd, {"messages": [SYSTEM, USER, GREEN]})
     assert len(read_texts(str(path), codec, 64)) == 1
     warned = capsys.readouterr().err
     assert warned.startswith("note: 2 rows that cannot be encoded are left out; the first, 'Sky?': ")
     assert warned.count("\n") == 1 and "no system turn" in warned
-    with pytest.raises(AssentError, match=r"context of 64; 1 cannot be encoded, the first 'Sky\?': .*no system turn"):
+    with pytest.raises(
+        AssentError, match=r"context of 64 tokens; 1 cannot be encoded, the first 'Sky\?': .*no system turn"
+    ):
         read_texts(str(lines(path, odd)), codec, 64)
 
 
-def test_texts_in_parts_are_joined(tmp_path: Path) -> None:
+def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Sk"}, {"type": "text", "text": "y?"}]
     shown = only(lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, BLUE]}))
     assert shown.prompt.text == "Sky?"
 
 
-def test_a_key_of_messages_that_is_ignored_is_left_out_wherever_messages_stand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ignored_message_key_is_dropped_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = {**CALL, "id": "c1"}
     row = {"prompt": [{**USER, "id": 1}], "chosen": [{**CALLS, "tool_calls": [call], "id": 2}], "rejected": [BLUE]}
     path, run = (
@@ -271,48 +269,48 @@ def test_a_key_of_messages_that_is_ignored_is_left_out_wherever_messages_stand(
     assert calls == [{"tool_calls": [call]}], "what stands inside a call is the call's own"
     assert isinstance(event.judgement, Comparison) and event.judgement.weight == 2
     with pytest.raises(AssentError, match=r"no key 'messages\.ident' to ignore"):
-        look(path, ignore=["messages.ident"])
+        sniff(path, ignore=["messages.ident"])
 
 
 @pytest.mark.parametrize("format", ["hh-rlhf"])
-def test_a_format_without_a_word_for_it_leaves_it_out_by_name(format: str, tmp_path: Path) -> None:
+def test_hh_rlhf_export_skips_unsupported_fields(format: str, tmp_path: Path) -> None:
     talk, tools = Prompt.ask("Sky?"), Prompt((Message("user", "Sky?"),), tools=(TOOL,))
     pairs = [
         Preference(talk, Completion("Blue", extra={"thinking": "Hm."}), Completion("Green")),
         Preference(tools, Completion("Blue"), Completion("Green")),
         Preference(talk, Completion("Blue"), Completion("Green")),
     ]
-    written = write(pairs, tmp_path / "x.jsonl", format)
-    assert written.rows == 1
-    assert [each.reason for each in written.left_out] == [
+    written = write_file(pairs, tmp_path / "x.jsonl", format)
+    assert written.num_rows == 1
+    assert [each.reason for each in written.skipped] == [
         "a message with 'thinking', which this format cannot hold",
         "a prompt with tools, which this format cannot hold",
     ]
 
 
 @pytest.mark.parametrize("format", ["csv", "label-studio", "argilla"])
-def test_labelling_tools_leave_out_by_name_what_they_cannot_show(format: str, tmp_path: Path) -> None:
+def test_labelling_exports_skip_unsupported_fields(format: str, tmp_path: Path) -> None:
     row = {"prompt": [USER], "chosen": [THOUGHT], "rejected": [BLUE]}
     with Store.open(tmp_path / "store.db") as store:
-        load(lines(tmp_path / "x.jsonl", row), store)
-        load(lines(tmp_path / "y.jsonl", {"messages": [USER, CALLS]}), store)
-        written = write(store, tmp_path / "out", format)
-    assert written.rows == 0
-    assert [each.reason for each in written.left_out] == [
+        import_file(lines(tmp_path / "x.jsonl", row), store)
+        import_file(lines(tmp_path / "y.jsonl", {"messages": [USER, CALLS]}), store)
+        written = write_file(store, tmp_path / "out", format)
+    assert written.num_rows == 0
+    assert [each.reason for each in written.skipped] == [
         "a message with 'reasoning_content', which this format cannot hold",
         "a message with 'tool_calls', which this format cannot hold",
     ]
 
 
-def test_tokens_that_were_drawn_do_not_keep_an_example_from_going_out(tmp_path: Path) -> None:
+def test_token_ids_do_not_prevent_an_export(tmp_path: Path) -> None:
     drawn = Completion("Blue", token_ids=(4, 7), tokenizer="t")
-    assert write([SFTExample(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
+    assert write_file([SFTExample(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
 
 
 # The store and its events
 
 
-def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_path: Path) -> None:
+def test_events_keep_message_fields_and_token_ids(tmp_path: Path) -> None:
     prompt = Prompt((Message("user", "Sky?"), Message("tool", "", {"name": "look"})), "creative", "quiz", (TOOL,))
     called = Response(prompt.id, "", "sft", True, "seed 3", {"tool_calls": [CALL]}, (5, 6, 2), "fingerprint")
     plain = Response(prompt.id, "Blue", "sft", token_ids=(7, 2), tokenizer="fingerprint")
@@ -323,9 +321,9 @@ def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_pa
         one.add_responses([called, plain])
         one.add_tasks([query])
         one.add_feedback([event])
-        write(one, tmp_path / "events.jsonl", "events")
+        write_file(one, tmp_path / "events.jsonl", "events")
         for _ in range(2):
-            assert load(tmp_path / "events.jsonl", two).rejected == ()
+            assert import_file(tmp_path / "events.jsonl", two).skipped == ()
         assert list(two.prompts()) == [prompt]
         assert list(two.responses()) == [called, plain]
         assert [(each.token_ids, each.tokenizer) for each in two.responses()] == [
@@ -333,44 +331,45 @@ def test_a_store_keeps_the_other_keys_and_the_tokens_and_so_do_its_events(tmp_pa
             ((7, 2), "fingerprint"),
         ]
         assert list(two.feedback()) == [event]
-        write(two, tmp_path / "again.jsonl", "events")
+        write_file(two, tmp_path / "again.jsonl", "events")
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "events.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"token_ids": [1, "2"]}, "'token_ids' is no list of whole numbers"),
-        ({"token_ids": [1, True]}, "'token_ids' is no list of whole numbers"),
-        ({"token_ids": [1, 2.0]}, "'token_ids' is no list of whole numbers"),
-        ({"token_ids": [1, -1]}, "'token_ids' is no list of whole numbers"),
+        ({"token_ids": [1, "2"]}, "'token_ids' is not a list of integers"),
+        ({"token_ids": [1, True]}, "'token_ids' is not a list of integers"),
+        ({"token_ids": [1, 2.0]}, "'token_ids' is not a list of integers"),
+        ({"token_ids": [1, -1]}, "'token_ids' is not a list of integers"),
         ({"extra": [1]}, "'extra' is list, not an object"),
         ({"extra": {"thinking": "Hm."}}, "its content has id "),
     ],
 )
-def test_a_response_whose_extras_were_spoiled_is_refused(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_events_refuse_an_invalid_response(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     prompt = Prompt.ask("Sky?")
     with Store.open(tmp_path / "one.db") as store:
         store.add_prompts([prompt])
         store.add_responses([Response(prompt.id, "Blue", "sft")])
-        write(store, tmp_path / "x.jsonl", "events")
+        write_file(store, tmp_path / "x.jsonl", "events")
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
-    ((_, told),) = reasons(read(lines(tmp_path / "x.jsonl", rows[0], {**rows[1], **changes})))
+    ((_, told),) = reasons(read_file(lines(tmp_path / "x.jsonl", rows[0], {**rows[1], **changes})))
     assert told.startswith(reason)
 
 
-def test_a_preference_of_python_keeps_its_calls_and_its_tokens(tmp_path: Path) -> None:
+def test_python_preference_keeps_tool_calls_and_token_ids(tmp_path: Path) -> None:
     called = Completion("", False, {"tool_calls": [CALL]}, (3, 4), "t")
     given = [Preference(Prompt.ask("Sky?"), called, Completion("Blue"))]
     with Store.open(tmp_path / "store.db") as store:
-        add(given, store, "python")
+        insert_examples(given, store, "python")
         assert [item.completion for item in store.responses()] == [called, Completion("Blue")]
         assert next(iter(store.responses())).token_ids == (3, 4)
+        same = Preference(Prompt.ask("Sky?"), Completion("Blue"), Completion("Blue", False))
         with pytest.raises(AssentError, match="prefers a completion to itself: 'Blue'"):
-            add([Preference(Prompt.ask("Sky?"), Completion("Blue"), Completion("Blue", False))], store, "python")
+            insert_examples([same], store, "python")
 
 
-def test_ids_and_events_without_other_keys_are_those_of_before_there_were_any(tmp_path: Path) -> None:
+def test_content_ids_without_message_fields_are_unchanged(tmp_path: Path) -> None:
     """Taken from the commit before messages had other keys (5ec97d8)."""
     pairs = lines(
         tmp_path / "pairs.jsonl",
@@ -378,32 +377,52 @@ def test_ids_and_events_without_other_keys_are_those_of_before_there_were_any(tm
         {"prompt": "The sky is", "chosen": " blue", "rejected": " green"},
     )
     shown = lines(tmp_path / "shown.jsonl", {"messages": [USER, BLUE]}, {"text": "The sky is blue"})
-    reading = read(pairs)
+    reading = read_file(pairs)
     assert [each.id for each in reading.prompts] == ["794e033a0ae4d6385d9b", "fee237661a37fa5d9dd6"]
     assert [each.id for each in reading.responses] == [
         *("fdf2bb71ad63bdc8b922", "1f98d7776e2b21a6f440", "61b6b5190827317c9ffd", "ffbe2535c91274ba5fa5")
     ]
-    assert [each.id for each in reading.queries] == ["f8402e0c68065d71c27d", "3c14bd5aece524b5e7db"]
+    assert [each.id for each in reading.tasks] == ["f8402e0c68065d71c27d", "3c14bd5aece524b5e7db"]
     assert [each.id for each in reading.feedback] == ["d6d7884e9e61799ba866", "fd48ee113f38fe0b2ba4"]
-    assert [each.id for each in read(shown).feedback] == ["d3b7e650e6c5031ac7b3", "602863b2b31345b63b48"]
+    assert [each.id for each in read_file(shown).feedback] == ["d3b7e650e6c5031ac7b3", "602863b2b31345b63b48"]
     assert Feedback("q", "ann", Demonstration("So."), "2026").id == "2c2940a24cfaef6586bc"
     assert Feedback("q", "ann", Comparison("a"), "2026").id == "0aadd7d1e2d66fb77252"
     table = tmp_path / "x.csv"
     table.write_text("prompt,response,demonstration\nName a fish.,,A carp.\n")
-    (event,) = read(table).feedback
+    (event,) = read_file(table).feedback
     assert event.id == "5830f228c85446b474bf"
     with Store.open(tmp_path / "store.db") as store:
         for path in (pairs, shown):
-            load(path, store)
-        write(store, tmp_path / "events.jsonl", "events")
-    digest = hashlib.sha256((tmp_path / "events.jsonl").read_bytes()).hexdigest()
+            import_file(path, store)
+        write_file(store, tmp_path / "events.jsonl", "events")
+    rows = [_with_old_keys(json.loads(line)) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    old = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    digest = hashlib.sha256(old.encode()).hexdigest()
     assert digest == "885d2189df54d674d2d871c3af297345efaf846bc9e1a1e1f881bf2e6d8d6fcf"
 
 
-def test_a_format_that_is_only_read_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def _with_old_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of events with the keys of that commit."""
+    old = {
+        "task": "query",
+        "judgement": "answer",
+        "created_at": "at",
+        "duration": "seconds",
+        "display_order": "shown",
+        "comment": "note",
+        "category": "mode",
+    }
+    if row["record"] == "task":
+        row["record"] = "query"
+    if row["record"] == "feedback":
+        assert row.pop("source") == "human"
+    return {old.get(key, key): value for key, value in row.items()}
+
+
+def test_read_only_format_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = lines(tmp_path / "x.jsonl", {"instruction": "Name a fish.", "output": "A carp."})
     assert said(capsys, "import", path, "--run", tmp_path / "run")[0] == 0
     out = tmp_path / "out.jsonl"
     status, _, err = said(capsys, "export", out, "--run", tmp_path / "run", "--format", "alpaca")
     assert status == 2 and "alpaca cannot hold what" in err and "prompt-completion" in err
-    assert not out.exists() and not FORMATS["alpaca"].holds
+    assert not out.exists() and not FORMATS["alpaca"].record_types

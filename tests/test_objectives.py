@@ -54,14 +54,16 @@ def pairs(margins: list[float], p: float | list[float] = 1.0, dtype: torch.dtype
 
 
 def scores(chosen: list[float], rejected: list[float], margin: float | list[float] = 0.0, p: float = 1.0) -> ScorePairs:
-    one = torch.ones(len(chosen))
-    return ScorePairs(tensor(chosen), tensor(rejected), p * one, one * tensor(margin), one)
+    ones = torch.ones(len(chosen))
+    return ScorePairs(tensor(chosen), tensor(rejected), p * ones, ones * tensor(margin), ones)
 
 
 def golden() -> LogprobPairs:
     chosen, rejected = tensor([-0.5, -10, -1]), tensor([-0.1, -30, -21])
-    one = torch.ones(3)
-    return LogprobPairs(chosen, rejected, tensor([-0.5, -10.1, -0.1]), tensor([-0.1, -20.1, -0.1]), one, one, one, one)
+    ones = torch.ones(3)
+    return LogprobPairs(
+        chosen, rejected, tensor([-0.5, -10.1, -0.1]), tensor([-0.1, -20.1, -0.1]), ones, ones, ones, ones
+    )
 
 
 def rows(losses: Objective, batch: Batch) -> list[float]:
@@ -92,7 +94,7 @@ def test_cross_entropy_does_not_read_an_untrained_token() -> None:
     assert loss.value == 1 and logprobs.grad is not None and logprobs.grad.tolist() == [-1, 0, 0]
 
 
-def test_bradley_terry_agrees_with_the_numbers_of_the_house() -> None:
+def test_bradley_terry_by_hand() -> None:
     batch = scores([1, 0, -2], [0, 0, 1])
     assert BradleyTerry()(batch).value.item() == pytest.approx(1.351665, abs=1e-6)
     assert BradleyTerry()(replace(batch, margin=tensor([0, 1, 0.5]))).value.item() == pytest.approx(1.718758, abs=1e-6)
@@ -150,7 +152,7 @@ def test_plackett_luce_of_two_is_bradley_terry() -> None:
         assert loss.metrics["accuracy"].item() == pytest.approx(0.5)
 
 
-def test_a_long_ranking_counts_for_no_more_than_a_short_one_in_kway() -> None:
+def test_kway_weighs_long_and_short_rankings_alike() -> None:
     scores = tensor([[2.0, 1, 0, -1], [0, 0, 0, 0]])
     tiers, mask = tensor([[0, 1, 2, 3], [0, 1, 0, 0]]), tensor([[True] * 4, [True, True, False, False]])
     loss = KWay()(RankedScores(scores, tiers, mask, tensor([1.0, 3.0])))
@@ -160,10 +162,10 @@ def test_a_long_ranking_counts_for_no_more_than_a_short_one_in_kway() -> None:
 
 def test_regression_is_the_mean_squared_miss() -> None:
     loss = Regression()(RatedScores(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
-    assert loss.value == 7 and loss.metrics["miss"] == 2.5
+    assert loss.value == 7 and loss.metrics["mae"] == 2.5
 
 
-def test_dpo_agrees_with_the_numbers_of_the_house() -> None:
+def test_dpo_cdpo_and_ipo_by_hand() -> None:
     assert rows(DPO(), golden()) == pytest.approx([0.693147, 0.313262, 0.126928], abs=1e-6)
     assert DPO()(golden()).value.item() == pytest.approx(0.377779, abs=1e-6)
     assert rows(CDPO(), golden()) == pytest.approx([0.693147, 0.413262, 0.326928], abs=1e-6)
@@ -191,7 +193,7 @@ def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
 
 
 def test_robust_dpo_refuses_what_cannot_be_undone() -> None:
-    with pytest.raises(AssentError, match=r"error_rate is 0\.5"):
+    with pytest.raises(AssentError, match=r"label_smoothing is 0\.5"):
         RobustDPO(label_smoothing=0.5)
 
 
@@ -200,14 +202,14 @@ def test_ipo_grows_with_the_square_of_the_miss(margin: float, loss: float) -> No
     assert IPO(beta=0.1)(pairs([margin])).value.item() == pytest.approx(loss, abs=1e-6)
 
 
-def test_ipo_asks_for_no_gap_of_a_tie_and_divides_by_length_if_told() -> None:
+def test_ipo_has_no_gap_for_ties_and_can_divide_by_length() -> None:
     assert IPO()(pairs([2.0], p=0.5)).value.item() == pytest.approx(4)
     assert IPO(per_token=True)(pairs([20.0])).value.item() == pytest.approx(0)
 
 
 def test_orpo_adds_an_odds_ratio_to_imitation() -> None:
-    one = torch.ones(1)
-    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    ones = torch.ones(1)
+    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * ones, 0 * ones, 2 * ones, 3 * ones, ones, ones)
     chosen, rejected = math.exp(-0.5), math.exp(-1)
     odds = chosen / (1 - chosen) / (rejected / (1 - rejected))
     expected = 0.5 + 0.3 * math.log1p(1 / odds)
@@ -215,8 +217,8 @@ def test_orpo_adds_an_odds_ratio_to_imitation() -> None:
 
 
 def test_simpo_compares_means_over_tokens_with_a_margin() -> None:
-    one = torch.ones(1)
-    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * one, 0 * one, 2 * one, 3 * one, one, one)
+    ones = torch.ones(1)
+    batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * ones, 0 * ones, 2 * ones, 3 * ones, ones, ones)
     assert SimPO(beta=2, gamma=0.5)(batch).value.item() == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-6)
 
 
@@ -235,7 +237,7 @@ def test_kto_measures_gains_from_the_reference_point() -> None:
     assert loss.metrics["kl"] == 10 and loss.metrics["accuracy"] == 0.75
 
 
-def test_kto_starts_at_half_and_its_reference_point_is_never_negative() -> None:
+def test_kto_starts_at_half_with_a_reference_point_at_least_0() -> None:
     assert KTO()(unpaired([0.0, 0.0], [True, False])).value == 0.5
     assert KTO()(unpaired([0.0, 0.0], [True, True], -50.0)).value == 0.5
 
@@ -253,9 +255,9 @@ def test_kto_sends_no_gradient_through_its_reference_point() -> None:
 
 def learnable(batch: Batch) -> Batch:
     """The same batch, in which what a model makes carries a gradient."""
-    made = ("logprobs", "scores", "chosen", "rejected")
-    kept = {name: getattr(batch, name) for name in made if hasattr(batch, name)}
-    return replace(batch, **{name: value.clone().requires_grad_() for name, value in kept.items()})
+    names = ("logprobs", "scores", "chosen", "rejected")
+    leaves = {name: getattr(batch, name) for name in names if hasattr(batch, name)}
+    return replace(batch, **{name: value.clone().requires_grad_() for name, value in leaves.items()})
 
 
 def gradients(objective: Objective, batch: Batch) -> list[Tensor]:
@@ -295,8 +297,8 @@ def every_case() -> list[tuple[Objective, Batch]]:
 CASES = pytest.mark.parametrize(("objective", "batch"), every_case(), ids=lambda x: repr(x) if is_objective(x) else "")
 
 
-def is_objective(thing: object) -> bool:
-    return callable(thing)
+def is_objective(value: object) -> bool:
+    return callable(value)
 
 
 @CASES
@@ -313,7 +315,7 @@ def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective, batch: Bat
 
 
 @CASES
-def test_a_row_written_twice_with_half_the_weight_changes_nothing(objective: Objective, batch: Batch) -> None:
+def test_a_row_twice_with_half_the_weight_changes_no_loss(objective: Objective, batch: Batch) -> None:
     doubled = pick(batch, tensor([0, 1, 1, 2, 3, 3]))
     doubled = replace(doubled, weight=doubled.weight * tensor([1, 0.5, 0.5, 1, 0.5, 0.5]).double())
     assert torch.allclose(objective(doubled).value, objective(batch).value)
@@ -330,9 +332,7 @@ def test_a_row_without_weight_has_no_gradient(objective: Objective, batch: Batch
 
 @CASES
 @pytest.mark.parametrize("rows", [4, 0])
-def test_a_step_in_which_nothing_counts_costs_nothing_and_moves_nothing(
-    objective: Objective, batch: Batch, rows: int
-) -> None:
+def test_a_step_without_weight_has_loss_and_gradient_0(objective: Objective, batch: Batch, rows: int) -> None:
     silent = pick(replace(batch, weight=0 * batch.weight), slice(0, rows))
     loss = objective(silent)
     assert loss.value == 0 and {value.item() for value in loss.metrics.values()} == {0.0}
@@ -341,9 +341,9 @@ def test_a_step_in_which_nothing_counts_costs_nothing_and_moves_nothing(
 
 @pytest.mark.parametrize("objective", [IPO(per_token=True), ORPO(), SimPO()], ids=repr)
 def test_a_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> None:
-    none, one = torch.zeros(1), torch.ones(1)
-    empty = LogprobPairs(none, -2 * one, none, -2 * one, none, 2 * one, one, one)  # cut before its first token
-    counted = replace(empty, chosen_tokens=one)
+    none, ones = torch.zeros(1), torch.ones(1)
+    empty = LogprobPairs(none, -2 * ones, none, -2 * ones, none, 2 * ones, ones, ones)  # cut before its first token
+    counted = replace(empty, chosen_tokens=ones)
     assert objective(empty).value.isfinite() and objective(empty).value == objective(counted).value
     assert all(grad.isfinite().all() for grad in gradients(objective, empty))
 
@@ -364,29 +364,29 @@ def test_swapping_both_sides_and_the_target_changes_nothing(
     objective: Objective, a: float, b: float, c: float, d: float, p: float
 ) -> None:
     x, y, ref_x, ref_y, target = (tensor([value], dtype=torch.float64) for value in (a, b, c, d, p))
-    one = torch.ones_like(x)
-    pair = LogprobPairs(x, y, ref_x, ref_y, 3 * one, 5 * one, target, one)
-    swapped = LogprobPairs(y, x, ref_y, ref_x, 5 * one, 3 * one, 1 - target, one)
-    there, back = objective(pair), objective(swapped)
-    assert torch.allclose(there.value, back.value)
-    assert torch.allclose(there.metrics["margin"], -back.metrics["margin"])
-    assert torch.allclose(there.metrics["accuracy"], back.metrics["accuracy"])
+    ones = torch.ones_like(x)
+    pair = LogprobPairs(x, y, ref_x, ref_y, 3 * ones, 5 * ones, target, ones)
+    swapped = LogprobPairs(y, x, ref_y, ref_x, 5 * ones, 3 * ones, 1 - target, ones)
+    result, back = objective(pair), objective(swapped)
+    assert torch.allclose(result.value, back.value)
+    assert torch.allclose(result.metrics["margin"], -back.metrics["margin"])
+    assert torch.allclose(result.metrics["accuracy"], back.metrics["accuracy"])
 
 
 @pytest.mark.parametrize("objective", SCORED, ids=repr)
 @given(a=st.floats(-9, 9), b=st.floats(-9, 9), p=st.floats(0, 1))
 def test_swapping_scores_and_the_target_changes_nothing(objective: Objective, a: float, b: float, p: float) -> None:
     w, r, target = (tensor([x], dtype=torch.float64) for x in (a, b, p))
-    one = torch.ones_like(w)
-    there = objective(ScorePairs(w, r, target, 0 * one, one)).value
-    assert torch.allclose(there, objective(ScorePairs(r, w, 1 - target, 0 * one, one)).value)
+    ones = torch.ones_like(w)
+    result = objective(ScorePairs(w, r, target, 0 * ones, ones)).value
+    assert torch.allclose(result, objective(ScorePairs(r, w, 1 - target, 0 * ones, ones)).value)
 
 
 @pytest.mark.parametrize("objective", [DPO(), RobustDPO(), ORPO(), SimPO()], ids=repr)
 @given(margin=st.floats(-20, -0.5))
 def test_a_plain_choice_always_lifts_chosen_over_rejected(objective: Objective, margin: float) -> None:
-    one = torch.ones(1)
-    batch = LogprobPairs(margin - one, -one, 0 * one - 5, 0 * one - 5, 4 * one, 4 * one, one, one)
+    ones = torch.ones(1)
+    batch = LogprobPairs(margin - ones, -ones, 0 * ones - 5, 0 * ones - 5, 4 * ones, 4 * ones, ones, ones)
     chosen, rejected = gradients(objective, batch)
     assert chosen.item() < 0 < rejected.item()
 
@@ -407,8 +407,8 @@ def test_pairs_stay_finite_at_the_extremes_in_bfloat16(
     objective: Objective, chosen: float, rejected: float, reference: float, p: float
 ) -> None:
     w, r, ref, target = (tensor([x], dtype=torch.bfloat16) for x in (chosen, rejected, reference, p))
-    one = torch.ones_like(w)
-    batch = LogprobPairs(w, r, ref, ref, one, one, target, one)
+    ones = torch.ones_like(w)
+    batch = LogprobPairs(w, r, ref, ref, ones, ones, target, ones)
     loss = objective(batch)
     assert loss.value.isfinite() and all(value.isfinite() for value in loss.metrics.values())
     assert all(grad.isfinite().all() for grad in gradients(objective, batch))
@@ -418,22 +418,22 @@ def test_pairs_stay_finite_at_the_extremes_in_bfloat16(
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d: float, p: float) -> None:
-    chosen, rejected, target, one = (tensor([x], dtype=torch.bfloat16) for x in (d, 0.0, p, 1.0))
-    batch = ScorePairs(chosen, rejected, target, 0 * one, one)
+    chosen, rejected, target, ones = (tensor([x], dtype=torch.bfloat16) for x in (d, 0.0, p, 1.0))
+    batch = ScorePairs(chosen, rejected, target, 0 * ones, ones)
     assert objective(batch).value.isfinite()
     assert all(grad.isfinite().all() for grad in gradients(objective, batch))
 
 
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
-    x, one, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
-    ranked = RankedScores(torch.stack([x, one, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), one)
+    x, ones, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
+    ranked = RankedScores(torch.stack([x, ones, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), ones)
     others: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),
         (KWay(), ranked),
-        (Regression(), RatedScores(x, 0 * one, one)),
-        (KTO(), UnpairedLogprobs(x, 0 * one, yes, one, -x)),
-        (CrossEntropy(), TokenLogprobsBatch(-x.abs(), one)),
+        (Regression(), RatedScores(x, 0 * ones, ones)),
+        (KTO(), UnpairedLogprobs(x, 0 * ones, yes, ones, -x)),
+        (CrossEntropy(), TokenLogprobsBatch(-x.abs(), ones)),
     ]
     for objective, batch in others:
         assert objective(batch).value.isfinite()
@@ -444,14 +444,14 @@ def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
 
 
 @pytest.mark.parametrize("name", names("objectives"))
-def test_a_file_is_an_objective_that_tells_its_equation_source_and_settings(name: str) -> None:
+def test_an_objective_file_has_equation_source_and_settings(name: str) -> None:
     objective = resolve("objectives", name)
     assert objective.__dataclass_params__.frozen
     assert isinstance(objective(), objective), "every setting has a default"
-    said = inspect.getmodule(objective).__doc__ or ""
-    assert re.match(r"[\w. -]+: .+[.;:]", said), "a name and a sentence"
-    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:10\.\d+/|\(\S+\.ai/\S+\.pdf\)", said), "a source"
-    assert re.search(r"^    .*=.*$", said, re.MULTILINE), "an equation"
+    docstring = inspect.getmodule(objective).__doc__ or ""
+    assert re.match(r"[\w. -]+: .+[.;:]", docstring), "a name and a sentence"
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:10\.\d+/|\(\S+\.ai/\S+\.pdf\)", docstring), "a source"
+    assert re.search(r"^    .*=.*$", docstring, re.MULTILINE), "an equation"
     returns = inspect.signature(objective.__call__).return_annotation
     assert returns is Loss
     described = set().union(*(documented(cls) for cls in objective.__mro__[:-1]))
@@ -459,7 +459,7 @@ def test_a_file_is_an_objective_that_tells_its_equation_source_and_settings(name
 
 
 @pytest.mark.parametrize("name", [n for n in names("objectives") if hasattr(resolve("objectives", n), "advantages")])
-def test_an_objective_of_reinforcement_says_whether_it_wants_values(name: str) -> None:
+def test_online_objectives_declare_needs_values(name: str) -> None:
     assert resolve("objectives", name).needs_values is (name == "ppo")
 
 
@@ -479,7 +479,7 @@ def documented(cls: type) -> set[str]:
 class Bare:
     """Something undocumented, to show that the test above can fail."""
 
-    told: int = 0
+    setting: int = 0
     """Yes."""
     untold: int = 0
 

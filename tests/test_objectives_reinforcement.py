@@ -51,28 +51,30 @@ MASK = tensor([[True, True, False, True], [True, True, False, False], [True, Fal
 def rollout(garbage: float = 0.0, dtype: torch.dtype = torch.float64) -> Rollout:
     torch.manual_seed(0)
     logprobs, reference, values = (torch.randn(4, 4, dtype=torch.float64) for _ in range(3))
-    made = [torch.where(MASK, x, garbage).to(dtype) for x in (-logprobs.abs(), -reference.abs(), values)]
-    return Rollout(MASK, made[0], made[1], tensor([1.0, 3, -2, 0], dtype=dtype), tensor([5, 5, 1, 1]), made[2])
+    batch = [torch.where(MASK, x, garbage).to(dtype) for x in (-logprobs.abs(), -reference.abs(), values)]
+    return Rollout(MASK, batch[0], batch[1], tensor([1.0, 3, -2, 0], dtype=dtype), tensor([5, 5, 1, 1]), batch[2])
 
 
 def actions(objective: Objective, garbage: float = 0.0, moved: float = 0.5) -> PolicyBatch:
     """A rollout under a policy that has moved since, with gradients."""
-    drawn = rollout(garbage)
+    rollout_batch = rollout(garbage)
     torch.manual_seed(1)
-    estimate = objective.advantages(drawn)
-    assert drawn.values is not None
-    logprobs = (drawn.logprobs + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    estimate = objective.advantages(rollout_batch)
+    assert rollout_batch.values is not None
+    logprobs = (rollout_batch.logprobs + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
     batch = PolicyBatch(
         MASK,
         logprobs,
-        drawn.logprobs,
-        drawn.reference_logprobs,
+        rollout_batch.logprobs,
+        rollout_batch.reference_logprobs,
         torch.where(MASK, estimate.advantages, garbage),
     )
     if estimate.returns is None:
         return batch
-    values = (drawn.values + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
-    return replace(batch, values=values, old_values=drawn.values, returns=torch.where(MASK, estimate.returns, garbage))
+    values = (rollout_batch.values + moved * torch.randn(4, 4, dtype=torch.float64)).requires_grad_()
+    return replace(
+        batch, values=values, old_values=rollout_batch.values, returns=torch.where(MASK, estimate.returns, garbage)
+    )
 
 
 def pick(batch: PolicyBatch, which: slice) -> PolicyBatch:
@@ -96,7 +98,7 @@ def one(logprobs: list[float], old: list[float], advantages: list[float], refere
 
 
 @EVERY
-def test_a_step_without_a_completion_token_costs_nothing_and_moves_nothing(objective: Objective) -> None:
+def test_a_step_without_tokens_has_loss_and_gradient_0(objective: Objective) -> None:
     batch = replace(actions(objective, math.nan), mask=torch.zeros_like(MASK))
     loss = objective(batch)
     loss.value.backward()
@@ -109,14 +111,14 @@ def test_a_step_without_a_completion_token_costs_nothing_and_moves_nothing(objec
 @EVERY
 @pytest.mark.parametrize("width", [0, 4])
 def test_a_rollout_without_a_completion_token_has_no_advantages(objective: Objective, width: int) -> None:
-    drawn = rollout()
-    assert drawn.values is not None
+    sample = rollout()
+    assert sample.values is not None
     nothing = replace(
-        drawn,
+        sample,
         mask=torch.zeros_like(MASK[:, :width]),
-        logprobs=drawn.logprobs[:, :width],
-        reference_logprobs=drawn.reference_logprobs[:, :width],
-        values=drawn.values[:, :width],
+        logprobs=sample.logprobs[:, :width],
+        reference_logprobs=sample.reference_logprobs[:, :width],
+        values=sample.values[:, :width],
     )
     estimate = objective.advantages(nothing)
     assert estimate.advantages.tolist() == [[0.0] * width] * 4
@@ -131,9 +133,9 @@ def test_nothing_outside_the_mask_is_read_or_moved(objective: Objective, garbage
     assert torch.equal(loss.value, expected.value)
     assert {k: v.item() for k, v in loss.metrics.items()} == {k: v.item() for k, v in expected.metrics.items()}
     loss.value.backward()
-    for made in (dirty.logprobs, dirty.values):
-        if made is not None:
-            assert made.grad is not None and (made.grad[~MASK] == 0).all() and (made.grad[MASK] != 0).any()
+    for leaf in (dirty.logprobs, dirty.values):
+        if leaf is not None:
+            assert leaf.grad is not None and (leaf.grad[~MASK] == 0).all() and (leaf.grad[MASK] != 0).any()
 
 
 @EVERY
@@ -198,7 +200,7 @@ def test_losses_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, sh
 
 
 @EVERY
-def test_the_first_gradient_lifts_good_tokens_and_lowers_bad_ones(objective: Objective) -> None:
+def test_the_first_gradient_has_the_sign_of_the_advantage(objective: Objective) -> None:
     for advantage, sign in ((2.0, -1), (-2.0, 1)):
         batch = one([-1.0, -2.0], [-1.0, -2.0], [advantage, advantage])
         batch.logprobs.requires_grad_()
@@ -212,10 +214,10 @@ def test_a_rollout_reports_its_score(objective: Objective) -> None:
 
 
 @EVERY
-def test_advantages_are_made_of_log_probabilities_only_if_that_is_said(objective: Objective) -> None:
-    drawn = rollout()
-    moved = objective.advantages(replace(drawn, logprobs=drawn.logprobs + torch.linspace(0, 1, drawn.mask.shape[1])))
-    same = torch.equal(moved.advantages, objective.advantages(drawn).advantages)
+def test_advantages_read_logprobs_only_with_needs_logprobs(objective: Objective) -> None:
+    sample = rollout()
+    moved = objective.advantages(replace(sample, logprobs=sample.logprobs + torch.linspace(0, 1, sample.mask.shape[1])))
+    same = torch.equal(moved.advantages, objective.advantages(sample).advantages)
     assert same is not (objective.needs_logprobs and getattr(objective, "beta", 0) > 0)
 
 
@@ -299,7 +301,7 @@ def test_presets_are_grpo_with_other_settings() -> None:
     )
 
 
-def test_grpo_spreads_its_groups_relative_score_over_the_completion() -> None:
+def test_grpo_broadcasts_group_relative_scores_to_tokens() -> None:
     estimate = GRPO().advantages(rollout())
     unit = 1 / math.sqrt(2)  # two scores stand at -+ 1/sqrt(2) of their unbiased deviation
     assert estimate.returns is None
@@ -313,24 +315,24 @@ def test_grpo_spreads_its_groups_relative_score_over_the_completion() -> None:
 
 def test_grpo_pays_for_kl_in_the_loss() -> None:
     loss = GRPO(beta=0.5)(one([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0))
-    assert loss.metrics["penalty"].item() == pytest.approx(0.5 * 0.718282, abs=1e-6)
-    assert loss.value == loss.metrics["penalty"] and loss.metrics["policy_loss"] == 0
+    assert loss.metrics["kl_loss"].item() == pytest.approx(0.5 * 0.718282, abs=1e-6)
+    assert loss.value == loss.metrics["kl_loss"] and loss.metrics["policy_loss"] == 0
 
 
 @pytest.mark.parametrize(("estimator", "penalty"), [("k3", 0.5 * (math.e - 2)), ("k2", 0.5 * 0.5)])
 @pytest.mark.parametrize("preset", [GRPO, DAPO, partial(DrGRPO, max_completion_length=2), GSPO])
-def test_the_penalty_in_a_loss_is_that_of_the_estimator_that_is_named(
+def test_kl_loss_metric_uses_the_named_estimator(
     preset: Callable[..., GRPO | GSPO], estimator: str, penalty: float
 ) -> None:
     batch = one([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0)  # the log-ratio is -1
     loss = preset(beta=0.5, kl_estimator=estimator)(batch)
-    assert loss.metrics["penalty"].item() == pytest.approx(penalty)
+    assert loss.metrics["kl_loss"].item() == pytest.approx(penalty)
 
 
 def test_groups_without_a_difference_are_counted() -> None:
     flat = replace(rollout(), scores=tensor([1.0, 1.0, 2.0, 3.0]).double())
     for objective in (GRPO(), RLOO(), GSPO()):
-        assert objective.advantages(flat).metrics["flat_groups"] == 0.5
+        assert objective.advantages(flat).metrics["frac_reward_zero_std"] == 0.5
 
 
 def test_gspo_takes_the_ratio_of_the_completion_per_token() -> None:
@@ -345,14 +347,14 @@ def test_rloo_takes_the_ratio_of_the_whole_completion() -> None:
     assert RLOO(epsilon_high=0.01)(batch).value.item() == pytest.approx(-1.01)
 
 
-def test_rloo_takes_the_kl_from_the_score_and_the_others_as_baseline() -> None:
+def test_rloo_subtracts_kl_and_the_mean_of_the_others() -> None:
     mask = torch.ones(4, 2, dtype=torch.bool)
     zero = torch.zeros(4, 2)
-    drawn = Rollout(mask, zero, zero - 1, tensor([1.0, 2, 3, 4]), torch.zeros(4).long())
-    estimate = RLOO(beta=0.5).advantages(drawn)
+    sample = Rollout(mask, zero, zero - 1, tensor([1.0, 2, 3, 4]), torch.zeros(4).long())
+    estimate = RLOO(beta=0.5).advantages(sample)
     assert estimate.advantages[:, 1].tolist() == pytest.approx([-2, -2 / 3, 2 / 3, 2])
     assert estimate.metrics["reward"] == 1.5
-    dearer = replace(drawn, reference_logprobs=tensor([[-1.0, -1], [-1, -1], [-1, -1], [-3, -3]]))
+    dearer = replace(sample, reference_logprobs=tensor([[-1.0, -1], [-1, -1], [-1, -1], [-3, -3]]))
     assert RLOO(beta=0.5).advantages(dearer).advantages[3, 0].item() == pytest.approx(0)
 
 

@@ -15,7 +15,7 @@ from processes import command, free_port
 from safetensors.torch import load_file
 
 from assent.cli import main
-from assent.training.logging import read_metrics as metrics_of
+from assent.loggers.jsonl import read_metrics as metrics_of
 
 FAST = ["--lr", "1e-3", "--batch-size", "4", "--max-tokens-per-batch", "64"]
 STAGES = {
@@ -35,10 +35,13 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.make(folder / "model", chat=False)
     sides = [(" yes" * (1 + i % 5), " no" * (1 + i % 7)) for i in range(24)]
     pairs = [{"prompt": f"Question {i}: ", "chosen": a, "rejected": b} for i, (a, b) in enumerate(sides)]
-    shown = [{"prompt": f"Say {i}: ", "completion": f" {i} it is."} for i in range(24)]
-    for name, rows in (("pairs", pairs), ("shown", shown)):
+    examples = [{"prompt": f"Say {i}: ", "completion": f" {i} it is."} for i in range(24)]
+    for name, rows in (("pairs", pairs), ("shown", examples)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        assert main(["import", str(folder / f"{name}.jsonl"), "--run", str(folder / "run"), "--no-chat"]) == 0
+        assert (
+            main(["import", str(folder / f"{name}.jsonl"), "--run", str(folder / "run"), "--no-apply-chat-template"])
+            == 0
+        )
     return folder
 
 
@@ -68,15 +71,15 @@ def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 def side_by_side(words: list[str], folder: Path) -> str:
     """What torchrun does where nothing goes wrong, without its waiting for two processes to import everything."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **where}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **rendezvous}
     both = [
         command(*words, log=folder / f"log-{rank}", environment=shared | {"RANK": rank, "LOCAL_RANK": rank})
         for rank in ("0", "1")
     ]
     for process in both:
-        assert process.wait() == 0, process.said
-    return "".join(process.said for process in both)
+        assert process.wait() == 0, process.output
+    return "".join(process.output for process in both)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -92,22 +95,22 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_two_processes_end_where_one_does(top: Path, tmp_path: Path, name: str) -> None:
     stage, *flags = STAGES[name]
     assert main([stage, *begin(top, tmp_path / "one"), *flags]) == 0
-    said = side_by_side([stage, *begin(top, tmp_path / "two"), *flags], tmp_path)
-    assert said.count(f"{stage}: done in") == 1  # one speaks for all
-    one, two = weights(tmp_path / "one" / stage), weights(tmp_path / "two" / stage)
-    assert one.keys() == two.keys() and one
+    output = side_by_side([stage, *begin(top, tmp_path / "two"), *flags], tmp_path)
+    assert output.count(f"{stage}: done in") == 1  # one speaks for all
+    alone, paired = weights(tmp_path / "one" / stage), weights(tmp_path / "two" / stage)
+    assert alone.keys() == paired.keys() and alone
     start = load_file(top / "model" / "model.safetensors")
-    moved = max(float((tensor - start[n.split("/", 1)[1]]).abs().max()) for n, tensor in one.items() if "embed" in n)
+    moved = max(float((tensor - start[n.split("/", 1)[1]]).abs().max()) for n, tensor in alone.items() if "embed" in n)
     assert moved > 1e-4 or name == "lora"
-    for key, tensor in one.items():
-        assert torch.allclose(tensor, two[key], atol=2e-5), key
-    lines = [metrics_of(tmp_path / each) for each in ("one", "two")]
+    for key, tensor in alone.items():
+        assert torch.allclose(tensor, paired[key], atol=2e-5), key
+    lines = [metrics_of(tmp_path / folder) for folder in ("one", "two")]
     assert len(lines[0]) == len(lines[1])
     for a, b in zip(*lines, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["grad_norm"] == pytest.approx(
             b["grad_norm"], rel=1e-3
         )
-    results = [json.loads((tmp_path / each / "done" / f"{stage}.json").read_text()) for each in ("one", "two")]
+    results = [json.loads((tmp_path / folder / "done" / f"{stage}.json").read_text()) for folder in ("one", "two")]
     for word, value in results[0].items():
         if word not in ("seconds", "peak_gb"):
             assert results[1][word] == pytest.approx(value, abs=1e-4), word
@@ -118,8 +121,8 @@ def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) 
     run = begin(top, tmp_path / "run")
     assert main(["reward", *run, *FAST]) == 0
     small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6", "--max-tokens-per-batch", "64"]
-    done = together(["ppo", *run, *small])
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = together(["ppo", *run, *small])
+    assert process.returncode == 0, process.stderr[-3000:]
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-5) and lines[0]["ratio"] == pytest.approx(1, abs=1e-5)
@@ -128,9 +131,9 @@ def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_bad_input_is_said_once_and_ends_all(top: Path, tmp_path: Path) -> None:
-    done = together(["reward", "--run", str(tmp_path / "empty"), "--model", str(top / "model")])
-    assert done.returncode != 0
-    assert done.stderr.count("holds no comparisons") == 1
+    process = together(["reward", "--run", str(tmp_path / "empty"), "--model", str(top / "model")])
+    assert process.returncode != 0
+    assert process.stderr.count("holds no comparisons") == 1
 
 
 @pytest.mark.slow
@@ -138,8 +141,8 @@ def test_a_stage_that_is_not_shared_is_done_by_the_first_alone(top: Path, tmp_pa
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"Say {i}: "}) for i in range(8)))
     model = ["--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
     flags = ["--prompts", str(tmp_path / "prompts.jsonl"), "--max-new-tokens", "4"]
-    said = side_by_side(["generate", "--run", str(tmp_path / "run"), *model, *flags], tmp_path)
-    assert said.count("generate: done in") == 1
-    told = together(["generate", "--run", str(tmp_path / "run"), "--model", "another/model"])
-    assert told.returncode != 0 and "is a run with model" in told.stderr
-    assert "Connection closed by peer" not in told.stderr
+    printed = side_by_side(["generate", "--run", str(tmp_path / "run"), *model, *flags], tmp_path)
+    assert printed.count("generate: done in") == 1
+    output = together(["generate", "--run", str(tmp_path / "run"), "--model", "another/model"])
+    assert output.returncode != 0 and "is a run with model" in output.stderr
+    assert "Connection closed by peer" not in output.stderr

@@ -15,18 +15,19 @@ from assent.batch import RankedScores
 from assent.cli import main
 from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
-from assent.formats.files.exchange import read, write
+from assent.formats.files.exporting import write_file
+from assent.formats.files.importing import read_file
 from assent.functional.losses import kway_loss, plackett_luce_loss
-from assent.models.attention import pack
+from assent.loggers.jsonl import read_metrics as metrics_of
 from assent.models.forward import scores
 from assent.models.load import LoadedModel, load_reward, new_reward
-from assent.preferences.convert import standardised
+from assent.models.packing import pack
+from assent.preferences.convert import standardise
+from assent.preferences.unpaired import load_unpaired
 from assent.records import Completion, Feedback, Preference, Prompt, RankedCompletions, Response, ScoredCompletion, Task
 from assent.run import Setup, open_run
-from assent.stages.unpaired import judgements
 from assent.training.left_out import LeftOut
-from assent.training.logging import read_metrics as metrics_of
-from assent.training.preferences import FEEDS, MOST_BRANCHES, compare
+from assent.training.preferences import BATCH_SPECS, MAX_COMPLETIONS, group_by_prompt
 
 ABOUT = Prompt.ask("Which planet is the largest?")
 TEXTS = [Completion(text) for text in ("Jupiter.", "It is Jupiter, by far.", "Saturn.", "A large one, I think.")]
@@ -44,21 +45,23 @@ def language(folder: Path) -> LoadedModel:
 
 def by_hand(language: LoadedModel, text: Completion) -> torch.Tensor:
     """The score of one answer by transformers alone: one row, padded by nothing."""
-    encoded = language.codec.encode(ABOUT, text)
-    ids = torch.tensor([[*encoded.prompt, *encoded.completion]])
-    found: torch.Tensor = language.model(input_ids=ids).logits[0, 0]
-    return found
+    encoded = language.chat_tokenizer.encode(ABOUT, text)
+    ids = torch.tensor([[*encoded.prompt_ids, *encoded.completion_ids]])
+    result: torch.Tensor = language.model(input_ids=ids).logits[0, 0]
+    return result
 
 
 def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: LoadedModel) -> None:
     a, b, c, d = TEXTS
-    trees, left_out = compare([RankedCompletions(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.codec, 256)
+    trees, left_out = group_by_prompt(
+        [RankedCompletions(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.chat_tokenizer, 256
+    )
     (tree,) = trees
-    assert left_out == LeftOut() and len(tree.tree.completions) == 4 and len(tree.pairs) == 5
+    assert left_out == LeftOut() and len(tree.tokens.completions) == 4 and len(tree.pairs) == 5
     assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
-    assert tree.tree.size == len(tree.tree.prefix) + sum(map(len, tree.tree.completions))
-    scored = scores(language.model, pack([tree.tree]))[:, 0]
-    batch = FEEDS[RankedScores].batch(scored, trees, 2.0)
+    assert tree.tokens.num_tokens == len(tree.tokens.prefix) + sum(map(len, tree.tokens.completions))
+    scored = scores(language.model, pack([tree.tokens]))[:, 0]
+    batch = BATCH_SPECS[RankedScores].build(scored, trees, 2.0)
     alone = torch.stack([by_hand(language, text) for text in TEXTS])[None]
     tiers = torch.tensor([[0, 1, 1, 2]])
     for loss in (kway_loss, plackett_luce_loss):
@@ -67,15 +70,15 @@ def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: Loade
 
 def test_rankings_of_several_sizes_stand_in_one_batch(language: LoadedModel) -> None:
     a, b, c, d = TEXTS
-    other = Prompt.ask("Which planet is the smallest?")
-    told = [
+    another = Prompt.ask("Which planet is the smallest?")
+    examples = [
         RankedCompletions(ABOUT, ((a,), (b,), (c,), (d,))),
-        RankedCompletions(other, ((b,), (c,)), 3.0),
+        RankedCompletions(another, ((b,), (c,)), 3.0),
         RankedCompletions(ABOUT, ((d,), (a,))),
     ]
-    trees, _ = compare(told, language.codec, 256)
-    assert [len(tree.tree.completions) for tree in trees] == [4, 2]
-    batch = FEEDS[RankedScores].batch(scores(language.model, pack([t.tree for t in trees]))[:, 0], trees, 0.0)
+    trees, _ = group_by_prompt(examples, language.chat_tokenizer, 256)
+    assert [len(tree.tokens.completions) for tree in trees] == [4, 2]
+    batch = BATCH_SPECS[RankedScores].build(scores(language.model, pack([t.tokens for t in trees]))[:, 0], trees, 0.0)
     assert batch.mask.sum(1).tolist() == [4, 2, 2] and batch.weight.tolist() == [1.0, 1.0, 3.0]
     # the second ranking of the first prompt names its last answer first
     assert batch.scores[1, 0] == batch.scores[0, 3] and batch.scores[1, 1] == batch.scores[0, 0]
@@ -83,39 +86,42 @@ def test_rankings_of_several_sizes_stand_in_one_batch(language: LoadedModel) -> 
 
 def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: LoadedModel) -> None:
     sure = Preference(ABOUT, Completion("Jupiter."), Completion("Saturn."))
-    told = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
-    (tree,), _ = compare(told, language.codec, 256)
-    assert [(r.branches, r.tiers, r.weight) for r in tree.rankings] == [
+    examples = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
+    (tree,), _ = group_by_prompt(examples, language.chat_tokenizer, 256)
+    assert [(r.indices, r.tiers, r.weight) for r in tree.rankings] == [
         ((0, 1), (0, 1), 1.0),
         ((0, 1), (0, 1), 0.75),
         ((1, 0), (0, 1), 0.25),
     ]
 
 
-def test_an_answer_that_is_too_long_leaves_the_others_of_its_ranking(language: LoadedModel) -> None:
+def test_a_ranking_drops_completions_that_are_too_long(language: LoadedModel) -> None:
     long = Completion("very " * 200)
-    told = [RankedCompletions(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
-    (tree,), left_out = compare(told, language.codec, 100)
-    assert left_out == LeftOut(too_long=2) and len(tree.tree.completions) == 2 and tree.rankings[0].tiers == (0, 2)
-    assert compare([RankedCompletions(ABOUT, ((TEXTS[0],), (long,)))], language.codec, 100) == ([], LeftOut(too_long=1))
+    examples = [RankedCompletions(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
+    (tree,), left_out = group_by_prompt(examples, language.chat_tokenizer, 100)
+    assert left_out == LeftOut(too_long=2) and len(tree.tokens.completions) == 2 and tree.rankings[0].tiers == (0, 2)
+    assert group_by_prompt([RankedCompletions(ABOUT, ((TEXTS[0],), (long,)))], language.chat_tokenizer, 100) == (
+        [],
+        LeftOut(too_long=1),
+    )
 
 
 def test_a_ranking_is_never_split_over_trees(language: LoadedModel) -> None:
-    many = [Completion(f"Answer number {i}.") for i in range(2 * MOST_BRANCHES)]
-    told = [
+    many = [Completion(f"Answer number {i}.") for i in range(2 * MAX_COMPLETIONS)]
+    examples = [
         RankedCompletions(ABOUT, tuple((text,) for text in many[:20])),
         RankedCompletions(ABOUT, ((many[21],), (many[22],))),
     ]
-    trees, _ = compare(told, language.codec, 256)
-    assert [len(tree.tree.completions) for tree in trees] == [20, 2]
+    trees, _ = group_by_prompt(examples, language.chat_tokenizer, 256)
+    assert [len(tree.tokens.completions) for tree in trees] == [20, 2]
 
 
 def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
     values = {"mild": (0.8, 1.0, 0.9), "severe": (0.0, 0.4, 0.2), "bored": (0.5, 0.5, 0.5)}
     labels, events = [], []
-    for who, said in values.items():
-        for i, value in enumerate(said):
-            event = Feedback("q", who, Rating((("overall", 4),)), "2026-01-01T00:00:00Z", id=f"{who}{i}")
+    for annotator, ratings in values.items():
+        for i, value in enumerate(ratings):
+            event = Feedback("q", annotator, Rating((("overall", 4),)), "2026-01-01T00:00:00Z", id=f"{annotator}{i}")
             events.append(event)
             labels.append(
                 ScoredCompletion(
@@ -123,8 +129,10 @@ def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
                 )
             )
     train = {Prompt.ask(f"Question {i}?").id for i in range(2)}
-    made = standardised(labels, events, train)
-    assert [label.value for label in made] == pytest.approx([-1, 1, 0, -1, 1, 0])  # the third by the first two's scale
+    standardised = standardise(labels, events, train)
+    assert [label.value for label in standardised] == pytest.approx(
+        [-1, 1, 0, -1, 1, 0]
+    )  # the third by the first two's scale
 
 
 @pytest.mark.parametrize("kind", ["ranking", "rating"])
@@ -135,11 +143,11 @@ def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_
     }
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(rows[kind]) + "\n")
-    reading = read(file)
-    assert reading.format == kind and not reading.rejected
-    write(reading.examples, tmp_path / "back.jsonl", kind)
+    reading = read_file(file)
+    assert reading.format == kind and not reading.skipped
+    write_file(reading.examples, tmp_path / "back.jsonl", kind)
     back = json.loads((tmp_path / "back.jsonl").read_text())
-    assert read(tmp_path / "back.jsonl").feedback[0].judgement == reading.feedback[0].judgement
+    assert read_file(tmp_path / "back.jsonl").feedback[0].judgement == reading.feedback[0].judgement
     if kind == "ranking":
         assert isinstance(reading.feedback[0].judgement, Ranking)
         assert [back["completions"], back["ranks"]] == [[" b", " a", " c"], [1, 2, 2]]
@@ -148,9 +156,9 @@ def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_
 
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
-    ({"completions": [" a", " b"], "ranks": [1]}, "not two lists of one length"),
-    ({"completions": [" a"], "ranks": [1]}, "not two lists of one length"),
-    ({"completions": [" a", " b"], "ranks": [1, "2"]}, "not numbers"),
+    ({"completions": [" a", " b"], "ranks": [1]}, "not two lists of the same length"),
+    ({"completions": [" a"], "ranks": [1]}, "not two lists of the same length"),
+    ({"completions": [" a", " b"], "ranks": [1, "2"]}, "not a list of numbers"),
     ({"completions": [" a", " a"], "ranks": [1, 2]}, "identical replies"),
     ({"completions": [" a", " "], "ranks": [1, 2]}, "empty reply"),
 ]
@@ -160,24 +168,26 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 def test_a_broken_ranking_is_rejected_with_the_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
     good = {"prompt": "Once", "completions": [" a", " b"], "ranks": [1, 2]}
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(r) for r in (good, {"prompt": "Once", **row})))
-    reading = read(tmp_path / "rows.jsonl")
-    assert len(reading.feedback) == 1 and len(reading.rejected) == 1 and reason in reading.rejected[0].reason
+    reading = read_file(tmp_path / "rows.jsonl")
+    assert len(reading.feedback) == 1 and len(reading.skipped) == 1 and reason in reading.skipped[0].reason
 
 
 def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
     good, bad = (Response(ABOUT.id, text, "p") for text in ("The largest planet of all is Jupiter.", "Saturn"))
-    people = Simulated(profiles=("hasty",))
+    people = Simulated(profiles=("high_noise",))
     kinds = ["ranking"] * 400 + ["comparison"] * 400
     queries = [Task(kind, ABOUT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
-    said = list(people.answer(queries, {ABOUT.id: ABOUT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC)))
-    first = [getattr(e.judgement, "tiers", ((getattr(e.judgement, "preferred", ""),),))[0][0] == good.id for e in said]
+    feedback = list(people.annotate(queries, {ABOUT.id: ABOUT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC)))
+    first = [
+        getattr(e.judgement, "tiers", ((getattr(e.judgement, "preferred", ""),),))[0][0] == good.id for e in feedback
+    ]
     ranked, compared = sum(first[:400]) / 400, sum(first[400:]) / 400
-    assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PROFILES["hasty"].error_prob / 2
+    assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PROFILES["high_noise"].error_prob / 2
 
 
 def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--dtype", "float32"]
-    assert main(["generate", *run, "--count", "12", "--n", "4", "--n-held-out", "3", "--max-new-tokens", "8"]) == 0
+    assert main(["generate", *run, "--num-prompts", "12", "--n", "4", "--n-held-out", "3", "--max-new-tokens", "8"]) == 0
     assert main(["label", *run, "--kind", "ranking"]) == 0
     assert main(["reward", *run, "--objective", "kway", "--lr", "1e-3", "--batch-size", "4", "--epochs", "2"]) == 0
     result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())
@@ -206,7 +216,7 @@ def test_a_reward_model_learns_from_ratings(folder: Path, tmp_path: Path) -> Non
     assert result["ratings"] > 20 and result["spearman"] > 0.8
 
 
-def test_an_objective_that_is_none_of_the_stage_is_refused_by_name(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_an_objective_of_another_stage_is_refused_by_name(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "dpo"]) == 2
     assert "'bradley_terry'" in capsys.readouterr().err
     assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "kway"]) == 2
@@ -221,16 +231,19 @@ def test_why_there_is_nothing_to_learn_from_is_said_as_it_is(folder: Path, tmp_p
         "alike": {"prompt": "Once", "completion": " a", "rating": 4},
         "long": {"prompt": "Once", "completions": [" a b c d e f", " b"], "ranks": [1, 2]},
     }
-    said = {
-        "ties": (["--objective", "kway"], "prefer nothing to anything: all are ties, or alike"),
+    expected = {
+        "ties": (["--objective", "kway"], "express no preference: all are ties, or equal"),
         "alike": (["--objective", "regression"], "the ratings of"),
         "long": (["--max-length", "4"], "all 1 pairs of"),
     }
     for name, row in rows.items():
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
         run = ["--run", str(tmp_path / name), "--model", str(folder), "--held-out", "0"]
-        assert main(["import", str(tmp_path / f"{name}.jsonl"), "--run", str(tmp_path / name), "--no-chat"]) == 0
-        flags, reason = said[name]
+        assert (
+            main(["import", str(tmp_path / f"{name}.jsonl"), "--run", str(tmp_path / name), "--no-apply-chat-template"])
+            == 0
+        )
+        flags, reason = expected[name]
         assert main(["reward", *run, *flags]) == 2
         assert reason in capsys.readouterr().err
 
@@ -239,7 +252,10 @@ def test_ratings_above_the_middle_are_approvals_to_kto(folder: Path, tmp_path: P
     rows = [{"prompt": "Once", "completion": f" {i}", "rating": i} for i in range(1, 8)]
     (tmp_path / "ratings.jsonl").write_text("\n".join(map(json.dumps, rows)))
     setup = Setup(tmp_path / "run", str(folder), held_out=0.0)
-    assert main(["import", str(tmp_path / "ratings.jsonl"), "--run", str(tmp_path / "run"), "--no-chat"]) == 0
+    assert (
+        main(["import", str(tmp_path / "ratings.jsonl"), "--run", str(tmp_path / "run"), "--no-apply-chat-template"])
+        == 0
+    )
     with open_run(setup) as run:
-        (kept,), held, _ = judgements(run, tiny.load(folder).codec, 100)
-    assert not held and sorted(kept.desirable) == [False, False, False, True, True, True]  # 4 says neither
+        (unpaired,), held_out, _ = load_unpaired(run, tiny.load(folder).chat_tokenizer, 100)
+    assert not held_out and sorted(unpaired.desirable) == [False, False, False, True, True, True]  # 4 says neither

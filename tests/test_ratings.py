@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from assent.functional.ratings import POINTS, Ratings, bradley_terry, elo, elo_step
+from assent.functional.ratings import POINTS, BradleyTerryFit, bradley_terry
 
 Array = NDArray[Any]
 
@@ -21,7 +21,7 @@ VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
 needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
 
 
-def duel(wins: int, losses: int, ties: int = 0, copies: int = 1) -> Ratings:
+def duel(wins: int, losses: int, ties: int = 0, copies: int = 1) -> BradleyTerryFit:
     """Two players; each vote is said `copies` times, on a prompt of its own."""
     outcomes = np.repeat([1.0] * wins + [0.0] * losses + [0.5] * ties, copies)
     n = len(outcomes)
@@ -39,7 +39,7 @@ class World(NamedTuple):
     annotators: Array
 
     @classmethod
-    def drawn(
+    def random(
         cls,
         seed: int,
         of_prompt: float = 1.0,
@@ -47,13 +47,13 @@ class World(NamedTuple):
         *,
         players: int = 6,
         prompts: int = 250,
-        each: int = 4,
+        votes: int = 4,
         annotators: int = 50,
         tied: float = 0.0,
     ) -> "World":
         """Each prompt shows one pair to `each` people; prompts and people have tastes, of these deviations."""
         random = np.random.default_rng(seed)
-        theta, prompt = np.linspace(-1, 1, players), np.repeat(np.arange(prompts), each)
+        theta, prompt = np.linspace(-1, 1, players), np.repeat(np.arange(prompts), votes)
         first = random.integers(players, size=prompts)[prompt]
         second = (first + 1 + random.integers(players - 1, size=prompts)[prompt]) % players
         annotator = random.integers(annotators, size=len(prompt))
@@ -65,7 +65,7 @@ class World(NamedTuple):
         outcomes[random.random(len(prompt)) < tied] = 0.5
         return cls(first, second, outcomes, prompt, annotator)
 
-    def rated(self, *sides: str, players: int = 6, **settings: Any) -> Ratings:
+    def rated(self, *sides: str, players: int = 6, **settings: Any) -> BradleyTerryFit:
         labels = {side: getattr(self, side) for side in sides}
         return bradley_terry(self.first, self.second, self.outcomes, players, **labels, **settings)
 
@@ -88,7 +88,6 @@ def test_ten_to_one_is_four_hundred_points() -> None:
 
 def test_a_tie_moves_nobody() -> None:
     assert duel(0, 0, ties=7).ratings == pytest.approx([1000, 1000])
-    assert elo([0], [1], [0.5], 2).tolist() == [1000, 1000]
 
 
 def test_a_tie_is_half_a_win_for_each() -> None:
@@ -104,22 +103,22 @@ def test_to_say_it_twice_is_to_weigh_it_twice() -> None:
 
 @given(st.permutations(range(6)), st.integers(0, 99))
 def test_neither_names_nor_order_nor_sides_matter(names: list[int], seed: int) -> None:
-    world, named = World.drawn(seed, prompts=60), np.array(names)
+    world, named = World.random(seed, prompts=60), np.array(names)
     order = np.random.default_rng(seed).permutation(len(world.outcomes))
-    other = World(
+    another = World(
         named[world.second[order]],
         named[world.first[order]],
         1 - world.outcomes[order],
         world.prompts[order],
         world.annotators[order],
     )
-    one, two = world.rated("prompts", "annotators"), other.rated("prompts", "annotators")
-    assert two.theta[named] == pytest.approx(one.theta, abs=1e-8)
-    assert two.covariance[np.ix_(named, named)] == pytest.approx(one.covariance, abs=1e-8)
+    single, two = world.rated("prompts", "annotators"), another.rated("prompts", "annotators")
+    assert two.theta[named] == pytest.approx(single.theta, abs=1e-8)
+    assert two.covariance[np.ix_(named, named)] == pytest.approx(single.covariance, abs=1e-8)
 
 
 def test_the_origin_of_ratings_moves_no_contrast() -> None:
-    world = World.drawn(0)
+    world = World.random(0)
     mean, third = world.rated(), world.rated(baseline=3)
     assert mean.ratings.mean() == pytest.approx(1000)
     assert third.rating(3) == (1000, 1000, 1000)
@@ -129,7 +128,7 @@ def test_the_origin_of_ratings_moves_no_contrast() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
-def test_the_unit_of_weights_does_not_matter_until_the_ridge_is_felt(scale: float) -> None:
+def test_ratings_do_not_depend_on_the_unit_of_weights(scale: float) -> None:
     fit = bradley_terry([0] * 4, [1] * 4, [1, 1, 1, 0], 2, [scale] * 4)
     assert fit.theta[0] == pytest.approx(0 if scale == 1e-12 else math.log(3) / 2, abs=1e-5)
 
@@ -137,7 +136,7 @@ def test_the_unit_of_weights_does_not_matter_until_the_ridge_is_felt(scale: floa
 # What comparisons do not bound
 
 
-def test_who_wins_everything_is_rated_with_a_warning_and_without_a_sure_upper_limit() -> None:
+def test_an_unbeaten_player_is_disconnected_with_a_wide_interval() -> None:
     fit = duel(20, 0)
     assert not fit.connected
     gap = fit.contrast(0, 1)
@@ -148,7 +147,7 @@ def test_who_wins_everything_is_rated_with_a_warning_and_without_a_sure_upper_li
     assert gap.low < 287 < gap.value < gap.high
 
 
-def test_one_who_was_never_judged_stands_in_the_middle_and_is_known_by_the_prior_alone() -> None:
+def test_a_player_without_games_has_the_interval_of_the_prior() -> None:
     fit = bradley_terry([0, 1] * 50, [1, 0] * 50, [1, 0.5] * 50, 3)
     assert (fit.connected, fit.votes[2], fit.theta[2]) == (False, 0, pytest.approx(0))
     width = fit.rating(2).high - fit.rating(2).low
@@ -168,7 +167,6 @@ def test_no_comparison_at_all_leaves_everyone_at_the_start() -> None:
     assert (fit.ratings.tolist(), fit.connected, fit.clusters) == ([1000, 1000, 1000], False, {})
     low, high = fit.rating(0).low, fit.rating(0).high
     assert (low, high) == pytest.approx((1000 - 879.1, 1000 + 879.1), abs=0.1)  # 1.96 * 173.72 * sqrt(10 * 2/3)
-    assert elo([], [], [], 3).tolist() == [1000, 1000, 1000]
 
 
 def test_a_lone_player_is_the_mean() -> None:
@@ -204,8 +202,8 @@ def test_four_votes_that_are_one_count_as_one() -> None:
 
 
 @pytest.mark.parametrize(("prompts", "used"), [(29, ["annotators"]), (30, ["prompts", "annotators"])])
-def test_a_side_of_fewer_than_thirty_is_left_out_and_the_result_says_so(prompts: int, used: list[str]) -> None:
-    world = World.drawn(0, prompts=prompts, each=40, annotators=31)
+def test_fewer_than_thirty_clusters_are_not_used(prompts: int, used: list[str]) -> None:
+    world = World.random(0, prompts=prompts, votes=40, annotators=31)
     both = world.rated("prompts", "annotators")
     assert list(both.clusters) == used
     assert both.clusters["annotators"] == 31
@@ -232,13 +230,13 @@ def spelled_out(world: World, theta: Array, weights: Array) -> Array:
     return np.asarray(vectors @ np.diag(np.maximum(values, 0)) @ vectors.T)
 
 
-@pytest.mark.parametrize(("seed", "prompts", "each", "annotators"), [(0, 60, 4, 40), (1, 30, 2, 31), (2, 31, 1, 60)])
+@pytest.mark.parametrize(("seed", "prompts", "votes", "annotators"), [(0, 60, 4, 40), (1, 30, 2, 31), (2, 31, 1, 60)])
 def test_the_covariance_is_the_two_way_sandwich_spelled_out(
-    seed: int, prompts: int, each: int, annotators: int
+    seed: int, prompts: int, votes: int, annotators: int
 ) -> None:
-    drawn = World.drawn(seed, 1.0, 1.0, players=4, prompts=prompts, each=each, annotators=annotators, tied=0.2)
+    sample = World.random(seed, 1.0, 1.0, players=4, prompts=prompts, votes=votes, annotators=annotators, tied=0.2)
     # Labels need not be numbers, and everyone has said something.
-    world = drawn._replace(annotators=np.array([f"a{i % annotators}" for i in range(len(drawn.prompts))]))
+    world = sample._replace(annotators=np.array([f"a{i % annotators}" for i in range(len(sample.prompts))]))
     weights = np.random.default_rng(seed).uniform(0.5, 2, len(world.outcomes))
     fit = world.rated("prompts", "annotators", players=4, weights=weights)
     assert fit.connected
@@ -247,7 +245,7 @@ def test_the_covariance_is_the_two_way_sandwich_spelled_out(
     assert fit.covariance.sum(1) == pytest.approx(np.zeros(4), abs=1e-9)
 
 
-def test_what_cancels_on_both_sides_has_no_variance_rather_than_a_negative_one() -> None:
+def test_two_way_variance_is_clipped_at_zero() -> None:
     # Each prompt and each annotator has one win and one loss: V_prompt = V_annotator = 0, and - V of 80 votes remains.
     votes, labels = [1.0, 0.0] * 40, np.arange(80) // 2
     fit = bradley_terry([0] * 80, [1] * 80, votes, 2, prompts=labels, annotators=-labels)
@@ -255,7 +253,7 @@ def test_what_cancels_on_both_sides_has_no_variance_rather_than_a_negative_one()
     assert fit.covariance == pytest.approx(np.zeros((2, 2)), abs=1e-12)
 
 
-def marginal(of_prompt: float, of_annotator: float) -> Ratings:
+def marginal(of_prompt: float, of_annotator: float) -> BradleyTerryFit:
     """What endless votes would say: Bradley-Terry fitted to the exact share of wins of each pair."""
     points, weights = np.polynomial.hermite_e.hermegauss(60)
     taste = points * math.sqrt(2 * (of_prompt**2 + of_annotator**2))
@@ -268,12 +266,12 @@ def marginal(of_prompt: float, of_annotator: float) -> Ratings:
 def coverage(of_prompt: float, of_annotator: float, sides: Sequence[str], worlds: int = 300) -> float:
     """How often a nominal 95 % interval holds the truth."""
     truth = marginal(of_prompt, of_annotator).ratings
-    held = []
+    is_covered = []
     for seed in range(worlds):
-        fit = World.drawn(seed, of_prompt, of_annotator).rated(*sides, baseline=0)
+        fit = World.random(seed, of_prompt, of_annotator).rated(*sides, baseline=0)
         intervals = [fit.rating(player) for player in range(1, 6)]
-        held += [low <= true <= high for (_, low, high), true in zip(intervals, truth[1:], strict=True)]
-    return float(np.mean(held))
+        is_covered += [low <= true <= high for (_, low, high), true in zip(intervals, truth[1:], strict=True)]
+    return float(np.mean(is_covered))
 
 
 @pytest.mark.parametrize(
@@ -287,14 +285,14 @@ def coverage(of_prompt: float, of_annotator: float, sides: Sequence[str], worlds
         (1.0, 0.6, ["prompts", "annotators"], 0.925, 0.965),  # .946 there
     ],
 )
-def test_intervals_hold_the_truth_as_often_as_they_say_only_if_they_cluster_by_what_votes_share(
+def test_rating_intervals_cover_the_truth_only_with_clusters(
     of_prompt: float, of_annotator: float, sides: list[str], low: float, high: float
 ) -> None:
     assert low < coverage(of_prompt, of_annotator, sides) < high
 
 
 def test_a_hundred_thousand_votes_on_sixty_players_take_a_moment() -> None:
-    world = World.drawn(0, players=60, prompts=25_000, annotators=200)
+    world = World.random(0, players=60, prompts=25_000, annotators=200)
     start = time.process_time()
     fit = world.rated("prompts", "annotators", players=60)
     assert time.process_time() - start < 3
@@ -302,7 +300,7 @@ def test_a_hundred_thousand_votes_on_sixty_players_take_a_moment() -> None:
 
 
 @needs_votes
-def test_real_votes_on_thirteen_prompts_are_clustered_by_annotator_alone() -> None:
+def test_real_votes_on_few_prompts_cluster_by_annotator() -> None:
     rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
     models = sorted({row[side] for row in rows for side in ("model_x", "model_y")})
     first, second = ([models.index(row[side]) for row in rows] for side in ("model_x", "model_y"))
@@ -315,45 +313,32 @@ def test_real_votes_on_thirteen_prompts_are_clustered_by_annotator_alone() -> No
     assert np.trace(fit.covariance) > 1.2 * np.trace(careless.covariance)
 
 
-# Elo, for watching
-
-
-def test_elo_moves_by_what_was_not_expected() -> None:
-    assert elo_step(1000, 1000, 1) == (1002, 998)
-    assert elo_step(1400, 1000, 0) == pytest.approx((1400 - 4 * 10 / 11, 1000 + 4 * 10 / 11))
-    assert elo_step(1400, 1000, 0.5) == pytest.approx((1400 - 4 * (10 / 11 - 1 / 2), 1000 + 4 * (10 / 11 - 1 / 2)))
-    assert elo_step(0, 1e6, 0) == pytest.approx((0, 1e6))
-
-
-def test_elo_depends_on_the_order_of_games_and_bradley_terry_does_not() -> None:
-    one, other = ([0, 0], [1, 2], [1, 0]), ([0, 0], [2, 1], [0, 1])
-    assert elo(*one, 3).tolist() != elo(*other, 3).tolist()
-    assert bradley_terry(*one, 3).theta == pytest.approx(bradley_terry(*other, 3).theta)
-    assert elo(*one, 3).sum() == pytest.approx(3000)
+def test_ratings_do_not_depend_on_the_order_of_games() -> None:
+    forward, backward = ([0, 0], [1, 2], [1, 0]), ([0, 0], [2, 1], [0, 1])
+    assert bradley_terry(*forward, 3).theta == pytest.approx(bradley_terry(*backward, 3).theta)
 
 
 # Mistakes
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
-        (lambda: bradley_terry([0], [1, 0], [1, 1], 2), "give one of each a comparison"),
+        (lambda: bradley_terry([0], [1, 0], [1, 1], 2), "give one of each per comparison"),
         (lambda: bradley_terry([0], [2], [1], 2), "numbered 0 to 1"),
         (lambda: bradley_terry([-1], [0], [1], 2), "numbered 0 to 1"),
         (lambda: bradley_terry(["a"], ["b"], [1], 2), "number them from 0"),
         (lambda: bradley_terry([0, 1], [1, 1], [1, 1], 2), "comparison 1 is of a player with itself"),
-        (lambda: bradley_terry([0], [1], [2], 2), "from 0 to 1"),
-        (lambda: bradley_terry([0], [1], [math.nan], 2), "from 0 to 1"),
+        (lambda: bradley_terry([0], [1], [2], 2), "outside 0 to 1"),
+        (lambda: bradley_terry([0], [1], [math.nan], 2), "outside 0 to 1"),
         (lambda: bradley_terry([0], [1], [1], 2, [-1]), "a weight"),
         (lambda: bradley_terry([0], [1], [1], 2, baseline=2), "the baseline is player 2"),
         (lambda: bradley_terry([0], [1], [1], 2, prompts=["a", "b"]), "prompts have shape"),
         (lambda: bradley_terry([], [], [], 0), "numbered 0 to -1"),
-        (lambda: elo([0], [0], [1], 2), "with itself"),
     ],
 )
-def test_what_cannot_be_rated_is_refused_with_a_reason(call: Callable[[], object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_rated_is_refused_with_a_reason(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()
 
 
@@ -373,31 +358,24 @@ def words(world: World) -> dict[str, Any]:
 
 @pytest.mark.conformance
 def test_ratings_with_ties_agree_with_evalica() -> None:
-    world = World.drawn(3, tied=0.3)
-    theirs = evalica().bradley_terry(**words(world), tolerance=1e-13, limit=100000).scores.sort_index().to_numpy()
-    assert world.rated().theta == pytest.approx(np.log(theirs) - np.log(theirs).mean(), abs=1e-6)
-
-
-@pytest.mark.conformance
-def test_elo_agrees_with_evalica() -> None:
-    world = World.drawn(4, tied=0.3)
-    theirs = evalica().elo(**words(world), initial=1000, scale=400, k=4).scores.sort_index().to_numpy()
-    assert elo(world.first, world.second, world.outcomes, 6) == pytest.approx(theirs, abs=1e-9)
+    world = World.random(3, tied=0.3)
+    expected = evalica().bradley_terry(**words(world), tolerance=1e-13, limit=100000).scores.sort_index().to_numpy()
+    assert world.rated().theta == pytest.approx(np.log(expected) - np.log(expected).mean(), abs=1e-6)
 
 
 @pytest.mark.conformance
 @pytest.mark.parametrize("alpha", [1e-6, 0.1])
 def test_ratings_with_a_ridge_agree_with_choix(alpha: float) -> None:
     module = pytest.importorskip("choix", reason="needs choix: pip install choix==0.4.1")
-    world = World.drawn(5, prompts=40)
+    world = World.random(5, prompts=40)
     won = world.outcomes == 1
     winners, losers = np.where(won, world.first, world.second), np.where(won, world.second, world.first)
     if alpha == 0.1:  # the first player loses whatever it plays
-        kept = winners != 0
-        winners, losers = winners[kept], losers[kept]
+        has_winner = winners != 0
+        winners, losers = winners[has_winner], losers[has_winner]
     fit = bradley_terry(winners, losers, np.ones(len(winners)), 6)
     # Its penalty is alpha |theta|^2, without the half that its documentation tells of.
     pairs = list(zip(winners.tolist(), losers.tolist(), strict=True))
-    theirs = module.opt_pairwise(6, pairs, alpha=alpha / 2, tol=1e-12)
+    expected = module.opt_pairwise(6, pairs, alpha=alpha / 2, tol=1e-12)
     assert fit.connected == (alpha != 0.1)
-    assert fit.theta == pytest.approx(theirs - theirs.mean(), abs=1e-5)
+    assert fit.theta == pytest.approx(expected - expected.mean(), abs=1e-5)

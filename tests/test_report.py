@@ -4,6 +4,7 @@ import io
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,147 +13,118 @@ import pytest
 from browsing import browser_path
 from rich.console import Console
 
+from assent import registry
+from assent.annotators.simulated import Simulated
 from assent.cli import main
-from assent.feedback.comparison import Comparison
-from assent.functional.conciseness import utility
-from assent.functional.statistics import accuracy, win_rate
-from assent.records import Feedback, Prompt, Response, Task
-from assent.report.page import (
-    Report,
-    _gather,
-    _worst,
-    careful,
-    choose,
-    clock,
-    find_rounds,
-    headline,
-    measure_drift,
-    spoken,
-    summary_table,
-    thin,
-    ticks,
-    verdict,
-)
+from assent.evaluation.candidates import Candidate
+from assent.evaluation.judges import load_judge
+from assent.functional.statistics import accuracy
+from assent.records import Prompt, Response
+from assent.report import sections
+from assent.report.charts import ChartSpec, draw_chart, stage_curves, thin, ticks
+from assent.report.comparisons import Comparisons, read_comparisons
+from assent.report.formatting import display_name, duration, name_in_sentence
+from assent.report.rounds import Round, find_rounds, read_results
+from assent.report.sections.drift import measure_style, warnings
+from assent.report.sections.regressions import largest_losses
+from assent.report.sections.responses import choose_examples
+from assent.report.terminal import summary_table
+from assent.report.verdict import headline, missed_targets
 from assent.run import Run, Setup, open_run
 from assent.split import split
+from assent.stages.evaluate import measure_policy
+from assent.tools.report import Report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ATTACK = "<script>alert(1)</script><img src=http://example.com/x.png onerror=alert(2)>"
-MODES = ("grounded", "knowledge", "creative")
+CATEGORIES = ("grounded", "knowledge", "creative")
 GOOD = "Fresh snow number {} covers every quiet roof in town like a clean white blanket."
 BAD = "I think that roof. I think that snow number {}. " + "And more and more about it, " * 9
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """A run of two rounds: `ppo` and `dpo`, then `ppo-2`; the start wins one prompt in five."""
+    """A run of two rounds: `ppo` and `dpo`, then `ppo-2`; four of five responses of the base model are bad."""
     with open_run(Setup(run=tmp_path / "demo", model="a/model", held_out=0.5)) as run:
         yield fill(run)
 
 
 def fill(run: Run) -> Run:
-    prompts = [Prompt.ask(f"Write one sentence about snow on roof {i}.", MODES[i % 3], "test") for i in range(80)]
+    prompts = [Prompt.ask(f"Write one sentence about snow on roof {i}.", CATEGORIES[i % 3], "test") for i in range(80)]
     run.store.add_prompts(prompts)
-    held = [p for p in prompts if p.id in split(prompts, 0.5).held_out]
-    start = draw(run, held, "generate:start", 0.8)
-    ppo, dpo = draw(run, held, "evaluate:ppo", 0.2), draw(run, held, "evaluate:dpo", 0.5)
-    run.store.add_responses([Response(held[0].id, "A second answer, never shown.", "generate:start")])
-    found = evaluation(run, held, {"start": start, "ppo": ppo, "dpo": dpo})
-    run.recipe |= {"stages": ["generate", "reward", "ppo", "dpo", "evaluate", "report"], "rounds": 2, "carry": "ppo"}
+    held_out = [p for p in prompts if p.id in split(prompts, 0.5).held_out]
+    base = add_responses(run, held_out, "generate:base", 0.8)
+    ppo = add_responses(run, held_out, "evaluate:ppo", 0.3)
+    dpo = add_responses(run, held_out, "evaluate:dpo", 0.5)
+    run.store.add_responses([Response(held_out[0].id, "A second answer, never shown.", "generate:base")])
+    first = evaluate(run, held_out, {"base": base, "ppo": ppo, "dpo": dpo})
+    run.recipe |= {"stages": ["generate", "reward", "ppo", "dpo", "evaluate", "report"], "rounds": 2}
     for stage in ("reward", "ppo", "dpo", "evaluate"):
         run.claim(stage, {"lr": 1e-5, "policy": ""})
-    told = accuracy([1.0] * 70 + [0.0] * 30)
-    run.finish("reward", {"pairs": 900, "prompts": 40, "too_long": 0, **rated(told), "seconds": 80.0})
+    rate = accuracy([1.0] * 70 + [0.0] * 30)
+    run.finish("reward", {"pairs": 900, "prompts": 40, "too_long": 0, **as_accuracy(rate), "seconds": 80.0})
     run.finish("ppo", {"steps": 6, "seconds": 200.0, "peak_gb": 400.5})
     run.finish("dpo", {"pairs": 800, "held_out_accuracy": 0.71, "seconds": 90.0})
-    run.finish("evaluate", {**found, "seconds": 30.5})
-    second = Run(Setup(**{**vars(run.setup), "round": 2}), run.recipe)
-    again = evaluation(run, held, {"start": start, "ppo-2": draw(run, held, "evaluate-2:ppo-2", 0.1)})
-    second.finish("evaluate", {**again, "seconds": 20.0})
-    measure(run.folder)
+    run.finish("evaluate", {**first, "seconds": 30.5})
+    second_round = Run(Setup(**{**vars(run.setup), "round": 2}), run.recipe)
+    second = evaluate(run, held_out, {"base": base, "ppo-2": add_responses(run, held_out, "evaluate-2:ppo-2", 0.1)})
+    second_round.finish("evaluate", {**second, "seconds": 20.0})
+    write_metrics(run.folder)
     return run
 
 
-def draw(run: Run, held: list[Prompt], label: str, bad: float) -> list[Response]:
-    dice = random.Random(label)
-    texts = [(BAD if dice.random() < bad else GOOD).format(i) for i in range(len(held))]
-    made = [Response(p.id, t, label, finished=not t.endswith(" ")) for p, t in zip(held, texts, strict=True)]
-    run.store.add_responses(made)
-    return made
+def add_responses(run: Run, prompts: list[Prompt], label: str, bad_share: float) -> list[Response]:
+    rng = random.Random(label)
+    texts = [(BAD if rng.random() < bad_share else GOOD).format(i) for i in range(len(prompts))]
+    responses = [Response(p.id, t, label, finished=not t.endswith(" ")) for p, t in zip(prompts, texts, strict=True)]
+    run.store.add_responses(responses)
+    return responses
 
 
-def evaluation(run: Run, held: list[Prompt], answers: dict[str, list[Response]]) -> dict[str, Any]:
-    """What `evaluate` does, without models."""
-    worth = {n: [utility(p.text, r.text, r.finished) for p, r in zip(held, a, strict=True)] for n, a in answers.items()}
-    policies: dict[str, Any] = {}
-    for name, made in answers.items():
-        policies[name] = {
-            "utility": sum(worth[name]) / len(held),
-            "words": sum(len(r.text.split()) for r in made) / len(held),
-            "finished": sum(r.finished for r in made) / len(held),
-            "answers": made[0].policy,
-        }
-        if name == "start":
-            continue
-        signs: dict[str, list[int]] = {}
-        for p, old, new, low, high in zip(held, answers["start"], made, worth["start"], worth[name], strict=True):
-            sign = (high > low) - (high < low)
-            for mode in ("", p.category):
-                signs.setdefault(mode, []).append(sign)
-            if old.id != new.id:
-                query = Task("comparison", p.id, (old.id, new.id), "evaluate")
-                said = Comparison((old.id, new.id)[sign > 0]) if sign else Comparison(verdict="tie")
-                run.store.add_tasks([query])
-                run.store.add_feedback(
-                    [
-                        Feedback(
-                            query.id,
-                            "judge:conciseness_rubric",
-                            said,
-                            "2026-11-20T10:00:00Z",
-                            id=f"conciseness_rubric:{query.id}",
-                        )
-                    ]
-                )
-        rates = {mode: win_rate(s.count(1), s.count(0), s.count(-1))._asdict() for mode, s in signs.items()}
-        policies[name] |= {"win": rates.pop(""), "by_mode": rates, "kl": 3.25}
-    agreed = accuracy([1.0] * 30 + [0.0] * 10)
+def evaluate(run: Run, prompts: list[Prompt], responses: dict[str, list[Response]]) -> dict[str, Any]:
+    """Do what the stage `evaluate` does, without models."""
+    judged = load_judge(run, "conciseness_rubric").compare(run, "evaluate", prompts, responses, "base")
+    candidates = [Candidate(name, of_policy, None if name == "base" else 3.25) for name, of_policy in responses.items()]
+    agreement = accuracy([1.0] * 30 + [0.0] * 10)
     return {
-        "against": "start",
+        "baseline": "base",
         "judge": "conciseness_rubric",
-        "prompts": len(held),
-        "policies": policies,
-        "reward_model": agreed._asdict() | {"accuracy": agreed.rate},
+        "prompts": len(prompts),
+        "policies": {item.policy: measure_policy(item, judged).to_dict() for item in candidates},
+        "reward_model": agreement._asdict() | {"accuracy": agreement.rate},
     }
 
 
-def rated(found: Any) -> dict[str, Any]:
-    return {"accuracy": found.rate, "low": found.low, "high": found.high, "n": found.n}
+def as_accuracy(rate: Any) -> dict[str, Any]:
+    return {"accuracy": rate.rate, "low": rate.low, "high": rate.high, "n": rate.n}
 
 
-def measure(folder: Path) -> None:
-    lines: list[dict[str, Any]] = []
+def write_metrics(folder: Path) -> None:
+    rows: list[dict[str, Any]] = []
     for stage in ("ppo", "ppo-2"):
-        lines += [
+        rows += [
             {"stage": stage, "step": i, "seconds": i, "score": i / 5, "reward": i / 6, "kl": 0.1 * i, "kl_k3": 0.12 * i}
             | {"length": 20 - i, "entropy": 1.2, "value_loss": 1 / i, "explained_variance": float("nan"), "loss": 0.1}
             for i in range(1, 7)
         ]
     for stage in ("reward", "dpo"):
-        lines += [
-            {
-                "stage": stage,
-                "step": i,
-                "seconds": i,
-                "loss": 0.7 - 0.02 * i,
-                "accuracy": 0.5 + 0.03 * i,
-                "margin": 0.1 * i,
-            }
+        rows += [
+            {"stage": stage, "step": i, "seconds": i}
+            | {"loss": 0.7 - 0.02 * i, "accuracy": 0.5 + 0.03 * i, "margin": 0.1 * i}
             for i in range(1, 12)
         ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "pp')
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "pp')
+
+
+def rounds_of(run: Run) -> list[Round]:
+    return find_rounds(read_results(run.folder))
+
+
+def comparisons_of(run: Run) -> Comparisons:
+    """The comparisons of the first round."""
+    return read_comparisons(run, rounds_of(run)[0])
 
 
 def page_of(run: Run) -> str:
@@ -160,7 +132,7 @@ def page_of(run: Run) -> str:
     return (run.folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_summary_holds_the_figures_that_programs_ask_for(run: Run) -> None:
+def test_summary_json_holds_the_figures(run: Run) -> None:
     page_of(run)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert set(summary) == {"win_rate", "reward_model", "kl", "seconds", "peak_gb"}
@@ -174,44 +146,46 @@ def test_the_summary_holds_the_figures_that_programs_ask_for(run: Run) -> None:
     assert summary["peak_gb"] == 400.5
 
 
-def test_the_headline_says_who_won_how_often_and_how_surely(run: Run) -> None:
-    rounds = find_rounds(run.folder)
-    said = headline(run.folder, rounds[:1])
+def test_headline_gives_win_rates_with_intervals(run: Run) -> None:
+    rounds, results = rounds_of(run), read_results(run.folder)
     assert re.fullmatch(
-        r"PPO's answers win \d+ % of \d+ held-out prompts against the start \[\d+, \d+\]; DPO's \d+ % \[\d+, \d+\].*\.",
-        said,
+        r"PPO wins \d+ % \[\d+, \d+\] of \d+ held-out prompts against the base model; DPO wins \d+ % \[\d+, \d+\].*\.",
+        headline(rounds[:1], results),
     )
-    assert headline(run.folder, rounds).startswith("After 2 rounds, PPO-2's answers win")
+    assert headline(rounds, results).startswith("After 2 rounds, PPO-2 wins")
 
 
-def test_a_figure_below_its_mark_is_said_plainly(run: Run) -> None:
-    rounds = find_rounds(run.folder)
-    assert verdict(rounds)[-1] == (
-        "The reward model falls short: it agrees with the judge on 75.0 % of 40 held-out pairs, and it should on 80 %."
+def test_missed_targets_are_named(run: Run) -> None:
+    rounds = rounds_of(run)
+    assert missed_targets(rounds)[-1] == (
+        "The reward model misses the target: it agrees with the judge on 75.0 % of 40 held-out pairs; "
+        "the target is 80 %."
     )
-    rounds[1].evaluation["policies"]["ppo-2"]["win"] |= {"low": 0.6}
-    assert verdict(rounds)[0].startswith("PPO-2 falls short: the lower bound of its win rate is 60.0 %")
-    rounds[1].evaluation["policies"]["ppo-2"]["win"] |= {"low": 0.61}
-    rounds[1].evaluation["reward_model"] |= {"accuracy": 0.8}
-    assert verdict(rounds) == []
+    policy, agreement = rounds[1].evaluation["policies"]["ppo-2"], rounds[1].evaluation["reward_model"]
+    policy["win"] |= {"low": 0.6}
+    assert missed_targets(rounds)[0].startswith("PPO-2 misses the target: the lower limit of its win rate is 60.0 %")
+    policy["win"] |= {"low": 0.61}
+    agreement |= {"accuracy": 0.8}
+    assert missed_targets(rounds) == []
 
 
-def test_a_win_rate_about_a_half_may_be_chance(run: Run) -> None:
-    rounds = find_rounds(run.folder)[:1]
+def test_headline_says_when_a_win_rate_may_be_chance(run: Run) -> None:
+    rounds = rounds_of(run)[:1]
     rounds[0].evaluation["policies"]["ppo"]["win"] |= {"rate": 0.52, "low": 0.44, "high": 0.6}
-    assert "[44, 60], which may be chance;" in headline(run.folder, rounds)
+    text = headline(rounds, read_results(run.folder))
+    assert re.match(r"PPO wins 52 % \[44, 60\] of \d+ .* base model, which may be chance;", text)
 
 
-def test_the_page_needs_nothing_from_elsewhere(run: Run) -> None:
+def test_page_loads_nothing_from_elsewhere(run: Run) -> None:
     html = page_of(run)
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:|//)""", html)
     assert "<script" not in html
 
 
-def test_text_of_a_model_is_shown_as_text(run: Run) -> None:
+def test_page_escapes_the_text_of_responses(run: Run) -> None:
     run.store.add_responses([Response(p.id, ATTACK, "hostile") for p in run.store.prompts()])
-    done = run.folder / "done" / "evaluate-2.json"
-    done.write_text(done.read_text().replace("evaluate-2:ppo-2", "hostile"))
+    path = run.folder / "done" / "evaluate-2.json"
+    path.write_text(path.read_text().replace("evaluate-2:ppo-2", "hostile"))
     html = page_of(run)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<script" not in html
@@ -219,98 +193,174 @@ def test_text_of_a_model_is_shown_as_text(run: Run) -> None:
     assert "never shown" not in html
 
 
-def test_prompts_are_shown_evenly_by_mode_in_the_order_of_their_ids(run: Run) -> None:
-    answers = _gather(run, find_rounds(run.folder)[0])
-    cases = choose(answers, 8)
-    assert [case.prompt.category for case in cases] == sorted(MODES) * 3
-    for mode in MODES:
-        ids = sorted(p.id for p in answers.prompts if p.category == mode)
-        assert [case.prompt.id for case in cases if case.prompt.category == mode] == ids[:3]
-    assert [shown.policy for shown in cases[0].answers] == ["start", "ppo", "dpo"]
-    assert len(choose(answers, 10_000)) == len(answers.prompts)
+def test_examples_are_even_by_category_in_order_of_ids(run: Run) -> None:
+    comparisons = comparisons_of(run)
+    cases = choose_examples(comparisons, 8)
+    assert [case.prompt.category for case in cases] == sorted(CATEGORIES) * 3
+    for category in CATEGORIES:
+        ids = sorted(p.id for p in comparisons.prompts if p.category == category)
+        assert [case.prompt.id for case in cases if case.prompt.category == category] == ids[:3]
+    assert [response.policy for response in cases[0].responses] == ["base", "ppo", "dpo"]
+    assert len(choose_examples(comparisons, 10_000)) == len(comparisons.prompts)
 
 
-def test_the_largest_losses_are_shown_too(run: Run) -> None:
-    worst = _worst(_gather(run, find_rounds(run.folder)[0]), 3)
-    assert set(worst) == {"ppo", "dpo"}
-    for cases in worst.values():
-        losses = [(c.answers[0].utility or 0) - (c.answers[1].utility or 0) for c in cases]
-        assert losses == sorted(losses, reverse=True)
-        assert all(c.answers[1].outcome == "lost" and loss > 0 for c, loss in zip(cases, losses, strict=True))
-    assert "Where it got worse" in page_of(run)
+def test_regressions_are_the_largest_losses(run: Run) -> None:
+    losses = largest_losses(comparisons_of(run), 3)
+    assert set(losses) == {"ppo", "dpo"}
+    for cases in losses.values():
+        drops = [(case.responses[0].score or 0) - (case.responses[1].score or 0) for case in cases]
+        assert drops == sorted(drops, reverse=True)
+        assert all(c.responses[1].outcome == "lost" and drop > 0 for c, drop in zip(cases, drops, strict=True))
+    assert ">Regressions</h2>" in page_of(run)
 
 
-def test_a_run_without_evaluation_still_reports(tmp_path: Path) -> None:
+def test_criteria_come_from_the_reward(run: Run) -> None:
+    case = choose_examples(comparisons_of(run), 1)[0]
+    for response in case.responses:
+        criteria = response.criteria
+        assert set(criteria) == {"complete", "single", "length", "topic", "substance", "plain"}
+        assert response.score == pytest.approx(sum(criteria.values()) / 6)
+    html = page_of(run)
+    assert "the mean of the criteria" in html
+    assert 'class="criteria"' in html
+
+
+def test_outcomes_are_the_majority_of_an_annotators_votes(run: Run) -> None:
+    first = rounds_of(run)[0]
+    prompts = list(comparisons_of(run).prompts)
+    responses: dict[str, list[Response]] = {}
+    for policy in ("base", "ppo"):
+        stored = list(run.store.responses(policy=first.policies[policy]["responses"]))
+        by_prompt = {response.prompt: response for response in reversed(stored)}  # the first of each prompt
+        responses[policy] = [by_prompt[prompt.id] for prompt in prompts]
+    judge = load_judge(run, "simulated", Simulated(votes=3))
+    votes = judge.compare(run, "evaluate", prompts, responses, "base").outcomes["ppo"]
+    evaluation = {**first.evaluation, "judge": "simulated"}
+    judged = read_comparisons(run, first._replace(evaluation=evaluation)).by_policy["ppo"]
+    for prompt in prompts:
+        balance = sum(vote.value - 0.5 for vote in votes if vote.prompt == prompt)
+        assert judged[prompt.id].outcome == ("won" if balance > 0 else "lost" if balance < 0 else "tied")
+        assert judged[prompt.id].score is None
+    assert {"won", "lost"} <= {response.outcome for response in judged.values()}
+
+
+def test_report_without_an_evaluation(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "small")) as run:
         run.claim("sft", {"lr": 1e-5})
         run.finish("sft", {"demonstrations": 12, "seconds": 3.0})
         html = page_of(run)
-        assert "Done so far: SFT. No policy has been measured yet." in html
-        assert 'id="policies"' not in html
+        assert "Finished: SFT. No policy has been measured yet." in html
+        assert 'id="win-rates"' not in html
         assert json.loads((run.folder / "summary.json").read_text())["win_rate"] == {}
 
 
-def test_an_empty_run_reports_that_nothing_is_there(tmp_path: Path) -> None:
+def test_report_of_an_empty_run(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "empty")) as run:
-        assert "Nothing is finished here yet." in page_of(run)
+        assert "No stage has finished yet." in page_of(run)
 
 
-def test_a_reward_model_alone_is_reported(tmp_path: Path) -> None:
+def test_report_of_a_reward_model_alone(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "half")) as run:
-        run.finish("reward", {"pairs": 9, "prompts": 3, **rated(accuracy([1.0, 1.0, 0.0])), "seconds": 1.0})
-        assert "Agrees with the annotators" in page_of(run)
+        rate = accuracy([1.0, 1.0, 0.0])
+        run.finish("reward", {"pairs": 9, "prompts": 3, **as_accuracy(rate), "seconds": 1.0})
+        assert "Agreement with the annotators" in page_of(run)
 
 
-def test_a_judge_that_is_a_model_is_not_asked_again(run: Run) -> None:
-    done = run.folder / "done" / "evaluate.json"
-    done.write_text(done.read_text().replace('"conciseness_rubric"', '"some/reward-model"'))
+def test_report_does_not_run_a_judge_that_is_a_model(run: Run) -> None:
+    path = run.folder / "done" / "evaluate.json"
+    path.write_text(path.read_text().replace('"conciseness_rubric"', '"some/reward-model"'))
     assert "PPO" in page_of(run)
+    responses = [response for case in choose_examples(comparisons_of(run), 8) for response in case.responses]
+    assert all(response.score is None and not response.criteria for response in responses)
+    assert not {response.outcome for response in responses} & {"won", "lost"}
 
 
-def test_reporting_twice_gives_the_same_page(run: Run) -> None:
+def test_report_is_the_same_twice(run: Run) -> None:
     assert page_of(run) == page_of(run)
 
 
-def test_the_terminal_shows_every_round_and_where_the_report_is(run: Run) -> None:
+def test_summary_table_shows_rounds_and_the_page(run: Run) -> None:
     page_of(run)
     out = io.StringIO()
     Console(width=90, file=out).print(summary_table(run.folder))
     text = out.getvalue()
     assert re.search(r"PPO +\d+ % \[\d+, \d+\] +\d+ / \d+ / \d+ +0\.\d\d +\d+\.\d +3\.25", text)
     assert "PPO-2" in text
-    assert "7 min 00 s in all, 400.5 GB" in text.replace("\n", " ")
+    assert text.count("base model") == 1  # both rounds share it
+    assert "total time 7 min 00 s, peak memory 400.5 GB" in text.replace("\n", " ")
     assert "report.html" in text.replace("\n", "")
-    assert "falls short" in text
+    assert "misses the target" in text
 
 
-def test_the_command_ends_with_the_table_or_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_command_prints_a_table_or_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["report", "--run", str(tmp_path / "empty")]) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'empty' / 'report.html'}\n"
     with open_run(Setup(run=tmp_path / "full", model="a/model", held_out=0.5)) as run:
         fill(run)
     assert main(["report", "--run", str(tmp_path / "full")]) == 0
-    said = capsys.readouterr().out
-    assert "PPO-2" in said and f"report: {tmp_path / 'full' / 'report.html'}\n" in said
+    out = capsys.readouterr().out
+    assert "PPO-2" in out and f"report: {tmp_path / 'full' / 'report.html'}\n" in out
 
 
-def test_drift_counts_words_openings_pairs_and_copies() -> None:
-    drift = measure_drift(["The snow is deep.", "The snow is deep.", "the Snow is not", "A fox ran"])
-    assert drift.words == 15 / 4
-    assert (drift.opening, drift.opening_share) == ("the snow is", 0.75)
-    assert drift.distinct == 6 / 11  # the snow, snow is, is deep, is not, a fox, fox ran; of 3 + 3 + 3 + 2
-    assert drift.repeated == 0.5
+@pytest.fixture
+def section_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of report/sections/ in which the registry looks; the rest of the package is linked."""
+    root = tmp_path / "assent"
+    (root / "report").mkdir(parents=True)
+    for source, copy in ((registry.ROOT, root), (registry.ROOT / "report", root / "report")):
+        for path in source.iterdir():
+            if path.name not in ("report", "sections"):
+                (copy / path.name).symlink_to(path)
+    folder = root / "report" / "sections"
+    shutil.copytree(registry.ROOT / "report" / "sections", folder)
+    monkeypatch.setattr(registry, "ROOT", root)
+    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(folder)])
+    registry.names.cache_clear()
+    yield folder
+    registry.names.cache_clear()
 
 
-def test_a_policy_that_says_the_same_to_everyone_is_pointed_at(run: Run) -> None:
-    here = find_rounds(run.folder)[1]
-    before = measure_drift(["One answer is here.", "Two answers are there.", "Some third thing is said."])
-    after = measure_drift(["The snow is deep and it is white, and so it is said."] * 3)
-    said = careful(here, {"start": before, "ppo-2": after})
-    assert any("longer than before: 4.3 words became 13.0" in line for line in said)
-    assert any("100 % of PPO-2's answers begin with “the snow is”" in line for line in said)
-    assert any("serve more than one prompt" in line for line in said)
-    assert careful(here, {"start": before, "ppo-2": before}) == []
+def test_two_files_add_a_section(run: Run, section_folder: Path) -> None:
+    (section_folder / "cost.py").write_text(
+        "class Cost:\n"
+        "    order, title = 15, 'Cost'\n"
+        "    def __call__(self, data):\n"
+        "        return {'seconds': data.summary['seconds']} if data.rounds else None\n"
+    )
+    (section_folder / "cost.html.jinja").write_text("<p>All stages took {{ seconds | duration }}.</p>")
+    html = page_of(run)
+    assert '<h2 id="cost">Cost</h2>\n<p>All stages took 7 min 00 s.</p>' in html
+    assert '<a href="#cost">Cost</a>' in html
+    assert html.index('id="win-rates"') < html.index('id="cost"') < html.index('id="reward-model"')
+
+
+def test_a_section_that_returns_none_is_left_out(tmp_path: Path, section_folder: Path) -> None:
+    (section_folder / "cost.py").write_text(
+        "class Cost:\n    order, title = 15, 'Cost'\n    def __call__(self, data):\n        return None\n"
+    )
+    with open_run(Setup(run=tmp_path / "empty")) as run:
+        html = page_of(run)
+    assert "Cost" not in html and 'id="reproducibility"' in html
+
+
+def test_style_counts_words_openings_pairs_and_copies() -> None:
+    style = measure_style(["The snow is deep.", "The snow is deep.", "the Snow is not", "A fox ran"])
+    assert style.mean_words == 15 / 4
+    assert (style.opening, style.opening_share) == ("the snow is", 0.75)
+    assert style.distinct_2 == 6 / 11  # the snow, snow is, is deep, is not, a fox, fox ran; of 3 + 3 + 3 + 2
+    assert style.duplicate_share == 0.5
+
+
+def test_drift_warns_of_identical_responses(run: Run) -> None:
+    round_ = rounds_of(run)[1]
+    before = measure_style(["One answer is here.", "Two answers are there.", "Some third thing is said."])
+    after = measure_style(["The snow is deep and it is white, and so it is said."] * 3)
+    sentences = warnings(round_, {"base": before, "ppo-2": after})
+    assert any("longer than the baseline's: 13.0 words instead of 4.3" in sentence for sentence in sentences)
+    assert any("100 % of PPO-2's responses begin with “the snow is”" in sentence for sentence in sentences)
+    assert any("word for word the response to another prompt" in sentence for sentence in sentences)
+    assert warnings(round_, {"base": before, "ppo-2": before}) == []
 
 
 @pytest.mark.parametrize(
@@ -322,15 +372,15 @@ def test_a_policy_that_says_the_same_to_everyone_is_pointed_at(run: Run) -> None
         (5, 5, [4.4, 4.6, 4.8, 5, 5.2, 5.4, 5.6]),
     ],
 )
-def test_axes_end_on_round_numbers_around_the_data(low: float, high: float, expected: list[float]) -> None:
-    found = ticks(low, high)
-    assert found[0] <= low <= high <= found[-1]
-    assert len(found) <= 7
+def test_ticks_are_round_numbers_around_the_data(low: float, high: float, expected: list[float]) -> None:
+    levels = ticks(low, high)
+    assert levels[0] <= low <= high <= levels[-1]
+    assert len(levels) <= 7
     if low != high:
-        assert found == pytest.approx(expected)
+        assert levels == pytest.approx(expected)
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+def test_thin_keeps_the_first_and_last_step() -> None:
     points = [(float(i), 1.0) for i in range(1, 10_001)]
     few = thin(points, 100)
     assert len(few) == 100
@@ -338,19 +388,35 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     assert thin(points[:50], 100) == points[:50]
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [("ppo-2", "PPO-2"), ("dr_grpo", "DrGRPO"), ("sft", "SFT"), ("start", "the start"), ("runs/x-2", "runs/x-2")],
-)
-def test_names_are_written_as_people_write_them(key: str, said: str) -> None:
-    assert spoken(key) == said
+def test_live_curves_have_the_points_and_ticks_of_the_report() -> None:
+    rows = [{"stage": "ppo", "step": i, "seconds": i, "score": i / 10, "kl": float("nan")} for i in range(1, 1001)]
+    curves = stage_curves(rows)
+    assert set(curves) == {"ppo"} and set(curves["ppo"]) == {"score"}
+    curve = curves["ppo"]["score"]
+    assert curve.points == thin([(i, i / 10) for i in range(1, 1001)]) and curve.ticks == [0, 50, 100]
+    chart = draw_chart(ChartSpec("Score", "", {"score": "score"}), {1: rows})
+    assert chart is not None
+    assert [tick.label for tick in chart.ticks] == ["0", "50", "100"]
+    assert chart.lines[0].path.count("L") == len(curve.points) - 1
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.42, "0.4 s"), (59.4, "59 s"), (372, "6 min 12 s"), (7500, "2 h 05 min")]
+    ("key", "name"),
+    [("ppo-2", "PPO-2"), ("dr_grpo", "DrGRPO"), ("sft", "SFT"), ("base", "base model"), ("runs/x-2", "runs/x-2")],
 )
-def test_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+def test_display_names(key: str, name: str) -> None:
+    assert display_name(key) == name
+
+
+def test_the_base_model_has_an_article_in_a_sentence() -> None:
+    assert (name_in_sentence("base"), name_in_sentence("ppo")) == ("the base model", "PPO")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.42, "0.4 s"), (59.4, "59 s"), (372, "6 min 12 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 # In a browser
@@ -367,16 +433,16 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
-class Visit:
-    """A page that was opened, what it asked the network for and what it complained about."""
+class OpenPage:
+    """A page in the browser, with its network requests and its console messages."""
 
     def __init__(self, browser: "Browser", path: Path, width: int, scheme: Any) -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.requests: list[str] = []
+        self.messages: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.goto(path.as_uri())
 
 
@@ -399,32 +465,32 @@ CONTRASTS = """() => {
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read_in_light_and_dark(run: Run, browser: "Browser", scheme: str) -> None:
+def test_page_has_contrast_in_light_and_dark(run: Run, browser: "Browser", scheme: str) -> None:
     page_of(run)
-    visit = Visit(browser, run.folder / "report.html", 1280, scheme)
-    found = visit.page.evaluate(CONTRASTS)
-    assert len(found) > 200
-    assert [row for row in found if row[0] < 4.5] == []
-    paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    opened = OpenPage(browser, run.folder / "report.html", 1280, scheme)
+    contrasts = opened.page.evaluate(CONTRASTS)
+    assert len(contrasts) > 200
+    assert [row for row in contrasts if row[0] < 4.5] == []
+    paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(re.findall(r"\d+", paper)[0]) > 128) == (scheme == "light")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 390, 1280])
-def test_the_page_opens_quietly_and_never_scrolls_sideways(run: Run, browser: "Browser", width: int) -> None:
+def test_page_fits_the_width_and_logs_nothing(run: Run, browser: "Browser", width: int) -> None:
     long = "w" * 400
-    held = [p for p in run.store.prompts() if p.id in split(run.store.prompts(), 0.5).held_out]
-    run.store.add_responses([Response(p.id, f"{long} {ATTACK}", "long") for p in held])
-    done = run.folder / "done" / "evaluate-2.json"
-    done.write_text(done.read_text().replace("evaluate-2:ppo-2", "long"))
+    held_out = [p for p in run.store.prompts() if p.id in split(run.store.prompts(), 0.5).held_out]
+    run.store.add_responses([Response(p.id, f"{long} {ATTACK}", "long") for p in held_out])
+    path = run.folder / "done" / "evaluate-2.json"
+    path.write_text(path.read_text().replace("evaluate-2:ppo-2", "long"))
     page_of(run)
     path = run.folder / "report.html"
-    visit = Visit(browser, path, width, "light")
-    visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    wide = visit.page.evaluate("document.documentElement.scrollWidth")
+    opened = OpenPage(browser, path, width, "light")
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    wide = opened.page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width
-    assert visit.complaints == []
-    assert [url for url in visit.asked if not url.startswith((path.as_uri(), "data:"))] == []
-    assert visit.page.locator("script, img, iframe").count() == 0
-    assert visit.page.locator("h1").inner_text().startswith("After 2 rounds, PPO\u20112's answers win")
-    assert visit.page.locator(".chart").count() >= 11
+    assert opened.messages == []
+    assert [url for url in opened.requests if not url.startswith((path.as_uri(), "data:"))] == []
+    assert opened.page.locator("script, img, iframe").count() == 0
+    assert opened.page.locator("h1").inner_text().startswith("After 2 rounds, PPO\u20112 wins")
+    assert opened.page.locator(".chart").count() >= 11

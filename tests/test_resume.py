@@ -42,13 +42,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny.make(folder / "model")
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"Tell me of the {w} in the garden."}) + "\n" for w in WORDS))
-    shown = folder / "demonstrations.jsonl"
+    examples = folder / "demonstrations.jsonl"
     rows = [{"prompt": [{"role": "user", "content": f"Who is {w}?"}], "completion": f"A friend, {w}."} for w in WORDS]
     rows = [row | {"completion": [{"role": "assistant", "content": row["completion"]}]} for row in rows]
-    shown.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = folder / "run"
-    drawn = ["--model", str(model), "--prompts", str(prompts), "--dtype", "float32", *SHORT]
-    for words in (["generate", *drawn], ["label"], ["import", str(shown)], ["reward", "--lr", "1e-3"]):
+    flags = ["--model", str(model), "--prompts", str(prompts), "--dtype", "float32", *SHORT]
+    for words in (["generate", *flags], ["label"], ["import", str(examples)], ["reward", "--lr", "1e-3"]):
         assent(*words, "--run", str(run))
     return run
 
@@ -79,7 +79,7 @@ def interrupted(stage: str, run: Path, number: int) -> int:
         if len(steps_in(run, stage)) >= enough:
             break
         time.sleep(0.01)
-    assert process.status is None, f"{stage} ended before it could be interrupted: {process.said}"
+    assert process.status is None, f"{stage} ended before it could be interrupted: {process.output}"
     process.send(number)
     status = process.wait(120)
     assert not (run / "done" / f"{stage}.json").exists(), f"{stage} finished before it could be interrupted"
@@ -127,7 +127,7 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
     from assent.store.database import Store
 
     settings = ["--generation-batch-size", "8", "--n", "4", "--overwrite", *SHORT]
-    found = []
+    result = []
     for name in ("whole", "broken"):
         run = tmp_path / name
         shutil.copytree(prepared, run)
@@ -143,72 +143,72 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
             process.kill()
             words.remove("--overwrite")
         assent(*words, "--run", str(run))
-        found.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
-    assert found[0] == found[1]
-    assert len(found[0]) > 40
+        result.append([(r.prompt, r.text, r.policy) for r in Store.open(run / "feedback.db").responses()])
+    assert result[0] == result[1]
+    assert len(result[0]) > 40
 
 
-def test_what_the_reference_has_said_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_reference_logprobs_are_not_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
     import torch
-    from test_models import forest
+    from test_models import random_prefixes
 
     from assent.models.load import load_policy
     from assent.training import reference
 
     model = load_policy(tiny.make(tmp_path / "model")).model
-    trees = forest(10, 3)
-    asked: list[int] = []
-    ask = reference.branch_sums
+    trees = random_prefixes(10, 3)
+    computed: list[int] = []
+    ask = reference.completion_logprobs
 
-    def count(model: Any, some: Any, device: torch.device) -> torch.Tensor:
-        if sum(asked) >= 6 and not begun_again:
+    def count(model: Any, chunk: Any, device: torch.device) -> torch.Tensor:
+        if sum(computed) >= 6 and not begun_again:
             raise KeyboardInterrupt
-        asked.append(len(some))
-        return ask(model, some, device)
+        computed.append(len(chunk))
+        return ask(model, chunk, device)
 
     def sums(folder: str) -> list[torch.Tensor]:
         run = SimpleNamespace(folder=tmp_path / folder, device=torch.device("cpu"))
-        return reference.reference_sums(cast(Any, run), "dpo", model, trees, 200)
+        return reference.reference_logprobs(cast(Any, run), "dpo", model, trees, 200)
 
-    monkeypatch.setattr(reference, "PORTION", 3)
+    monkeypatch.setattr(reference, "SAVE_EVERY", 3)
     whole = sums("whole")
-    assert [len(one) for one in whole] == [len(tree.completions) for tree in trees]
-    monkeypatch.setattr(reference, "branch_sums", count)
+    assert [len(values) for values in whole] == [len(tree.completions) for tree in trees]
+    monkeypatch.setattr(reference, "completion_logprobs", count)
     begun_again = False
     with pytest.raises(KeyboardInterrupt):
         sums("broken")
-    assert sum(asked) == 6
+    assert sum(computed) == 6
     begun_again = True
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(sums("broken"), whole, strict=True))
-        assert sum(asked) == 10
+        assert sum(computed) == 10
 
 
-@pytest.mark.parametrize("kept", ["of other examples", "by another version"])
-def test_what_the_reference_said_of_other_examples_is_not_taken_for_these(
-    kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("origin", ["of other examples", "by another version"])
+def test_reference_logprobs_of_other_examples_are_recomputed(
+    origin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from types import SimpleNamespace
     from typing import Any, cast
 
     import torch
-    from test_models import forest
+    from test_models import random_prefixes
 
     from assent.models.load import load_policy
-    from assent.training.reference import branch_sums, reference_sums
+    from assent.training.reference import completion_logprobs, reference_logprobs
 
-    model, trees = load_policy(tiny.make(tmp_path / "model")).model, forest(10, 3)
+    model, trees = load_policy(tiny.make(tmp_path / "model")).model, random_prefixes(10, 3)
     run: Any = cast(Any, SimpleNamespace(folder=tmp_path / "run", device=torch.device("cpu")))
     with torch.no_grad():
-        reference_sums(run, "dpo", model, trees[5:] + trees[:5], 200)
-        if kept == "by another version":
+        reference_logprobs(run, "dpo", model, trees[5:] + trees[:5], 200)
+        if origin == "by another version":
             torch.save(torch.zeros(3), tmp_path / "run" / "state" / "dpo" / "reference.pt")
-        sums = reference_sums(run, "dpo", model, trees, 200)
-        expected = [branch_sums(model, [tree], run.device) for tree in trees]
-        assert capsys.readouterr().err.count("note: dpo: what the reference said is of other examples") == 1
-        again = reference_sums(run, "dpo", model, trees, 200)
+        sums = reference_logprobs(run, "dpo", model, trees, 200)
+        expected = [completion_logprobs(model, [tree], run.device) for tree in trees]
+        assert capsys.readouterr().err.count("note: dpo: the saved reference log-probabilities belong to other examples") == 1
+        again = reference_logprobs(run, "dpo", model, trees, 200)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(sums, expected, strict=True))
     assert all(map(torch.equal, sums, again)) and "note" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A real language model small enough for any test: Llama blocks, a byte-pair tokenizer with a chat template."""
+"""A real language model that is small enough for any test: Llama blocks, a byte-pair tokenizer, a chat template."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ CHATML = (
 )
 
 
-def make(folder: Path, chat: bool = True, vocabulary: int = 400, seed: int = 0) -> Path:
+def make(folder: Path, chat: bool = True, vocab_size: int = 400, seed: int = 0) -> Path:
     """Write a Llama of two blocks with random weights into a folder, as Hugging Face does."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = train_tokenizer(STORIES.read_text().split("\n\n")[:100], vocabulary)
+    tokenizer = train_tokenizer(STORIES.read_text().split("\n\n")[:100], vocab_size)
     if chat:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>"]})
         tokenizer.chat_template = CHATML

@@ -1,4 +1,4 @@
-"""People, on the pages of `assent serve`: queries are laid before them, and their answers come when they come."""
+"""Human annotators on the pages of `assent serve`: tasks are put into the queue, and judgements arrive over time."""
 
 import sys
 import time
@@ -8,65 +8,66 @@ from datetime import datetime
 from typing import ClassVar
 
 from assent.errors import Waiting
-from assent.functional.near_identical import near_identical
-from assent.labelling.queue import Ask, TaskQueue, overlap, settings
+from assent.functional.near_identical import is_near_identical
+from assent.labelling.queue import TaskQueue, TaskRequest, required_votes
+from assent.labelling.settings import read_settings
 from assent.records import Feedback, Prompt, Response, Task
 from assent.types import NonNegativeFloat
 
-LOOK = 1.0
-"""Seconds between two looks into the store."""
+POLL_SECONDS = 1.0
+"""Seconds between two reads of the store."""
 
 
 @dataclass(frozen=True)
 class Human:
-    """People in browsers; 15 % of the queries go to three of them and 2 % to five, so that agreement can be told."""
+    """Human annotators in browsers; 15 % of the tasks go to three of them and 2 % to five, to measure agreement."""
 
     batch_size: ClassVar[int] = 1
-    human: ClassVar[bool] = True
+    is_human: ClassVar[bool] = True
 
     wait: NonNegativeFloat = 1440.0
-    """Minutes that the stage waits for answers; then it ends, and the same command goes on later. 0: it only asks."""
+    """Minutes that the stage waits for judgements; rerun the command to go on later. 0: do not wait."""
 
-    def answer(
+    def annotate(
         self,
-        queries: Iterable[Task],
+        tasks: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-        desk: TaskQueue,
+        queue: TaskQueue,
         batch: str,
     ) -> Iterator[Feedback]:
-        """Ask, and yield answers as they arrive (they are in the store already), until all have been given.
+        """Enqueue the tasks and yield judgements as they arrive, until all are complete; the store holds them already.
 
-        Pairs of almost the same words are not asked about: nobody could tell which is the better.
+        Pairs of near-identical responses are left out: annotators cannot tell which one is better.
 
         Raises:
-            Waiting: some are still missing after `wait` minutes.
+            Waiting: some judgements are missing after `wait` minutes.
         """
-        desk.post((Ask(query, overlap(query)) for query in queries if _apart(query, responses)), batch)
-        until = time.monotonic() + 60 * self.wait
-        seen: set[str] = set()
-        there = settings(desk.store).get("address", "")
-        where = f"go on at {there}" if there else "'assent serve' with the run's folder shows them to people"
-        progress = desk.progress(batch)
+        judgeable = (task for task in tasks if _is_judgeable(task, responses))
+        queue.enqueue((TaskRequest(task, required_votes(task)) for task in judgeable), batch)
+        deadline = time.monotonic() + 60 * self.wait
+        seen_ids: set[str] = set()
+        address = read_settings(queue.store).get("address", "")
+        hint = f"annotators label at {address}" if address else "start 'assent serve' in the run's folder to label"
+        progress = queue.progress(batch)
         if self.wait:
-            print(f"{progress.answered} of {progress.asked} answered; {where}", file=sys.stderr)
+            print(f"{progress.completed} of {progress.total} tasks judged; {hint}", file=sys.stderr)
         while True:
-            for event in desk.said_of(batch):
-                if event.by_person and event.id not in seen:
-                    seen.add(event.id)
+            for event in queue.feedback_for(batch):
+                if event.is_human and event.id not in seen_ids:
+                    seen_ids.add(event.id)
                     yield event
-            if progress.answered >= progress.asked:
+            if progress.completed >= progress.total:
                 return
-            if time.monotonic() >= until:
-                raise Waiting(
-                    f"{progress.answered} of {progress.asked} answered; {where}, then give this command again"
-                )
-            time.sleep(min(LOOK, max(0.0, until - time.monotonic())))
-            progress = desk.progress(batch)
+            if time.monotonic() >= deadline:
+                raise Waiting(f"{progress.completed} of {progress.total} tasks judged; {hint}, then rerun this command")
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            progress = queue.progress(batch)
 
 
-def _apart(query: Task, responses: Mapping[str, Response]) -> bool:
-    texts = [responses[item].text for item in query.items]
-    return len(texts) != 2 or not near_identical(*texts)
+def _is_judgeable(task: Task, responses: Mapping[str, Response]) -> bool:
+    """Return whether a task is anything but a pair of near-identical responses."""
+    texts = [responses[item].text for item in task.items]
+    return len(texts) != 2 or not is_near_identical(*texts)

@@ -1,10 +1,10 @@
-"""Simulated annotators: a documented utility, seen through Bradley-Terry noise, mistakes and ties.
+"""Simulated annotators: the conciseness rubric with Bradley-Terry noise, errors and ties.
 
-An annotator of sharpness s prefers answer a to b with probability sigmoid(s (u(a) - u(b))); with probability `mistakes`
-a choice is turned round; with probability `ties` a pair of utilities at most a twelfth apart is called a tie. A ranking
-is drawn best first with odds e^(s u), and mistakes and ties befall neighbours in it: of two answers it says the same as
-a comparison. Bradley & Terry 1952, Plackett 1975; mistakes as in Christiano et al. 2017, section 2.2.3
-(arXiv:1706.03741).
+An annotator of rationality b prefers response x to y with probability sigmoid(b (u(x) - u(y))), where u is the rubric's
+score. With probability `error_prob` the choice is inverted; with probability `tie_prob` a pair with close scores is
+called a tie. A ranking is drawn from Plackett-Luce with odds e^(b u), and errors and ties are applied to neighbours in
+it, so that a ranking of two responses has the same distribution as a comparison. Bradley & Terry 1952, Plackett 1975;
+errors as in Christiano et al. 2017, section 2.2.3 (arXiv:1706.03741).
 """
 
 import math
@@ -17,131 +17,138 @@ from typing import ClassVar
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.functional.conciseness import utility
+from assent.functional.conciseness import conciseness_score
 from assent.records import Feedback, Prompt, Response, Task
 from assent.types import PositiveInt
 
-CLOSE = 1.5 / 12
-"""Answers whose utilities differ by less may be called a tie: by no more than half of one of the six marks."""
+MAX_TIE_GAP = 1.5 / 12
+"""Responses whose scores differ by less may be called a tie: by at most half of one of the six criteria."""
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How one annotator differs from the noise-free judge."""
+    """The noise of one annotator."""
 
     rationality: float
     error_prob: float
     tie_prob: float
+    seed_word: str
+    """Part of the seed of further votes: the profile's name in version 0.1, so that its draws can be repeated."""
 
 
 PROFILES: Mapping[str, NoiseModel] = {
-    "careful": NoiseModel(rationality=60.0, error_prob=0.02, tie_prob=0.5),
-    "usual": NoiseModel(rationality=30.0, error_prob=0.08, tie_prob=0.3),
-    "hasty": NoiseModel(rationality=15.0, error_prob=0.2, tie_prob=0.1),
+    "low_noise": NoiseModel(rationality=60.0, error_prob=0.02, tie_prob=0.5, seed_word="careful"),
+    "medium_noise": NoiseModel(rationality=30.0, error_prob=0.08, tie_prob=0.3, seed_word="usual"),
+    "high_noise": NoiseModel(rationality=15.0, error_prob=0.2, tie_prob=0.1, seed_word="hasty"),
 }
-"""The three annotators of the demo, most reliable first."""
+"""The three annotators of the demo, the most reliable first."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Annotators whose utility is `functional/conciseness.py`, each query answered by one of them or by several."""
+    """Simulated annotators that prefer concise responses; each task is judged by one or several of them."""
 
     batch_size: ClassVar[int] = 500
-    human: ClassVar[bool] = False
+    is_human: ClassVar[bool] = False
 
     profiles: tuple[str, ...] = tuple(PROFILES)
-    """Names from careful, usual, hasty; each query goes to one of them by lot."""
+    """Noise profiles: low_noise, medium_noise, high_noise; each task goes to one of them at random."""
     votes: PositiveInt = 1
-    """How many of them answer each query, or all if they are fewer; every answer is kept."""
+    """Annotators that judge each task, at most one of each profile; all judgements are stored."""
     random_labels: bool = False
-    """Negative control: every choice is decided by a coin, so that nothing can be learned."""
+    """Negative control: every judgement is random, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
         if not self.profiles:
-            raise AssentError("nobody is there to answer: people is empty")
+            raise AssentError("profiles is empty; name at least one noise profile")
         for name in self.profiles:
             if name not in PROFILES:
-                raise AssentError(f"no simulated annotator '{name}'{did_you_mean(name, PROFILES)}")
+                raise AssentError(f"no noise profile '{name}'{did_you_mean(name, PROFILES)}")
 
-    def answer(
+    def annotate(
         self,
-        queries: Iterable[Task],
+        tasks: Iterable[Task],
         prompts: Mapping[str, Prompt],
         responses: Mapping[str, Response],
         seed: int,
         now: datetime,
-        desk: object = None,
+        queue: object = None,
         batch: str = "",
     ) -> Iterator[Feedback]:
-        """Answer comparisons and rankings; each follows from the seed and the query alone, whatever was asked before.
+        """Judge comparisons and rankings; each judgement depends on the seed and the task alone, not on the order.
 
         Args:
-            prompts, responses: by id, at least those that the queries name.
-            now: written on every answer (a simulated annotator has no clock of its own).
+            tasks: comparisons and rankings.
+            prompts: by id, at least those of the tasks.
+            responses: by id, at least the items of the tasks.
+            now: the time of every judgement; simulated annotators have no clock.
         """
-        for query in queries:
-            if query.kind not in ("comparison", "ranking"):
-                raise AssentError(f"simulated annotators answer comparisons and rankings, not {query.kind}s")
-            says = _compare if query.kind == "comparison" else _rank
-            worth = {item: true_utility(prompts[query.prompt], responses[item]) for item in query.items}
-            for name, luck in self._voters(f"{seed} {query.id}"):
-                shown = list(query.items)
-                luck.shuffle(shown)
+        for task in tasks:
+            if task.kind not in ("comparison", "ranking"):
+                raise AssentError(f"simulated annotators cannot judge a {task.kind}; use a comparison or a ranking")
+            draw = _draw_comparison if task.kind == "comparison" else _draw_ranking
+            score_by_item = {item: noise_free_score(prompts[task.prompt], responses[item]) for item in task.items}
+            for name, rng in self._voters(f"{seed} {task.id}"):
+                display_order = list(task.items)
+                rng.shuffle(display_order)
+                scores = [score_by_item[item] for item in display_order]
                 yield Feedback(
-                    task=query.id,
+                    task=task.id,
                     annotator=f"simulated:{name}",
-                    judgement=says(shown, [worth[item] for item in shown], PROFILES[name], luck, self.random_labels),
+                    judgement=draw(display_order, scores, PROFILES[name], rng, self.random_labels),
                     created_at=now.isoformat(),
-                    duration=round(luck.lognormvariate(2.0, 0.5), 1),
-                    display_order=tuple(shown),
+                    duration=round(rng.lognormvariate(2.0, 0.5), 1),
+                    display_order=tuple(display_order),
+                    source="simulated",
                 )
 
-    def _voters(self, lot: str) -> Iterator[tuple[str, random.Random]]:
-        """Who answers a query, each with luck of his own; more votes leave the first as it was."""
-        luck = random.Random(lot)
-        first = luck.choice(self.profiles)
-        yield first, luck
-        others = [name for name in dict.fromkeys(self.profiles) if name != first]
-        random.Random(f"{lot} others").shuffle(others)
-        for name in others[: self.votes - 1]:
-            yield name, random.Random(f"{lot} {name}")
+    def _voters(self, seed: str) -> Iterator[tuple[str, random.Random]]:
+        """Yield the profiles that judge a task, each with its own generator; more votes do not change the first one."""
+        rng = random.Random(seed)
+        first = rng.choice(self.profiles)
+        yield first, rng
+        further = [name for name in dict.fromkeys(self.profiles) if name != first]
+        random.Random(f"{seed} others").shuffle(further)
+        for name in further[: self.votes - 1]:
+            yield name, random.Random(f"{seed} {PROFILES[name].seed_word}")
 
 
-def true_utility(prompt: Prompt, response: Response) -> float:
-    """The noise-free judge."""
-    return utility(prompt.text, response.text, response.finished)
+def noise_free_score(prompt: Prompt, response: Response) -> float:
+    """Return the score of the conciseness rubric, from 0 to 1."""
+    return conciseness_score(prompt.text, response.text, response.finished)
 
 
-def _compare(
-    shown: Sequence[str], worth: Sequence[float], person: NoiseModel, luck: random.Random, shuffled: bool
+def _draw_comparison(
+    items: Sequence[str], scores: Sequence[float], noise: NoiseModel, rng: random.Random, is_random: bool
 ) -> Comparison:
-    gap = worth[0] - worth[1]
-    if shuffled:
-        return Comparison(preferred=luck.choice(shown))
-    if abs(gap) < CLOSE and luck.random() < person.tie_prob:
+    gap = scores[0] - scores[1]
+    if is_random:
+        return Comparison(preferred=rng.choice(items))
+    if abs(gap) < MAX_TIE_GAP and rng.random() < noise.tie_prob:
         return Comparison(verdict="tie")
-    first = luck.random() < 1 / (1 + math.exp(-person.rationality * gap))
-    if luck.random() < person.error_prob:
-        first = not first
+    prefers_first = rng.random() < 1 / (1 + math.exp(-noise.rationality * gap))
+    if rng.random() < noise.error_prob:
+        prefers_first = not prefers_first
     strength = 1 if abs(gap) < 1 / 6 else 2 if abs(gap) < 1 / 3 else 3
-    return Comparison(preferred=shown[0] if first else shown[1], strength=strength)
+    return Comparison(preferred=items[0] if prefers_first else items[1], strength=strength)
 
 
-def _rank(
-    shown: Sequence[str], worth: Sequence[float], person: NoiseModel, luck: random.Random, shuffled: bool
+def _draw_ranking(
+    items: Sequence[str], scores: Sequence[float], noise: NoiseModel, rng: random.Random, is_random: bool
 ) -> Ranking:
-    if shuffled:
-        return Ranking(tuple((item,) for item in luck.sample(shown, len(shown))))
-    # Utilities plus Gumbel noise fall in the order of Plackett-Luce (Yellott 1977, doi:10.1016/0022-2496(77)90026-8).
-    drawn = [person.rationality * u - math.log(-math.log(luck.random() or 0.5)) for u in worth]
-    order = sorted(range(len(shown)), key=lambda i: -drawn[i])
+    if is_random:
+        return Ranking(tuple((item,) for item in rng.sample(items, len(items))))
+    # Utilities plus Gumbel noise have the order of Plackett-Luce (Yellott 1977, doi:10.1016/0022-2496(77)90026-8).
+    utilities = [noise.rationality * score - math.log(-math.log(rng.random() or 0.5)) for score in scores]
+    order = sorted(range(len(items)), key=lambda i: -utilities[i])
     for i in range(len(order) - 1):
-        if luck.random() < person.error_prob:
+        if rng.random() < noise.error_prob:
             order[i], order[i + 1] = order[i + 1], order[i]
     tiers: list[list[int]] = [order[:1]]
     for i in order[1:]:
-        if abs(worth[i] - worth[tiers[-1][-1]]) < CLOSE and luck.random() < person.tie_prob:
+        gap = abs(scores[i] - scores[tiers[-1][-1]])
+        if gap < MAX_TIE_GAP and rng.random() < noise.tie_prob:
             tiers[-1].append(i)
         else:
             tiers.append([i])
-    return Ranking(tuple(tuple(shown[i] for i in tier) for tier in tiers))
+    return Ranking(tuple(tuple(items[i] for i in tier) for tier in tiers))

@@ -1,22 +1,22 @@
-"""One item as it should have been written."""
+"""Correction: one item, rewritten as it should be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.records import Completion, Example, Prompt, Response, SFTExample, Task, prefer
+from assent.records import Example, Feedback, Prompt, Response, SFTExample, Task, prefer
 
 
 @dataclass(frozen=True)
 class Correction:
-    """The whole corrected text; the same text as the item's says that nothing had to be mended.
+    """The whole corrected text; a text equal to the item's says that nothing is wrong with it.
 
-    The item's other keys, such as its thoughts and tool calls, stay as they are.
+    The item's other keys, such as reasoning and tool calls, stay as they are.
     """
 
     num_items: ClassVar[range] = range(1, 2)
-    asks: ClassVar[str] = "Make this answer as good as it should be."
+    question: ClassVar[str] = "Make this answer as good as it should be."
     text: str
 
     def __post_init__(self) -> None:
@@ -28,12 +28,12 @@ class Correction:
         return ()
 
     def examples(
-        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, task: Task, prompt: Prompt, responses: Mapping[str, Response], feedback: Feedback, weight: float
     ) -> tuple[Example, ...]:
-        """The corrected text to imitate, and to prefer to the original if they differ."""
-        original = responses[query.items[0]]
-        imitation = SFTExample(prompt, Completion(self.text, extra=original.extra), weight, (feedback_id,))
-        if self.text == original.text:
-            return (imitation,)
+        """Return the corrected text to imitate, and to prefer to the original if they differ."""
+        original = responses[task.items[0]]
         corrected = Response(prompt.id, self.text, "correction", extra=original.extra)
-        return imitation, prefer(prompt, corrected, original, weight, feedback_id)
+        example = SFTExample(prompt, corrected.completion, weight, (feedback.id,), feedback.annotator)
+        if self.text == original.text:
+            return (example,)
+        return example, prefer(prompt, corrected, original, weight, feedback)

@@ -1,4 +1,4 @@
-"""Items in order of preference, best first, equal within a tier; InstructGPT, section 3.4 (arXiv:2203.02155)."""
+"""Ranking: items in order of preference, as in InstructGPT, section 3.4 (arXiv:2203.02155)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from itertools import combinations, product
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.feedback import demand_number
-from assent.records import Example, Prompt, RankedCompletions, Response, Task
+from assent.feedback import require_number
+from assent.records import Example, Feedback, Prompt, RankedCompletions, Response, Task
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Tiers of item ids; an item that is left out was not judged."""
+    """Tiers of item ids, the best first, equal within a tier; an item that is left out was not judged."""
 
     num_items: ClassVar[range] = range(2, 1000)
-    asks: ClassVar[str] = "Put the answers in order, the best first."
+    question: ClassVar[str] = "Put the answers in order, the best first."
     tiers: tuple[tuple[str, ...], ...]
     weight: float = 1.0
-    """How much it counts, beside the reliability of who made it."""
+    """Multiplies the reliability of the annotator."""
 
     def __post_init__(self) -> None:
         tiers = self.tiers
@@ -28,22 +28,22 @@ class Ranking:
             raise AssentError(f"a ranking names items by their ids, not by {self.items!r}")
         if len(set(self.items)) < max(2, len(self.items)):
             raise AssentError(f"a ranking names two items or more, each once, not {tiers!r}")
-        demand_number("weight", self.weight)
+        require_number("weight", self.weight)
 
     @property
     def items(self) -> tuple[str, ...]:
         return tuple(item for tier in self.tiers for item in tier)
 
-    def agrees(self, other: "Ranking") -> bool:
-        """Whether at least four fifths of the pairs that this ranking tells apart stand in its order in the other."""
-        place = {item: i for i, tier in enumerate(other.tiers) for item in tier}
-        pairs = [(a, b) for upper, lower in combinations(self.tiers, 2) for a, b in product(upper, lower)]
-        right = sum(a in place and b in place and place[a] < place[b] for a, b in pairs)
-        return right >= 0.8 * len(pairs)
+    def agrees(self, judgement: "Ranking") -> bool:
+        """Return whether another ranking orders at least four fifths of this one's pairs alike; ties are no pairs."""
+        tier_of = {item: i for i, tier in enumerate(judgement.tiers) for item in tier}
+        pairs = [pair for upper, lower in combinations(self.tiers, 2) for pair in product(upper, lower)]
+        agreeing = sum(a in tier_of and b in tier_of and tier_of[a] < tier_of[b] for a, b in pairs)
+        return agreeing >= 0.8 * len(pairs)
 
     def examples(
-        self, query: Task, prompt: Prompt, responses: Mapping[str, Response], feedback_id: str, weight: float
+        self, task: Task, prompt: Prompt, responses: Mapping[str, Response], feedback: Feedback, weight: float
     ) -> tuple[Example, ...]:
-        """One ranking of the items that were judged."""
-        tiers = tuple(tuple(responses[i].completion for i in tier) for tier in self.tiers)
-        return (RankedCompletions(prompt, tiers, weight * self.weight, (feedback_id,)),)
+        """Return one ranking of the items that were judged."""
+        tiers = tuple(tuple(responses[item].completion for item in tier) for tier in self.tiers)
+        return (RankedCompletions(prompt, tiers, weight * self.weight, (feedback.id,), feedback.annotator),)

@@ -5,39 +5,41 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import EXAMPLE, Format, Row, has, judged, talk, text
+from assent.formats import Format, Row
+from assent.formats.files.fields import EXAMPLE_KEYS, chat_prompt, count_keys, read_example, read_text
 from assent.records import Example, Message
 
 
 @dataclass(frozen=True)
 class Alpaca(Format):
-    """The prompt is `instruction`, with `input` on the next line, as a turn of the user."""
+    """The prompt is `instruction`, with `input` on the next line, as one message of the user."""
 
-    tabular: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = EXAMPLE - {"prompt"} | {
+    is_tabular: ClassVar[bool] = True
+    known_keys: ClassVar[frozenset[str]] = EXAMPLE_KEYS - {"prompt"} | {
         *("instruction", "input", "output", "chosen", "rejected", "system", "history", "kto_tag", "p_chosen", "margin")
     }
 
-    def fits(self, row: Row) -> int:
-        sides = has(row, "instruction", "output") or has(row, "instruction", "chosen", "rejected")
+    def match_score(self, row: Row) -> int:
+        sides = count_keys(row, "instruction", "output") or count_keys(row, "instruction", "chosen", "rejected")
         return 3 * (bool(sides) and "prompt" not in row)
 
     def decode(self, row: Row, source: str) -> Iterable[Example]:
-        system = [Message("system", text(row, "system"))] if row.get("system") else []
-        asked = "\n".join(part for part in (text(row, "instruction"), row.get("input") and text(row, "input")) if part)
-        prompt = talk(row, (*system, *_history(row), Message("user", asked)))
+        system = [Message("system", read_text(row, "system"))] if row.get("system") else []
+        parts = (read_text(row, "instruction"), row.get("input") and read_text(row, "input"))
+        question = Message("user", "\n".join(filter(None, parts)))
+        prompt = chat_prompt(row, (*system, *_read_history(row), question))
         keys = ("output",) if row.get("chosen") is None else ("chosen", "rejected")
-        return (judged(row, prompt, {key: (Message("assistant", text(row, key)),) for key in keys}),)
+        return (read_example(row, prompt, {key: (Message("assistant", read_text(row, key)),) for key in keys}),)
 
 
-def _history(row: Row) -> list[Message]:
-    """Earlier turns, told as pairs of what was asked and what was answered."""
+def _read_history(row: Row) -> list[Message]:
+    """Return the earlier messages, which rows hold as pairs of instruction and response."""
     pairs = row.get("history") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise AssentError("'history' is no list of pairs, an instruction and its answer")
+        raise AssentError("'history' is not a list of pairs of instruction and response")
     roles = ("user", "assistant")
     return [
-        Message(role, text({"history": words}, "history"))
+        Message(role, read_text({"history": text}, "history"))
         for pair in pairs
-        for role, words in zip(roles, pair, strict=True)
+        for role, text in zip(roles, pair, strict=True)
     ]

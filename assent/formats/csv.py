@@ -1,4 +1,4 @@
-"""A table for spreadsheets, RFC 4180: a row for each answer, under a header that says what its cells are."""
+"""A table for spreadsheets, RFC 4180: one judgement a row, with named columns."""
 
 import json
 import re
@@ -9,256 +9,309 @@ from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements, get, messages
+from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements
 from assent.formats.files.annotation import (
-    YES,
-    Ballot,
-    Voice,
-    demand_time,
-    going_out,
-    heard,
+    BOOLEANS,
+    Annotation,
+    Provenance,
+    anonymised,
+    format_time,
+    parse_verdict,
     pseudonym,
-    seal,
-    stretched,
-    time_of,
-    verdict_of,
+    read_time,
+    rescale,
+    roundtrip_id,
+    source_field,
+    to_feedback,
 )
-from assent.formats.files.layout import Sheet, fields_of, screen, usual_kind
+from assent.formats.files.fields import read_messages, require
+from assent.formats.files.layout import TaskLayout, default_kind, parse_task, prompt_fields
 from assent.records import Completion, Feedback, content_id
 
-ANSWER = "response"
-"""The column of an answer that stands alone; several are a, b, c, ..."""
+RESPONSE = "response"
+"""The column of a single response; several are a, b, c, ..."""
 PAIR = ("chosen", "rejected")
-"""The columns of a pair that say by their names which is the better."""
-AXIS = "rating:"
-SAID = frozenset(("preference", "ranking", "rating", "approved", "correction", "critique", "demonstration"))
-"""The columns of judgements: a table without any of them asks."""
+"""The columns of a pair whose names say which is the better."""
+AXIS_PREFIX = "rating:"
+JUDGEMENT_COLUMNS = frozenset(
+    ("preference", "ranking", "rating", "approved", "correction", "critique", "demonstration")
+)
+"""A table without any of them holds open tasks."""
 SIDE = re.compile(
     r"(?:(?:model|response|answer|completion|output|option|assistant)[-_ ]?)?(?:([a-z])|(\d+)|(left|right))"
 )
-"""What other tools call a side in the column `preference`."""
+"""Names of a side in the column `preference` of other tools."""
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
-BEFORE = ("prompt", ANSWER)
-AFTER = (
+FIRST_COLUMNS = ("prompt", RESPONSE)
+LAST_COLUMNS = (
     *("preference", "strength", "certainty", "margin", "ranking", "rating"),
-    *("approved", "correction", "critique", "quote", "demonstration", "weight", "note", "flags"),
-    *("annotator", "at", "seconds", "shown", "purpose", "instruction", "mode", "cut", "query", "id"),
+    *("approved", "correction", "critique", "quote", "demonstration", "weight", "comment", "flags"),
+    *("annotator", "source", "created_at", "duration", "display_order"),
+    *("purpose", "instruction", "category", "truncated", "meta", "task", "id"),
 )
-"""The columns behind the answers, in the order in which they are written."""
+"""The columns after the responses, in the order in which they are written."""
+TEXT_COLUMNS = ("correction", "critique", "quote", "demonstration", "comment")
+DEFAULTS = Annotation()
 
 
 @dataclass(frozen=True)
 class CSV(Format):
-    """Comparisons, rankings, ratings, approvals and texts in one table; empty cells say nothing."""
+    """Comparisons, rankings, ratings, approvals and texts in one table; empty cells have their defaults."""
 
-    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
+    record_types: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
     shape: ClassVar[Shape] = "table"
 
     scale: str = "1-7"
-    """Ratings of the file."""
+    """Scale of the ratings in the file."""
 
-    def fits(self, row: Row) -> int:
-        answers = (ANSWER, "a", *PAIR, *SAID)
-        return int("prompt" in row and any(name in answers or name.startswith(AXIS) for name in row))
+    def match_score(self, row: Row) -> int:
+        columns = (RESPONSE, "a", *PAIR, *JUDGEMENT_COLUMNS)
+        return int("prompt" in row and any(name in columns or name.startswith(AXIS_PREFIX) for name in row))
 
-    def unread(self, row: Row) -> Row:
-        read = {"prompt", *AFTER, *_names(row)}
-        return {name: cell for name, cell in row.items() if name not in read and not name.startswith(AXIS)}
+    def unread_fields(self, row: Row) -> Row:
+        columns = {"prompt", *LAST_COLUMNS, *_response_columns(row)}
+        return {name: cell for name, cell in row.items() if name not in columns and not name.startswith(AXIS_PREFIX)}
 
-    def demand_clear(self, row: Row) -> None:
+    def require_unambiguous(self, row: Row) -> None:
         word = row.get("preference", "").strip().lower()
         if (side := SIDE.fullmatch(word)) and side[2] and not int(side[2]):
-            raise AssentError(f"a preference '{word}': whether 1 is then the first or the second answer, write a or b")
+            raise AssentError(f"the preference '{word}' counts from 0 while others count from 1: write a or b")
 
     def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | Remark]:
-        sheet = _sheet(row, source)
-        if not _is_judged(row) and sheet.items:
-            if len(sheet.items) == 1:
-                raise AssentError(f"no judgement of '{sheet.names[0]}': a text to imitate stands under 'demonstration'")
-            yield sheet.unanswered(usual_kind(sheet))
+        layout = _read_layout(row, source)
+        if not _has_judgement(row) and layout.items:
+            if len(layout.items) == 1:
+                column = layout.item_names[0]
+                raise AssentError(f"no judgement of '{column}': put a text to imitate under 'demonstration'")
+            yield layout.to_open_task(default_kind(layout))
             return
-        told = {
-            **_choice(row, sheet),
-            "tiers": _tiers(row, sheet),
-            "axes": tuple(
-                (name.removeprefix(AXIS) if name != "rating" else "overall", self._stars(row, name))
-                for name in row
-                if name.startswith(AXIS) or name == "rating"
-                if row[name].strip()
-            ),
-            "approved": _yes(row),
-            **{name: row.get(name, "") for name in ("correction", "critique", "quote", "demonstration", "note")},
-            **{name: _number(row, name, getattr(Ballot, name)) for name in ("certainty", "margin", "weight")},
-            "flags": _words(row, "flags"),
-        }
-        named, name = row.get("annotator", "").strip(), row.get("id", "").strip()
-        moment = time_of({"at": row.get("at", "").strip()}, "at")
-        # The id of a row may be that of its question: only a row that is the same throughout is the same answer.
-        origin = content_id(sorted(row.items())) if named and name else ""
-        who = pseudonym(named) or f"imported:{source}"
-        voice = Voice(who, moment.at, _number(row, "seconds", 0.0), name, origin)
-        yield from heard(sheet, Ballot(**told), voice)
-        yield from moment.remarks
+        annotation = self._read_annotation(row, layout)
+        name = row.get("annotator", "").strip()
+        row_id = row.get("id", "").strip()
+        timestamp = read_time({"created_at": row.get("created_at", "").strip()}, "created_at")
+        provenance = Provenance(
+            pseudonym(name) or f"imported:{source}",
+            timestamp.created_at,
+            _read_cell_number(row, "duration", 0.0),
+            row_id,
+            # The id of a row may be that of its task: only a row that is equal throughout is the same judgement.
+            content_id(sorted(row.items())) if name and row_id else "",
+            row.get("source", "").strip(),
+        )
+        yield from to_feedback(layout, annotation, provenance)
+        yield from timestamp.remarks
 
-    def _stars(self, row: Row, name: str) -> float:
-        return stretched(_number(row, name, 0.0), self.scale)
+    def _read_annotation(self, row: Row, layout: TaskLayout) -> Annotation:
+        axes = tuple(
+            (name.removeprefix(AXIS_PREFIX) if name != "rating" else "overall", self._read_rating(row, name))
+            for name in row
+            if (name.startswith(AXIS_PREFIX) or name == "rating") and row[name].strip()
+        )
+        return Annotation(
+            **_read_choice(row, layout),
+            **{name: row.get(name, "") for name in TEXT_COLUMNS},
+            tiers=_read_tiers(row, layout),
+            axes=axes,
+            approved=_read_approval(row),
+            certainty=_read_cell_number(row, "certainty", DEFAULTS.certainty),
+            margin=_read_cell_number(row, "margin", DEFAULTS.margin),
+            weight=_read_cell_number(row, "weight", DEFAULTS.weight),
+            flags=_read_list(row, "flags"),
+        )
 
-    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
-        if not thing.answers:
-            raise AssentError("a question without an answer, and a row of a table is an answer")
-        ids = list(thing.query.items)
-        items = {item.id: item for item in thing.items}
-        alone = len(ids) == 1
-        names = [ANSWER] if alone else [letters(place) for place in range(len(ids))]
-        prompt = thing.prompt.text if thing.prompt.is_plain else _dumped(fields_of(Sheet(thing.prompt))["messages"])
-        question = {
-            "prompt": prompt,
+    def _read_rating(self, row: Row, name: str) -> float:
+        return rescale(_read_cell_number(row, name, 0.0), self.scale)
+
+    def encode(self, record: TaskWithJudgements) -> Iterable[Row]:
+        if not record.feedback:
+            raise AssentError("a task without a judgement, but each row of a table is a judgement")
+        ids = list(record.task.items)
+        items = {item.id: item for item in record.items}
+        names = [RESPONSE] if len(ids) == 1 else [column_letters(index) for index in range(len(ids))]
+        prompt = record.prompt
+        shared = {
+            "prompt": prompt.text if prompt.is_plain else _to_json(prompt_fields(TaskLayout(prompt))["messages"]),
             **{name: items[item].text for name, item in zip(names, ids, strict=True)},
-            "purpose": thing.query.purpose,
-            "instruction": thing.query.instruction,
-            "mode": thing.prompt.category,
-            "cut": " ".join(name for name, item in zip(names, ids, strict=True) if not items[item].finished),
-            "query": thing.query.id,
+            "purpose": record.task.purpose,
+            "instruction": record.task.instruction,
+            "category": prompt.category,
+            "truncated": " ".join(name for name, item in zip(names, ids, strict=True) if not items[item].finished),
+            "meta": _to_json(dict(prompt.meta)) if prompt.meta else "",
+            "task": record.task.id,
         }
-        for event in map(going_out, thing.answers):
-            yield {
-                name: cell for name, cell in (question | _said(event, ids, names)).items() if cell or name == "prompt"
-            }
+        for event in map(anonymised, record.feedback):
+            cells = shared | _judgement_cells(event, ids, names)
+            yield {name: cell for name, cell in cells.items() if cell or name == "prompt"}
 
-    def header(self, columns: Iterable[str]) -> list[str]:
-        found = set(columns)
-        answers = list(takewhile(found.__contains__, map(letters, count())))
-        axes = sorted(name for name in found if name.startswith(AXIS))
-        ordered = [*BEFORE, *answers]
-        for name in AFTER:
+    def order_columns(self, columns: Iterable[str]) -> list[str]:
+        present = set(columns)
+        responses = list(takewhile(present.__contains__, map(column_letters, count())))
+        axes = sorted(name for name in present if name.startswith(AXIS_PREFIX))
+        ordered = [*FIRST_COLUMNS, *responses]
+        for name in LAST_COLUMNS:
             ordered += [name, *axes] if name == "rating" else [name]
-        return [name for name in ordered if name in found]
+        return [name for name in ordered if name in present]
 
 
-def letters(place: int) -> str:
-    """The name of a column of a spreadsheet: a .. z, aa, ab, ..."""
-    return (letters(place // 26 - 1) if place >= 26 else "") + ascii_lowercase[place % 26]
+def column_letters(index: int) -> str:
+    """Return the name of a column of a spreadsheet: a .. z, aa, ab, ..."""
+    return (column_letters(index // 26 - 1) if index >= 26 else "") + ascii_lowercase[index % 26]
 
 
-def _said(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
-    """The cells of an answer."""
+# Write
+
+
+def _judgement_cells(event: Feedback, ids: list[str], names: list[str]) -> dict[str, str]:
     if not set(event.display_order) <= set(ids):
-        raise AssentError("it was shown with other items than its question names")
-    ballot = Ballot.of(event, ids)
+        raise AssentError("the display order names other items than the task")
+    annotation = Annotation.from_feedback(event, ids)
     cells = {
-        "preference": names[ballot.better] if ballot.better is not None else ballot.verdict,
-        "ranking": " > ".join(" = ".join(names[place] for place in tier) for tier in ballot.tiers),
-        "approved": "" if ballot.approved is None else "yes" if ballot.approved else "no",
-        **{name: getattr(ballot, name) for name in ("correction", "critique", "quote", "demonstration", "note")},
-        "flags": ", ".join(ballot.flags),
+        "preference": names[annotation.preferred] if annotation.preferred is not None else annotation.verdict,
+        "ranking": " > ".join(" = ".join(names[index] for index in tier) for tier in annotation.tiers),
+        "approved": "" if annotation.approved is None else "yes" if annotation.approved else "no",
+        "correction": annotation.correction,
+        "critique": annotation.critique,
+        "quote": annotation.quote,
+        "demonstration": annotation.demonstration,
+        "comment": annotation.comment,
+        "flags": ", ".join(annotation.flags),
         "annotator": event.annotator,
-        "at": demand_time(event),
-        "seconds": _spelt(event.duration, 0.0),
-        "shown": " ".join(names[ids.index(item)] for item in event.display_order),
-        "id": seal(event),
-        **{name: _spelt(getattr(ballot, name), getattr(Ballot, name)) for name in ("certainty", "margin", "weight")},
+        **source_field(event),
+        "created_at": format_time(event),
+        "duration": _format_number(event.duration, 0.0),
+        "display_order": " ".join(names[ids.index(item)] for item in event.display_order),
+        "id": roundtrip_id(event),
+        "certainty": _format_number(annotation.certainty, DEFAULTS.certainty),
+        "margin": _format_number(annotation.margin, DEFAULTS.margin),
+        "weight": _format_number(annotation.weight, DEFAULTS.weight),
     }
-    if ballot.better is not None:
-        cells["strength"] = str(ballot.strength)
-    return cells | {("rating" if axis == "overall" else AXIS + axis): _spelt(value) for axis, value in ballot.axes}
+    if annotation.preferred is not None:
+        cells["strength"] = str(annotation.strength)
+    for axis, value in annotation.axes:
+        cells["rating" if axis == "overall" else AXIS_PREFIX + axis] = _format_number(value)
+    return cells
 
 
-def _sheet(row: Row, source: str) -> Sheet:
-    facts: dict[str, Any] = {name: row[name] for name in ("purpose", "instruction", "mode") if row.get(name)}
-    names = _names(row)
-    told = _prompt(row)
-    asked = {"messages": told} if isinstance(told, list) else {"prompt": told}
-    sheet = screen(asked, {**facts, "shown": False}, source, {name: Completion(row[name]) for name in names})
-    cut = {sheet.place(name) for name in _words(row, "cut")}
-    items = tuple(replace(item, finished=False) if place in cut else item for place, item in enumerate(sheet.items))
-    shown = tuple(sheet.place(name) for name in _words(row, "shown"))
-    if shown and sorted(shown) != list(range(len(items))):
-        raise AssentError(f"'shown' is '{row['shown']}', which does not name each of {len(items)} answers once")
-    sheet = replace(sheet, items=items, shown=shown)
-    # A file of ours has the answers in the order of their question; of others that order may tell which is the better.
-    if not row.get("query"):
-        return sheet
-    ours = replace(sheet, order=tuple(range(len(items))))
-    return (
-        ours if any(ours.ask(kind).id == row["query"] for kind in ("comparison", "ranking", "demonstration")) else sheet
+def _format_number(value: float, default: float | None = None) -> str:
+    return "" if value == default else repr(value)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# Read
+
+
+def _read_layout(row: Row, source: str) -> TaskLayout:
+    extra: dict[str, Any] = {name: row[name] for name in ("purpose", "instruction", "category") if row.get(name)}
+    names = _response_columns(row)
+    prompt = _read_prompt(row)
+    fields = {"messages": prompt} if isinstance(prompt, list) else {"prompt": prompt}
+    completions = {name: Completion(row[name]) for name in names}
+    layout = parse_task(fields, {**extra, "is_display_order": False}, source, completions)
+    truncated = {layout.index_of(name) for name in _read_list(row, "truncated")}
+    items = tuple(
+        replace(item, finished=False) if index in truncated else item for index, item in enumerate(layout.items)
     )
+    display_order = tuple(layout.index_of(name) for name in _read_list(row, "display_order"))
+    if display_order and sorted(display_order) != list(range(len(items))):
+        raise AssentError(
+            f"'display_order' is '{row['display_order']}', which does not name each of {len(items)} items once"
+        )
+    layout = replace(layout, items=items, display_order=display_order)
+    # Our own files have the responses in the order of their task; in others that order may reveal the better one.
+    if not row.get("task"):
+        return layout
+    ordered = replace(layout, task_order=tuple(range(len(items))))
+    is_ours = any(ordered.to_task(kind).id == row["task"] for kind in ("comparison", "ranking", "demonstration"))
+    return ordered if is_ours else layout
 
 
-def _names(row: Row) -> list[str]:
-    """The columns of the answers."""
-    sets = [list(takewhile(row.get, map(letters, count()))), [ANSWER] * bool(row.get(ANSWER))]
-    filled = [names for names in (*sets, list(PAIR) * _is_pair(row)) if names]
-    if len(filled) > 1:
-        raise AssentError(f"answers both under '{filled[1][0]}' and under '{filled[0][0]}'")
-    return filled[0] if filled else []
+def _response_columns(row: Row) -> list[str]:
+    lettered = list(takewhile(row.get, map(column_letters, count())))
+    single = [RESPONSE] if row.get(RESPONSE) else []
+    pair = list(PAIR) if _is_pair(row) else []
+    sets = [names for names in (lettered, single, pair) if names]
+    if len(sets) > 1:
+        raise AssentError(f"responses both under '{sets[1][0]}' and under '{sets[0][0]}'")
+    return sets[0] if sets else []
 
 
 def _is_pair(row: Row) -> bool:
     return all(name in row for name in PAIR) and any(row[name].strip() for name in PAIR)
 
 
-def _is_judged(row: Row) -> bool:
-    """Whether the table has a column for what was said, filled in here or not."""
-    return _is_pair(row) or any(name in SAID or name.startswith(AXIS) for name in row)
+def _has_judgement(row: Row) -> bool:
+    """Return whether the table has a column for a judgement, filled in here or not."""
+    return _is_pair(row) or any(name in JUDGEMENT_COLUMNS or name.startswith(AXIS_PREFIX) for name in row)
 
 
-def _prompt(row: Row) -> str | list[Any]:
-    """Text, or the messages of a conversation if the cell is a JSON array of them."""
-    cell: str = get(row, "prompt")
-    if re.match(r"\s*\[\s*\{", cell):
-        try:
-            messages({"prompt": json.loads(cell)}, "prompt")
-        except (ValueError, RecursionError, AssentError):
-            return cell
-        found: list[Any] = json.loads(cell)
-        return found
-    return cell
+def _read_prompt(row: Row) -> str | list[Any]:
+    """Return text, or the messages of a conversation if the cell is a JSON array of them."""
+    cell: str = require(row, "prompt")
+    if not re.match(r"\s*\[\s*\{", cell):
+        return cell
+    try:
+        messages: list[Any] = json.loads(cell)
+        read_messages({"prompt": messages}, "prompt")
+    except (ValueError, RecursionError, AssentError):
+        return cell
+    return messages
 
 
-def _choice(row: Row, sheet: Sheet) -> dict[str, Any]:
+def _read_choice(row: Row, layout: TaskLayout) -> dict[str, Any]:
     word = row.get("preference", "").strip() or (PAIR[0] if _is_pair(row) else "")
     if not word:
         return {}
-    if verdict := verdict_of(word):
+    if verdict := parse_verdict(word):
         return {"verdict": verdict}
-    strength = _number(row, "strength", 1)
-    return {"better": _side(word.lower(), sheet), "strength": strength}
+    strength = _read_cell_number(row, "strength", 1)
+    return {"preferred": _read_side(word.lower(), layout), "strength": strength}
 
 
-def _side(word: str, sheet: Sheet) -> int:
-    """The place of an answer that is called by its column, or by its side as in other tools."""
+def _read_side(word: str, layout: TaskLayout) -> int:
+    """Return the index of a response by its column, or by its side as other tools name it."""
     side = SIDE.fullmatch(word)
-    if word in sheet.names or side is None or len(sheet.items) != 2:
-        return sheet.place(word)
+    if word in layout.item_names or side is None or len(layout.items) != 2:
+        return layout.index_of(word)
     letter, number, hand = side.groups()
-    place = int(number) - 1 if number else ord(letter) - ord("a") if letter else ("left", "right").index(hand)
-    return place if place in (0, 1) else sheet.place(word)
+    if number:
+        index = int(number) - 1
+    elif letter:
+        index = ord(letter) - ord("a")
+    else:
+        index = ("left", "right").index(hand)
+    return index if index in (0, 1) else layout.index_of(word)
 
 
-def _tiers(row: Row, sheet: Sheet) -> tuple[tuple[int, ...], ...]:
-    """`b > a = c`, best first."""
-    spelt = row.get("ranking", "").strip().lower()
-    return tuple(tuple(sheet.place(n.strip()) for n in tier.split("=")) for tier in spelt.split(">")) if spelt else ()
+def _read_tiers(row: Row, layout: TaskLayout) -> tuple[tuple[int, ...], ...]:
+    """Return the tiers of a ranking such as `b > a = c`, best first."""
+    ranking = row.get("ranking", "").strip().lower()
+    if not ranking:
+        return ()
+    return tuple(tuple(layout.index_of(name.strip()) for name in tier.split("=")) for tier in ranking.split(">"))
 
 
-def _yes(row: Row) -> bool | None:
+def _read_approval(row: Row) -> bool | None:
     word = row.get("approved", "").strip().lower()
-    if word and word not in YES:
+    if word and word not in BOOLEANS:
         raise AssentError(f"'approved' is '{word}', not yes or no")
-    return YES.get(word)
+    return BOOLEANS.get(word)
 
 
-def _words(row: Row, key: str) -> tuple[str, ...]:
-    """What a cell lists: letters apart by spaces, or words apart by commas."""
+def _read_list(row: Row, key: str) -> tuple[str, ...]:
+    """Return the entries of a cell: flags separated by commas, names of responses by spaces."""
     cell = row.get(key, "")
-    return tuple(word.strip() for word in (cell.split(",") if key == "flags" else cell.lower().split()) if word.strip())
+    entries = cell.split(",") if key == "flags" else cell.lower().split()
+    return tuple(entry.strip() for entry in entries if entry.strip())
 
 
-def _number(row: Row, key: str, usual: float) -> float:
-    """A number, with a point or with a decimal comma."""
+def _read_cell_number(row: Row, key: str, default: float) -> float:
+    """Return the number in a cell, with a decimal point or a decimal comma."""
     cell = row.get(key, "").strip()
     if not cell:
-        return usual
+        return default
     if THOUSANDS.fullmatch(cell):
         raise AssentError(f"'{key}' is '{cell}', which may be {cell.replace(',', '')} or {cell.replace(',', '.')}")
     try:
@@ -266,11 +319,3 @@ def _number(row: Row, key: str, usual: float) -> float:
     except ValueError:
         raise AssentError(f"'{key}' is '{cell}', not a number") from None
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
-
-
-def _spelt(value: float, usual: float | None = None) -> str:
-    return "" if value == usual else repr(value)
-
-
-def _dumped(found: Any) -> str:
-    return json.dumps(found, ensure_ascii=False)

@@ -1,115 +1,155 @@
-"""Our own events: a store, whole; the only format that loses nothing."""
+"""The events of a store: the only format that copies it with all ids."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, cast, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.feedback import body, parse
-from assent.formats import Format, Row, demand_whole, get, number, text, tools
-from assent.records import Feedback, Message, Prompt, Purpose, Response, Task
+from assent.feedback import parse, to_values
+from assent.formats import Format, Row
+from assent.formats.files.fields import read_number, read_text, read_tools, require, require_no_surrogates
+from assent.records import Feedback, Message, Prompt, Purpose, Response, Source, Task, implied_source
 from assent.registry import name_of
 
-LATER = ("flags", "tools", "extra", "token_ids", "tokenizer")
-"""Fields that were added later: left out where they are empty, so that a record looks as it did before."""
+OPTIONAL = ("flags", "tools", "meta", "extra", "token_ids", "tokenizer")
+"""Fields that are left out where they are empty."""
 Event = Prompt | Response | Task | Feedback
+EVENTS = (Prompt, Response, Task, Feedback)
+"""In the order in which one refers to another."""
 
 
 @dataclass(frozen=True)
 class Events(Format):
-    """Four kinds of record, each under the id that its content has."""
+    """Four kinds of record, each under the id of its content."""
 
-    holds: ClassVar[tuple[type, ...]] = (Prompt, Response, Task, Feedback)
-    whole: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = frozenset(
-        (
-            "record",
-            "id",
-            "kind",
-            *(each.name for record in (Prompt, Response, Task, Feedback) for each in fields(record)),
-        )
+    record_types: ClassVar[tuple[type, ...]] = EVENTS
+    lossless: ClassVar[bool] = True
+    known_keys: ClassVar[frozenset[str]] = frozenset(
+        ("record", "id", "kind", *(field.name for event in EVENTS for field in fields(event)))
     )
 
-    def fits(self, row: Row) -> int:
+    def match_score(self, row: Row) -> int:
         return 9 * ("record" in row)
 
-    def turn(self, row: Row) -> int:
-        kinds = list(RECORDS)
+    def pass_number(self, row: Row) -> int:
+        kinds = list(READERS)
         return kinds.index(row["record"]) if row.get("record") in kinds else len(kinds)
 
     def decode(self, row: Row, source: str) -> Iterable[Event]:
         kind = str(row.get("record"))
-        if kind not in RECORDS:
-            raise AssentError(f"no record '{kind}'{did_you_mean(kind, RECORDS)}")
-        event = RECORDS[kind](row)
-        if event.id != text(row, "id"):
-            raise AssentError(f"its content has id {event.id}, not {row['id']}: it was changed by hand")
+        if kind not in READERS:
+            raise AssentError(f"no record '{kind}'{did_you_mean(kind, READERS)}")
+        event = READERS[kind](row)
+        if event.id != read_text(row, "id"):
+            raise AssentError(f"its content has id {event.id}, not {row['id']}: it was edited by hand")
         return (event,)
 
-    def encode(self, thing: Event) -> Iterable[Row]:
-        values = asdict(thing)
-        if isinstance(thing, Feedback):
-            values |= {"kind": name_of(thing.judgement), "answer": body(thing.judgement)}
-        if isinstance(thing, Prompt):
-            values["messages"] = [message.to_dict() for message in thing.messages]
-        for name in LATER:
+    def encode(self, record: Event) -> Iterable[Row]:
+        values = asdict(record)
+        if isinstance(record, Feedback):
+            values |= {"kind": name_of(record.judgement), "judgement": to_values(record.judgement)}
+        if isinstance(record, Prompt):
+            values["messages"] = [message.to_dict() for message in record.messages]
+        for name in OPTIONAL:
             if not values.get(name, True):
                 del values[name]
-        return ({"record": type(thing).__name__.lower(), "id": thing.id, **values},)
+        return ({"record": type(record).__name__.lower(), "id": record.id, **values},)
 
 
-def _prompt(row: Row) -> Prompt:
-    turns = get(row, "messages")
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
+def _read_prompt(row: Row) -> Prompt:
+    messages = require(row, "messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise AssentError("'messages' holds no messages")
-    demand_whole(turns, "messages")
-    for turn in turns:
-        text(turn, "role"), text(turn, "content")
-    return Prompt(tuple(map(Message.from_dict, turns)), text(row, "mode"), text(row, "source"), tools(row))
+    require_no_surrogates(messages, "messages")
+    for message in messages:
+        read_text(message, "role")
+        read_text(message, "content")
+    meta = row.get("meta", {})
+    if not isinstance(meta, dict):
+        raise AssentError(f"'meta' is {type(meta).__name__}, not an object")
+    require_no_surrogates(meta, "meta")
+    return Prompt(
+        tuple(map(Message.from_dict, messages)),
+        read_text(row, "category"),
+        read_text(row, "source"),
+        read_tools(row),
+        meta,
+    )
 
 
-def _response(row: Row) -> Response:
-    finished = get(row, "finished")
+def _read_response(row: Row) -> Response:
+    finished = require(row, "finished")
     if not isinstance(finished, bool):
         raise AssentError(f"'finished' is {finished!r}, not true or false")
-    extra, drawn = row.get("extra", {}), row.get("token_ids", [])
+    extra = row.get("extra", {})
     if not isinstance(extra, dict):
         raise AssentError(f"'extra' is {type(extra).__name__}, not an object")
-    if not isinstance(drawn, list) or not all(type(each) is int and each >= 0 for each in drawn):
-        raise AssentError("'token_ids' is no list of whole numbers from 0")
-    demand_whole(extra, "extra")
-    told = text(row, "prompt"), text(row, "text"), text(row, "policy"), finished, text(row, "sampling")
-    return Response(*told, extra, tuple(drawn), text(row, "tokenizer") if "tokenizer" in row else "")
+    require_no_surrogates(extra, "extra")
+    token_ids = row.get("token_ids", [])
+    if not isinstance(token_ids, list) or not all(type(token) is int and token >= 0 for token in token_ids):
+        raise AssentError("'token_ids' is not a list of integers from 0")
+    return Response(
+        read_text(row, "prompt"),
+        read_text(row, "text"),
+        read_text(row, "policy"),
+        finished,
+        read_text(row, "sampling"),
+        extra,
+        tuple(token_ids),
+        read_text(row, "tokenizer") if "tokenizer" in row else "",
+    )
 
 
-def _query(row: Row) -> Task:
-    purpose = text(row, "purpose")
+def _read_task(row: Row) -> Task:
+    purpose = read_text(row, "purpose")
     if purpose not in get_args(Purpose):
         raise AssentError(f"no purpose '{purpose}'{did_you_mean(purpose, get_args(Purpose))}")
-    told = text(row, "kind"), text(row, "prompt"), _names(row, "items")
-    return Task(*told, cast(Purpose, purpose), text(row, "instruction"))
+    return Task(
+        read_text(row, "kind"),
+        read_text(row, "prompt"),
+        _read_texts(row, "items"),
+        cast(Purpose, purpose),
+        read_text(row, "instruction"),
+    )
 
 
-def _feedback(row: Row) -> Feedback:
-    demand_whole(get(row, "answer"), "answer")
-    answer, seconds = parse(text(row, "kind"), row["answer"]), number(row, "seconds", 0.0)
-    who, at, shown = text(row, "annotator"), text(row, "at"), _names(row, "shown")
-    told = text(row, "note"), text(row, "supersedes"), text(row, "id")
-    flags = _names(row, "flags") if "flags" in row else ()
-    return Feedback(text(row, "query"), who, answer, at, seconds, shown, *told, flags)
+def _read_feedback(row: Row) -> Feedback:
+    require_no_surrogates(require(row, "judgement"), "judgement")
+    annotator = read_text(row, "annotator")
+    return Feedback(
+        task=read_text(row, "task"),
+        annotator=annotator,
+        judgement=parse(read_text(row, "kind"), row["judgement"]),
+        created_at=read_text(row, "created_at"),
+        duration=read_number(row, "duration", 0.0),
+        display_order=_read_texts(row, "display_order"),
+        comment=read_text(row, "comment"),
+        supersedes=read_text(row, "supersedes"),
+        id=read_text(row, "id"),
+        flags=_read_texts(row, "flags") if "flags" in row else (),
+        source=read_source(row, annotator),
+    )
 
 
-def _names(row: Row, key: str) -> tuple[str, ...]:
-    names = get(row, key)
-    if not isinstance(names, list):
-        raise AssentError(f"'{key}' is {type(names).__name__}, not a list of ids")
-    return tuple(text({key: name}, key) for name in names)
+def read_source(row: Row, annotator: str) -> Source:
+    """Return the source of feedback; where the row names none, the one that the annotator's prefix implies."""
+    source = read_text(row, "source") if row.get("source") else implied_source(annotator)
+    if source not in get_args(Source):
+        raise AssentError(f"no source '{source}'{did_you_mean(source, get_args(Source))}")
+    return cast(Source, source)
 
 
-RECORDS: dict[str, Callable[[Row], Event]] = {
-    "prompt": _prompt,
-    "response": _response,
-    "query": _query,
-    "feedback": _feedback,
+def _read_texts(row: Row, key: str) -> tuple[str, ...]:
+    texts = require(row, key)
+    if not isinstance(texts, list):
+        raise AssentError(f"'{key}' is {type(texts).__name__}, not a list of texts")
+    return tuple(read_text({key: text}, key) for text in texts)
+
+
+READERS: dict[str, Callable[[Row], Event]] = {
+    "prompt": _read_prompt,
+    "response": _read_response,
+    "task": _read_task,
+    "feedback": _read_feedback,
 }
 """In the order in which one refers to another."""

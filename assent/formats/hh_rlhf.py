@@ -6,46 +6,60 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import PAIR, Format, Row, mode, pair, said, soft, text
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    PREFERENCE_KEYS,
+    preference_fields,
+    read_category,
+    read_preference,
+    read_text,
+    require_reply_text,
+)
 from assent.records import Completion, Message, Preference, Prompt
 
-ASKED, TOLD = "\n\nHuman:", "\n\nAssistant:"
-SPEAKERS = {"user": ASKED, "assistant": TOLD}
+HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
+SPEAKERS = {"user": HUMAN, "assistant": ASSISTANT}
 
 
 @dataclass(frozen=True)
 class HHRLHF(Format):
-    """The prompt is all up to the last turn of the assistant, and the same on both sides."""
+    """The prompt is everything before the last turn of the assistant, the same on both sides."""
 
-    holds: ClassVar[tuple[type, ...]] = (Preference,)
-    reads: ClassVar[frozenset[str]] = PAIR - {"prompt", "tools"}
+    record_types: ClassVar[tuple[type, ...]] = (Preference,)
+    known_keys: ClassVar[frozenset[str]] = PREFERENCE_KEYS - {"prompt", "tools"}
 
-    def fits(self, row: Row) -> int:
-        # Two keys and what stands in them: more than the two keys alone would tell.
-        return 3 * ("prompt" not in row and ASKED in str(row.get("chosen")) and TOLD in str(row.get("rejected")))
+    def match_score(self, row: Row) -> int:
+        # One more than for the two keys alone, since their content was checked too.
+        return 3 * ("prompt" not in row and HUMAN in str(row.get("chosen")) and ASSISTANT in str(row.get("rejected")))
 
     def decode(self, row: Row, source: str) -> Iterable[Preference]:
-        chosen, rejected = text(row, "chosen"), text(row, "rejected")
-        before, mark, reply = chosen.rpartition(TOLD)
-        other, _, rival = rejected.rpartition(TOLD)
-        if not mark or not chosen.startswith(ASKED):
-            raise AssentError("'chosen' is no transcript of Human and Assistant")
-        if not rejected.startswith(before + mark):
+        chosen = read_text(row, "chosen")
+        rejected = read_text(row, "rejected")
+        transcript, mark, chosen_reply = chosen.rpartition(ASSISTANT)
+        rejected_transcript, _, rejected_reply = rejected.rpartition(ASSISTANT)
+        if not mark or not chosen.startswith(HUMAN):
+            raise AssentError("'chosen' is not a transcript of Human and Assistant")
+        if not rejected.startswith(transcript + mark):
             raise AssentError("no shared prompt")
-        if before != other:
-            raise AssentError("'rejected' goes on for another turn, so that the two replies answer different prompts")
-        parts = re.split(r"\n\n(Human|Assistant):", before)[1:]
-        # One space after the colon belongs to the notation; everything else is somebody's own.
+        if transcript != rejected_transcript:
+            raise AssentError("'rejected' has a further turn, so the two replies have different prompts")
+        parts = re.split(r"\n\n(Human|Assistant):", transcript)[1:]
+        # One space after the colon belongs to the notation; everything else to the text.
         turns = zip(parts[::2], (part.removeprefix(" ") for part in parts[1::2]), strict=True)
-        talk = tuple(Message("user" if who == "Human" else "assistant", words) for who, words in turns)
-        sides = (
-            Completion(said(words.removeprefix(" "), key)) for words, key in ((reply, "chosen"), (rival, "rejected"))
-        )
-        return (pair(row, Prompt(talk, mode(row)), *sides),)
+        messages = tuple(Message("user" if speaker == "Human" else "assistant", text) for speaker, text in turns)
+        completions = (_completion(chosen_reply, "chosen"), _completion(rejected_reply, "rejected"))
+        return (read_preference(row, Prompt(messages, read_category(row)), *completions),)
 
-    def encode(self, thing: Preference) -> Iterable[Row]:
-        if strange := [turn.role for turn in thing.prompt.messages if turn.role not in SPEAKERS]:
-            raise AssentError(f"a message of role '{strange[0]}', which a transcript cannot hold")
-        before = "".join(f"{SPEAKERS[turn.role]} {turn.content}" for turn in thing.prompt.messages)
-        sides = {"chosen": f"{before}{TOLD} {thing.chosen.text}", "rejected": f"{before}{TOLD} {thing.rejected.text}"}
-        return ({**sides, **soft(thing)},)
+    def encode(self, record: Preference) -> Iterable[Row]:
+        messages = record.prompt.messages
+        if unsupported := [message.role for message in messages if message.role not in SPEAKERS]:
+            raise AssentError(f"a message of role '{unsupported[0]}', which a transcript cannot hold")
+        transcript = "".join(f"{SPEAKERS[message.role]} {message.content}" for message in messages)
+        chosen = f"{transcript}{ASSISTANT} {record.chosen.text}"
+        rejected = f"{transcript}{ASSISTANT} {record.rejected.text}"
+        return ({"chosen": chosen, "rejected": rejected, **preference_fields(record)},)
+
+
+def _completion(text: str, key: str) -> Completion:
+    return Completion(require_reply_text(text.removeprefix(" "), key))

@@ -1,48 +1,49 @@
-"""Bare text, or a whole conversation, to imitate: https://huggingface.co/docs/trl/dataset_formats"""
+"""Text, or a conversation, to imitate: https://huggingface.co/docs/trl/dataset_formats"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import (
-    EXAMPLE,
-    Format,
-    Row,
-    content,
-    last,
-    messages,
-    plain,
-    said,
-    talk,
-    text,
-    turn,
-    weighed,
-    weight,
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    EXAMPLE_KEYS,
+    chat_prompt,
+    completion_value,
+    last_completion,
+    prompt_value,
+    read_messages,
+    read_text,
+    read_weight,
+    require_reply_text,
+    text_prompt,
+    weight_field,
 )
 from assent.records import Completion, SFTExample
 
 
 @dataclass(frozen=True)
 class LanguageModelling(Format):
-    """Bare text is a completion of nothing; of a conversation the last turn is what is learnt."""
+    """Text is the completion of an empty prompt; of a conversation the last message is the completion."""
 
-    holds: ClassVar[tuple[type, ...]] = (SFTExample,)
-    reads: ClassVar[frozenset[str]] = EXAMPLE - {"prompt"} | {"text", "messages"}
+    record_types: ClassVar[tuple[type, ...]] = (SFTExample,)
+    known_keys: ClassVar[frozenset[str]] = EXAMPLE_KEYS - {"prompt"} | {"text", "messages"}
 
-    def fits(self, row: Row) -> int:
+    def match_score(self, row: Row) -> int:
         return int("text" in row or "messages" in row)
 
     def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
-        counts = weight(row)
+        weight = read_weight(row)
         if "messages" not in row:
-            return (SFTExample(plain(row, ""), Completion(said(text(row, "text"), "text")), counts),)
-        turns = messages(row, "messages")
-        if len(turns) < 2:
+            completion = Completion(require_reply_text(read_text(row, "text"), "text"))
+            return (SFTExample(text_prompt(row, ""), completion, weight),)
+        messages = read_messages(row, "messages")
+        if len(messages) < 2:
             raise AssentError("'messages' holds no message before the reply")
-        return (SFTExample(talk(row, turns[:-1]), last(turns, "messages", len(turns)), counts),)
+        completion = last_completion(messages, "messages", len(messages))
+        return (SFTExample(chat_prompt(row, messages[:-1]), completion, weight),)
 
-    def encode(self, thing: SFTExample) -> Iterable[Row]:
-        before, after = content(thing.prompt), turn(thing.prompt, thing.completion)
-        whole = before + after  # type: ignore[operator]  # both text or both messages
-        return ({"text" if thing.prompt.is_plain else "messages": whole, **weighed(thing)},)
+    def encode(self, record: SFTExample) -> Iterable[Row]:
+        prompt = prompt_value(record.prompt)
+        whole = prompt + completion_value(record.prompt, record.completion)  # type: ignore[operator]  # of one type
+        return ({"text" if record.prompt.is_plain else "messages": whole, **weight_field(record)},)

@@ -1,4 +1,4 @@
-"""Battles of LMArena: two models answer in two conversations, and a person names the winner (arXiv:2403.04132)."""
+"""Battles of LMArena: two models reply in two conversations, and a user names the winner (arXiv:2403.04132)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,29 +6,31 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import Format, Remark, Row, TaskWithJudgements, has, last, messages, text, turn
+from assent.formats import Format, Remark, Row, TaskWithJudgements
 from assent.formats.files.annotation import (
     UNKNOWN_TIME,
-    Ballot,
-    Moment,
-    Voice,
-    demand_time,
-    going_out,
-    heard,
+    Annotation,
+    Provenance,
+    Timestamp,
+    anonymised,
+    format_time,
     pseudonym,
-    seal,
-    time_of,
+    read_time,
+    roundtrip_id,
+    source_field,
+    to_feedback,
 )
-from assent.formats.files.layout import Sheet, facts_of, screen, sheets
-from assent.records import SkippedRow
+from assent.formats.files.fields import completion_value, count_keys, last_completion, read_messages, read_text
+from assent.formats.files.layout import TaskLayout, extras, parse_task, split_by_order
+from assent.records import Response, SkippedRow
 
 SIDES = ("model_a", "model_b")
-WINNERS: dict[str, dict[str, Any]] = {
-    "model_a": {"better": 0},
-    "model_b": {"better": 1},
-    "tie": {"verdict": "tie"},
-    "tie (bothbad)": {"verdict": "both bad"},
-    "both_bad": {"verdict": "both bad"},
+WINNERS: dict[str, Annotation] = {
+    "model_a": Annotation(preferred=0),
+    "model_b": Annotation(preferred=1),
+    "tie": Annotation(verdict="tie"),
+    "tie (bothbad)": Annotation(verdict="both bad"),
+    "both_bad": Annotation(verdict="both bad"),
 }
 
 
@@ -36,67 +38,89 @@ WINNERS: dict[str, dict[str, Any]] = {
 class LMArena(Format):
     """The prompt is all but the last message, which both conversations share; `judge` is the annotator."""
 
-    holds: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
-    reads: ClassVar[frozenset[str]] = frozenset(
-        ("conversation_a", "conversation_b", "winner", "judge", "tstamp", "timestamp", "question_id", "id", "assent")
-    ) | frozenset(SIDES)
+    record_types: ClassVar[tuple[type, ...]] = (TaskWithJudgements,)
+    known_keys: ClassVar[frozenset[str]] = frozenset(
+        (
+            *("conversation_a", "conversation_b", "winner", "judge", "tstamp", "timestamp", "question_id", "id"),
+            *("assent", "meta", *SIDES),
+        )
+    )
 
-    def fits(self, row: Row) -> int:
-        return 2 * has(row, "conversation_a", "conversation_b", "winner")
+    def match_score(self, row: Row) -> int:
+        return 2 * count_keys(row, "conversation_a", "conversation_b", "winner")
 
     def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements | SkippedRow | Remark]:
-        winner = text(row, "winner")
+        winner = read_text(row, "winner")
         if winner not in WINNERS:
             raise AssentError(f"'winner' is {winner!r}, not {', '.join(WINNERS)}")
-        moment = _time(row)
-        yield from moment.remarks
-        judge = row.get("judge") or row.get("evaluation_session_id")
-        who = f"lmarena:{pseudonym(str(judge))}" if judge else f"imported:{source}"
-        name = row.get("question_id", row.get("id"))
-        facts = row.get("assent") or {}
-        if not isinstance(facts, dict):
+        timestamp = _read_timestamp(row)
+        yield from timestamp.remarks
+        extra = row.get("assent") or {}
+        if not isinstance(extra, dict):
             raise AssentError("'assent' is not an object")
-        if facts.get("annotator"):
-            who = pseudonym(text(facts, "annotator"))
-        voice = Voice(who, moment.at, 0.0, str(name), f"battle {name}" if name is not None else "")
-        yield from heard(_sheet(row, facts, source), Ballot(**WINNERS[winner]), voice)
+        battle_id = row.get("question_id", row.get("id"))
+        provenance = Provenance(
+            _annotator(row, extra, source),
+            timestamp.created_at,
+            roundtrip_id=str(battle_id),
+            origin_id=f"battle {battle_id}" if battle_id is not None else "",
+            source=read_text(extra, "source") if "source" in extra else "",
+        )
+        yield from to_feedback(_read_layout(row, extra, source), WINNERS[winner], provenance)
 
-    def encode(self, thing: TaskWithJudgements) -> Iterable[Row]:
-        if thing.query.kind != "comparison" or thing.prompt.is_plain:
-            raise AssentError(f"a {thing.query.kind}, and this format holds comparisons of conversations")
-        for sheet, events in sheets(thing, SIDES):
-            before = [message.to_dict() for message in thing.prompt.messages]
-            talks = [[*before, *turn(thing.prompt, item.completion)] for item in sheet.items]
-            for event in map(going_out, events):
-                ballot = Ballot.of(event, [item.id for item in sheet.items]).demand_usual("LMArena")
-                chosen = {"better": ballot.better} if ballot.better is not None else {"verdict": ballot.verdict}
-                at = demand_time(event)
+    def encode(self, record: TaskWithJudgements) -> Iterable[Row]:
+        if record.task.kind != "comparison" or record.prompt.is_plain:
+            raise AssentError(f"a {record.task.kind}, but this format holds comparisons of conversations only")
+        for layout, events in split_by_order(record, SIDES):
+            messages = [message.to_dict() for message in record.prompt.messages]
+            conversations = [[*messages, *completion_value(record.prompt, item.completion)] for item in layout.items]
+            for event in map(anonymised, events):
+                annotation = Annotation.from_feedback(event, [item.id for item in layout.items])
+                annotation = annotation.require_supported("LMArena")
+                created_at = format_time(event)
                 yield {
-                    "question_id": seal(event),
-                    "winner": next(word for word, said in WINNERS.items() if said == chosen),
-                    "conversation_a": talks[0],
-                    "conversation_b": talks[1],
-                    **({"timestamp": at} if at else {}),
-                    "assent": {**facts_of(sheet, "comparison"), "annotator": event.annotator},
+                    "question_id": roundtrip_id(event),
+                    "winner": _winner(annotation),
+                    "conversation_a": conversations[0],
+                    "conversation_b": conversations[1],
+                    **({"timestamp": created_at} if created_at else {}),
+                    "assent": {**extras(layout, "comparison"), "annotator": event.annotator, **source_field(event)},
                 }
 
 
-def _sheet(row: Row, facts: Row, source: str) -> Sheet:
-    talks = [messages(row, key) for key in ("conversation_a", "conversation_b")]
-    if talks[0][:-1] != talks[1][:-1] or len(talks[0]) < 2:
+def _winner(annotation: Annotation) -> str:
+    choice = (annotation.preferred, annotation.verdict)
+    return next(word for word, winner in WINNERS.items() if (winner.preferred, winner.verdict) == choice)
+
+
+def _annotator(row: Row, extra: Row, source: str) -> str:
+    if extra.get("annotator"):
+        return pseudonym(read_text(extra, "annotator"))
+    judge_name = row.get("judge") or row.get("evaluation_session_id")
+    return f"lmarena:{pseudonym(str(judge_name))}" if judge_name else f"imported:{source}"
+
+
+def _read_layout(row: Row, extra: Row, source: str) -> TaskLayout:
+    conversations = [read_messages(row, key) for key in ("conversation_a", "conversation_b")]
+    if conversations[0][:-1] != conversations[1][:-1] or len(conversations[0]) < 2:
         raise AssentError("the two conversations differ before the last reply: no shared prompt")
-    replies = [last(talk, f"conversation_{side}", len(talk)) for talk, side in zip(talks, "ab", strict=True)]
-    before = [message.to_dict() for message in talks[0][:-1]]
-    sheet = screen({"messages": before}, facts, source, dict(zip(SIDES, replies, strict=True)))
-    models = [row.get(side) for side in SIDES]
-    both = zip(sheet.items, models, strict=True)
-    items = (replace(item, policy=model) if isinstance(model, str) and model else item for item, model in both)
-    return replace(sheet, items=tuple(items))
+    replies = {
+        side: last_completion(messages, f"conversation_{side[-1]}", len(messages))
+        for side, messages in zip(SIDES, conversations, strict=True)
+    }
+    messages = [message.to_dict() for message in conversations[0][:-1]]
+    layout = parse_task({"messages": messages}, extra, source, replies)
+    items = tuple(_with_policy(item, row.get(side)) for item, side in zip(layout.items, SIDES, strict=True))
+    return replace(layout, items=items)
 
 
-def _time(row: Row) -> Moment:
-    """Seconds since 1970 in `tstamp`, or a time in `timestamp`."""
+def _with_policy(item: Response, model: Any) -> Response:
+    return replace(item, policy=model) if isinstance(model, str) and model else item
+
+
+def _read_timestamp(row: Row) -> Timestamp:
+    """Return the time of `tstamp`, in seconds since 1970, or of `timestamp`."""
     seconds = row.get("tstamp")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e11:
-        return Moment(datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z"))
-    return time_of(row, "timestamp") if row.get("timestamp") else Moment(UNKNOWN_TIME)
+        return Timestamp(datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z"))
+    return read_time(row, "timestamp") if row.get("timestamp") else Timestamp(UNKNOWN_TIME)

@@ -6,68 +6,76 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
-from assent.formats import (
-    CALLS,
-    Format,
-    Row,
-    asked,
-    content,
-    get,
-    has,
-    last,
-    messages,
-    pair,
-    respelt,
-    soft,
-    talk,
-    turn,
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    CALL_KEYS,
+    chat_prompt,
+    completion_value,
+    count_keys,
+    last_completion,
+    map_arguments,
+    preference_fields,
+    prompt_value,
+    read_messages,
+    read_preference,
+    require,
+    require_prompt_text,
 )
 from assent.records import Preference
 
-INPUT = ("messages", "tools", "parallel_tool_calls")
-"""Parts of `input`; whether tools may be called in parallel is for the server that samples."""
+INPUT_KEYS = ("messages", "tools", "parallel_tool_calls")
+"""Parts of `input`; `parallel_tool_calls` matters only to the server that samples."""
+
+OUTPUT_KEYS = ("preferred_output", "non_preferred_output")
 
 
 @dataclass(frozen=True)
 class OpenAIPreference(Format):
-    """The messages of `input`, and a reply of one message on either side."""
+    """The messages of `input`, and one reply of one message on either side."""
 
-    holds: ClassVar[tuple[type, ...]] = (Preference,)
-    reads: ClassVar[frozenset[str]] = frozenset(
-        ("input", "preferred_output", "non_preferred_output", "mode", "weight", "p_chosen", "margin", "id")
+    record_types: ClassVar[tuple[type, ...]] = (Preference,)
+    known_keys: ClassVar[frozenset[str]] = frozenset(
+        ("input", "preferred_output", "non_preferred_output", "category", "meta", "weight", "p_chosen", "margin", "id")
     )
 
-    def fits(self, row: Row) -> int:
-        return has(row, "input", "preferred_output", "non_preferred_output")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "input", "preferred_output", "non_preferred_output")
 
-    def unread(self, row: Row) -> Row:
-        given = row["input"] if isinstance(row.get("input"), dict) else {}
-        within = {f"input.{key}": value for key, value in given.items() if key not in INPUT}
-        return {**super().unread(row), **within}
+    def unread_fields(self, row: Row) -> Row:
+        request = row["input"] if isinstance(row.get("input"), dict) else {}
+        nested = {f"input.{key}": value for key, value in request.items() if key not in INPUT_KEYS}
+        return {**super().unread_fields(row), **nested}
+
+    def meta_keys(self, row: Row) -> Row:
+        return {key: key for key in super().unread_fields(row)}
 
     def decode(self, row: Row, source: str) -> Iterable[Preference]:
-        given = get(row, "input")
-        if not isinstance(given, dict):
-            raise AssentError(f"'input' is {type(given).__name__}, not an object")
-        prompt = asked(talk({**row, "tools": given.get("tools")}, messages(given, "messages")))
-        preferred, other = (last(messages(row, key), key, 1) for key in ("preferred_output", "non_preferred_output"))
-        return (pair(row, prompt, preferred, other),)
+        request = require(row, "input")
+        if not isinstance(request, dict):
+            raise AssentError(f"'input' is {type(request).__name__}, not an object")
+        prompt = chat_prompt({**row, "tools": request.get("tools")}, read_messages(request, "messages"))
+        completions = [last_completion(read_messages(row, key), key, 1) for key in OUTPUT_KEYS]
+        return (read_preference(row, require_prompt_text(prompt), *completions),)
 
-    def encode(self, thing: Preference) -> Iterable[Row]:
-        if thing.prompt.is_plain:
-            raise AssentError("text to be continued, and this format holds conversations")
-        sides = {
-            "preferred_output": _spelt(turn(thing.prompt, thing.chosen)),
-            "non_preferred_output": _spelt(turn(thing.prompt, thing.rejected)),
+    def encode(self, record: Preference) -> Iterable[Row]:
+        if record.prompt.is_plain:
+            raise AssentError("a prompt of text, but this format holds conversations only")
+        outputs = {
+            "preferred_output": _with_text_arguments(completion_value(record.prompt, record.chosen)),
+            "non_preferred_output": _with_text_arguments(completion_value(record.prompt, record.rejected)),
         }
-        tools = {"tools": list(thing.prompt.tools)} if thing.prompt.tools else {}
-        return ({"input": {"messages": _spelt(content(thing.prompt)), **tools}, **sides, **soft(thing)},)
+        tools = {"tools": list(record.prompt.tools)} if record.prompt.tools else {}
+        request = {"messages": _with_text_arguments(prompt_value(record.prompt)), **tools}
+        return ({"input": request, **outputs, **preference_fields(record)},)
 
 
-def _spelt(turns: Any) -> list[Row]:
-    """Messages whose calls have their arguments as JSON text, which is what OpenAI takes."""
-    return [{key: respelt(value, _as_text) if key in CALLS else value for key, value in turn.items()} for turn in turns]
+def _with_text_arguments(messages: Any) -> list[Row]:
+    """Return messages with the arguments of their calls as JSON text, as OpenAI takes them."""
+    return [
+        {key: map_arguments(value, _to_json) if key in CALL_KEYS else value for key, value in message.items()}
+        for message in messages
+    ]
 
 
-def _as_text(arguments: Any) -> Any:
+def _to_json(arguments: Any) -> Any:
     return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments

@@ -1,66 +1,71 @@
-"""Chosen and rejected, the prompt being what both begin with: https://huggingface.co/docs/trl/dataset_formats"""
+"""Chosen and rejected; the prompt is their shared beginning: https://huggingface.co/docs/trl/dataset_formats"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import (
-    PAIR,
-    Format,
-    Row,
-    content,
-    get,
-    has,
-    last,
-    messages,
-    pair,
-    plain,
-    said,
-    soft,
-    talk,
-    text,
-    turn,
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    PREFERENCE_KEYS,
+    chat_prompt,
+    completion_value,
+    count_keys,
+    last_completion,
+    preference_fields,
+    prompt_value,
+    read_messages,
+    read_preference,
+    read_text,
+    require,
+    require_reply_text,
+    text_prompt,
 )
 from assent.records import Completion, Preference
 
 
 @dataclass(frozen=True)
 class PreferenceImplicit(Format):
-    """Of conversations, the prompt is all but the last message; of text, all up to the last space that is shared."""
+    """Of conversations, the prompt is all but the last message; of text, all up to the last shared space."""
 
-    holds: ClassVar[tuple[type, ...]] = (Preference,)
-    reads: ClassVar[frozenset[str]] = PAIR - {"prompt"}
+    record_types: ClassVar[tuple[type, ...]] = (Preference,)
+    known_keys: ClassVar[frozenset[str]] = PREFERENCE_KEYS - {"prompt"}
 
-    def fits(self, row: Row) -> int:
-        return has(row, "chosen", "rejected")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "chosen", "rejected")
 
     def decode(self, row: Row, source: str) -> Iterable[Preference]:
-        if isinstance(get(row, "chosen"), str):
+        if isinstance(require(row, "chosen"), str):
             return (_of_text(row),)
-        chosen, rejected = messages(row, "chosen"), messages(row, "rejected")
+        chosen = read_messages(row, "chosen")
+        rejected = read_messages(row, "rejected")
         if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
             raise AssentError("no shared prompt")
-        sides = [last(turns, key, len(turns)) for turns, key in ((chosen, "chosen"), (rejected, "rejected"))]
-        return (pair(row, talk(row, chosen[:-1]), *sides),)
+        completions = (
+            last_completion(chosen, "chosen", len(chosen)),
+            last_completion(rejected, "rejected", len(rejected)),
+        )
+        return (read_preference(row, chat_prompt(row, chosen[:-1]), *completions),)
 
-    def encode(self, thing: Preference) -> Iterable[Row]:
+    def encode(self, record: Preference) -> Iterable[Row]:
         sides = {}
-        for key, answer in (("chosen", thing.chosen), ("rejected", thing.rejected)):
-            before, after = content(thing.prompt), turn(thing.prompt, answer)
-            sides[key] = before + after  # type: ignore[operator]  # both text or both messages
-        return ({**sides, **soft(thing)},)
+        for key, completion in (("chosen", record.chosen), ("rejected", record.rejected)):
+            prompt = prompt_value(record.prompt)
+            sides[key] = prompt + completion_value(record.prompt, completion)  # type: ignore[operator]  # of one type
+        return ({**sides, **preference_fields(record)},)
 
 
 def _of_text(row: Row) -> Preference:
-    """The prompt is what both begin with, up to the last space, so that no word is cut in two."""
-    chosen, rejected = text(row, "chosen"), text(row, "rejected")
+    """Take the shared beginning up to its last space as the prompt, so that no word is cut in two."""
+    chosen = read_text(row, "chosen")
+    rejected = read_text(row, "rejected")
     if chosen == rejected:
         raise AssentError("identical replies")
     pairs = enumerate(zip(chosen, rejected, strict=False))
-    shared = next((place for place, (one, other) in pairs if one != other), min(len(chosen), len(rejected)))
-    cut = next((place for place in reversed(range(shared)) if chosen[place].isspace()), 0)
+    shared = next((index for index, (left, right) in pairs if left != right), min(len(chosen), len(rejected)))
+    cut = next((index for index in reversed(range(shared)) if chosen[index].isspace()), 0)
     if not cut:
         raise AssentError("no shared prompt")
-    sides = Completion(said(chosen[cut:], "chosen")), Completion(said(rejected[cut:], "rejected"))
-    return pair(row, plain(row, chosen[:cut]), *sides)
+    chosen_reply = Completion(require_reply_text(chosen[cut:], "chosen"))
+    rejected_reply = Completion(require_reply_text(rejected[cut:], "rejected"))
+    return read_preference(row, text_prompt(row, chosen[:cut]), chosen_reply, rejected_reply)

@@ -4,25 +4,38 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.formats import EXAMPLE, Format, Row, content, has, prompt_of, reply, turn, weighed, weight
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    EXAMPLE_KEYS,
+    completion_value,
+    count_keys,
+    prompt_value,
+    read_completion,
+    read_prompt,
+    read_weight,
+    weight_field,
+)
 from assent.records import SFTExample
 
 
 @dataclass(frozen=True)
 class PromptCompletion(Format):
-    """The completion stands apart from the prompt."""
+    """Prompt and completion under keys of their own."""
 
-    holds: ClassVar[tuple[type, ...]] = (SFTExample,)
-    tabular: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion"}
+    record_types: ClassVar[tuple[type, ...]] = (SFTExample,)
+    is_tabular: ClassVar[bool] = True
+    known_keys: ClassVar[frozenset[str]] = EXAMPLE_KEYS | {"completion"}
 
-    def fits(self, row: Row) -> int:
-        return has(row, "prompt", "completion")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "prompt", "completion")
 
     def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
-        prompt = prompt_of(row)
-        return (SFTExample(prompt, reply(row, "completion", prompt), weight(row)),)
+        prompt = read_prompt(row)
+        return (SFTExample(prompt, read_completion(row, "completion", prompt), read_weight(row)),)
 
-    def encode(self, thing: SFTExample) -> Iterable[Row]:
-        sides = {"prompt": content(thing.prompt), "completion": turn(thing.prompt, thing.completion)}
-        return ({**sides, **weighed(thing)},)
+    def encode(self, record: SFTExample) -> Iterable[Row]:
+        sides = {
+            "prompt": prompt_value(record.prompt),
+            "completion": completion_value(record.prompt, record.completion),
+        }
+        return ({**sides, **weight_field(record)},)

@@ -1,26 +1,27 @@
-"""Prompts to be answered: https://huggingface.co/docs/trl/dataset_formats"""
+"""Prompts without completions: https://huggingface.co/docs/trl/dataset_formats"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assent.formats import Format, Row, asked, content, has, prompt_of
+from assent.formats import Format, Row
+from assent.formats.files.fields import count_keys, prompt_value, read_prompt, require_prompt_text
 from assent.records import Prompt
 
 
 @dataclass(frozen=True)
 class PromptOnly(Format):
-    """Text or messages, without an answer."""
+    """The prompt alone: text or messages."""
 
-    holds: ClassVar[tuple[type, ...]] = (Prompt,)
-    tabular: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = frozenset(("prompt", "mode", "tools"))
+    record_types: ClassVar[tuple[type, ...]] = (Prompt,)
+    is_tabular: ClassVar[bool] = True
+    known_keys: ClassVar[frozenset[str]] = frozenset(("prompt", "category", "meta", "tools"))
 
-    def fits(self, row: Row) -> int:
-        return has(row, "prompt")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "prompt")
 
     def decode(self, row: Row, source: str) -> Iterable[Prompt]:
-        return (asked(prompt_of(row)),)
+        return (require_prompt_text(read_prompt(row)),)
 
-    def encode(self, thing: Prompt) -> Iterable[Row]:
-        return ({"prompt": content(thing)},)
+    def encode(self, record: Prompt) -> Iterable[Row]:
+        return ({"prompt": prompt_value(record)},)

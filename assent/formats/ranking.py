@@ -1,4 +1,4 @@
-"""Several completions of a prompt and their ranks, the lowest the best, equals tied."""
+"""Several completions of a prompt and their ranks: the lowest is the best, equal ranks are ties."""
 
 import math
 from collections.abc import Iterable
@@ -6,48 +6,51 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import (
-    EXAMPLE,
-    Format,
-    Row,
-    asked,
-    content,
-    demand_apart,
-    get,
-    has,
-    prompt_of,
-    reply,
-    turn,
-    weighed,
-    weight,
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    EXAMPLE_KEYS,
+    completion_value,
+    count_keys,
+    prompt_value,
+    read_completion,
+    read_prompt,
+    read_weight,
+    require,
+    require_distinct,
+    require_prompt_text,
+    weight_field,
 )
-from assent.records import RankedCompletions
+from assent.records import Completion, RankedCompletions
 
 
 @dataclass(frozen=True)
 class Ranking(Format):
-    """Ranks stand in the order of the completions."""
+    """Ranks are in the order of the completions."""
 
-    holds: ClassVar[tuple[type, ...]] = (RankedCompletions,)
-    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completions", "ranks"}
+    record_types: ClassVar[tuple[type, ...]] = (RankedCompletions,)
+    known_keys: ClassVar[frozenset[str]] = EXAMPLE_KEYS | {"completions", "ranks"}
 
-    def fits(self, row: Row) -> int:
-        return has(row, "prompt", "completions", "ranks")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "prompt", "completions", "ranks")
 
     def decode(self, row: Row, source: str) -> Iterable[RankedCompletions]:
-        prompt, texts, ranks = asked(prompt_of(row)), get(row, "completions"), get(row, "ranks")
-        if not isinstance(texts, list) or not isinstance(ranks, list) or not len(texts) == len(ranks) > 1:
-            raise AssentError("'completions' and 'ranks' are not two lists of one length, of two or more")
+        prompt = require_prompt_text(read_prompt(row))
+        completions = require(row, "completions")
+        ranks = require(row, "ranks")
+        is_list = isinstance(completions, list) and isinstance(ranks, list)
+        if not is_list or not len(completions) == len(ranks) > 1:
+            raise AssentError("'completions' and 'ranks' are not two lists of the same length, at least two")
         if not all(type(rank) in (int, float) and math.isfinite(rank) for rank in ranks):
-            raise AssentError(f"'ranks' are {ranks!r}, not numbers")
-        replies = [reply({"completions": answer}, "completions", prompt) for answer in texts]
-        demand_apart(replies)
-        placed = list(zip(replies, ranks, strict=True))
-        tiers = [[answer for answer, rank in placed if rank == tier] for tier in sorted(set(ranks))]
-        return (RankedCompletions(prompt, tuple(map(tuple, tiers)), weight(row)),)
+            raise AssentError(f"'ranks' is {ranks!r}, not a list of numbers")
+        replies = [read_completion({"completions": value}, "completions", prompt) for value in completions]
+        require_distinct(replies)
+        tiers: dict[float, list[Completion]] = {rank: [] for rank in sorted(set(ranks))}
+        for reply, rank in zip(replies, ranks, strict=True):
+            tiers[rank].append(reply)
+        return (RankedCompletions(prompt, tuple(map(tuple, tiers.values())), read_weight(row)),)
 
-    def encode(self, thing: RankedCompletions) -> Iterable[Row]:
-        placed = [(answer, rank) for rank, tier in enumerate(thing.tiers, 1) for answer in tier]
-        texts = [turn(thing.prompt, answer) for answer, _ in placed]
-        sides = {"completions": texts, "ranks": [rank for _, rank in placed]}
-        return ({"prompt": content(thing.prompt), **sides, **weighed(thing)},)
+    def encode(self, record: RankedCompletions) -> Iterable[Row]:
+        completions = [completion_value(record.prompt, completion) for tier in record.tiers for completion in tier]
+        ranks = [rank for rank, tier in enumerate(record.tiers, 1) for _ in tier]
+        sides = {"completions": completions, "ranks": ranks}
+        return ({"prompt": prompt_value(record.prompt), **sides, **weight_field(record)},)

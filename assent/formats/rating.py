@@ -1,4 +1,4 @@
-"""A completion of a prompt and how good it is, from 1 to 7."""
+"""A completion of a prompt and its rating from 1 to 7."""
 
 import math
 from collections.abc import Iterable
@@ -6,47 +6,51 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.errors import AssentError
-from assent.formats import (
-    EXAMPLE,
-    Format,
-    Row,
-    asked,
-    content,
-    has,
-    number,
-    prompt_of,
-    reply,
-    turn,
-    weighed,
-    weight,
-    without,
+from assent.formats import Format, Row
+from assent.formats.files.fields import (
+    EXAMPLE_KEYS,
+    completion_value,
+    count_keys,
+    ignore_hint,
+    prompt_value,
+    read_completion,
+    read_number,
+    read_prompt,
+    read_weight,
+    require_prompt_text,
+    weight_field,
 )
 from assent.records import ScoredCompletion
 
 
 @dataclass(frozen=True)
 class Rating(Format):
-    """One number for the whole; each row is an answer of its own."""
+    """One number for the whole completion; each row is one judgement."""
 
-    holds: ClassVar[tuple[type, ...]] = (ScoredCompletion,)
-    tabular: ClassVar[bool] = True
-    reads: ClassVar[frozenset[str]] = EXAMPLE | {"completion", "rating"}
-    answer: ClassVar[str] = "rating"
+    record_types: ClassVar[tuple[type, ...]] = (ScoredCompletion,)
+    is_tabular: ClassVar[bool] = True
+    known_keys: ClassVar[frozenset[str]] = EXAMPLE_KEYS | {"completion", "rating"}
+    judgement_kind: ClassVar[str] = "rating"
 
-    def fits(self, row: Row) -> int:
-        return has(row, "prompt", "completion", "rating")
+    def match_score(self, row: Row) -> int:
+        return count_keys(row, "prompt", "completion", "rating")
 
     def decode(self, row: Row, source: str) -> Iterable[ScoredCompletion]:
-        prompt, rating = asked(prompt_of(row)), number(row, "rating", math.nan)
+        prompt, rating = require_prompt_text(read_prompt(row)), read_number(row, "rating", math.nan)
         if not 1 <= rating <= 7:
-            raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7: {without('rating')}")
-        return (ScoredCompletion(prompt, reply(row, "completion", prompt), (rating - 1) / 6, weight(row)),)
+            raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7: {ignore_hint('rating')}")
+        return (
+            ScoredCompletion(prompt, read_completion(row, "completion", prompt), (rating - 1) / 6, read_weight(row)),
+        )
 
-    def encode(self, thing: ScoredCompletion) -> Iterable[Row]:
-        sides = {"prompt": content(thing.prompt), "completion": turn(thing.prompt, thing.completion)}
-        return ({**sides, "rating": stars(thing), **weighed(thing)},)
+    def encode(self, record: ScoredCompletion) -> Iterable[Row]:
+        sides = {
+            "prompt": prompt_value(record.prompt),
+            "completion": completion_value(record.prompt, record.completion),
+        }
+        return ({**sides, "rating": to_rating(record), **weight_field(record)},)
 
 
-def stars(label: ScoredCompletion) -> float:
-    """A label as a rating from 1 to 7."""
-    return round(1 + 6 * label.value, 9)
+def to_rating(example: ScoredCompletion) -> float:
+    """Return the score of a completion as a rating from 1 to 7."""
+    return round(1 + 6 * example.value, 9)

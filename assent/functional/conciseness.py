@@ -1,7 +1,7 @@
-"""A utility that a person can read and agree with: is this one good, short, complete sentence about what was asked?
+"""Conciseness rubric: a score for one short, complete sentence about the topic of the prompt.
 
-Six questions, each answered 0, 1/2 or 1, and their mean. There is an inner optimum: neither the shortest nor the
-longest answer wins, and echoing the prompt costs as much as leaving it.
+It is the mean of six criteria, each scored 0, 1/2 or 1. The optimum lies inside: neither the shortest nor the longest
+response wins, and echoing the prompt costs as much as ignoring it.
 """
 
 import re
@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 GOOD_LENGTH, FAIR_LENGTH = range(8, 19), range(5, 26)
-"""Words of an answer of full and of half mark."""
+"""Words of a response with full score, and with half."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CLOSERS = "\"'”’»)"
@@ -34,61 +34,62 @@ _ABOUT_ITSELF = re.compile(
 _LIST = re.compile(r"(^|\n)\s*([-*•]|\d+[.)])\s|\n|\*\*|#|`|\|")
 
 
-class Marks(NamedTuple):
-    """The six marks of an answer, each 0, 1/2 or 1."""
+class RubricScores(NamedTuple):
+    """Scores of a response by the six criteria, each 0, 1/2 or 1."""
 
     complete: float
-    """It ended by itself, on a full stop, question or exclamation mark."""
+    """It ends with an end token, after a full stop, question or exclamation mark."""
     single: float
-    """It is one sentence: 1; two: a half; more, or none: 0."""
+    """One sentence: 1; two: 1/2; more, or none: 0."""
     length: float
-    """It has 8 to 18 words: 1; 5 to 25: a half."""
+    """8 to 18 words: 1; 5 to 25: 1/2."""
     topic: float
-    """It names what the prompt is about: two of its content words: 1; one: a half."""
+    """Content words of the prompt that it repeats: two: 1; one: 1/2."""
     substance: float
-    """It says something of its own: two content words that the prompt does not have: 1; one: a half."""
+    """Content words that the prompt does not have: two: 1; one: 1/2."""
     plain: float
-    """No list or markup, no phrase said twice, no talk about the task itself."""
+    """No list or markup, no phrase repeated, no words about the task itself."""
 
     @property
-    def utility(self) -> float:
-        """Mean of the marks."""
+    def mean(self) -> float:
+        """Return the mean of the criteria."""
         return sum(self) / len(self)
 
 
-def marks(prompt: str, answer: str, finished: bool = True) -> Marks:
-    """Mark an answer.
+def score_rubric(prompt: str, response: str, is_finished: bool = True) -> RubricScores:
+    """Score a response by each criterion.
 
     Args:
-        prompt: what was asked (its last message).
-        answer: the text.
-        finished: whether the answer ended by itself (False: cut at the length limit).
+        prompt: its last message.
+        response: the text.
+        is_finished: whether it ended with an end token (False: cut at the length limit).
     """
-    text = answer.strip()
+    text = response.strip()
     words = [word.lower() for word in _WORD.findall(text)]
-    asked, said = _content(prompt), _content(text)
+    prompt_stems = _content(prompt)
+    response_stems = _content(text)
     ends = len(re.findall(r"[.!?…]+(?=[\"'”’»)]*(\s|$))", text))
     sentences = max(ends, 1) if words else 0
     closed = text.rstrip(_CLOSERS).endswith((".", "!", "?"))
     triples = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    twice = len(set(triples)) < len(triples) or any(a == b for a, b in pairwise(words))
+    repeats = len(set(triples)) < len(triples) or any(a == b for a, b in pairwise(words))
     messy = bool(_LIST.search(text)) or bool(_ABOUT_ITSELF.search(text))
-    return Marks(
-        complete=float(finished and closed),
+    return RubricScores(
+        complete=float(is_finished and closed),
         single={1: 1.0, 2: 0.5}.get(sentences, 0.0),
         length=1.0 if len(words) in GOOD_LENGTH else 0.5 if len(words) in FAIR_LENGTH else 0.0,
-        topic=min(len(asked & said), 2) / 2,
-        substance=min(len(said - asked), 2) / 2,
-        plain=float(bool(words) and not messy and not twice),
+        topic=min(len(prompt_stems & response_stems), 2) / 2,
+        substance=min(len(response_stems - prompt_stems), 2) / 2,
+        plain=float(bool(words) and not messy and not repeats),
     )
 
 
-def utility(prompt: str, answer: str, finished: bool = True) -> float:
-    """Mean of the six marks, 0 to 1."""
-    return marks(prompt, answer, finished).utility
+def conciseness_score(prompt: str, response: str, is_finished: bool = True) -> float:
+    """Return the mean of the six criteria, from 0 to 1."""
+    return score_rubric(prompt, response, is_finished).mean
 
 
 def _content(text: str) -> frozenset[str]:
-    """Stems (the first five letters) of the words that carry meaning."""
+    """Return the stems (first five letters) of the words that carry meaning."""
     words = (word.lower().removesuffix("'s").removesuffix("’s") for word in _WORD.findall(text))
     return frozenset(word[:5] for word in words if len(word) > 2 and word not in _COMMON)

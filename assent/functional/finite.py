@@ -1,14 +1,14 @@
-"""JSON has no word for a number that is not finite: what is written as JSON has null in its place."""
+"""JSON has no infinity and no NaN: null is written in their place."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 
-def finite(value: Any) -> Any:
-    """The same, with None for every infinite number and NaN, at any depth of dictionaries, lists and tuples."""
+def replace_nonfinite(value: Any) -> Any:
+    """Replace infinite numbers and NaN by None, at any depth of dictionaries, lists and tuples."""
     if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
+        return {key: replace_nonfinite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [replace_nonfinite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

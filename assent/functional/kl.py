@@ -1,18 +1,18 @@
-"""How far a policy has moved from its reference: estimators of a token's KL(pi || ref), and the controller of beta.
+"""KL divergence of a policy from its reference: estimators of a token's KL(pi || ref), and the controller of beta.
 
 With l = log pi - log ref on tokens drawn from pi: k1 = l, k2 = l^2 / 2, k3 = e^-l - 1 + l. In expectation k1 and k3
 are the KL; k3 is never negative and varies less. Schulman 2020, "Approximating KL divergence"
-(joschu.net/blog/kl-approx.html). Nothing is clamped but in `kl_loss`.
+(joschu.net/blog/kl-approx.html). Only `kl_loss` clamps.
 
-An estimator of a value is not one of its gradient: as a loss it is differentiated on tokens that are already drawn, and
-grad k = k'(l) grad log pi. On the policy's own tokens, of which E_pi[grad log pi] = 0,
+An estimator of a value is not one of its gradient: as a loss it is differentiated on tokens that are already sampled,
+and grad k = k'(l) grad log pi. On the policy's own tokens, of which E_pi[grad log pi] = 0,
 
     E_pi[grad k1] = 0
     E_pi[grad k2] = E_pi[l grad log pi] = grad KL(pi || ref)
     E_pi[grad k3] = E_pi[(1 - ref / pi) grad log pi] = -E_ref[grad log pi] = grad KL(ref || pi)
 
-each token's given the tokens before it. So k2 pulls as the reverse KL, KL(pi || ref), does; k3 as the forward KL:
-towards all that the reference does, and less away from what it hardly ever does.
+for each token given the tokens before it. So k2 pulls as the reverse KL, KL(pi || ref), does, and k3 as the forward
+KL: towards all that the reference does, and less away from what it hardly ever does.
 """
 
 from typing import Literal, NamedTuple
@@ -20,36 +20,36 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from assent.functional.surrogate import LIMIT
+from assent.functional.surrogate import MAX_LOG_RATIO
 
 KLEstimator = Literal["k3", "k2"]
 """Estimators that can stand in a loss; the gradient of k1 is 0 on average."""
 
 
 class SequenceKL(NamedTuple):
-    """Both estimators of each completion's KL, summed over its tokens."""
+    """Two estimators of each completion's KL, summed over its tokens."""
 
     k1: Tensor  # (B,)
     k3: Tensor  # (B,)
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """Their means over the completions."""
+        """Return their means over the completions."""
         return {"kl": self.k1.mean(), "kl_k3": self.k3.mean()}
 
 
 def k1(logprobs: Tensor, reference: Tensor | float) -> Tensor:
-    """The log-ratio itself: unbiased, of either sign. Shapes are those of the arguments."""
+    """Return the log-ratio itself: unbiased, of either sign. Shapes are those of the arguments."""
     return logprobs - reference
 
 
 def k2(logprobs: Tensor, reference: Tensor | float) -> Tensor:
-    """Half the squared log-ratio: biased, but the gradient on the policy's own tokens is that of KL(pi || ref)."""
+    """Return half the squared log-ratio: biased, but its gradient on own tokens is that of KL(pi || ref)."""
     return (logprobs - reference).square() / 2
 
 
 def k3(logprobs: Tensor, reference: Tensor | float) -> Tensor:
-    """The log-ratio plus a term of mean zero that makes every sample non-negative: unbiased.
+    """Return the log-ratio plus a term of mean zero that makes every sample non-negative: unbiased.
 
     As a loss its gradient on the policy's own tokens is that of KL(ref || pi), the forward KL: see `kl_loss`.
     """
@@ -58,17 +58,17 @@ def k3(logprobs: Tensor, reference: Tensor | float) -> Tensor:
 
 
 def kl_loss(log_ratios: Tensor, estimator: KLEstimator) -> Tensor:
-    """A token's penalty in a loss, in nats; shapes are those of `log_ratios`, log pi - log ref.
+    """Return each token's KL penalty in a loss, in nats; shapes are those of `log_ratios`, log pi - log ref.
 
     On the policy's own tokens the mean gradient of `k3` is that of KL(ref || pi) (forward KL), although its value is
-    KL(pi || ref); that of `k2` is that of KL(pi || ref) (reverse KL). k3 stands still below a log-ratio of -20, beyond
-    which e^-l overflows.
+    KL(pi || ref); that of `k2` is that of KL(pi || ref) (reverse KL). k3 is constant below a log-ratio of -20, where
+    e^-l would overflow.
     """
-    return k2(log_ratios, 0.0) if estimator == "k2" else k3(log_ratios.clamp(min=-LIMIT), 0.0)
+    return k2(log_ratios, 0.0) if estimator == "k2" else k3(log_ratios.clamp(min=-MAX_LOG_RATIO), 0.0)
 
 
 def sequence_kl(logprobs: Tensor, reference: Tensor, mask: Tensor) -> SequenceKL:
-    """Sum k1 and k3 over each completion's tokens; what stands outside the mask is never read.
+    """Sum k1 and k3 over each completion's tokens; values outside the mask are never read.
 
     Args: logprobs, reference: (B, T). mask: (B, T) bool.
     """
@@ -80,8 +80,8 @@ def adapt_beta(beta: float, kl: float, target: float, n: float, horizon: float) 
     """Move beta so that the KL approaches its target. Ziegler et al. 2019, section 2.2 (arXiv:1909.08593).
 
     Args:
-        kl: measured, nats a completion.
-        target: wanted, nats a completion, above 0.
+        kl: measured, in nats per completion.
+        target: nats per completion, above 0.
         n: completions since the last step.
         horizon: completions over which a KL that is off by 20 % or more changes beta by about 20 %.
     """

@@ -1,4 +1,4 @@
-"""Losses of ordered things: two, or K in tiers. They take scores and return one loss a row."""
+"""Losses of pairs and of rankings with tiers: from scores to one loss per row."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,15 @@ from torch.nn.functional import logsigmoid, softplus
 
 
 def pair_loss(logits: Tensor, p_chosen: Tensor) -> Tensor:
-    """-[p log s(d) + (1 - p) log s(-d)], safe at any d; all (B,)."""
+    """Return -[p log s(d) + (1 - p) log s(-d)], finite at any d; all (B,)."""
     return -(p_chosen * logsigmoid(logits) + (1 - p_chosen) * logsigmoid(-logits))
 
 
 def pair_metrics(chosen: Tensor, rejected: Tensor, p_chosen: Tensor) -> dict[str, Tensor]:
-    """What is worth watching about pairs of rewards, row by row and detached; all (B,).
+    """Return metrics of pairs of rewards, row by row and detached; all (B,).
 
-    `accuracy` is 1 where the rewards agree with the target about which is the better, 0 where they disagree, and 1/2
-    where either of them sees a tie.
+    `accuracy` is 1 where rewards and target prefer the same completion, 0 where they do not, and 1/2 where either is a
+    tie.
     """
     chosen, rejected = chosen.detach(), rejected.detach()
     margin = chosen - rejected
@@ -23,12 +23,12 @@ def pair_metrics(chosen: Tensor, rejected: Tensor, p_chosen: Tensor) -> dict[str
 
 
 def kway_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of -log s(better - worse) over a row's pairs of different tiers.
+    """Return the mean of -log s(better - worse) over a row's pairs of different tiers.
 
     Ouyang et al. 2022, eq. 1 (arXiv:2203.02155).
 
-    Args: scores: (B, K). tiers: (B, K), the best is the lowest, equals are tied. mask: (B, K) bool, what counts.
-    Returns: (B,), 0 for a row in which all are tied.
+    Args: scores: (B, K). tiers: (B, K), the best is the lowest, equals are tied. mask: (B, K) bool, completions.
+    Returns: (B,), 0 for a row in which all completions are tied.
     """
     mask = torch.ones_like(tiers, dtype=torch.bool) if mask is None else mask
     scores = torch.where(mask, scores, 0.0)
@@ -38,24 +38,26 @@ def kway_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tens
 
 
 def plackett_luce_loss(scores: Tensor, tiers: Tensor, mask: Tensor | None = None) -> Tensor:
-    """sum_i [logsumexp(s_j of the tiers from i's on) - s_i]: drawing the best first, each time from what is left.
+    """Return sum_i [logsumexp(s_j of the tiers from i's on) - s_i]: the best is chosen first, then from the rest.
 
-    Equals are each drawn from all of their tier and below: the approximation of Breslow 1974 (doi:10.2307/2529620),
-    exact where all tiers differ.
+    Each of several equals is chosen from all of its tier and below: the approximation of Breslow 1974
+    (doi:10.2307/2529620), exact where all tiers differ.
 
-    Args: scores: (B, K). tiers: (B, K), the best is the lowest. mask: (B, K) bool, what counts.
+    Args: scores: (B, K). tiers: (B, K), the best is the lowest. mask: (B, K) bool, completions.
     Returns: (B,).
     """
     mask = torch.ones_like(tiers, dtype=torch.bool) if mask is None else mask
     scores = torch.where(mask, scores, 0.0)
-    itself = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-    left = itself | ((tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :])  # (B, K, K) of each row's item
+    diagonal = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    left = diagonal | (
+        (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]
+    )  # (B, K, K), what is left at each choice
     remaining = torch.where(left, scores[:, None, :], -torch.inf).logsumexp(2)
     return torch.where(mask, remaining - scores, 0.0).sum(1)
 
 
-def in_order(scores: Tensor, tiers: Tensor, mask: Tensor) -> Tensor:
-    """The share of a row's pairs of different tiers that the scores order as they do, equals counting half -> (B,)."""
+def ranking_accuracy(scores: Tensor, tiers: Tensor, mask: Tensor) -> Tensor:
+    """Return the share of a row's pairs of different tiers that the scores order alike, (B,); equals count half."""
     scores = torch.where(mask, scores, 0.0).detach()
     pairs = _decided(tiers, mask)
     agree = (1 + (scores[:, :, None] - scores[:, None, :]).sign()) / 2
@@ -63,5 +65,5 @@ def in_order(scores: Tensor, tiers: Tensor, mask: Tensor) -> Tensor:
 
 
 def _decided(tiers: Tensor, mask: Tensor) -> Tensor:
-    """Which item of a row is in a better tier than which other one, (B, K, K) bool."""
+    """Return whether the first completion is in a better tier than the second, (B, K, K) bool."""
     return (tiers[:, :, None] < tiers[:, None, :]) & mask[:, :, None] & mask[:, None, :]

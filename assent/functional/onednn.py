@@ -1,54 +1,38 @@
-"""Linear maps on a CPU where torch's own way to multiply is slow: a head's, and all while tokens are drawn.
+"""Linear maps in other ways than torch's own, for CPUs on which it is slow: a head's, and all maps while decoding.
 
-Measured on an AMD EPYC with AVX2 (docs/log.md). With AVX-512 nothing is changed, for it was not measured there.
+Measured on an AMD EPYC with AVX2 (docs/log.md). CPUs with AVX-512 were not measured and keep torch's own way.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
-WIDE = 8192
-"""Outputs from which a map counts as a head."""
+MIN_HEAD_OUTPUTS = 8192
+"""Outputs from which a map counts as a language-model head."""
 
 
 @cache
-def slow() -> bool:
-    """Whether this CPU is of the kind on which other ways were measured to be quicker."""
+def is_slow_cpu() -> bool:
+    """Return whether this CPU is of the kind on which the other ways were measured to be faster."""
     return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkldnn.is_available()
 
 
-def suits(weight: Tensor) -> bool:
-    """Whether the other ways are to be taken with a weight."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and slow()
+def prefers_onednn(weight: Tensor) -> bool:
+    """Return whether the other ways are to be used with a weight."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and is_slow_cpu()
 
 
-def wide(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """rows (..., H) @ weight (V, H)^T + bias -> (..., V), without a gradient, for many outputs: by oneDNN."""
-    if not suits(weight):
+def onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return rows (..., H) @ weight (V, H)^T + bias -> (..., V) by oneDNN, which suits many outputs; no gradient."""
+    if not prefers_onednn(weight):
         return linear(rows, weight, bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return out
 
 
-def turned(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same for few rows: the weight stands first, and the result lies in memory column by column."""
+def transposed_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the same by weight @ rows^T, which suits few rows; the result lies in memory column by column."""
     out = (weight @ rows.flatten(0, -2).t()).t().view(*rows.shape[:-1], len(weight))
     return out if bias is None else out + bias
-
-
-@contextmanager
-def few_rows(model: nn.Module) -> Iterator[None]:
-    """While it lasts, the model's linear maps go the way that suits few rows; nothing may ask for gradients."""
-    maps = [m for m in model.modules() if type(m) is nn.Linear and suits(m.weight)]
-    for one in maps:
-        way = wide if one.out_features >= WIDE else turned
-        one.forward = partial(way, weight=one.weight, bias=one.bias)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for one in maps:
-            vars(one).pop("forward", None)  # another thread that draws from it may have been here

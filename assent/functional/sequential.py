@@ -1,9 +1,9 @@
-"""When to stop asking whether an annotator is good: Wald's sequential test on gold items, which goes on watching.
+"""Screening of annotators: Wald's sequential probability ratio test on gold items, repeated for ever.
 
-Wald 1945 (doi:10.1214/aoms/1177731118): add up log P(answer | bad) - log P(answer | good), and decide as soon as the
-sum leaves an interval. Who passes is tested anew, for people tire. Restarted as it is, the test would stop a good
-annotator once in 200 tests, hence 8 % of them within 200 gold items and a third within 1000; so the n-th test spends
-6 alpha / (pi n)^2, and all of them together alpha.
+Wald 1945 (doi:10.1214/aoms/1177731118): add up log P(judgement | bad) - log P(judgement | good), and decide as soon
+as the sum leaves an interval. An annotator who passes is tested again, since attention may fall. Repeated unchanged,
+the test would fail a good annotator once in 200 tests: 8 % of them within 200 gold items and a third within 1000. So
+the n-th test spends 6 alpha / (pi n)^2, and all of them together alpha.
 """
 
 import math
@@ -12,56 +12,56 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Literal, NamedTuple
 
-State = Literal["going on", "passed", "failed"]
+Status = Literal["in progress", "passed", "failed"]
 
 
-class Standing(NamedTuple):
-    """Where an annotator stands; `passed` may still become `failed`, and `failed` stays."""
+class TestState(NamedTuple):
+    """The state of an annotator's test; `passed` may still become `failed`, and `failed` is final."""
 
-    state: State = "going on"
-    right: int = 0
-    asked: int = 0
+    status: Status = "in progress"
+    correct: int = 0
+    total: int = 0
     passes: int = 0
-    """Tests passed so far."""
-    evidence: float = 0.0
-    """Of the test that runs: log-odds by which the answers speak for bad."""
+    """Number of tests passed."""
+    log_odds: float = 0.0
+    """Of the running test: log P(judgements | bad) - log P(judgements | good)."""
     failed_at: int = 0
-    """The number of the answer that decided it; 0: none did."""
+    """Number of gold items until the failure; 0: not failed."""
 
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """Good against bad annotators, by their answers to items with a known answer."""
+    """A test of good against bad annotators by their judgements of gold items."""
 
     good: float = 0.9
-    """Chance of a good annotator being right."""
+    """Probability that a good annotator is right."""
     bad: float = 0.6
-    """Chance of a bad one being right."""
+    """Probability that a bad annotator is right."""
     alpha: float = 0.01
-    """Chance of ever stopping a good annotator, however long they work."""
+    """Probability that a good annotator ever fails, however long they work."""
     beta: float = 0.05
-    """Chance of a bad annotator passing the first test."""
+    """Probability that a bad annotator passes the first test."""
 
     def __post_init__(self) -> None:
         if not 0 < self.bad < self.good < 1:
-            raise ValueError(f"good is {self.good} and bad {self.bad}: 0 < bad < good < 1 must hold")
+            raise ValueError(f"good is {self.good} and bad {self.bad}: choose 0 < bad < good < 1")
         if not (self.alpha > 0 and self.beta > 0 and self.alpha + self.beta < 1):
-            raise ValueError(f"alpha is {self.alpha} and beta {self.beta}: both above 0, together below 1")
+            raise ValueError(f"alpha is {self.alpha} and beta {self.beta}: choose both above 0, together below 1")
 
-    def __call__(self, answers: Iterable[bool]) -> Standing:
-        """Where the answers lead, in the order in which they were given."""
-        return reduce(self.after, answers, Standing())
+    def __call__(self, outcomes: Iterable[bool]) -> TestState:
+        """Return the state after judgements of gold items, in their order: True where the annotator was right."""
+        return reduce(self.update, outcomes, TestState())
 
-    def after(self, standing: Standing, right: bool) -> Standing:
-        """Where one more answer leads."""
-        odds = self.bad / self.good if right else (1 - self.bad) / (1 - self.good)
-        evidence = standing.evidence + math.log(odds)
-        told = standing._replace(right=standing.right + bool(right), asked=standing.asked + 1)
-        if standing.state == "failed":
-            return told
-        alpha = 6 * self.alpha / (math.pi * (standing.passes + 1)) ** 2
-        if evidence >= math.log((1 - self.beta) / alpha):
-            return told._replace(state="failed", evidence=evidence, failed_at=told.asked)
-        if evidence <= math.log(self.beta / (1 - alpha)):
-            return told._replace(state="passed", evidence=0.0, passes=standing.passes + 1)
-        return told._replace(evidence=evidence)
+    def update(self, state: TestState, is_correct: bool) -> TestState:
+        """Return the state after one more judgement."""
+        likelihood_ratio = self.bad / self.good if is_correct else (1 - self.bad) / (1 - self.good)
+        log_odds = state.log_odds + math.log(likelihood_ratio)
+        counted = state._replace(correct=state.correct + bool(is_correct), total=state.total + 1)
+        if state.status == "failed":
+            return counted
+        alpha = 6 * self.alpha / (math.pi * (state.passes + 1)) ** 2
+        if log_odds >= math.log((1 - self.beta) / alpha):
+            return counted._replace(status="failed", log_odds=log_odds, failed_at=counted.total)
+        if log_odds <= math.log(self.beta / (1 - alpha)):
+            return counted._replace(status="passed", log_odds=0.0, passes=state.passes + 1)
+        return counted._replace(log_odds=log_odds)

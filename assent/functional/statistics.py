@@ -1,4 +1,4 @@
-"""A rate and how sure one may be of it: Wilson intervals for independent votes, a bootstrap for clustered ones."""
+"""Rates with confidence intervals: Wilson's for independent votes, a bootstrap for clustered ones."""
 
 from statistics import NormalDist
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
 
 class WinRate(NamedTuple):
-    """How often one side won, a tie counting half; always printed with W / T / L."""
+    """The share of comparisons that one side won, a tie counting half; always printed with W / T / L."""
 
     rate: float
     low: float
@@ -36,7 +36,7 @@ class WinRate(NamedTuple):
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a binomial proportion. Wilson 1927 (doi:10.1080/01621459.1927.10502953).
+    """Return the score interval of a binomial proportion. Wilson 1927 (doi:10.1080/01621459.1927.10502953).
 
     `successes` may be half-integral (ties), for which the interval is a little too wide. n = 0: rate NaN, from 0 to 1.
     """
@@ -49,13 +49,13 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)), n)
 
 
-def limits(rate: float, draws: ArrayLike, clusters: int, confidence: float = 0.95) -> Limits:
-    """Percentile limits of a rate from 0 to 1, by its bootstrap draws over whole clusters.
+def percentile_limits(rate: float, draws: ArrayLike, clusters: int, confidence: float = 0.95) -> Limits:
+    """Return percentile limits of a rate from 0 to 1, from its bootstrap resamples of whole clusters.
 
-    A rate that is the same in every cluster comes out of each draw as itself, which is no certainty: where all agree,
-    where none does, and where the draws have no width, the limits are Wilson's for as many votes as there are clusters.
+    A rate that is the same in every cluster does not vary between resamples, which is no certainty. So where all
+    clusters agree, and where the resamples have no width, the limits are Wilson's for as many votes as clusters.
 
-    Args: draws: (R,) the rate in each draw. No clusters, or one that has both outcomes: NaN, for nothing is known.
+    Args: draws: (R,), the rate in each resample; NaN limits with no clusters, or a single one with both outcomes.
     """
     outer = (1 - confidence) / 2
     low, high = np.quantile(np.asarray(draws), [outer, 1 - outer]) if np.size(draws) else (np.nan, np.nan)
@@ -67,7 +67,9 @@ def limits(rate: float, draws: ArrayLike, clusters: int, confidence: float = 0.9
 def bootstrap(
     values: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """Interval of the mean of `values`, drawing whole clusters: see `limits`. Efron 1979; Field & Welsh 2007.
+    """Return an interval of the mean of `values`, resampling whole clusters: see `percentile_limits`.
+
+    Efron 1979; Field & Welsh 2007.
 
     Args: values: (N,), from 0 to 1. clusters: (N,) labels; values of one cluster (a prompt, an annotator) need not be
         independent.
@@ -77,14 +79,14 @@ def bootstrap(
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums, sizes = np.bincount(index, weights=x), np.bincount(index)
     rate = float(x.mean()) if len(x) else float("nan")
-    random = np.random.default_rng(seed)
-    draws = (random.integers(len(sizes), size=len(sizes)) for _ in range(resamples if len(sizes) > 1 else 0))
-    means = [sums[drawn].sum() / sizes[drawn].sum() for drawn in draws]
-    return Interval(rate, *limits(rate, means, len(sizes), confidence), len(x))
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(sizes), size=len(sizes)) for _ in range(resamples if len(sizes) > 1 else 0))
+    means = [sums[draw].sum() / sizes[draw].sum() for draw in draws]
+    return Interval(rate, *percentile_limits(rate, means, len(sizes), confidence), len(x))
 
 
 def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> WinRate:
-    """(W + T / 2) / N with a Wilson interval: for one vote a prompt."""
+    """Return (W + T / 2) / N with a Wilson interval: for one vote per prompt."""
     interval = wilson(wins + ties / 2, wins + ties + losses, confidence)
     return WinRate(*interval, wins, ties, losses)
 
@@ -92,18 +94,18 @@ def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> Win
 def clustered_win_rate(
     outcomes: ArrayLike, clusters: ArrayLike, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> WinRate:
-    """The win rate of `outcomes` (N,) (1 won, 1/2 tied, 0 lost), bootstrapped over prompts: for several votes each."""
+    """Return the win rate of `outcomes` (N,): 1 won, 1/2 tied, 0 lost; the bootstrap resamples whole clusters."""
     x = np.asarray(outcomes, dtype=np.float64)
     interval = bootstrap(x, clusters, resamples, seed, confidence)
     return WinRate(*interval, int((x > 0.5).sum()), int((x == 0.5).sum()), int((x < 0.5).sum()))
 
 
 def accuracy(correct: ArrayLike, clusters: ArrayLike = (), confidence: float = 0.95) -> Interval:
-    """The share of `correct` (N,): 1 right, 0 wrong, 1/2 undecided.
+    """Return the share of `correct` (N,): 1 right, 0 wrong, 1/2 undecided.
 
-    Args: clusters: (N,) the prompt of each; none named: each of another one.
-    Returns: n = N; the limits are Wilson's for as many votes as there are prompts, as if those of one prompt were one:
-        cautious, and never without width, as a bootstrap is where all are right.
+    Args: clusters: (N,), the prompt of each; empty: every one has its own.
+    Returns: n = N; the limits are Wilson's for as many votes as prompts, as if those of one prompt were one vote. They
+        are cautious, and have a width where all are right and a bootstrap has none.
     """
     x = np.asarray(correct, dtype=np.float64)
     independent = len(np.unique(np.asarray(clusters))) or len(x)

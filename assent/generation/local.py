@@ -1,221 +1,243 @@
-"""Our own sampler: each prompt is read once for its n samples, finished rows leave, one code path on CPU and GPU."""
+"""assent's own sampling engine: shared prompts, a KV cache, finished rows leave; one code path on CPU and GPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from assent.functional.onednn import few_rows
 from assent.generation.cuda_graph import Decoder
-from assent.models.attention import Cache, SharedPrefix, pack, shares
-from assent.models.families import drawing
-from assent.models.forward import head, in_its_type, packed_states, whole
-from assent.types import NonNegativeFloat, PositiveInt
+from assent.generation.sampling import Sample, Sampling
+from assent.models.attention import supports_packing
+from assent.models.families import sampling_config
+from assent.models.forward import causal_lm, lm_head, packed_hidden_states, run_in_weight_dtype
+from assent.models.kv_cache import KVCache
+from assent.models.linear import patch_decode_linears
+from assent.models.packing import SharedPrefix, pack
+
+if TYPE_CHECKING:
+    from assent.models.load import LoadedModel
+
+OnToken = Callable[[list[int], list[int]], None]
+"""Is called at each step with completions (numbered in order of prompts) and their new tokens; may raise to stop."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn: from the model's own distribution at a temperature, nothing cut off."""
+class Local:
+    """A `Generator` that samples with the policy's own model in this process."""
 
-    temperature: NonNegativeFloat = 1.0
-    """Divides the logits; the same value is used wherever log-probabilities are computed. 0: the likeliest token."""
-    max_new_tokens: PositiveInt = 48
-    """A completion is cut here; one that was cut has no end token."""
+    def __init__(self, on_token: OnToken | None = None) -> None:
+        self._on_token = on_token
+        self._policy: LoadedModel | None = None
+
+    def load(self, policy: "LoadedModel") -> None:
+        """Sample from this model; no copy is made, so later updates of its weights count without another call."""
+        self._policy = policy
+
+    def generate(self, prompt_ids: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seed: int) -> list[Sample]:
+        """Sample n completions of each prompt, in order of prompts; see `protocols.Generator`."""
+        assert self._policy is not None, "load() comes first"
+        stop_ids = self._policy.chat_tokenizer.stop_ids
+        return sample_completions(self._policy.model, prompt_ids, n, sampling, stop_ids, seed, self._on_token)
 
 
-class Sample(NamedTuple):
-    """One completion as the model drew it."""
+class _Request(NamedTuple):
+    """The arguments of `sample_completions`, with the generator of its seed."""
 
-    prompt: int  # which of the prompts
-    ids: tuple[int, ...]  # with the end token, if it came
-    logprobs: tuple[float, ...]  # of each id when it was drawn: a diagnostic, the trainer computes its own
-    finished: bool
+    prompt_ids: Sequence[tuple[int, ...]]
+    n: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    rng: torch.Generator
+    on_token: OnToken | None
 
 
 @torch.no_grad()
-def sample(
+def sample_completions(
     model: nn.Module,
-    prompts: Sequence[tuple[int, ...]],
+    prompt_ids: Sequence[tuple[int, ...]],
     n: int,
     sampling: Sampling,
-    ends: frozenset[int],
-    generator: torch.Generator,
-    told: Callable[[list[int], list[int]], None] | None = None,
+    stop_ids: frozenset[int],
+    seed: int,
+    on_token: OnToken | None = None,
 ) -> list[Sample]:
-    """Draw n completions of each prompt, in order of prompts.
+    """Sample n completions of each prompt, in order of prompts.
 
     Args:
-        prompts: token ids, at least one each.
-        ends: ids that end a completion.
-        generator: decides every draw, each completion's by itself, whoever has left; it lives on the CPU or on the
-            model's device.
-        told: hears of each step which completions (numbered in order of prompts) got which token; may raise to stop.
+        prompt_ids: at least one id each.
+        stop_ids: ids that end a completion.
+        seed: 0 to 2^63 - 1; decides every draw. The draws of a completion do not depend on which others have ended.
     """
     body = model.base_model
     assert isinstance(body, nn.Module)
-    draw = _from_packs if shares(body) else _generate
-    return in_its_type(model, partial(draw, model, prompts, n, sampling, ends, generator, told))
+    # on the CPU, so that every device gets the same numbers
+    rng = torch.Generator().manual_seed(seed)
+    request = _Request(prompt_ids, n, sampling, stop_ids, rng, on_token)
+    sample = _sample_packed if supports_packing(body) else _sample_padded
+    return run_in_weight_dtype(model, partial(sample, model, request))
 
 
-def _from_packs(
-    model: Any,
-    prompts: Sequence[tuple[int, ...]],
-    n: int,
-    sampling: Sampling,
-    ends: frozenset[int],
-    generator: torch.Generator,
-    told: Callable[[list[int], list[int]], None] | None,
-) -> list[Sample]:
-    """For models that read packs: each prompt is read once, and what is kept of it serves all its completions."""
-    body, device = model.base_model, next(model.parameters()).device
-    to_logits = head(model)
-    trees = pack([SharedPrefix(ids, ((),)) for ids in prompts]).to(device)
-    cache = Cache.empty([len(ids) for ids in prompts], n, sampling.max_new_tokens, device)
-    decode = Decoder(body, to_logits, cache)
-    hidden = packed_states(body, trees, cache)[trees.last]  # (prompts, H)
+def _sample_packed(model: Any, request: _Request) -> list[Sample]:
+    """Sample with a model that supports packing: each prompt is encoded once and cached for all its completions."""
+    device = next(model.parameters()).device
+    n, sampling = request.n, request.sampling
+    count = len(request.prompt_ids) * n
+    to_logits = lm_head(model)
+    batch = pack([SharedPrefix(ids, ((),)) for ids in request.prompt_ids]).to(device)
+    cache = KVCache.empty([len(ids) for ids in request.prompt_ids], n, sampling.max_new_tokens, device)
+    decode = Decoder(model.base_model, to_logits, cache)
+    hidden = packed_hidden_states(model.base_model, batch, cache)[batch.last_index]  # (prompts, H)
     logits = to_logits(hidden).float().repeat_interleave(n, 0)  # (R, V)
-    rows = torch.arange(len(prompts) * n, device=device)  # which completion each live row is
-    stop = torch.tensor(sorted(ends), device=device)
-    ids = torch.full((len(rows), sampling.max_new_tokens), -1, device=device)
-    drawn = torch.zeros(len(rows), sampling.max_new_tokens, device=device)
-    alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    with few_rows(whole(model)):
+    rows = torch.arange(count, device=device)  # the completion of each row
+    stop_ids = torch.tensor(sorted(request.stop_ids), device=device)
+    token_ids = torch.full((count, sampling.max_new_tokens), -1, device=device)
+    logprobs = torch.zeros(count, sampling.max_new_tokens, device=device)
+    is_active = torch.ones(count, dtype=torch.bool, device=device)
+    with patch_decode_linears(causal_lm(model)):
         for step in range(sampling.max_new_tokens):
-            token, logprob = _draw(logits, sampling.temperature, _dice(len(ids), generator, device)[rows])
-            ids[rows[alive], step] = token[alive]
-            drawn[rows[alive], step] = logprob[alive]
-            if told is not None:
-                told(rows[alive].tolist(), token[alive].tolist())
-            alive = alive & ~torch.isin(token, stop)
-            left = int(alive.sum())
-            if left == 0 or step + 1 == sampling.max_new_tokens:
+            token, logprob = _sample_token(logits, sampling.temperature, _uniforms(count, request.rng, device)[rows])
+            token_ids[rows[is_active], step] = token[is_active]
+            logprobs[rows[is_active], step] = logprob[is_active]
+            if request.on_token is not None:
+                request.on_token(rows[is_active].tolist(), token[is_active].tolist())
+            is_active = is_active & ~torch.isin(token, stop_ids)
+            num_active = int(is_active.sum())
+            if num_active == 0 or step + 1 == sampling.max_new_tokens:
                 break
-            if left <= (0.5 if cache.fixed else 0.75) * len(rows):  # a recording is made anew
-                keep = alive.nonzero()[:, 0]
-                cache.keep(keep)
-                rows, token, alive = rows[keep], token[keep], alive[keep]
+            if num_active <= (0.5 if cache.is_static else 0.75) * len(rows):  # dropping rows costs a new recording
+                active_rows = is_active.nonzero()[:, 0]
+                cache.select_rows(active_rows)
+                rows, token, is_active = rows[active_rows], token[active_rows], is_active[active_rows]
             logits = decode(token)
     return [
-        _finished(i // n, row, logprobs, ends)
-        for i, (row, logprobs) in enumerate(zip(ids.tolist(), drawn.tolist(), strict=True))
+        _to_sample(i // n, ids, values, request.stop_ids)
+        for i, (ids, values) in enumerate(zip(token_ids.tolist(), logprobs.tolist(), strict=True))
     ]
 
 
-def _dice(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """A number in [0, 1) for each completion, (count, 1)."""
-    return torch.rand(count, 1, generator=generator, device=generator.device).to(device)
+def _uniforms(count: int, rng: torch.Generator, device: torch.device) -> Tensor:
+    """Return a number in [0, 1) for each completion, (count, 1)."""
+    return torch.rand(count, 1, generator=rng, device=rng.device).to(device)
 
 
-def _draw(logits: Tensor, temperature: float, dice: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, each (R,); what is drawn is decided by (R, 1) numbers in [0, 1)."""
+def _sample_token(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one token a row and its log-probability, each (R,), by inverting the cumulative distribution.
+
+    Args:
+        uniforms: (R, 1) in [0, 1).
+    """
     if temperature == 0:
         token = logits.argmax(-1)
         logprobs = logits.log_softmax(-1)
     else:
         logprobs = (logits / temperature).log_softmax(-1)
-        cumulative = logprobs.exp().cumsum(-1)  # (R, V); the point that a uniform draw falls on, scaled to its end
-        token = torch.searchsorted(cumulative, dice * cumulative[:, -1:], right=True)[:, 0].clamp(
+        cumulative = logprobs.exp().cumsum(-1)  # (R, V); rounding leaves its end near 1, so the number is scaled to it
+        token = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)[:, 0].clamp(
             max=logits.shape[-1] - 1
         )
     return token, logprobs.gather(-1, token[:, None])[:, 0]
 
 
-def _finished(prompt: int, row: list[int], logprobs: list[float], ends: frozenset[int]) -> Sample:
+def _to_sample(prompt_index: int, row: list[int], logprobs: list[float], stop_ids: frozenset[int]) -> Sample:
+    """Return a row of ids as a sample; negative ids are padding."""
     length = next((i for i, token in enumerate(row) if token < 0), len(row))
     ids = tuple(row[:length])
-    return Sample(prompt, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in ends)
+    return Sample(prompt_index, ids, tuple(logprobs[:length]), bool(ids) and ids[-1] in stop_ids)
 
 
-def kv_cache_bytes(model: nn.Module, prompts: Sequence[int], n: int, new_tokens: int) -> int:
-    """Bytes that n completions of so many tokens take while they are drawn, for each prompt of these lengths.
+def kv_cache_bytes(model: nn.Module, prompt_lens: Sequence[int], n: int, max_new_tokens: int) -> int:
+    """Return the bytes for sampling n completions of each prompt: keys, values and logits.
 
-    What a family without attention keeps does not grow with the tokens: for it this is more than it takes.
+    The state of a family without attention does not grow with the tokens; for it this is an upper bound.
     """
-    config, weight = cast(Any, model.config).get_text_config(), next(model.parameters())
-    apart = getattr(config, "is_heterogeneous", False)  # Gemma 4: heads of some layers are wider
-    layers = config.per_layer_config if apart else [config] * int(config.num_hidden_layers)
-    size = 4 if weight.device.type == "cpu" else weight.element_size()
-    tokens = max(prompts) + n * new_tokens if shares(cast(Any, model.base_model)) else n * (max(prompts) + new_tokens)
-    cached = 2 * sum(map(_width, layers)) * size * tokens
-    return len(prompts) * (cached + n * 4 * 4 * int(config.vocab_size))
+    config = cast(Any, model.config).get_text_config()
+    weight = next(model.parameters())
+    is_heterogeneous = getattr(config, "is_heterogeneous", False)  # Gemma 4: heads of some layers are wider
+    layers = config.per_layer_config if is_heterogeneous else [config] * int(config.num_hidden_layers)
+    value_bytes = 4 if weight.device.type == "cpu" else weight.element_size()
+    if supports_packing(cast(Any, model.base_model)):
+        tokens = max(prompt_lens) + n * max_new_tokens
+    else:
+        tokens = n * (max(prompt_lens) + max_new_tokens)
+    cache = 2 * sum(map(_kv_width, layers)) * value_bytes * tokens
+    return len(prompt_lens) * (cache + n * 4 * 4 * int(config.vocab_size))
 
 
-def _width(layer: Any) -> int:
-    """Numbers in a token's keys in one layer, of such a configuration."""
+def _kv_width(layer: Any) -> int:
+    """Return how many numbers the keys of a token have in a layer with this configuration."""
     queries = getattr(layer, "num_attention_heads", None) or 1
     heads = int(getattr(layer, "num_key_value_heads", None) or queries)
     return heads * int(getattr(layer, "head_dim", None) or layer.hidden_size // queries)
 
 
-def _generate(
-    model: Any,
-    prompts: Sequence[tuple[int, ...]],
-    n: int,
-    sampling: Sampling,
-    ends: frozenset[int],
-    generator: torch.Generator,
-    told: Callable[[list[int], list[int]], None] | None,
-) -> list[Sample]:
-    """The same by transformers' own `generate`, for models that cannot read packs; our draws, handed to it one by one.
+def _sample_padded(model: Any, request: _Request) -> list[Sample]:
+    """Sample by transformers' own `generate`, for models that do not support packing, with this module's draws.
 
-    Prompts of one length go together, so that no row is padded: not every such model knows what padding is.
+    Prompts of one length go together, so that no row is padded: some of these models do not support padding.
     """
-    causal = whole(model)
-    usual = causal.generation_config
-    # what a model recommends would bend our draws
-    causal.generation_config = drawing(ends, sampling.max_new_tokens)
-    found: dict[int, list[Sample]] = {}
+    model = causal_lm(model)
+    original_config = model.generation_config
+    # a model's recommended settings would change the distribution
+    model.generation_config = sampling_config(request.stop_ids, request.sampling.max_new_tokens)
+    n = request.n
+    samples: dict[int, list[Sample]] = {}
     try:
-        for length in sorted({len(ids) for ids in prompts}):
-            asked = [i for i, ids in enumerate(prompts) if len(ids) == length]
-            rows = torch.tensor([prompts[i] for i in asked for _ in range(n)], device=causal.device)
-            draws = _Drawing(sampling.temperature, ends, generator, [i * n + k for i in asked for k in range(n)], told)
-            if usual.use_cache is False:
-                _generate_without_cache(causal, rows, sampling.max_new_tokens, draws)
+        for length in sorted({len(ids) for ids in request.prompt_ids}):
+            indices = [i for i, ids in enumerate(request.prompt_ids) if len(ids) == length]
+            rows = torch.tensor([request.prompt_ids[i] for i in indices for _ in range(n)], device=model.device)
+            sampler = _TokenSampler(request, [i * n + k for i in indices for k in range(n)])
+            if original_config.use_cache is False:
+                _generate_without_cache(model, rows, request.sampling.max_new_tokens, sampler)
             else:
-                causal.generate(input_ids=rows, attention_mask=torch.ones_like(rows), logits_processor=[draws])
-            for i, start in zip(asked, range(0, len(rows), n), strict=True):
-                drawn = zip(draws.ids[start : start + n], draws.logprobs[start : start + n], strict=True)
-                found[i] = [Sample(i, tuple(ids), tuple(ps), bool(ids) and ids[-1] in ends) for ids, ps in drawn]
+                model.generate(input_ids=rows, attention_mask=torch.ones_like(rows), logits_processor=[sampler])
+            for i, first_row in zip(indices, range(0, len(rows), n), strict=True):
+                samples[i] = [
+                    _to_sample(i, ids, logprobs, request.stop_ids)
+                    for ids, logprobs in zip(
+                        sampler.token_ids[first_row : first_row + n],
+                        sampler.logprobs[first_row : first_row + n],
+                        strict=True,
+                    )
+                ]
     finally:
-        causal.generation_config = usual
-    return [one for i in range(len(prompts)) for one in found[i]]
+        model.generation_config = original_config
+    return [sample for i in range(len(request.prompt_ids)) for sample in samples[i]]
 
 
-def _generate_without_cache(model: Any, rows: Tensor, new_tokens: int, draws: "_Drawing") -> None:
-    """For families that would draw by other numbers with their cache than without: each step reads all of a row."""
-    for _ in range(new_tokens):
-        scores = draws(rows, model(input_ids=rows, use_cache=False).logits[:, -1])
+def _generate_without_cache(model: Any, rows: Tensor, max_new_tokens: int, sampler: "_TokenSampler") -> None:
+    """Generate for families whose own cache changes the logits: each step encodes whole rows."""
+    for _ in range(max_new_tokens):
+        scores = sampler(rows, model(input_ids=rows, use_cache=False).logits[:, -1])
         rows = torch.cat([rows, scores.argmax(-1, keepdim=True)], 1)
-        if all(ids[-1] in draws.ends for ids in draws.ids):
+        if all(ids[-1] in sampler.request.stop_ids for ids in sampler.token_ids):
             break
 
 
 @dataclass
-class _Drawing:
-    """Draws each row's next token and leaves `generate` no other choice; rows that have ended are let be."""
+class _TokenSampler:
+    """A logits processor that samples each row's next token and leaves `generate` no other choice.
 
-    temperature: float
-    ends: frozenset[int]
-    generator: torch.Generator
-    numbers: list[int]  # of the completions, in order of prompts
-    told: Callable[[list[int], list[int]], None] | None
+    Rows that have ended stay in the batch; their further tokens are ignored.
+    """
+
+    request: _Request
+    completions: list[int]  # the number of each row's completion, in order of prompts
 
     def __post_init__(self) -> None:
-        self.ids: list[list[int]] = [[] for _ in self.numbers]
-        self.logprobs: list[list[float]] = [[] for _ in self.numbers]
+        self.token_ids: list[list[int]] = [[] for _ in self.completions]
+        self.logprobs: list[list[float]] = [[] for _ in self.completions]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores, (R, V), that say only what was drawn."""
-        dice = _dice(len(scores), self.generator, scores.device)
-        token, logprob = _draw(scores.float(), self.temperature, dice)
-        live = [row for row, ids in enumerate(self.ids) if not ids or ids[-1] not in self.ends]
-        for row in live:
-            self.ids[row].append(int(token[row]))
+        """Return scores (R, V) that allow the sampled token only."""
+        stop_ids, on_token = self.request.stop_ids, self.request.on_token
+        uniforms = _uniforms(len(scores), self.request.rng, scores.device)
+        token, logprob = _sample_token(scores.float(), self.request.sampling.temperature, uniforms)
+        active = [row for row, ids in enumerate(self.token_ids) if not ids or ids[-1] not in stop_ids]
+        for row in active:
+            self.token_ids[row].append(int(token[row]))
             self.logprobs[row].append(float(logprob[row]))
-        if self.told is not None:
-            self.told([self.numbers[row] for row in live], [self.ids[row][-1] for row in live])
+        if on_token is not None:
+            on_token([self.completions[row] for row in active], [self.token_ids[row][-1] for row in active])
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)

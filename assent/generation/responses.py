@@ -1,128 +1,152 @@
-"""The responses of a policy to the run's prompts, stored as they are generated."""
+"""Responses of a policy to the run's prompts, stored as they are generated."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from assent.errors import AssentError, warn
-from assent.formats.files.exchange import read
-from assent.generation.local import Sampling, sample
-from assent.models.checkpoints import weights_of
-from assent.models.load import LoadedModel, context
-from assent.models.tokenizer import ChatTokenizer
+from assent.formats.files.importing import read_file
+from assent.generation.local import Local
+from assent.generation.sampling import Sampling
+from assent.models.checkpoints import weights_digest
+from assent.models.load import LoadedModel, context_length
 from assent.records import Prompt, Response, content_id
 from assent.run import Run
+from assent.seeds import Purpose, derive
 from assent.split import split
-from assent.training.batching import chunks, generator
+from assent.training.batching import chunks
 from assent.training.distributed import on_rank0
 from assent.training.logging import ProgressBar
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "data" / "prompts.jsonl"
 
 
-def answers_of(run: Run, key: str, policy: str, *settings: object) -> str:
-    """The name under which the store keeps the answers of a policy: another checkpoint or sampling, another name."""
-    return f"{key}:{policy}#{content_id(weights_of(run.policy(policy)), *map(str, settings))[:6]}"
+class GenerationJob(NamedTuple):
+    """A policy that generates responses for the store, and how."""
+
+    policy: LoadedModel
+    label: str
+    """The policy's name in the store: see `response_label`."""
+    sampling: Sampling
+    batch_size: int
+    """Completions that are sampled together."""
+    progress: str
+    """Title of the progress bar."""
 
 
-def answer(
-    run: Run,
-    codec: ChatTokenizer,
-    model: Any,
-    prompts: list[Prompt],
-    n: int,
-    sampling: Sampling,
-    policy: str,
-    rows: int,
-    name: str,
-) -> list[Response]:
-    """Draw n answers to each prompt into the store under the name `policy`; prompts that have some are left alone.
-
-    Draws follow from the run's seed and the prompt's place, so a run that was killed goes on as if it had not been.
-    """
-    encoded = {prompt.id: codec.prompt(prompt) for prompt in prompts}
-    room = context(model) - sampling.max_new_tokens
-    if long := sum(len(ids) > room for ids in encoded.values()):
-        raise AssentError(f"{long} prompts leave no room for answers in the context of {context(model)} of this policy")
-    made: dict[str, list[Response]] = {}
-    for response in run.store.responses(policy=policy):
-        made.setdefault(response.prompt, []).append(response)
-    words = f"temperature {sampling.temperature}, {sampling.max_new_tokens} tokens, seed {run.seed}"
-    with ProgressBar(name, len(prompts)) as bar:
-        for number, some in enumerate(chunks(prompts, max(1, rows // n))):
-            if not all(prompt.id in made for prompt in some):
-                drawn = sample(
-                    model,
-                    [encoded[prompt.id] for prompt in some],
-                    n,
-                    sampling,
-                    codec.stop_ids,
-                    generator(run.seed, 1, number, *policy.encode()),
-                )
-                asked = [some[s.prompt] for s in drawn]
-                completions = [codec.drawn(p, s.ids, s.finished) for p, s in zip(asked, drawn, strict=True)]
-                new = [Response.of(p.id, c, policy, words) for p, c in zip(asked, completions, strict=True)]
-                run.store.add_responses(new)
-                for response in new:
-                    made.setdefault(response.prompt, []).append(response)
-            bar.advance(len(some))
-    return [response for prompt in prompts for response in made[prompt.id]]
+def response_label(run: Run, key: str, policy: str, *settings: object) -> str:
+    """Return the name of a policy's responses in the store; it depends on the weights and the sampling settings."""
+    return f"{key}:{policy}#{content_id(weights_digest(run.policy(policy)), *map(str, settings))[:6]}"
 
 
-def find_prompts(run: Run, path: str, language: LoadedModel, new_tokens: int, chat: bool = True) -> list[Prompt]:
-    """Prompts of a file (added to the store), or of the store, or of the demo, in that order.
+def generate_responses(run: Run, job: GenerationJob, prompts: list[Prompt], n: int) -> list[Response]:
+    """Generate n responses to each prompt into the store; prompts that have responses of this policy are skipped.
+
+    The seed of a batch follows from the run's seed, the batch's number and the policy's name, so a resumed run draws
+    the same responses.
 
     Raises:
-        AssentError: the file holds none, or some that are too long.
+        AssentError: a prompt leaves no room for a response in the model's context.
     """
-    if not path and (kept := on_rank0(lambda: list(run.store.prompts()))):
-        return fitting(kept, language, new_tokens)
-    reading = read(path or DEMO_PROMPTS)
-    if reading.rejected:
-        warn(f"{path}: {reading}")
-    chat = chat and language.tokenizer.chat_template is not None
-    asked = [Prompt.ask(p.text, p.category, p.source) if chat and p.is_plain else p for p in reading.prompts]
-    if not asked:
-        raise AssentError(f"{path} holds no prompts ({reading})")
-    asked = language.codec.renderable(asked)
-    if long := _too_long(asked, language, new_tokens):
+    tokenizer = job.policy.chat_tokenizer
+    prompt_ids = {prompt.id: tokenizer.encode_prompt(prompt) for prompt in prompts}
+    context = context_length(job.policy.model)
+    if too_long := sum(len(ids) > context - job.sampling.max_new_tokens for ids in prompt_ids.values()):
         raise AssentError(
-            f"{len(long)} of {len(asked)} prompts leave no room for {new_tokens} new tokens in the model's context "
-            f"of {context(language.model)}; the first is {long[0].text[:60]!r}: take them out, or draw fewer tokens"
+            f"{too_long} prompts leave no room for {job.sampling.max_new_tokens} new tokens in this policy's context "
+            f"of {context}; remove them, or lower --max-new-tokens"
         )
-    on_rank0(lambda: run.store.add_prompts(asked))
-    return asked
+    by_prompt: dict[str, list[Response]] = {}
+    for response in run.store.responses(policy=job.label):
+        by_prompt.setdefault(response.prompt, []).append(response)
+    settings = f"temperature {job.sampling.temperature}, {job.sampling.max_new_tokens} tokens, seed {run.seed}"
+    generator = Local()
+    generator.load(job.policy)
+    with ProgressBar(job.progress, len(prompts)) as bar:
+        for number, batch in enumerate(chunks(prompts, max(1, job.batch_size // n))):
+            if not all(prompt.id in by_prompt for prompt in batch):
+                seed = derive(run.seed, Purpose.GENERATION, number, *job.label.encode())
+                samples = generator.generate([prompt_ids[prompt.id] for prompt in batch], n, job.sampling, seed)
+                responses = []
+                for sample in samples:
+                    prompt = batch[sample.prompt_index]
+                    completion = tokenizer.to_completion(prompt, sample.token_ids, sample.finished)
+                    responses.append(Response.of(prompt.id, completion, job.label, settings))
+                run.store.add_responses(responses)
+                for response in responses:
+                    by_prompt.setdefault(response.prompt, []).append(response)
+            bar.advance(len(batch))
+    return [response for prompt in prompts for response in by_prompt[prompt.id]]
 
 
-def on_side(run: Run, language: LoadedModel, new_tokens: int, side: Literal["train", "held_out"]) -> list[Prompt]:
-    """The run's prompts (or the demo's, if it has none) on one side of the split.
+def load_prompts(
+    run: Run, path: str, policy: LoadedModel, max_new_tokens: int, apply_chat_template: bool = True
+) -> list[Prompt]:
+    """Return the prompts of a file (added to the store), or else of the store, or else of the demo.
+
+    Args:
+        apply_chat_template: give a plain prompt to a chat model as a user's turn; false: let it continue the text.
 
     Raises:
-        AssentError: none is there.
+        AssentError: the file has no prompts, or some that are too long.
     """
-    found = find_prompts(run, "", language, new_tokens)
-    kept = getattr(split(found, run.setup.held_out), side)
-    if not kept:
-        has, other = ("prompt to train on", "lower") if side == "train" else ("held-out prompts", "higher")
-        raise AssentError(f"{run.folder} has no {has}: take another --run with a {other} --held-out")
-    return [prompt for prompt in found if prompt.id in kept]
+    if not path and (stored := on_rank0(lambda: list(run.store.prompts()))):
+        return prompts_within_context(stored, policy, max_new_tokens)
+    result = read_file(path or DEMO_PROMPTS)
+    if result.skipped:
+        warn(f"{path}: {result}")
+    as_chat = apply_chat_template and policy.tokenizer.chat_template is not None
+    prompts = [Prompt.ask(p.text, p.category, p.source) if as_chat and p.is_plain else p for p in result.prompts]
+    if not prompts:
+        raise AssentError(f"{path} has no prompts ({result})")
+    prompts = policy.chat_tokenizer.select_renderable(prompts)
+    if too_long := _prompts_beyond_context(prompts, policy, max_new_tokens):
+        raise AssentError(
+            f"{len(too_long)} of {len(prompts)} prompts {_no_room(policy, max_new_tokens)}; the first is "
+            f"{too_long[0].text[:60]!r}: remove them, or lower --max-new-tokens"
+        )
+    on_rank0(lambda: run.store.add_prompts(prompts))
+    return prompts
 
 
-def fitting(prompts: list[Prompt], language: LoadedModel, new_tokens: int) -> list[Prompt]:
-    """Those that leave room for `new_tokens` in the model's context; how many do not is told.
+def prompts_of_split(
+    run: Run, policy: LoadedModel, max_new_tokens: int, side: Literal["train", "held_out"]
+) -> list[Prompt]:
+    """Return the training or the held-out prompts of the run (of the demo, if the run has none).
+
+    Raises:
+        AssentError: there are none.
+    """
+    prompts = load_prompts(run, "", policy, max_new_tokens)
+    sides = split(prompts, run.setup.held_out)
+    ids = sides.train if side == "train" else sides.held_out
+    if not ids:
+        missing, change = ("prompt to train on", "lower") if side == "train" else ("held-out prompts", "higher")
+        raise AssentError(f"{run.folder} has no {missing}; use another --run with a {change} --held-out")
+    return [prompt for prompt in prompts if prompt.id in ids]
+
+
+def prompts_within_context(prompts: list[Prompt], policy: LoadedModel, max_new_tokens: int) -> list[Prompt]:
+    """Return the prompts that can be encoded and leave space for `max_new_tokens`, and warn about the others.
 
     Raises:
         AssentError: none is left.
     """
-    prompts = language.codec.renderable(prompts)
-    long = {prompt.id for prompt in _too_long(prompts, language, new_tokens)}
-    told = f"leave no room for {new_tokens} new tokens in the model's context of {context(language.model)}"
-    if prompts and len(long) == len(prompts):
-        raise AssentError(f"all {len(prompts)} prompts {told}: draw fewer tokens, or take another model")
-    if long:
-        warn(f"{len(long)} of {len(prompts)} prompts {told}: they are left out")
-    return [prompt for prompt in prompts if prompt.id not in long]
+    prompts = policy.chat_tokenizer.select_renderable(prompts)
+    too_long = {prompt.id for prompt in _prompts_beyond_context(prompts, policy, max_new_tokens)}
+    if prompts and len(too_long) == len(prompts):
+        raise AssentError(
+            f"all {len(prompts)} prompts {_no_room(policy, max_new_tokens)}; lower --max-new-tokens, or use another "
+            "model"
+        )
+    if too_long:
+        warn(f"{len(too_long)} of {len(prompts)} prompts {_no_room(policy, max_new_tokens)}: they are left out")
+    return [prompt for prompt in prompts if prompt.id not in too_long]
 
 
-def _too_long(prompts: list[Prompt], language: LoadedModel, new_tokens: int) -> list[Prompt]:
-    room, codec = context(language.model) - new_tokens, language.codec
-    return [prompt for prompt in prompts if len(codec.prompt(prompt)) > room]
+def _prompts_beyond_context(prompts: list[Prompt], policy: LoadedModel, max_new_tokens: int) -> list[Prompt]:
+    max_prompt_tokens = context_length(policy.model) - max_new_tokens
+    return [prompt for prompt in prompts if len(policy.chat_tokenizer.encode_prompt(prompt)) > max_prompt_tokens]
+
+
+def _no_room(policy: LoadedModel, max_new_tokens: int) -> str:
+    return f"leave no room for {max_new_tokens} new tokens in the model's context of {context_length(policy.model)}"

@@ -1,35 +1,36 @@
-"""What a policy drew, laid out twice: as trees that share their prompts, and as rows of tokens, padded on the right."""
+"""The completions of one online step in two layouts: shared prefixes to encode, and padded rows (B, T) to train on."""
 
 import itertools
 
 import torch
 from torch import Tensor
 
-from assent.generation.local import Sample
-from assent.models.attention import PackedBatch, SharedPrefix
+from assent.generation.sampling import Sample
+from assent.models.packing import PackedBatch, SharedPrefix
 
 
 class RolloutBatch:
-    """What one step drew, and where its answers stand in (B, T), padded on the right."""
+    """The samples of one step, and their rows in (B, T), padded on the right."""
 
     def __init__(self, prompts: list[tuple[int, ...]], groups: list[list[Sample]]) -> None:
-        self.trees = [
-            SharedPrefix(ids, tuple(s.ids for s in group)) for ids, group in zip(prompts, groups, strict=True)
+        self.shared_prefixes = [
+            SharedPrefix(ids, tuple(s.token_ids for s in group)) for ids, group in zip(prompts, groups, strict=True)
         ]
-        self.samples = samples = [s._replace(prompt=i) for i, group in enumerate(groups) for s in group]
-        self.first = [0, *itertools.accumulate(len(tree.completions) for tree in self.trees)]
-        longest = max(len(s.ids) for s in samples)
-        self.mask = torch.arange(longest) < torch.tensor([len(s.ids) for s in samples])[:, None]  # (B, T)
+        self.samples = samples = [s._replace(prompt_index=i) for i, group in enumerate(groups) for s in group]
+        self.first_rows = [0, *itertools.accumulate(len(shared.completions) for shared in self.shared_prefixes)]
+        lengths = torch.tensor([len(s.token_ids) for s in samples])
+        self.mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T)
 
-    def rows(self, part: list[int]) -> Tensor:
-        """Rows of the answers of some trees, in order."""
-        return torch.tensor([row for i in part for row in range(self.first[i], self.first[i + 1])])
+    def row_indices(self, prompts: list[int]) -> Tensor:
+        """Return the rows of the completions of some prompts (their numbers), in order."""
+        rows = [range(self.first_rows[i], self.first_rows[i + 1]) for i in prompts]
+        return torch.tensor([row for group in rows for row in group])
 
-    def blank(self) -> Tensor:
-        """(B, T) of zeros."""
+    def zeros(self) -> Tensor:
+        """Return zeros, (B, T)."""
         return torch.zeros(self.mask.shape)
 
-    def place(self, target: Tensor, part: list[int], packed: PackedBatch, flat: Tensor) -> None:
-        """Write (N,) of a pack into its rows of (B, T)."""
-        grid = packed.padded(flat.float()).cpu()
-        target[self.rows(part), : grid.shape[1]] = grid
+    def scatter(self, target: Tensor, prompts: list[int], packed: PackedBatch, values: Tensor) -> None:
+        """Write the values (N,) of a packed batch of some prompts into their rows of `target`, (B, T)."""
+        padded = packed.pad_completions(values.float()).cpu()
+        target[self.row_indices(prompts), : padded.shape[1]] = padded

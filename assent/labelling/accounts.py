@@ -1,527 +1,267 @@
-"""Who may do what: people with roles, and the secrets that let them in, of which only hashes are kept."""
+"""Accounts: users with a role and a password, and the links with which they join or choose a new password."""
 
-import hashlib
 import json
-import re
 import secrets
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import cast
 
 import sqlalchemy as sa
 
 from assent.errors import AssentError, did_you_mean
+from assent.labelling.audit_log import AuditLog, utc_now
+from assent.labelling.credentials import Credentials
+from assent.labelling.passwords import hash_password, is_password
+from assent.labelling.user_names import PSEUDONYM_PREFIX, check_name, normalise_name
+from assent.labelling.users import STATES, AccessDenied, User, check_role
 from assent.store import schema
 from assent.store.database import Store
 
-Role = Literal["owner", "admin", "reviewer", "labeller", "viewer"]
-Right = Literal["label", "chat", "look", "review", "manage"]
-
-RIGHTS: dict[str, frozenset[str]] = {
-    "owner": frozenset(get_args(Right)),
-    "admin": frozenset(get_args(Right)),
-    "reviewer": frozenset({"label", "chat", "look", "review"}),
-    "labeller": frozenset({"label", "chat"}),
-    "viewer": frozenset({"look"}),
-}
-"""What each role may do; what is not named is denied."""
-FILE = "people.db"
-"""Where the accounts of a folder of runs lie; those of a run that is served alone lie in its own store."""
-SESSION_DAYS = 30
+ACCOUNTS_FILE = "people.db"
+"""The database of accounts in a folder of runs; a run that is served alone has them in its own store."""
 INVITE_DAYS = 14
 RESET_DAYS = 2
-NAME = 60
-"""Letters that a name may have."""
-PASSWORD = 8
-"""Letters that a password needs."""
-LOOK_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
-"""Scripts with letters of one shape: a word in two of them can pass for somebody else's name."""
-UNSEEN = re.compile(
-    r"(?<![\u0590-\u1fff])[\u200c](?![\u0590-\u1fff])|(?<![\u0590-\u1fff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d|"
-    r"[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    r"\u3164\ud800-\udfff\ue000-\uf8ff\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U0010ffff]"
-)
-"""Characters that nobody sees; joiners are seen in Persian or Indic names and in emoji."""
-DAY = 86400.0
 
 
-class Denied(AssentError):
-    """Not with this name, password, link or role."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """An account; what it says is stored under `id`, a pseudonym."""
-
-    id: str
-    name: str
-    role: str
-    external: str = ""
-    """Who that is on the platform they came from."""
-    state: str = "active"
-    """`new` until screened, `active`, `paused` (asked nothing more for now), `erased`."""
-    at: str = ""
-
-    def may(self, right: str) -> bool:
-        return right in RIGHTS.get(self.role, frozenset()) and self.state != "erased"
-
-
-@dataclass(frozen=True)
-class Key:
-    """A link or a token that is in somebody's hands; its secret is not kept."""
-
-    seq: int
-    kind: str
-    """`invite`, `reset` or `token`."""
-    person: str
-    """Whose it is; empty for an invite that nobody has used."""
-    role: str
-    note: str
-    external: str
-    until: str
-    """When it ends, ISO 8601 in UTC."""
-    used: str
-    """The day on which a token was used last; empty if never."""
-
-
-class People:
+class Accounts:
     """The accounts of a store.
 
     Args:
-        clock: seconds since 1970, for what expires.
+        clock: returns seconds since 1970, for expiry.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
-        self.store, self._clock = store, clock
+        self.store = store
+        self.credentials = Credentials(store, clock)
+        self.audit_log = AuditLog(store)
 
-    def setup(self) -> str:
-        """A one-time secret that makes its bearer the owner; empty if there is an owner already."""
-        p = schema.people.c
-        with self.store.writing() as on:
-            if on.scalar(sa.select(p.id).where(p.role == "owner", p.state != "erased").limit(1)):
+    def issue_setup(self) -> str:
+        """Return a single-use secret with which the first owner joins; empty if there is an owner already."""
+        users = schema.users.c
+        with self.store.writing() as connection:
+            is_owner = (users.role == "owner", users.state != "erased")
+            if connection.scalar(sa.select(users.id).where(*is_owner).limit(1)):
                 return ""
-            on.execute(sa.delete(schema.keys).where(schema.keys.c.kind == "setup"))
-            return self._key(on, "setup", "owner", days=1)
+            connection.execute(sa.delete(schema.credentials).where(schema.credentials.c.kind == "setup"))
+            return self.credentials.issue(connection, "setup", "owner", days=1)
 
-    def invite(self, by: Person, role: str, externals: Sequence[str] = ("",), note: str = "") -> list[str]:
-        """Single-use secrets, one for each external id, that let somebody make an account with this role.
+    def invite(self, inviter: User, role: str, external_ids: Sequence[str] = ("",), comment: str = "") -> list[str]:
+        """Return single-use secrets, one for each external id, with which users join in this role.
 
         Raises:
-            AssentError: no such role, or one above the inviter's own.
+            AssentError: there is no such role, or the inviting user may not give it.
         """
-        _check_role(role)
-        if not by.may("manage"):
-            raise Denied(f"a {by.role} may not invite anybody")
-        if role == "owner" and by.role != "owner":
-            raise Denied("only an owner invites an owner")
-        with self.store.writing() as on:
-            made = [
-                self._key(on, "invite", role, note=json.dumps({"external": who, "note": note}), days=INVITE_DAYS)
-                for who in externals
+        check_role(role)
+        if not inviter.can("manage"):
+            raise AccessDenied(f"a {inviter.role} cannot invite users; ask an admin")
+        if role == "owner" and inviter.role != "owner":
+            raise AccessDenied("only an owner can invite an owner")
+        notes = [json.dumps({"external": external_id, "note": comment}) for external_id in external_ids]
+        with self.store.writing() as connection:
+            invites = [
+                self.credentials.issue(connection, "invite", role, comment=note, days=INVITE_DAYS) for note in notes
             ]
-            self._act(on, by.id, "invite", {"role": role, "count": len(made), "note": note})
-            return made
+            details = {"role": role, "count": len(invites), "note": comment}
+            self.audit_log.add(connection, inviter.id, "invite", details)
+            return invites
 
-    def invited(self, secret: str) -> str:
-        """The role that an unused invite or set-up secret stands for.
+    def invited_role(self, secret: str) -> str:
+        """Return the role of an unused invite or set-up link.
 
         Raises:
-            Denied: unknown, used, or too old.
+            AccessDenied: the link is unknown, used or expired.
         """
-        with self.store.reading() as on:
-            return cast(str, self._unused(on, secret).role)
+        with self.store.reading() as connection:
+            return cast(str, self.credentials.unused(connection, secret).role)
 
-    def join(self, secret: str, name: str, password: str, screened: bool = True) -> Person:
-        """Make an account with an invite or the set-up secret, which is then used up.
+    def join(self, secret: str, name: str, password: str, is_screened: bool = True) -> User:
+        """Create an account with an invite or the set-up link, which can be used once.
 
         Args:
-            screened: whether a labeller may start at once; if not, they are `new`.
+            is_screened: whether a labeller may start at once; if not, their state is `new`.
 
         Raises:
-            Denied: the secret is unknown, used or too old.
-            AssentError: a name that is taken or too long, a password that is too short.
+            AccessDenied: the link is unknown, used or expired.
+            AssentError: the name is taken or not permitted, or the password is too short.
         """
-        name = _check_name(" ".join(name.split()))
-        hashed = _hashed(password)
-        with self.store.writing() as on:
-            key = self._unused(on, secret)
-            if self._named(on, name):
-                raise AssentError(f"the name '{name}' is taken: choose another")
-            external = json.loads(key.note)["external"] if key.kind == "invite" else ""
-            state = "active" if screened or key.role != "labeller" else "new"
-            person = Person("person-" + secrets.token_hex(5), name, key.role, external, state, _now())
-            row = {**vars(person), "secret": hashed}
-            on.execute(sa.insert(schema.people), row)
-            on.execute(sa.update(schema.keys).where(schema.keys.c.seq == key.seq).values(used=_now(), person=person.id))
-            self._act(on, person.id, "join", {"role": person.role})
-            return person
+        name = check_name(" ".join(name.split()))
+        hashed = hash_password(password)
+        with self.store.writing() as connection:
+            link = self.credentials.unused(connection, secret)
+            if self._find_id(connection, name):
+                raise AssentError(f"the name '{name}' is taken; choose another")
+            external_id = json.loads(link.comment)["external"] if link.kind == "invite" else ""
+            state = "active" if is_screened or link.role != "labeller" else "new"
+            user_id = PSEUDONYM_PREFIX + secrets.token_hex(5)
+            user = User(user_id, name, link.role, external_id, state, utc_now())
+            self._insert(connection, user, hashed)
+            self.credentials.mark_used(connection, link.seq, user_id=user.id)
+            self.audit_log.add(connection, user.id, "join", {"role": user.role})
+            return user
 
-    def sign_in(self, name: str, password: str) -> Person:
-        """The person of this name and password.
+    def _insert(self, connection: sa.Connection, user: User, hashed: str) -> None:
+        row = {
+            "id": user.id,
+            "name": user.name,
+            "role": user.role,
+            "external_id": user.external_id,
+            "state": user.state,
+            "created_at": user.created_at,
+            "password_hash": hashed,
+        }
+        connection.execute(sa.insert(schema.users), row)
+
+    def sign_in(self, name: str, password: str) -> User:
+        """Return the user with this name and password.
 
         Raises:
-            Denied: there is none; it does not say which of the two was wrong.
+            AccessDenied: there is none; the message does not say which of the two is wrong.
         """
-        from argon2.exceptions import VerificationError
+        users = schema.users
+        with self.store.reading() as connection:
+            has_name = users.c.id == self._find_id(connection, name)
+            can_sign_in = (has_name, users.c.state != "erased", users.c.password_hash != "")
+            row = connection.execute(sa.select(users).where(*can_sign_in)).first()
+        if not is_password(password, row.password_hash if row else None) or row is None:
+            raise AccessDenied("no account with this name and password")
+        return User.of_row(row)
 
-        p = schema.people
-        with self.store.reading() as on:
-            wanted = p.c.id == self._named(on, name)
-            row = on.execute(sa.select(p).where(wanted, p.c.state != "erased", p.c.secret != "")).first()
-        try:
-            _hasher().verify(row.secret if row else _nobody(), password)
-        except VerificationError:
-            row = None
-        if row is None:
-            raise Denied("no account with this name and password")
-        return _person(row)
-
-    def change_password(self, person: Person, old: str, new: str) -> None:
-        """Give somebody a new password, and end their other sessions.
+    def change_password(self, user: User, old: str, new: str) -> None:
+        """Change a user's password and end their sessions and reset links.
 
         Raises:
-            Denied: the old password is another one.
-            AssentError: the new one is too short.
+            AccessDenied: the old password is wrong.
+            AssentError: the new password is too short.
         """
-        self.sign_in(person.name, old)
-        hashed = _hashed(new)
-        with self.store.writing() as on:
-            self._set_password(on, person.id, hashed)
-            on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id, schema.keys.c.kind == "reset"))
-            self._act(on, person.id, "change password", {"person": person.id})
+        self.sign_in(user.name, old)
+        hashed = hash_password(new)
+        with self.store.writing() as connection:
+            self._set_password(connection, user.id, hashed)
+            self.credentials.delete(connection, user.id, "session", "reset")
+            self.audit_log.add(connection, user.id, "change password", {"person": user.id})
 
-    def invite_reset(self, by: str, id: str) -> str:
-        """A single-use secret with which somebody chooses a new password.
+    def issue_reset(self, author: str, id: str) -> str:
+        """Return a single-use secret with which a user chooses a new password; earlier ones end.
+
+        Args:
+            id: a user id or a name.
 
         Raises:
-            AssentError: nobody has this pseudonym or name, or they are erased.
+            AssentError: there is no such user, or they are erased.
         """
-        person = self.get(id)
-        if person.state == "erased":
-            raise AssentError(f"{person.id} is erased: nobody is there any more")
-        with self.store.writing() as on:
-            k = schema.keys.c
-            on.execute(sa.delete(schema.keys).where(k.kind == "reset", k.person == person.id))
-            self._act(on, by, "reset link", {"person": person.id})
-            return self._key(on, "reset", person.role, person.id, days=RESET_DAYS)
+        user = self.get(id)
+        _check_not_erased(user)
+        with self.store.writing() as connection:
+            self.credentials.delete(connection, user.id, "reset")
+            self.audit_log.add(connection, author, "reset link", {"person": user.id})
+            return self.credentials.issue(connection, "reset", user.role, user.id, days=RESET_DAYS)
 
-    def resetting(self, secret: str) -> Person:
-        """Whose password a reset secret changes.
+    def user_of_reset(self, secret: str) -> User:
+        """Return the user whose password a reset link changes.
 
         Raises:
-            Denied: unknown, used, or too old.
+            AccessDenied: the link is unknown, used or expired.
         """
-        with self.store.reading() as on:
-            owner = self._unused(on, secret, "reset").person
-        return self.get(owner)
+        with self.store.reading() as connection:
+            user_id = self.credentials.unused(connection, secret, "reset").user_id
+        return self.get(user_id)
 
-    def reset_password(self, secret: str, password: str) -> Person:
-        """Choose a new password with a reset secret, which is then used up; sessions and tokens end.
+    def reset_password(self, secret: str, password: str) -> User:
+        """Set a new password with a reset link, which can be used once; all sessions and tokens end.
 
         Raises:
-            Denied: the secret is unknown, used or too old.
+            AccessDenied: the link is unknown, used or expired.
             AssentError: the password is too short.
         """
-        hashed = _hashed(password)
-        with self.store.writing() as on:
-            key = self._unused(on, secret, "reset")
-            on.execute(sa.update(schema.keys).where(schema.keys.c.seq == key.seq).values(used=_now()))
-            self._set_password(on, key.person, hashed, tokens=True)
-            self._act(on, key.person, "reset password", {"person": key.person})
-        return self.get(key.person)
+        hashed = hash_password(password)
+        with self.store.writing() as connection:
+            link = self.credentials.unused(connection, secret, "reset")
+            self.credentials.mark_used(connection, link.seq)
+            self._set_password(connection, link.user_id, hashed)
+            self.credentials.delete(connection, link.user_id, "session", "token")
+            self.audit_log.add(connection, link.user_id, "reset password", {"person": link.user_id})
+        return self.get(link.user_id)
 
-    def _set_password(self, on: sa.Connection, id: str, hashed: str, tokens: bool = False) -> None:
-        k = schema.keys.c
-        on.execute(sa.update(schema.people).where(schema.people.c.id == id).values(secret=hashed))
-        kinds = ("session", "token") if tokens else ("session",)
-        on.execute(sa.delete(schema.keys).where(k.person == id, k.kind.in_(kinds)))
+    def _set_password(self, connection: sa.Connection, user_id: str, hashed: str) -> None:
+        is_user = schema.users.c.id == user_id
+        connection.execute(sa.update(schema.users).where(is_user).values(password_hash=hashed))
 
-    def credentials(self, person: str = "") -> list[Key]:
-        """Links and tokens that still open something, the newest first; those of a person if one is named."""
-        k = schema.keys.c
-        alive = sa.or_(k.kind == "token", sa.and_(k.kind.in_(("invite", "reset")), k.used == ""))
-        where = [alive, k.until > self._clock(), *([k.person == person] if person else [])]
-        with self.store.reading() as on:
-            rows = on.execute(sa.select(schema.keys).where(*where).order_by(k.seq.desc())).all()
-        return [_as_key(row) for row in rows]
-
-    def withdraw(self, by: Person, seqs: Iterable[int]) -> int:
-        """Take links and tokens back, and return how many there were.
-
-        Whoever may not manage takes back their own; those of owners are for owners.
-        """
-        k = schema.keys.c
-        mine = (k.seq.in_(list(seqs)), k.kind.in_(("invite", "reset", "token")))
-        owners = sa.select(schema.people.c.id).where(schema.people.c.role == "owner")
-        theirs = [] if by.role == "owner" else [k.role != "owner", k.person.not_in(owners)]
-        own = theirs if by.may("manage") else [k.person == by.id]
-        with self.store.writing() as on:
-            rows = on.execute(sa.select(k.seq, k.kind, k.person).where(*mine, *own)).all()
-            on.execute(sa.delete(schema.keys).where(k.seq.in_([row.seq for row in rows])))
-            for kind in sorted({row.kind for row in rows}):
-                whose = sorted({row.person for row in rows if row.kind == kind and row.person})
-                count = sum(row.kind == kind for row in rows)
-                self._act(on, by.id, f"withdraw {kind}", {"count": count, "person": ", ".join(whose)})
-        return len(rows)
-
-    def record(self, by: str, what: str, about: Mapping[str, Any]) -> None:
-        """Remember something that somebody who runs the project did."""
-        with self.store.writing() as on:
-            self._act(on, by, what, dict(about))
-
-    def open_session(self, person: Person) -> str:
-        """A secret for this person's cookie."""
-        with self.store.writing() as on:
-            self._forget_old(on)
-            return self._key(on, "session", person.role, person.id, days=SESSION_DAYS)
-
-    def issue_token(self, person: Person, note: str, days: float = 365) -> str:
-        """A secret for programs that act as this person."""
-        with self.store.writing() as on:
-            self._act(on, person.id, "token", {"note": note})
-            return self._key(on, "token", person.role, person.id, note, days)
-
-    def who(self, secret: str, kind: Literal["session", "token"] = "session") -> Person | None:
-        """Whose session or token this is; None for a stranger's, and for one that has expired."""
-        k, p = schema.keys, schema.people
-        with self.store.reading() as on:
-            held = (k.c.digest == _digest(secret), k.c.kind == kind, k.c.until > self._clock(), p.c.state != "erased")
-            key = sa.select(p, k.c.used.label("day")).join(k, k.c.person == p.c.id)
-            row = on.execute(key.where(*held)).first() if secret else None
-        if row is not None and kind == "token" and row.day != (day := _now()[:10]):
-            with self.store.writing() as on:
-                on.execute(sa.update(k).where(k.c.digest == _digest(secret)).values(used=day))
-        return _person(row) if row else None
-
-    def revoke(self, secret: str) -> None:
-        """End one session or token."""
-        with self.store.writing() as on:
-            on.execute(sa.delete(schema.keys).where(schema.keys.c.digest == _digest(secret)))
-
-    def get(self, id: str) -> Person:
-        """The person with this pseudonym, or else with this name.
+    def get(self, id: str) -> User:
+        """Return the user with this id, or else with this name.
 
         Raises:
             AssentError: there is none.
         """
-        p = schema.people
-        with self.store.reading() as on:
-            row = on.execute(sa.select(p).where(sa.or_(p.c.id == id, p.c.name == id))).first()
+        users = schema.users
+        with self.store.reading() as connection:
+            is_user = sa.or_(users.c.id == id, users.c.name == id)
+            row = connection.execute(sa.select(users).where(is_user)).first()
             if row is None:
-                known = on.scalars(sa.select(p.c.name).where(p.c.state != "erased")).all()
-                raise AssentError(f"nobody here is called '{id}'{did_you_mean(id, known)}")
-            return _person(row)
+                names = connection.scalars(sa.select(users.c.name).where(users.c.state != "erased")).all()
+                raise AssentError(f"no user '{id}'{did_you_mean(id, names)}")
+            return User.of_row(row)
 
-    def all(self) -> Iterator[Person]:
-        """Everybody, in the order in which they came."""
-        with self.store.reading() as on:
-            rows = on.execute(sa.select(schema.people).order_by(schema.people.c.seq)).all()
-        return map(_person, rows)
+    def all(self) -> Iterator[User]:
+        """Return all users in the order in which they joined."""
+        users = schema.users
+        with self.store.reading() as connection:
+            rows = connection.execute(sa.select(users).order_by(users.c.seq)).all()
+        return map(User.of_row, rows)
 
-    def change(self, by: str, id: str, why: str = "", *, role: str = "", state: str = "") -> None:
-        """Give somebody another role or state, and remember who did it and why.
+    def change(self, author: str, id: str, reason: str = "", *, role: str = "", state: str = "") -> None:
+        """Change a user's role or state, and record who did it and why.
 
         Raises:
-            AssentError: the last owner would be gone, or there is no such role or state.
+            AssentError: no owner would be left, or there is no such role or state.
         """
-        p = schema.people
-        person = self.get(id)
+        user = self.get(id)
         if role:
-            _check_role(role)
-        if state and state not in ("new", "active", "paused"):
-            raise AssentError(f"no state '{state}'{did_you_mean(state, ('new', 'active', 'paused'))}")
-        if person.state == "erased":
-            raise AssentError(f"{person.id} is erased: nobody is there any more")
-        with self.store.writing() as on:
-            owners = on.scalar(sa.select(sa.func.count()).where(p.c.role == "owner", p.c.state == "active"))
-            if person.role == "owner" and owners == 1 and (role not in ("", "owner") or state not in ("", "active")):
-                raise AssentError(f"'{person.name}' is the only owner: make another one first")
-            new = {name: value for name, value in (("role", role), ("state", state)) if value}
-            on.execute(sa.update(p).where(p.c.id == person.id).values(**new))
-            if role and role != person.role:  # whoever made a reset link could not have made one for the new role
-                k = schema.keys.c
-                on.execute(sa.delete(schema.keys).where(k.person == person.id, k.kind == "reset"))
-            self._act(on, by, "change", {"person": person.id, **new, "why": why})
+            check_role(role)
+        if state and state not in STATES:
+            raise AssentError(f"no state '{state}'{did_you_mean(state, STATES)}")
+        _check_not_erased(user)
+        users = schema.users.c
+        changes = {name: value for name, value in (("role", role), ("state", state)) if value}
+        with self.store.writing() as connection:
+            if role not in ("", "owner") or state not in ("", "active"):
+                self.check_other_owner(connection, user)
+            connection.execute(sa.update(schema.users).where(users.id == user.id).values(**changes))
+            if role and role != user.role:  # whoever issued a reset link might not be allowed to for the new role
+                self.credentials.delete(connection, user.id, "reset")
+            self.audit_log.add(connection, author, "change", {"person": user.id, **changes, "why": reason})
 
-    def let_in(self, id: str) -> str:
-        """When somebody last became active by another person's hand or the screening; empty if never."""
-        a = schema.acts.c
-        with self.store.reading() as on:
-            about = (a.what == "change", a.about.contains(f'"{id}"', autoescape=True))
-            rows = on.execute(sa.select(a.at, a.about).where(*about).order_by(a.seq.desc())).all()
-        told = ((row.at, json.loads(row.about)) for row in rows)
-        return next((str(at) for at, it in told if it["person"] == id and it.get("state") == "active"), "")
+    def check_other_owner(self, connection: sa.Connection, user: User) -> None:
+        """Check that the store has an active owner besides this user, if this user is an owner.
 
-    def export(self, id: str, others: Sequence[Store] = ()) -> dict[str, Any]:
-        """Everything that is kept about somebody, as JSON-able values: the account, what they did, what they said.
-
-        Args:
-            others: stores of runs in which they may have answered, beside this one.
+        Raises:
+            AssentError: the user is the only owner.
         """
-        person = self.get(id)
-        with self.store.reading() as on:
-            a = schema.acts
-            mine = sa.or_(a.c.by == person.id, a.c.about.contains(f'"{person.id}"', autoescape=True))
-            acts = on.execute(sa.select(a.c.at, a.c.by, a.c.what, a.c.about).where(mine).order_by(a.c.seq)).all()
-        f, said = schema.feedback, list[sa.Row[Any]]()
-        for store in (self.store, *others):
-            with store.reading() as on:
-                said += on.execute(sa.select(f).where(f.c.annotator == person.id).order_by(f.c.seq)).all()
-        return {
-            "account": vars(person),
-            "acts": [dict(row._mapping) for row in acts],
-            "feedback": [{k: v for k, v in row._mapping.items() if k not in ("seq", "digest")} for row in said],
-        }
+        users = schema.users.c
+        is_active_owner = (users.role == "owner", users.state == "active")
+        num_owners = connection.scalar(sa.select(sa.func.count()).where(*is_active_owner))
+        if user.role == "owner" and num_owners == 1:
+            raise AssentError(f"'{user.name}' is the only owner; make another user an owner first")
 
-    def erase(self, by: str, id: str) -> Person:
-        """Forget who somebody is: name, password, external id, sessions; what they said stays, under the pseudonym."""
-        person = self.get(id)
-        p = schema.people
-        with self.store.writing() as on:
-            owners = on.scalar(sa.select(sa.func.count()).where(p.c.role == "owner", p.c.state == "active"))
-            if person.role == "owner" and owners == 1:
-                raise AssentError(f"'{person.name}' is the only owner: make another one first")
-            gone = {"name": f"erased {person.id}", "secret": "", "external": "", "state": "erased"}
-            on.execute(sa.update(p).where(p.c.id == person.id).values(**gone))
-            on.execute(sa.delete(schema.keys).where(schema.keys.c.person == person.id))
-            self._forget_words(on, person)
-            self._act(on, by, "erase", {"person": person.id})
-        self.store.flush()
-        return self.get(person.id)
+    def _find_id(self, connection: sa.Connection, name: str) -> str:
+        """Return the id of the user with this name in any case; empty if there is none.
 
-    def _forget_words(self, on: sa.Connection, person: Person) -> None:
-        """Take name and external id out of notes, and out of invites that nobody used."""
-        words = [word for word in (person.name, person.external) if word]
-        k, a = schema.keys, schema.acts
-        for row in on.execute(sa.select(k.c.seq, k.c.note).where(k.c.kind == "invite")).all():
-            if person.external and json.loads(row.note)["external"] == person.external:
-                on.execute(sa.delete(k).where(k.c.seq == row.seq))
-        for row in on.execute(sa.select(a.c.seq, a.c.about)).all():
-            about = json.loads(row.about)
-            for name, value in about.items():
-                for word in words:
-                    about[name] = value = value.replace(word, person.id) if isinstance(value, str) else value
-            told = json.dumps(about, ensure_ascii=False)
-            if told != row.about:
-                on.execute(sa.update(a).where(a.c.seq == row.seq).values(about=told))
-
-    def _named(self, on: sa.Connection, name: str) -> str:
-        """The pseudonym of who has this name, in capitals or not; databases know capitals of English only."""
-        rows = on.execute(sa.select(schema.people.c.id, schema.people.c.name)).all()
-        return next((row.id for row in rows if folded(row.name) == folded(name)), "")
-
-    def _key(self, on: sa.Connection, kind: str, role: str, person: str = "", note: str = "", days: float = 1.0) -> str:
-        secret = secrets.token_urlsafe(32)
-        until = self._clock() + days * DAY
-        row = {"digest": _digest(secret), "kind": kind, "person": person, "role": role, "note": note}
-        on.execute(sa.insert(schema.keys), {**row, "until": until, "used": ""})
-        return secret
-
-    def _unused(self, on: sa.Connection, secret: str, *kinds: str) -> sa.Row[Any]:
-        k = schema.keys
-        of_kind = k.c.kind.in_(kinds or ("invite", "setup"))
-        row = on.execute(sa.select(k).where(k.c.digest == _digest(secret), of_kind)).first()
-        if row is None or row.used or row.until < self._clock():
-            found = "is not known" if row is None else "was used already" if row.used else "is too old"
-            raise Denied(f"this link {found}: ask for a new one")
-        return row
-
-    def _forget_old(self, on: sa.Connection) -> None:
-        k = schema.keys.c
-        on.execute(sa.delete(schema.keys).where(k.kind.in_(("session", "invite", "reset")), k.until < self._clock()))
-
-    def _act(self, on: sa.Connection, by: str, what: str, about: dict[str, Any]) -> None:
-        row = {"at": _now(), "by": by, "what": what, "about": json.dumps(about, ensure_ascii=False)}
-        on.execute(sa.insert(schema.acts), row)
-
-    def acts(self) -> Iterable[sa.Row[Any]]:
-        """What was done to accounts, the newest first."""
-        with self.store.reading() as on:
-            return on.execute(sa.select(schema.acts).order_by(schema.acts.c.seq.desc()).limit(500)).all()
+        The names are compared here, because databases fold the case of ASCII letters only.
+        """
+        users = schema.users.c
+        rows = connection.execute(sa.select(users.id, users.name)).all()
+        return next((row.id for row in rows if normalise_name(row.name) == normalise_name(name)), "")
 
 
-def people_of(folder: Path, store: Store) -> People:
-    """The accounts of a run: its own, or else those of the folder in which it lies."""
-    own, shared = People(store), folder.resolve().parent / FILE
-    return own if next(own.all(), None) or not shared.exists() else People(Store.open(shared))
+def open_accounts(folder: Path, store: Store) -> Accounts:
+    """Return the accounts of a run: those in its store, or else those of the folder that contains the run."""
+    own_accounts = Accounts(store)
+    shared_file = folder.resolve().parent / ACCOUNTS_FILE
+    if next(own_accounts.all(), None) or not shared_file.exists():
+        return own_accounts
+    return Accounts(Store.open(shared_file))
 
 
-def folded(name: str) -> str:
-    """A name without what two spellings of it may differ in."""
-    return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
-
-
-def _check_name(name: str) -> str:
-    """A name that others can tell from theirs.
-
-    Raises:
-        AssentError: it is too long, looks like another one, or like a pseudonym.
-    """
-    if not 1 <= len(name) <= NAME:
-        raise AssentError(f"a name has 1 to {NAME} letters, not {len(name)}")
-    if odd := UNSEEN.search(name):
-        raise AssentError(f"a name has no characters that nobody sees, such as U+{ord(odd[0]):04X}")
-    if name.startswith(("person-", "erased ")):
-        raise AssentError("a name does not begin like a pseudonym: choose another")
-    for word in re.split(r"[\W\d_]+", name):
-        scripts = LOOK_ALIKE & {unicodedata.name(letter, "?").split()[0] for letter in word if letter.isalpha()}
-        if len(scripts) > 1:
-            mixed = " and ".join(script.title() for script in sorted(scripts))
-            raise AssentError(
-                f"'{word}' mixes letters of {mixed}, so that it can pass for another name: use one script"
-            )
-    return name
-
-
-def _hashed(password: str) -> str:
-    """A hash, slow on purpose: make it before the transaction.
-
-    Raises:
-        AssentError: the password is too short.
-    """
-    if len(password) < PASSWORD:
-        raise AssentError(f"a password has at least {PASSWORD} letters, not {len(password)}")
-    return str(_hasher().hash(password))
-
-
-def _as_key(row: sa.Row[Any]) -> Key:
-    about = json.loads(row.note) if row.kind == "invite" else {"note": row.note, "external": ""}
-    until = datetime.fromtimestamp(row.until, UTC).isoformat(timespec="minutes")
-    return Key(row.seq, row.kind, row.person, row.role, about["note"], about["external"], until, row.used)
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _hasher() -> Any:
-    from argon2 import PasswordHasher
-
-    return PasswordHasher()  # argon2id, RFC 9106's second recommendation
-
-
-_NOBODY: list[str] = []
-
-
-def _nobody() -> str:
-    """A hash of no password: an unknown name takes as long as a wrong password."""
-    if not _NOBODY:
-        _NOBODY.append(_hasher().hash(secrets.token_hex()))
-    return _NOBODY[0]
-
-
-def _check_role(role: str) -> None:
-    if role not in RIGHTS:
-        raise AssentError(f"no role '{role}'{did_you_mean(role, RIGHTS)}")
-
-
-def _person(row: sa.Row[Any]) -> Person:
-    return Person(row.id, row.name, row.role, row.external, row.state, row.at)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _check_not_erased(user: User) -> None:
+    if user.state == "erased":
+        raise AssentError(f"{user.id} is erased; its account cannot be changed")

@@ -1,4 +1,4 @@
-"""Answers by who gave them, of which kind, with which flag and words: what the page of answers shows and exports."""
+"""Lists of judgements by annotator, kind, flag, text and state, for the pages and for export."""
 
 import json
 from collections.abc import Iterator
@@ -10,145 +10,178 @@ import sqlalchemy as sa
 from assent.errors import AssentError
 from assent.records import Feedback
 from assent.store import schema
-from assent.store.database import Store, by_person
+from assent.store.database import Store
 
-State = Literal["", "standing", "superseded", "sent back"]
+State = Literal["", "current", "superseded", "sent back"]
 
 
-class Row(NamedTuple):
-    """An answer and its place in the order of arrival."""
+class JudgementRow(NamedTuple):
+    """A judgement and its place in the order of arrival."""
 
     seq: int
     feedback: Feedback
 
 
-class Lease(NamedTuple):
-    """How a query stands with the person who answered it."""
+class AssignmentState(NamedTuple):
+    """The state of a task on the page of the annotator who judged it."""
 
     state: str
     remark: str
-    """What a reviewer said who sent the answer back."""
+    """The remark of a reviewer who sent the judgement back."""
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which answers; an empty field admits all."""
+class JudgementFilter:
+    """Conditions on judgements; an empty field matches all."""
 
-    person: str = ""
-    """The pseudonym of who gave it."""
+    annotator: str = ""
     kind: str = ""
     flag: str = ""
-    words: str = ""
-    """Text that was written in the answer, its note or the prompt, in capitals or not."""
-    state: State = "standing"
-    """Whether a later answer replaced it, or a reviewer sent it back."""
+    text: str = ""
+    """Text in the judgement, its comment or the prompt, in any case."""
+    state: State = "current"
+    """Whether another judgement supersedes it, or a reviewer sent it back."""
 
     def conditions(self, store: Store) -> list[sa.ColumnElement[bool]]:
-        """What a row of `feedback` has to fulfil."""
-        f = schema.feedback.c
-        equal = ((f.annotator, self.person), (f.kind, self.kind))
-        conditions = [column == value for column, value in equal if value]
+        """Return the conditions on a row of `feedback`."""
+        feedback = schema.feedback.c
+        conditions: list[sa.ColumnElement[bool]] = []
+        if self.annotator:
+            conditions.append(feedback.annotator == self.annotator)
+        if self.kind:
+            conditions.append(feedback.kind == self.kind)
         if self.flag:
-            spelt = json.dumps(self.flag, ensure_ascii=False)
-            conditions.append(sa.cast(f.flags, sa.Text).contains(spelt, autoescape=True))
-        if self.words:
-            conditions.append(self._mentions(store))
+            conditions.append(_has_flag(self.flag))
+        if self.text:
+            conditions.append(self._has_text(store))
         if self.state == "sent back":
-            le = schema.leases.c
-            conditions.append(sa.exists().where(le.query == f.query, le.person == f.annotator, le.state == "back"))
+            assignments = schema.assignments.c
+            conditions.append(
+                sa.exists().where(
+                    assignments.task == feedback.task,
+                    assignments.annotator == feedback.annotator,
+                    assignments.state == "back",
+                )
+            )
         if self.state:
-            newer = schema.feedback.alias("newer").c
-            replaced = sa.exists().where(newer.supersedes == f.id)
-            conditions.append(replaced if self.state == "superseded" else ~replaced)
+            conditions.append(~schema.is_current() if self.state == "superseded" else schema.is_current())
         return conditions
 
-    def _mentions(self, store: Store) -> sa.ColumnElement[bool]:
-        f, p, q = schema.feedback.c, schema.prompts.c, schema.queries.c
-        texts = (f.note, f.answer["text"].as_string(), f.answer["quote"].as_string())
-        asked = sa.exists().where(q.id == f.query, p.id == q.prompt, store.messages_contain(p.messages, self.words))
-        return sa.or_(*(store.contains(text, self.words) for text in texts), asked)
+    def _has_text(self, store: Store) -> sa.ColumnElement[bool]:
+        feedback = schema.feedback.c
+        prompts = schema.prompts.c
+        tasks = schema.tasks.c
+        texts = (feedback.comment, feedback.judgement["text"].as_string(), feedback.judgement["quote"].as_string())
+        has_text = store.messages_contain(prompts.messages, self.text)
+        in_prompt = sa.exists().where(tasks.id == feedback.task, prompts.id == tasks.prompt, has_text)
+        return sa.or_(*(store.contains(text, self.text) for text in texts), in_prompt)
 
 
-def answers(store: Store, wanted: Filter, limit: int, before: int = 0) -> list[Row]:
-    """Up to `limit` answers, the newest first, of those that arrived before the one with `seq` = `before` (0: all)."""
-    f = schema.feedback.c
-    where = [*wanted.conditions(store), *([f.seq < before] if before else [])]
-    with store.reading() as on:
-        page = on.execute(sa.select(f.seq, f.id).where(*where).order_by(f.seq.desc()).limit(limit)).all()
-    events = {event.id: event for event in store.feedback(ids=[row.id for row in page])}
-    return [Row(row.seq, events[row.id]) for row in page]
+def _has_flag(flag: str) -> sa.ColumnElement[bool]:
+    encoded = json.dumps(flag, ensure_ascii=False)
+    return sa.cast(schema.feedback.c.flags, sa.Text).contains(encoded, autoescape=True)
 
 
-def number(store: Store, wanted: Filter) -> int:
-    """How many answers there are."""
-    with store.reading() as on:
-        return on.scalar(sa.select(sa.func.count()).select_from(schema.feedback).where(*wanted.conditions(store))) or 0
+def list_judgements(store: Store, judgement_filter: JudgementFilter, limit: int, before: int = 0) -> list[JudgementRow]:
+    """Return up to `limit` judgements, the newest first.
+
+    Args:
+        before: the `seq` of a judgement; only those that arrived before it are returned. 0: all.
+    """
+    feedback = schema.feedback.c
+    conditions = judgement_filter.conditions(store)
+    if before:
+        conditions.append(feedback.seq < before)
+    with store.reading() as connection:
+        page = sa.select(feedback.seq, feedback.id).where(*conditions).order_by(feedback.seq.desc()).limit(limit)
+        rows = connection.execute(page).all()
+    events = {event.id: event for event in store.feedback(ids=[row.id for row in rows])}
+    return [JudgementRow(row.seq, events[row.id]) for row in rows]
 
 
-def annotators(store: Store) -> list[str]:
-    """Who has answered, sorted."""
-    f = schema.feedback.c
-    with store.reading() as on:
-        return list(on.scalars(sa.select(f.annotator).distinct().order_by(f.annotator)))
+def count_judgements(store: Store, judgement_filter: JudgementFilter) -> int:
+    """Return the number of judgements."""
+    count = sa.select(sa.func.count()).select_from(schema.feedback).where(*judgement_filter.conditions(store))
+    with store.reading() as connection:
+        return connection.scalar(count) or 0
 
 
-def superseding(store: Store, ids: list[str]) -> dict[str, str]:
-    """The ids of those that were replaced, with the id of what replaced them."""
-    f = schema.feedback.c
-    with store.reading() as on:
-        return dict(on.execute(sa.select(f.supersedes, f.id).where(f.supersedes.in_(ids))).all())
+def list_annotators(store: Store) -> list[str]:
+    """Return the names of all annotators, sorted."""
+    feedback = schema.feedback.c
+    with store.reading() as connection:
+        return list(connection.scalars(sa.select(feedback.annotator).distinct().order_by(feedback.annotator)))
 
 
-def opinions(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list[Feedback]]:
-    """The standing answers of people to each query that two or more of them answered, and not alike, the newest first.
+def superseding_ids(store: Store, ids: list[str]) -> dict[str, str]:
+    """Return the id of the judgement that supersedes each of these, by the id of the superseded one."""
+    feedback = schema.feedback.c
+    with store.reading() as connection:
+        return dict(
+            connection.execute(sa.select(feedback.supersedes, feedback.id).where(feedback.supersedes.in_(ids))).all()
+        )
+
+
+def disputed_judgements(store: Store, without_flag: str, chunk: int = 200) -> Iterator[list[Feedback]]:
+    """Yield the current judgements of each task on which human annotators differ, the latest task first.
 
     Gold items are left out.
 
     Args:
-        without_flag: queries with an answer that carries this flag are left out.
+        without_flag: leave out tasks with a judgement that carries this flag.
+        chunk: tasks per query.
     """
-    f, q, newer = schema.feedback.c, schema.queries.c, schema.feedback.alias("newer").c
-    standing = [~sa.exists().where(newer.supersedes == f.id)]
-    people = by_person()
-    flagged = sa.cast(f.flags, sa.Text).contains(json.dumps(without_flag), autoescape=True)
-    several = sa.select(f.query).where(*standing, *people, f.query.in_(sa.select(q.id).where(q.purpose != "gold")))
-    several = several.group_by(f.query).having(
-        sa.func.count(f.annotator.distinct()) > 1,
-        sa.func.count(sa.cast(f.answer, sa.Text).distinct()) > 1,
-        sa.func.sum(sa.case((flagged, 1), else_=0)) == 0,
+    feedback = schema.feedback.c
+    tasks = schema.tasks.c
+    is_counted = (schema.is_current(), schema.IS_HUMAN)
+    ordinary = sa.select(tasks.id).where(tasks.purpose != "gold")
+    disputed = sa.select(feedback.task).where(*is_counted, feedback.task.in_(ordinary))
+    disputed = disputed.group_by(feedback.task).having(
+        sa.func.count(feedback.annotator.distinct()) > 1,
+        sa.func.count(sa.cast(feedback.judgement, sa.Text).distinct()) > 1,
+        sa.func.sum(sa.case((_has_flag(without_flag), 1), else_=0)) == 0,
     )
-    with store.reading() as on:
-        names = list(on.scalars(several.order_by(sa.func.max(f.seq).desc())))
-    for start in range(0, len(names), chunk):
-        part = names[start : start + chunk]
-        with store.reading() as on:
-            ids = list(on.scalars(sa.select(f.id).where(f.query.in_(part), *standing, *people).order_by(f.seq)))
-        by_query: dict[str, list[Feedback]] = {name: [] for name in part}
+    with store.reading() as connection:
+        task_ids = list(connection.scalars(disputed.order_by(sa.func.max(feedback.seq).desc())))
+    for offset in range(0, len(task_ids), chunk):
+        chunk_ids = task_ids[offset : offset + chunk]
+        with store.reading() as connection:
+            ids = list(
+                connection.scalars(
+                    sa.select(feedback.id).where(feedback.task.in_(chunk_ids), *is_counted).order_by(feedback.seq)
+                )
+            )
+        by_task: dict[str, list[Feedback]] = {task_id: [] for task_id in chunk_ids}
         for event in store.feedback(ids=ids):
-            by_query[event.task].append(event)
-        yield from by_query.values()
+            by_task[event.task].append(event)
+        yield from by_task.values()
 
 
-def lease_of(store: Store, event: Feedback) -> Lease | None:
-    """The lease under which an answer was given; None for answers that were not given on the label page."""
-    le = schema.leases.c
-    with store.reading() as on:
-        mine = (le.query == event.task, le.person == event.annotator)
-        row = on.execute(sa.select(le.state, le.remark).where(*mine)).first()
-    return Lease(row.state, row.remark) if row else None
+def assignment_state(store: Store, event: Feedback) -> AssignmentState | None:
+    """Return the state of the assignment of a judgement; None if it was not given on the label page."""
+    assignments = schema.assignments.c
+    is_assigned = (assignments.task == event.task, assignments.annotator == event.annotator)
+    with store.reading() as connection:
+        row = connection.execute(sa.select(assignments.state, assignments.remark).where(*is_assigned)).first()
+    return AssignmentState(row.state, row.remark) if row else None
 
 
-def arrived_after(store: Store, cursor: str, limit: int) -> list[Feedback]:
-    """Up to `limit` answers in the order of arrival, after the one with the id `cursor` (empty: from the first).
+def judgements_after(store: Store, cursor: str, limit: int) -> list[Feedback]:
+    """Return up to `limit` judgements in the order of arrival.
+
+    Args:
+        cursor: the id of a judgement; those that arrived after it are returned. Empty: from the first.
 
     Raises:
-        AssentError: no answer has this id.
+        AssentError: no judgement has this id.
     """
-    f = schema.feedback.c
-    with store.reading() as on:
-        seq = on.scalar(sa.select(f.seq).where(f.id == cursor)) if cursor else 0
+    feedback = schema.feedback.c
+    with store.reading() as connection:
+        seq = connection.scalar(sa.select(feedback.seq).where(feedback.id == cursor)) if cursor else 0
         if seq is None:
-            raise AssentError(f"no answer '{cursor}' here: the id is mistyped, or a restored backup does not hold it")
-        ids = list(on.scalars(sa.select(f.id).where(f.seq > seq).order_by(f.seq).limit(limit)))
+            raise AssentError(f"no judgement '{cursor}'; check the id, or start again without one after a restore")
+        ids = list(
+            connection.scalars(sa.select(feedback.id).where(feedback.seq > seq).order_by(feedback.seq).limit(limit))
+        )
     events = {event.id: event for event in store.feedback(ids=ids)}
-    return [events[name] for name in ids]
+    return [events[id] for id in ids]

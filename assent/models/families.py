@@ -1,8 +1,8 @@
-"""How a family of models is read: whole packs, or row by row; tried on a few tokens against transformers' own forward.
+"""Whether a family of models supports packing, or needs padded rows, measured against transformers' own forward pass.
 
-What counts is what training uses: log-probabilities (of a reward model, states) and their gradients. A family is taken
-on the fast way only if both come out equal, and on the slow way, through its own forward with its own head, only if
-they depend neither on the padding behind a row nor on the rows beside it. What does neither is refused.
+Compared is what training uses, on a few tokens: log-probabilities (of a reward model, states) and their gradients.
+Packing is enabled only if both are equal. Otherwise padded rows go through the family's own forward with its own head,
+if the results depend neither on the padding of a row nor on the other rows. A family that fails both is refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,278 +15,290 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import AssentError, warn
-from assent.models.attention import NAME, Cache, PackedBatch, SharedPrefix, pack, shares
-from assent.models.forward import head, logits_in_rows, next_states, packed_states, states_in_rows
-from assent.models.heads import RewardModel
+from assent.models.attention import ATTN_IMPLEMENTATION, supports_packing
+from assent.models.forward import (
+    decode_hidden_states,
+    lm_head,
+    packed_hidden_states,
+    padded_hidden_states,
+    padded_logits,
+)
+from assent.models.heads import RewardModel, has_score_head
+from assent.models.kv_cache import KVCache
+from assent.models.packing import PackedBatch, SharedPrefix, pack
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-EQUAL = 1e-3
-"""Share by which numbers may differ that are made in the same way."""
-LARGE = 32.0
-"""What states are multiplied by to see whether a head caps what it says."""
+TOLERANCE = 1e-3
+"""Accepted relative difference in float32."""
+STATE_SCALE = 32.0
+"""Factor of the states that shows whether a head caps its logits."""
 
 
-class Trial(NamedTuple):
-    """What a model says of a pack, read in one way."""
+class Measured(NamedTuple):
+    """The outputs of a model for a batch, and their gradients."""
 
-    outputs: (
-        Tensor  # (N, V) log-probabilities of the vocabulary where each branch token is chosen, or states there (N, H)
-    )
-    gradient: Tensor  # (S, H) of the branch tokens' log-probabilities, to the embedded tokens of the pack
+    # (N, V) log-probabilities of the vocabulary that predict each completion token; of a reward model, states (N, H)
+    outputs: Tensor
+    gradient: Tensor  # (S, H) of the completion tokens' log-probabilities, to the embedded tokens of the batch
 
 
-def settle(model: Any, name: str) -> None:
-    """Let a model read packs, if it can; otherwise rows, and say so.
+def enable_packing(model: Any, name: str) -> None:
+    """Enable packing in a model that supports it; for another, warn that it reads padded rows.
 
     Args:
-        model: a causal language model, or a reward model (with a `score`), where it is to compute.
+        model: a causal language model, or a reward model (with a `score`), on the device where it is used.
+        name: of the model, for messages.
 
     Raises:
-        AssentError: it cannot be read in either way, naming the family and why.
+        AssentError: the family supports neither way; the error names the family and the reason.
     """
     kind = type(model.base_model if isinstance(model, RewardModel) else model).__name__
     family = f"{name} is a {kind} ({model.config.model_type})"
-    single = next(model.parameters()).dtype == torch.float32  # in bfloat16, deep models round by a tenth
+    is_float32 = next(model.parameters()).dtype == torch.float32  # in bfloat16, rounding in deep models reaches 10 %
     try:
         with _frozen(model):
-            if _reads_packs(model, EQUAL if single else 0.3):
+            if _try_packing(model, TOLERANCE if is_float32 else 0.3):
                 return
-            flaw = _flaw_of_rows(model, EQUAL if single else 0.5)
-    except Exception as error:  # noqa: BLE001 (a model is anybody's code, and may fail in any way)
+            reason = _padding_flaw(model, TOLERANCE if is_float32 else 0.5)
+    except Exception as error:  # noqa: BLE001 (the code of a model may raise anything)
         reason = str(error).strip().partition("\n")[0]
         raise AssentError(f"{family}, which fails on a few tokens: {type(error).__name__}: {reason}") from None
-    if flaw:
-        raise AssentError(f"{family}, {flaw}")
-    if not hasattr(model, "score"):
-        model.generation_config.use_cache = _draws_from_cache(model, EQUAL if single else 0.5)
-    _say_that_it_reads_rows(family)
+    if reason:
+        raise AssentError(f"{family}, {reason}")
+    if not has_score_head(model):
+        model.generation_config.use_cache = _has_exact_cache(model, TOLERANCE if is_float32 else 0.5)
+    _warn_padded(family)
 
 
 @cache
-def _say_that_it_reads_rows(family: str) -> None:
-    """Once, whoever loads it again: as policy, as reference, as reward model."""
+def _warn_padded(family: str) -> None:
+    """Warn once for a model, however often it is loaded: as policy, as reference, as reward model."""
     warn(
-        f"{family}, which cannot read packs with shared prefixes: each sequence goes through it by itself, with equal "
-        "results, more slowly"
+        f"{family}, which does not support packing with shared prefixes: each completion is encoded with its prompt, "
+        "with equal results, more slowly"
     )
 
 
-class Gap(NamedTuple):
+class LargestDifference(NamedTuple):
     """The largest differences to transformers' own forward pass, on a few tokens."""
 
     logprobs: float  # nats
-    gradients: float  # share of the largest gradient
+    gradients: float  # relative to the largest gradient
 
 
-def compared(model: Any, plain: Any) -> Gap:
-    """How a policy as it is read here differs from the same model as transformers loads it.
+def compare_with_transformers(model: Any, plain: Any) -> LargestDifference:
+    """Return the largest differences between a policy and the same model in transformers' own attention.
 
     Args:
-        model: a settled policy.
-        plain: the same weights in a model of their own, in transformers' own attention.
+        model: a policy as assent loads it.
+        plain: the same weights in a second model, with transformers' own attention.
     """
-    a, b, c, d, e, f = _tokens(model, 7, 5, 3, 4, 8, 2)
-    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))
-    read = _in_pack if shares(model.base_model) else _in_rows
+    a, b, c, d, e, f = _probe_tokens(model, 7, 5, 3, 4, 8, 2)
+    batch = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))
+    read = _packed_outputs if supports_packing(model.base_model) else _padded_outputs
     with _frozen(model), _frozen(plain):
-        ours = _tried(model, asked, lambda: read(model, asked))
-        own = _tried(plain, asked, lambda: _by_transformers(plain, asked))
-    gradients = float((ours.gradient - own.gradient).abs().max() / own.gradient.abs().max())
-    return Gap(float((ours.outputs - own.outputs).abs().max()), gradients)
+        actual = _measure(model, batch, lambda: read(model, batch))
+        expected = _measure(plain, batch, lambda: _reference_outputs(plain, batch))
+    gradients = float((actual.gradient - expected.gradient).abs().max() / expected.gradient.abs().max())
+    return LargestDifference(float((actual.outputs - expected.outputs).abs().max()), gradients)
 
 
-def drawing(ends: frozenset[int], new_tokens: int) -> "GenerationConfig":
-    """How transformers draws if nothing is cut off; what a model recommends would bend draws that are ours."""
+def sampling_config(stop_ids: frozenset[int], max_new_tokens: int) -> "GenerationConfig":
+    """Return a generation config that changes no probabilities, in place of a model's recommended one."""
     from transformers import GenerationConfig
 
-    ids = {"eos_token_id": sorted(ends) or None, "pad_token_id": min(ends, default=0)}
-    return GenerationConfig(max_new_tokens=new_tokens, use_cache=True, **ids)
+    ids = {"eos_token_id": sorted(stop_ids) or None, "pad_token_id": min(stop_ids, default=0)}
+    return GenerationConfig(max_new_tokens=max_new_tokens, use_cache=True, **ids)
 
 
-def _reads_packs(model: Any, close: float) -> bool:
-    """Turn a model to packs, and back if it does not say of them what it says of rows.
+def _try_packing(model: Any, tolerance: float) -> bool:
+    """Enable packing in a model, and disable it again if the results are not those of plain rows.
 
-    Some cannot be told which tokens may look at which: they mix tokens by other means than attention (Mamba), number
-    positions themselves, or add biases of their own (ALiBi). Some do with their logits what is unknown here.
+    Some families mix tokens by other means than attention (Mamba), number positions themselves, or add biases of their
+    own (ALiBi). Some transform their logits in ways unknown here.
     """
     config = model.config
     if "chunked_attention" in (getattr(config.get_text_config(), "layer_types", None) or ()):
         return False
-    a, b, c, d, e, f, other = _tokens(model, 7, 5, 5, 4, 8, 8, 5)
-    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))  # rows of one length
-    own = _tried(model, asked, lambda: _by_transformers(model, asked))
+    a, b, c, d, e, f, neighbor = _probe_tokens(model, 7, 5, 5, 4, 8, 8, 5)
+    batch = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (e, f)))  # rows of one length
+    expected = _measure(model, batch, lambda: _reference_outputs(model, batch))
     parts = {"": config, **{name: getattr(config, name) for name in config.sub_configs}}
-    usual = {name: part._attn_implementation for name, part in parts.items() if part and part._attn_implementation}
-    causal = not hasattr(model, "score")
+    original = {name: part._attn_implementation for name, part in parts.items() if part and part._attn_implementation}
+    is_policy = not has_score_head(model)
     try:
-        if not causal or _head_is_known(model, d):
-            model.set_attn_implementation(NAME)
-        if config._attn_implementation == NAME:
-            packed = _tried(model, asked, lambda: _in_pack(model, asked))
-            # what is said of a branch is the same to the digit, in half precision too, whatever stands beside it
-            beside = _in_pack(model, _pack(model, SharedPrefix(a, (other, c)), SharedPrefix(d, (e, f))))
-            after = own.outputs[[1, len(b) + len(c) + 1]]  # a branch's first token: what may follow it
+        if not is_policy or _has_known_lm_head(model, d):
+            model.set_attn_implementation(ATTN_IMPLEMENTATION)
+        if config._attn_implementation == ATTN_IMPLEMENTATION:
+            packed = _measure(model, batch, lambda: _packed_outputs(model, batch))
+            # the outputs of a completion do not depend on its neighbors, not even by rounding in half precision
+            changed = _packed_outputs(model, _pack(model, SharedPrefix(a, (neighbor, c)), SharedPrefix(d, (e, f))))
+            second = expected.outputs[[1, len(b) + len(c) + 1]]  # predictions of each first completion's second token
             if (
-                _alike(beside[len(b) :], packed.outputs[len(b) :], EQUAL)
-                and _alike(packed.outputs, own.outputs, close)
-                and _alike(packed.gradient, own.gradient, close)
-                and (not causal or _alike(_drawn(model, (a, d), (b[0], e[0])), after, close))
+                _is_close(changed[len(b) :], packed.outputs[len(b) :], TOLERANCE)
+                and _is_close(packed.outputs, expected.outputs, tolerance)
+                and _is_close(packed.gradient, expected.gradient, tolerance)
+                and (not is_policy or _is_close(_decoded_outputs(model, (a, d), (b[0], e[0])), second, tolerance))
             ):
                 return True
-    except Exception:  # noqa: BLE001 (as above: then it does not read packs)
+    except Exception:  # noqa: BLE001 (as above: then it does not support packing)
         pass
-    model.set_attn_implementation(usual)
+    model.set_attn_implementation(original)
     return False
 
 
-def _flaw_of_rows(model: Any, close: float) -> str:
-    """Why a model cannot be read by padded rows either; empty if it can."""
-    a, b, c, d = _tokens(model, 7, 5, 3, 4)
-    asked = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (a, b)))
-    own = _tried(model, asked, lambda: _by_transformers(model, asked))
-    early = _by_transformers(model, _pack(model, SharedPrefix(a, (b[:2],))))
-    if not _alike(early, own.outputs[: len(early)], close):
-        return "which looks at later tokens: it is no causal language model"
-    rows = _tried(model, asked, lambda: _in_rows(model, asked))
-    if _alike(rows.outputs, own.outputs, close) and _alike(rows.gradient, own.gradient, close):
+def _padding_flaw(model: Any, tolerance: float) -> str:
+    """Return why a model cannot read padded rows either; empty if it can."""
+    a, b, c, d = _probe_tokens(model, 7, 5, 3, 4)
+    batch = _pack(model, SharedPrefix(a, (b, c)), SharedPrefix(d, (a, b)))
+    expected = _measure(model, batch, lambda: _reference_outputs(model, batch))
+    truncated = _reference_outputs(model, _pack(model, SharedPrefix(a, (b[:2],))))
+    if not _is_close(truncated, expected.outputs[: len(truncated)], tolerance):
+        return "which attends to later tokens: it is no causal language model"
+    padded = _measure(model, batch, lambda: _padded_outputs(model, batch))
+    is_equal = _is_close(padded.outputs, expected.outputs, tolerance)
+    if is_equal and _is_close(padded.gradient, expected.gradient, tolerance):
         return ""
-    return "whose numbers for a row depend on the padding behind it or on the rows beside it"
+    return "whose outputs for a row depend on its padding or on the other rows"
 
 
 @torch.no_grad()
-def _draws_from_cache(model: Any, close: float) -> bool:
-    """Whether what is drawn with what a family keeps of the tokens before is what its forward says of all of them."""
-    ids = torch.tensor(_tokens(model, 5, 5), device=model.device)
-    usual, model.generation_config = model.generation_config, drawing(frozenset(), 4)
+def _has_exact_cache(model: Any, tolerance: float) -> bool:
+    """Return whether decoding with the family's own cache gives the logits of its forward pass over all tokens."""
+    ids = torch.tensor(_probe_tokens(model, 5, 5), device=model.device)
+    original = model.generation_config
+    model.generation_config = sampling_config(frozenset(), 4)
     try:
-        drawn = model.generate(
+        generated = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, output_logits=True, return_dict_in_generate=True
         )
-        again = model(input_ids=drawn.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
+        logits = model(input_ids=generated.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
     except Exception:  # noqa: BLE001 (as above)
         return False
     finally:
-        model.generation_config = usual
-    return _alike(torch.stack(drawn.logits, 1).float().log_softmax(-1), again.float().log_softmax(-1), close)
+        model.generation_config = original
+    decoded = torch.stack(generated.logits, 1)
+    return _is_close(decoded.float().log_softmax(-1), logits.float().log_softmax(-1), tolerance)
 
 
-def _tokens(model: Any, *lengths: int) -> list[tuple[int, ...]]:
-    """Some rows of tokens, none of them the pad token, whose embedding may be zero, where no gradient is."""
+def _probe_tokens(model: Any, *lengths: int) -> list[tuple[int, ...]]:
+    """Return rows of tokens without the pad token, whose embedding may be zero and without a gradient."""
     config = model.config.get_text_config()
     order = torch.randperm(int(config.vocab_size), generator=torch.Generator().manual_seed(0)).tolist()
     ids = cycle(token for token in order if token != config.pad_token_id)
     return [tuple(next(ids) for _ in range(length)) for length in lengths]
 
 
-def _pack(model: Any, *trees: SharedPrefix) -> PackedBatch:
-    return pack(trees).to(model.device)
+def _pack(model: Any, *shared_prefixes: SharedPrefix) -> PackedBatch:
+    return pack(shared_prefixes).to(model.device)
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """While it lasts no weight asks for gradients, so that none of their size is made."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    """Within the context, no weight requires a gradient, so that no gradients of their size are computed."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     try:
-        for weight in trained:
+        for weight in weights:
             weight.requires_grad_(False)
         yield
     finally:
-        for weight in trained:
+        for weight in weights:
             weight.requires_grad_(True)
 
 
-def _tried(model: Any, asked: PackedBatch, read: Callable[[], Tensor]) -> Trial:
-    """What is read, and its gradient: of a branch token's log-probability, or of a state in some fixed direction."""
+def _measure(model: Any, batch: PackedBatch, read: Callable[[], Tensor]) -> Measured:
+    """Return outputs with the gradient of the completions' log-probabilities, or of the states in a fixed direction."""
     embedded: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+    def capture(module: nn.Module, args: Any, out: Tensor) -> Tensor:
         embedded.append(out.detach().requires_grad_())
-        return embedded[-1] + 0  # which may be changed in place
+        return embedded[-1] + 0  # a copy, which the model may change in place
 
-    hook = model.get_input_embeddings().register_forward_hook(keep)
+    hook = model.get_input_embeddings().register_forward_hook(capture)
     try:
         with torch.enable_grad():
             outputs = read()
-            if hasattr(model, "score"):
+            if has_score_head(model):
                 direction = torch.randn(outputs.shape[1], generator=torch.Generator().manual_seed(0))
                 value = outputs @ direction.to(outputs.device)
             else:
-                value = outputs.gather(1, asked.targets[:, None])
+                value = outputs.gather(1, batch.targets[:, None])
             gradients = torch.autograd.grad(value.sum(), embedded)
     finally:
         hook.remove()
-    return Trial(outputs.detach(), _on_pack(asked, gradients))
+    return Measured(outputs.detach(), _to_packed(batch, gradients))
 
 
-def _on_pack(asked: PackedBatch, gradients: tuple[Tensor, ...]) -> Tensor:
-    """Gradients to the tokens of a pack, (S, H), of those to the pack, to rows one by one, or to padded rows."""
+def _to_packed(batch: PackedBatch, gradients: tuple[Tensor, ...]) -> Tensor:
+    """Return gradients to the tokens of a batch, (S, H), of those to the batch, to single rows, or to padded rows."""
     if len(gradients) == 1 and len(gradients[0]) == 1:
         return gradients[0][0].float()
     rows = [row for part in gradients for row in part]
-    flat = torch.cat([row[:seen] for row, seen in zip(rows, asked.seen, strict=True)]).float()
-    return flat.new_zeros(asked.tokens.shape[1], flat.shape[1]).index_add(0, asked.looks, flat)
+    flat = torch.cat([row[:kv_len] for row, kv_len in zip(rows, batch.kv_lens, strict=True)]).float()
+    return flat.new_zeros(batch.input_ids.shape[1], flat.shape[1]).index_add(0, batch.kv_index, flat)
 
 
-def _by_transformers(model: Any, asked: PackedBatch) -> Tensor:
-    """As transformers reads rows without padding, in the family's own attention, with its own head."""
-    rows = asked.tokens[0][asked.looks].split(asked.seen)
-    batches = [torch.stack(rows)] if len(set(asked.seen)) == 1 else [row[None] for row in rows]
-    parts = [part for ids in batches for part in _outputs(model, ids)]
-    lengths = asked.lengths.tolist()
+def _reference_outputs(model: Any, batch: PackedBatch) -> Tensor:
+    """Return outputs of transformers for rows without padding, with the family's own attention and head."""
+    rows = batch.input_ids[0][batch.kv_index].split(batch.kv_lens)
+    inputs = [torch.stack(rows)] if len(set(batch.kv_lens)) == 1 else [row[None] for row in rows]
+    parts = [part for ids in inputs for part in _outputs(model, ids)]
+    lengths = batch.completion_lens.tolist()
     return torch.cat([part[-length - 1 : -1] for part, length in zip(parts, lengths, strict=True)])
 
 
 def _outputs(model: Any, ids: Tensor) -> Tensor:
-    """Log-probabilities, or states, at every token of (R, L)."""
-    if hasattr(model, "score"):
+    """Return log-probabilities, or states, at every token of (R, L)."""
+    if has_score_head(model):
         states: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return states.float()
     logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits.float().log_softmax(-1)
 
 
-def _in_rows(model: Any, asked: PackedBatch) -> Tensor:
-    if hasattr(model, "score"):
-        return states_in_rows(model.base_model, asked)[asked.sources].float()
-    return logits_in_rows(model, asked).float().log_softmax(-1)
+def _padded_outputs(model: Any, batch: PackedBatch) -> Tensor:
+    if has_score_head(model):
+        return padded_hidden_states(model.base_model, batch)[batch.predictor_index].float()
+    return padded_logits(model, batch).float().log_softmax(-1)
 
 
-def _in_pack(model: Any, asked: PackedBatch) -> Tensor:
-    hidden = packed_states(model.base_model, asked)[asked.sources]
-    return hidden.float() if hasattr(model, "score") else head(model)(hidden).float().log_softmax(-1)
-
-
-@torch.no_grad()
-def _drawn(model: Any, prompts: tuple[tuple[int, ...], ...], tokens: tuple[int, ...]) -> Tensor:
-    """What may follow a token that was drawn after each prompt, which are kept in a cache; (prompts, V)."""
-    cache = Cache.empty([len(ids) for ids in prompts], 1, 1, model.device)
-    packed_states(model.base_model, _pack(model, *(SharedPrefix(ids, ((),)) for ids in prompts)), cache)
-    hidden = next_states(model.base_model, torch.tensor(tokens, device=model.device), cache)
-    return head(model)(hidden).float().log_softmax(-1)
+def _packed_outputs(model: Any, batch: PackedBatch) -> Tensor:
+    hidden = packed_hidden_states(model.base_model, batch)[batch.predictor_index]
+    return hidden.float() if has_score_head(model) else lm_head(model)(hidden).float().log_softmax(-1)
 
 
 @torch.no_grad()
-def _head_is_known(model: Any, tokens: tuple[int, ...]) -> bool:
-    """Whether the model makes the logits of its states that we make of them, of large ones too."""
+def _decoded_outputs(model: Any, prompts: tuple[tuple[int, ...], ...], tokens: tuple[int, ...]) -> Tensor:
+    """Return the predictions after one decoded token of each prompt, with the prompts in a KV cache: (prompts, V)."""
+    cache = KVCache.empty([len(ids) for ids in prompts], 1, 1, model.device)
+    packed_hidden_states(model.base_model, _pack(model, *(SharedPrefix(ids, ((),)) for ids in prompts)), cache)
+    hidden = decode_hidden_states(model.base_model, torch.tensor(tokens, device=model.device), cache)
+    return lm_head(model)(hidden).float().log_softmax(-1)
+
+
+@torch.no_grad()
+def _has_known_lm_head(model: Any, tokens: tuple[int, ...]) -> bool:
+    """Return whether `lm_head` gives the model's own logits, for large states too."""
     states: list[Tensor] = []
 
     def enlarge(module: nn.Module, args: Any, out: Any) -> Any:
-        out.last_hidden_state = out.last_hidden_state * LARGE
+        out.last_hidden_state = out.last_hidden_state * STATE_SCALE
         states.append(out.last_hidden_state[0])
         return out
 
     hook = model.base_model.register_forward_hook(enlarge)
     try:
-        own = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0]
+        logits = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0]
     finally:
         hook.remove()
-    # where the body is not called as a whole, what the head does shows in the log-probabilities alone
-    return not states or _alike(head(model)(states[0]).float(), own.float(), 10 * EQUAL)
+    # where the body is not called as a whole, the log-probabilities alone show what the head does
+    return not states or _is_close(lm_head(model)(states[0]).float(), logits.float(), 10 * TOLERANCE)
 
 
-def _alike(ours: Tensor, theirs: Tensor, close: float) -> bool:
-    """Whether two are equal but for rounding, each row measured by how far it goes from its mean."""
-    theirs = theirs.float()
-    return bool((ours.float() - theirs).norm() <= close * (theirs - theirs.mean(-1, keepdim=True)).norm())
+def _is_close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Return whether two differ by rounding only, relative to the deviation of each expected row from its mean."""
+    expected = expected.float()
+    deviation = (expected - expected.mean(-1, keepdim=True)).norm()
+    return bool((actual.float() - expected).norm() <= tolerance * deviation)

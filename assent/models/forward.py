@@ -1,10 +1,10 @@
-"""From a model and a pack of trees to numbers: log-probabilities of the branches, or scalar scores."""
+"""From a model and a packed batch to numbers: log-probabilities of the completions, scores, or values."""
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,199 +12,224 @@ from torch.nn.utils.rnn import pad_sequence
 
 from assent.errors import AssentError
 from assent.functional.logprobs import TokenLogprobs, token_logprobs
-from assent.models.attention import NONE, Cache, PackedBatch, shares
+from assent.models.attention import DUMMY_MASK, supports_packing
+from assent.models.gradients import accumulator_of
+from assent.models.kv_cache import KVCache
+from assent.models.packing import PackedBatch
 
-Read = TypeVar("Read")
-OF_TYPES = re.compile(r"dtype|scalar type|bias type|BFloat16|Half")
-"""How torch says that an operation got numbers of two types, or cannot be done in theirs."""
+Result = TypeVar("Result")
+DTYPE_ERROR = re.compile(r"dtype|scalar type|bias type|BFloat16|Half")
+"""Words of torch's errors about operands of two types, or of a type that an operation does not support."""
 
 
-def states(model: nn.Module, pack: PackedBatch) -> Tensor:
-    """Last hidden states of every token of a pack, (S, H); the same whether or not the model reads packs."""
+def hidden_states(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return the last hidden states of every token of a batch, (S, H), whether or not the model supports packing."""
     body = model.base_model
     assert isinstance(body, nn.Module)
-    return in_its_type(model, lambda: packed_states(body, pack) if shares(body) else states_in_rows(body, pack))
+    read = packed_hidden_states if supports_packing(body) else padded_hidden_states
+    return run_in_weight_dtype(model, lambda: read(body, batch))
 
 
-def in_its_type(model: nn.Module, read: Callable[[], Read]) -> Read:
-    """What is read of a model; where its float32 buffers do not go with weights of two bytes, of the buffers so cast.
+def run_in_weight_dtype(model: nn.Module, compute: Callable[[], Result]) -> Result:
+    """Return `compute()`; where float32 buffers do not fit half-precision weights, with the buffers cast to their type.
 
     Raises:
-        AssentError: it cannot be computed in the type of its weights.
+        AssentError: the model cannot be computed in the type of its weights.
     """
     try:
-        return read()
+        return compute()
     except RuntimeError as error:
         dtype = next(cast(nn.Module, model.base_model).parameters()).dtype
-        if dtype == torch.float32 or not OF_TYPES.search(str(error)):
+        if dtype == torch.float32 or not DTYPE_ERROR.search(str(error)):
             raise
     try:
-        with _buffers_in(whole(model), dtype):
-            return read()
+        with _cast_buffers(causal_lm(model), dtype):
+            return compute()
     except RuntimeError as error:
-        if not OF_TYPES.search(str(error)):
+        if not DTYPE_ERROR.search(str(error)):
             raise
-        kind, name = type(whole(model)).__name__, str(dtype).removeprefix("torch.")
+        kind, name = type(causal_lm(model)).__name__, str(dtype).removeprefix("torch.")
         reason = str(error).strip().partition("\n")[0]
-        raise AssentError(f"a {kind} cannot be computed in {name} ({reason}): give --dtype float32") from None
+        raise AssentError(f"a {kind} cannot be computed in {name} ({reason}); use --dtype float32") from None
 
 
 @contextmanager
-def _buffers_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """While it lasts float32 buffers are of another type, but for the frequencies of RoPE, as transformers loads them.
+def _cast_buffers(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within the context, cast float32 buffers to another type, except RoPE's frequencies, as transformers does.
 
-    They are put back: a checkpoint may hold them, in all digits.
+    They are restored afterwards in all digits: a checkpoint may hold them.
     """
-    kept = [
+    buffers = [
         (part, name, buffer)
         for part in model.modules()
         for name, buffer in part.named_buffers(recurse=False)
         if buffer.dtype == torch.float32 and "inv_freq" not in name
     ]
     try:
-        for part, name, buffer in kept:
+        for part, name, buffer in buffers:
             setattr(part, name, buffer.to(dtype))
         yield
     finally:
-        for part, name, buffer in kept:
+        for part, name, buffer in buffers:
             setattr(part, name, buffer)
 
 
-def packed_states(body: nn.Module, pack: PackedBatch, cache: Cache | None = None) -> Tensor:
-    """Last hidden states, (S, H), of a pack as it is; with a cache, its prompts are kept there."""
+def packed_hidden_states(body: nn.Module, batch: PackedBatch, cache: KVCache | None = None) -> Tensor:
+    """Return the last hidden states, (S, H), of a packed batch; with a cache, store its keys and values there."""
     out = body(
-        **_read(body, pack.tokens),
-        position_ids=pack.positions,
-        attention_mask=NONE,
-        shared=pack,
-        cache=cache,
+        **_inputs(body, batch.input_ids),
+        position_ids=batch.position_ids,
+        attention_mask=DUMMY_MASK,
+        packed_batch=batch,
+        kv_cache=cache,
         use_cache=False,
     )
     hidden: Tensor = out.last_hidden_state[0]
     return hidden
 
 
-def _read(body: Any, tokens: Tensor) -> dict[str, Tensor]:
-    """Tokens, or where the gradients of a plain embedding are gathered elsewhere, what it says of them."""
+def _inputs(body: Any, tokens: Tensor) -> dict[str, Tensor]:
+    """Return the ids, or their embeddings where a plain embedding has a gradient accumulator."""
     table = body.get_input_embeddings()
-    if type(table) is not nn.Embedding or not torch.is_grad_enabled() or not hasattr(table.weight, "main_grad"):
+    if type(table) is not nn.Embedding or not torch.is_grad_enabled() or accumulator_of(table.weight) is None:
         return {"input_ids": tokens}
-    looked_up: Tensor = _LookUp.apply(tokens, table.weight, table.padding_idx)  # type: ignore[no-untyped-call]
-    return {"inputs_embeds": looked_up}
+    embedded: Tensor = _EmbeddingLookup.apply(tokens, table.weight, table.padding_idx)  # type: ignore[no-untyped-call]
+    return {"inputs_embeds": embedded}
 
 
-class _LookUp(torch.autograd.Function):
-    """Rows of a table, whose gradients are added to it row by row: autograd would make a whole table of them."""
+class _EmbeddingLookup(torch.autograd.Function):
+    """An embedding whose gradients are added to the accumulator row by row: autograd would make a whole table."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, table: Tensor, padding: int | None) -> Tensor:
-        """(1, S), (V, H) -> (1, S, H). Nothing is learned of the token that torch takes for padding."""
+        """Return (1, S), (V, H) -> (1, S, H). The padding token gets no gradient, as in torch."""
         ctx.save_for_backward(tokens)
         ctx.table, ctx.padding = table, padding
         return nn.functional.embedding(tokens, table)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
-        """What came in is added to the rows of `main_grad`."""
+        """Add the gradient to the rows of the table's accumulator."""
         (tokens,) = ctx.saved_tensors
-        total: Tensor = ctx.table.main_grad()
-        made = grad[0].to(total.dtype)
+        accumulator = accumulator_of(ctx.table)
+        assert accumulator is not None, "the accumulator was detached between the forward and the backward pass"
+        total = accumulator()
+        row_grads = grad[0].to(total.dtype)
         if ctx.padding is not None:
-            made = made * (tokens[0] != ctx.padding)[:, None]
-        total.index_add_(0, tokens[0], made)
+            row_grads = row_grads * (tokens[0] != ctx.padding)[:, None]
+        total.index_add_(0, tokens[0], row_grads)
         return None, None, None
 
 
-class Rows(NamedTuple):
-    """The spans of a pack, each at the end of a row of its own, padded on the right: R rows of at most L tokens."""
+class PaddedRows(NamedTuple):
+    """The spans of a batch with the prefixes they see, each in a row of its own, padded on the right: R rows of L."""
 
-    ids: Tensor  # (R, L)
-    mask: Tensor  # (R, L) long: 1 for a token
-    places: Tensor  # (S,) where each token of the pack stands in the rows, laid end to end
+    input_ids: Tensor  # (R, L)
+    attention_mask: Tensor  # (R, L) long: 1 for a token
+    unpad_index: Tensor  # (S,) place of each token of the batch in the rows, laid end to end
 
 
-def in_rows(pack: PackedBatch) -> Rows:
-    """A pack for a model that does not read packs."""
-    lengths, spans = (torch.tensor(sizes, device=pack.tokens.device)[:, None] for sizes in (pack.seen, pack.spans))
-    ids = pad_sequence(list(pack.tokens[0][pack.looks].split(pack.seen)), batch_first=True)
+def to_padded_rows(batch: PackedBatch) -> PaddedRows:
+    """Return a batch as padded rows, for a model that does not support packing."""
+    kv_lens = torch.tensor(batch.kv_lens, device=batch.input_ids.device)[:, None]
+    q_lens = torch.tensor(batch.q_lens, device=batch.input_ids.device)[:, None]
+    ids = pad_sequence(list(batch.input_ids[0][batch.kv_index].split(batch.kv_lens)), batch_first=True)
     column = torch.arange(ids.shape[1], device=ids.device)
-    real = column < lengths
-    return Rows(ids, real.long(), (real & (column >= lengths - spans)).flatten().nonzero()[:, 0])
+    is_real = column < kv_lens
+    is_query = is_real & (column >= kv_lens - q_lens)
+    return PaddedRows(ids, is_real.long(), is_query.flatten().nonzero()[:, 0])
 
 
-def states_in_rows(body: nn.Module, pack: PackedBatch) -> Tensor:
-    """Last hidden states of every token of a pack, (S, H), read row by row."""
-    rows = in_rows(pack)
-    hidden: Tensor = body(input_ids=rows.ids, attention_mask=rows.mask, use_cache=False).last_hidden_state
-    return hidden.flatten(0, 1)[rows.places]
+def padded_hidden_states(body: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return the last hidden states of every token of a batch, (S, H), computed in padded rows."""
+    rows = to_padded_rows(batch)
+    hidden: Tensor = body(
+        input_ids=rows.input_ids, attention_mask=rows.attention_mask, use_cache=False
+    ).last_hidden_state
+    return hidden.flatten(0, 1)[rows.unpad_index]
 
 
-def logits_in_rows(model: nn.Module, pack: PackedBatch) -> Tensor:
-    """The model's own logits, (N, V), where each branch token is chosen, read row by row."""
-    rows, causal, fewer = in_rows(pack), whole(model), dict[str, int]()
-    length = rows.ids.shape[1]
-    row, column = rows.places[pack.sources] // length, rows.places[pack.sources] % length
-    if len(column) and "logits_to_keep" in signature(causal.forward).parameters:
-        fewer = {"logits_to_keep": length - int(column.min())}
-    logits: Tensor = causal(input_ids=rows.ids, attention_mask=rows.mask, use_cache=False, **fewer).logits
+def padded_logits(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return the model's own logits, (N, V), that predict each completion token, computed in padded rows."""
+    rows = to_padded_rows(batch)
+    model = causal_lm(model)
+    options: dict[str, int] = {}
+    length = rows.input_ids.shape[1]
+    predictors = rows.unpad_index[batch.predictor_index]
+    row, column = predictors // length, predictors % length
+    if len(column) and "logits_to_keep" in signature(model.forward).parameters:
+        options = {"logits_to_keep": length - int(column.min())}
+    logits: Tensor = model(
+        input_ids=rows.input_ids, attention_mask=rows.attention_mask, use_cache=False, **options
+    ).logits
     return logits[row, column - (length - logits.shape[1])]
 
 
-def whole(model: Any) -> Any:
-    """A model with its own head; of a body that is seen through an adapter, that body, seen so."""
-    return model.whole() if hasattr(model, "whole") else model
+@runtime_checkable
+class HasAdapter(Protocol):
+    """A shared model seen through one adapter."""
+
+    def causal_lm(self) -> Any:
+        """Activate the adapter and return the shared model."""
+        ...
 
 
-def next_states(body: nn.Module, tokens: Tensor, cache: Cache) -> Tensor:
-    """Read one token a row, (R,), after what the cache holds, and return their states, (R, H).
+def causal_lm(model: Any) -> Any:
+    """Return the model of transformers with its own head, with its adapter active if it has one."""
+    return model.causal_lm() if isinstance(model, HasAdapter) else model
 
-    The cache counts the tokens in when it is told to `advance`.
+
+def decode_hidden_states(body: nn.Module, tokens: Tensor, cache: KVCache) -> Tensor:
+    """Read one new token a row, (R,), after the cached ones, and return their states, (R, H).
+
+    The caller counts the tokens by `KVCache.advance`.
     """
     out = body(
         input_ids=tokens[:, None],
-        position_ids=cache.positions[:, None],
-        attention_mask=NONE,
-        cache=cache,
+        position_ids=cache.position_ids[:, None],
+        attention_mask=DUMMY_MASK,
+        kv_cache=cache,
         use_cache=False,
     )
-    found: Tensor = out.last_hidden_state[:, 0]
-    return found
+    hidden: Tensor = out.last_hidden_state[:, 0]
+    return hidden
 
 
-def logprobs(model: nn.Module, pack: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
-    """Log-probability, and entropy if asked for, of every branch token, each (N,)."""
+def logprobs(model: nn.Module, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False) -> TokenLogprobs:
+    """Return the log-probability, and with `entropy` the entropy, of every completion token, each (N,)."""
     body = model.base_model
     assert isinstance(body, nn.Module)
-    if shares(body):
-        hidden, to_logits = states(model, pack)[pack.sources], head(model)
+    if supports_packing(body):
+        hidden, to_logits = hidden_states(model, batch)[batch.predictor_index], lm_head(model)
     else:
-        hidden, to_logits = in_its_type(model, lambda: logits_in_rows(model, pack)), _themselves
-    return token_logprobs(hidden, pack.targets, to_logits, temperature, entropy)
+        hidden, to_logits = run_in_weight_dtype(model, lambda: padded_logits(model, batch)), _identity
+    weight_grad = accumulator_of(to_logits.weight) if isinstance(to_logits, nn.Linear) else None
+    return token_logprobs(hidden, batch.targets, to_logits, temperature, entropy, weight_grad=weight_grad)
 
 
-def scores(model: nn.Module, pack: PackedBatch) -> Tensor:
-    """A reward model's score of each branch, read at its last token, (B, heads) float32, as its heads give it."""
-    return _scored(model, states(model, pack)[pack.last])
+def scores(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return a reward model's raw score of each completion, read at its last token, (B, heads) float32."""
+    return _apply_score_head(model, hidden_states(model, batch)[batch.last_index])
 
 
-def values(model: nn.Module, pack: PackedBatch) -> Tensor:
-    """A value model's estimate in the state in which each branch token is chosen, (N,) float32."""
-    return _scored(model, states(model, pack)[pack.sources])[:, 0]
+def values(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return a value model's estimate in the state that predicts each completion token, (N,) float32."""
+    return _apply_score_head(model, hidden_states(model, batch)[batch.predictor_index])[:, 0]
 
 
-def standard(model: nn.Module, raw: Tensor) -> Tensor:
-    """Scores (B, heads), each head's shifted and scaled to mean 0 and deviation 1 on its own training answers."""
+def standardize_scores(model: nn.Module, raw: Tensor) -> Tensor:
+    """Return scores (B, heads), each head's with mean 0 and standard deviation 1 on its own training completions."""
     mean, deviation = (
-        torch.tensor(getattr(model.config, name, usual), dtype=raw.dtype, device=raw.device)
-        for name, usual in (("reward_mean", 0.0), ("reward_std", 1.0))
+        torch.tensor(getattr(model.config, name, default), dtype=raw.dtype, device=raw.device)
+        for name, default in (("reward_mean", 0.0), ("reward_std", 1.0))
     )
     return (raw - mean) / deviation
 
 
-def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The map from states to logits of a model that reads packs: linear, scaled and capped as its configuration says.
+def lm_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the map from states to logits of a model that supports packing: linear, scaled and capped by its config.
 
-    A family that does otherwise is found out when it is loaded, and reads rows with its own head.
+    `enable_packing` tries it when a model is loaded; a family with a different head reads padded rows with its own.
     """
     linear = model.get_output_embeddings()  # type: ignore[operator]
     config: Any = model.config.get_text_config()  # type: ignore[operator, union-attr]
@@ -220,31 +245,33 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The layers of a model's body, in order.
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the layers of a model's body, in order.
 
     Raises:
-        AssentError: it has no list of them, or several that could be.
+        AssentError: it has no list of layers, or several candidates.
     """
     body, config = cast(Any, model.base_model), cast(Any, model.config)
     text = config.get_text_config()
     if text is not config and hasattr(body, "get_decoder"):
         body = body.get_decoder()
     lists = {name: part for name, part in body.named_modules() if isinstance(part, nn.ModuleList)}
-    outer = [part for name, part in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
-    known = [part for part in outer if len(part) == getattr(text, "num_hidden_layers", 0)]
+    outer = [part for name, part in lists.items() if not any(name.startswith(f"{prefix}.") for prefix in lists)]
+    matching = [part for part in outer if len(part) == getattr(text, "num_hidden_layers", 0)]
     longest = [part for part in outer if len(part) == max(map(len, outer))]
-    if len(known or longest) != 1:
-        raise AssentError(f"it is not known which layers of a {type(body).__name__} come last: leave value_layers out")
-    return (known or longest)[0]
+    if len(matching or longest) != 1:
+        raise AssentError(
+            f"cannot tell which layers of a {type(body).__name__} come last; leave --trainable-value-layers out"
+        )
+    return (matching or longest)[0]
 
 
-def _themselves(logits: Tensor) -> Tensor:
+def _identity(logits: Tensor) -> Tensor:
     return logits
 
 
-def _scored(model: nn.Module, hidden: Tensor) -> Tensor:
-    """Scores, (N, heads) float32, of states in whatever type a body leaves them."""
+def _apply_score_head(model: nn.Module, hidden: Tensor) -> Tensor:
+    """Return scores, (N, heads) float32, of states of any type."""
     score = model.get_submodule("score")
     scored: Tensor = score(hidden.to(next(score.parameters()).dtype))
     return scored.float()

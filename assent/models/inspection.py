@@ -1,4 +1,4 @@
-"""What a model is and what it can be used for: read from its files, and tried on a few tokens."""
+"""Facts about a model for `assent inspect`: read from its files, and measured on a few tokens."""
 
 import json
 from collections import Counter
@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assent.errors import AssentError
-from assent.models.attention import shares
-from assent.models.families import compared
-from assent.models.forward import blocks
-from assent.models.heads import own_head, stored_head
-from assent.models.load import LoadedModel, context_of
+from assent.models.attention import supports_packing
+from assent.models.families import compare_with_transformers
+from assent.models.forward import decoder_layers
+from assent.models.heads import find_head_file, read_head
+from assent.models.load import LoadedModel, max_positions
 from assent.models.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-BYTES = {"F64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I64": 8}
-"""Of the tensor types of safetensors; the rest has one byte."""
+DTYPE_BYTES = {"F64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I64": 8}
+"""Bytes of the dtypes of safetensors; all others have one byte."""
 
-
-POLICY = "a policy: every stage trains it, and 'assent reward' makes a reward model of it"
-CLOSE = 1e-3
-"""What float32 may differ by."""
+POLICY = "a policy: every stage trains it, and 'assent reward' trains a reward model from it"
+TOLERANCE = 1e-3
+"""Accepted difference in float32."""
 
 
 class Fact(NamedTuple):
@@ -31,84 +30,89 @@ class Fact(NamedTuple):
 
     name: str
     text: str
-    ok: bool = True
+    is_ok: bool = True
 
 
-class Weights(NamedTuple):
-    """What lies in the files of a model."""
+class StoredWeights(NamedTuple):
+    """The weights in the files of a model."""
 
-    number: int
-    size: int  # bytes
-    types: tuple[str, ...]  # the most frequent first
+    num_weights: int
+    num_bytes: int  # bytes
+    dtypes: tuple[str, ...]  # the most frequent first
 
 
-def facts(place: str, weights: Weights | None, codec: ChatTokenizer) -> list[Fact]:
-    """What the files of a model say, without loading it.
+def describe_files(place: str, weights: StoredWeights | None, tokenizer: ChatTokenizer) -> list[Fact]:
+    """Return the facts in the files of a model, without loading it.
 
     Args:
         place: its folder or hub id, as `locate` gives it.
-        weights: what `weights_in` counts there.
+        weights: the result of `count_weights` for it.
 
     Raises:
-        AssentError: its configuration cannot be read.
+        AssentError: the configuration cannot be read.
     """
     config = _config(place)
     names = ", ".join(config.architectures or [type(config).__name__])
-    held = "weights not here" if weights is None else (
-        f"{_short(weights.number)} weights in {', '.join(weights.types)}, {weights.size / 1e9:.2f} GB"
+    size = "no weights on this machine" if weights is None else (
+        f"{_format_count(weights.num_weights)} weights in {', '.join(weights.dtypes)}, {weights.num_bytes / 1e9:.2f} GB"
     )  # fmt: skip
-    rows, tokens = int(config.get_text_config().vocab_size), len(codec.tokenizer)
-    limit = context_of(config)
+    rows = int(config.get_text_config().vocab_size)
+    tokens = len(tokenizer.tokenizer)
+    limit = max_positions(config)
     return [
-        Fact("model", f"{names} ({config.model_type}): {held}"),
+        Fact("model", f"{names} ({config.model_type}): {size}"),
         Fact("kind", _kind(place, config)),
         Fact("context", f"{limit:,} tokens" if limit < 1 << 30 else "no limit named"),
         Fact("vocabulary", f"{tokens:,} tokens, {rows:,} rows in the embedding"),
-        Fact("template", _template(codec)),
-        Fact("thoughts", codec.thoughts()),
-        Fact("ends", ", ".join(_names(codec, sorted(codec.stop_ids))) or "none"),
+        Fact("template", _template(tokenizer)),
+        Fact("thoughts", tokenizer.template.describe_thoughts()),
+        Fact("ends", ", ".join(_token_names(tokenizer, sorted(tokenizer.stop_ids))) or "none"),
         Fact("reward head", _reward_head(place, config)),
     ]
 
 
-def weights_in(place: str) -> Weights | None:
-    """Count the weights in the safetensors files of a folder, by their headers; None: there are none."""
-    count, size, types = 0, 0, Counter[str]()
+def count_weights(place: str) -> StoredWeights | None:
+    """Count the weights in the safetensors files of a folder by their headers; None: there are none."""
+    count = size = 0
+    dtypes = Counter[str]()
     for path in Path(place).glob("*.safetensors") if Path(place).is_dir() else ():
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         for name, tensor in header.items():
             if name != "__metadata__":
                 elements = prod(tensor["shape"])
-                count, size = count + elements, size + elements * BYTES.get(tensor["dtype"], 1)
-                types[tensor["dtype"]] += elements
-    return Weights(count, size, tuple(name for name, _ in types.most_common())) if count else None
+                count += elements
+                size += elements * DTYPE_BYTES.get(tensor["dtype"], 1)
+                dtypes[tensor["dtype"]] += elements
+    return StoredWeights(count, size, tuple(name for name, _ in dtypes.most_common())) if count else None
 
 
-def tried(language: LoadedModel) -> list[Fact]:
-    """What was found out when the model was loaded."""
-    packs = shares(language.model.base_model)
-    how = (
-        "packs: a prompt is read once for all its answers" if packs
-        else "rows: each answer is read with its prompt, more slowly"
-    )  # fmt: skip
+def describe_loaded(loaded: LoadedModel) -> list[Fact]:
+    """Return the facts that were found when the model was loaded."""
+    layout = "padded rows: each completion is encoded with its prompt, more slowly"
+    if supports_packing(loaded.model.base_model):
+        layout = "packed batches: a prompt is encoded once for all its completions"
     try:
-        layers = f"up to {len(blocks(language.model))}"
+        layers = f"up to {len(decoder_layers(loaded.model))}"
     except AssentError as error:
         layers = str(error)
-    return [Fact("read as", how), Fact("--trainable-value-layers", layers)]
+    return [Fact("read as", layout), Fact("--trainable-value-layers", layers)]
 
 
-def measured(language: LoadedModel, plain: Any) -> list[Fact]:
-    """How far a policy in float32 differs, as it is read here, from the same model as transformers loads it."""
-    gap = compared(language.model, plain)
+def compare_loaded(loaded: LoadedModel, plain: Any) -> list[Fact]:
+    """Return how far a policy in float32 differs from the same model in transformers' own forward pass."""
+    difference = compare_with_transformers(loaded.model, plain)
     return [
         Fact(
             "log-probabilities",
-            f"at most {gap.logprobs:.0e} nats from transformers' own forward pass",
-            gap.logprobs < CLOSE,
+            f"at most {difference.logprobs:.0e} nats from transformers' own forward pass",
+            difference.logprobs < TOLERANCE,
         ),
-        Fact("gradients", f"at most {gap.gradients:.0e} of the largest from its own", gap.gradients < CLOSE),
+        Fact(
+            "gradients",
+            f"at most {difference.gradients:.0e} of the largest from its own",
+            difference.gradients < TOLERANCE,
+        ),
     ]
 
 
@@ -124,14 +128,14 @@ def _config(place: str) -> "PreTrainedConfig":
 
 
 def is_reward(place: str) -> bool:
-    """Whether a model is a reward model, or another classifier."""
+    """Return whether a model is a reward model, or another classifier."""
     return _kind(place, _config(place)) != POLICY
 
 
 def _kind(place: str, config: "PreTrainedConfig") -> str:
-    head = stored_head(place) if Path(place).is_dir() else None
+    head = read_head(place) if Path(place).is_dir() else None
     if head is not None:
-        return f"a reward model with {len(head)} head{'' if len(head) == 1 else 's'}, for --reward and --judge"
+        return f"a reward model with {len(head)} head{'' if len(head) == 1 else 's'}, for --rewards and --judge"
     if any("SequenceClassification" in name for name in config.architectures or ()):
         return f"a classifier of {config.num_labels} labels"
     return POLICY
@@ -140,26 +144,32 @@ def _kind(place: str, config: "PreTrainedConfig") -> str:
 def _reward_head(place: str, config: "PreTrainedConfig") -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
 
-    if own_head(place) or type(config) not in CLASSIFIERS:
-        return "of assent, beside the body"
+    if find_head_file(place) or type(config) not in CLASSIFIERS:
+        return "of assent, in a file beside the body"
     classifier: Any = CLASSIFIERS[type(config)]
     return f"of transformers ({classifier.__name__})"
 
 
-def _template(codec: ChatTokenizer) -> str:
-    if codec.tokenizer.chat_template is None:
-        return "none: it continues text, and takes no conversations"
+def _template(tokenizer: ChatTokenizer) -> str:
+    if tokenizer.tokenizer.chat_template is None:
+        return "none: the model continues text and takes no conversations"
     try:
-        dated = ", writes the date (--date)" if codec.template() != codec.tokenizer.get_chat_template() else ""
+        dated = (
+            ", writes the date (--date)" if tokenizer.template.text() != tokenizer.tokenizer.get_chat_template() else ""
+        )
     except AssentError as error:
         return str(error)
-    reads = f"reads {', '.join(sorted(codec.arguments))} (--template-args)" if codec.arguments else "takes no arguments"
+    reads = (
+        f"reads {', '.join(sorted(tokenizer.template.arguments))} (--template-args)"
+        if tokenizer.template.arguments
+        else "takes no arguments"
+    )
     return f"{reads}{dated}"
 
 
-def _names(codec: ChatTokenizer, ids: list[int]) -> list[str]:
-    return [str(codec.tokenizer.convert_ids_to_tokens(token)) for token in ids]
+def _token_names(tokenizer: ChatTokenizer, ids: list[int]) -> list[str]:
+    return [str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in ids]
 
 
-def _short(count: int) -> str:
+def _format_count(count: int) -> str:
     return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"

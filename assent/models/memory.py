@@ -1,4 +1,4 @@
-"""How much memory there is, how much a model under training takes, and how a process keeps what it frees."""
+"""Memory: available, used and peak bytes, activations of a model, and the settings of the allocator."""
 
 import ctypes
 import gc
@@ -14,97 +14,103 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from assent.models.attention import SharedPrefix, pack, shares
-from assent.models.forward import logprobs, states
+from assent.models.attention import supports_packing
+from assent.models.forward import hidden_states, logprobs
+from assent.models.heads import has_score_head
+from assent.models.packing import SharedPrefix, pack
 
-CONTAINER = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's `mallopt`."""
-SHAPES = "128"
-"""Of products in half precision that are kept ready; a pack has about 24."""
+CACHED_SHAPES = "128"
+"""Shapes of half-precision products that oneDNN caches; a packed batch has about 24."""
 
 
 @cache
 def tune_allocator() -> None:
-    """Let this process keep the memory that it frees; it matters where tensors of megabytes come and go all the time.
+    """Set this process's allocator to keep freed memory, and oneDNN to cache few shapes; called when a stage begins.
 
-    glibc gives each back to the kernel, which must clear the pages of the next one: a quarter of a training step on a
-    CPU (docs/log.md). Elsewhere than on Linux with glibc nothing is changed. And let oneDNN remember few shapes of
-    products: those of one pack are seldom met again, and a thousand of them are half a gigabyte, strewn over the heap.
+    glibc returns large blocks to the kernel, which must clear the pages of the next one: a quarter of a training step
+    on a CPU (docs/log.md). Systems without glibc stay as they are. The shapes of one batch seldom occur again, and a
+    thousand of them take half a gigabyte, scattered over the heap.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, SHAPES)
-    if _glibc():
+        os.environ.setdefault(name, CACHED_SHAPES)
+    if _has_glibc():
         ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
         ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def release() -> None:
-    """Free what is no longer used, models that hang in cycles of references too, and keep nothing that was freed."""
+    """Free unused objects, reference cycles included, and return freed memory to the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if _glibc():
+    if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def used(device: torch.device) -> int:
-    """Bytes that this process holds; on a CPU with those that it freed and keeps, until it gives them back."""
+    """Return the bytes that this process holds; on a CPU they include freed memory that the allocator keeps."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
 def peak() -> int:
-    """Bytes of main memory that this process has held at the most."""
+    """Return the peak of this process's main memory, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _glibc() -> bool:
+def _has_glibc() -> bool:
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process may still take: what the machine has, or what its container allows."""
+    """Return the bytes that this process may still allocate: free memory of the machine, or of its container."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    found = int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
-    limit, used = (CONTAINER / name for name in ("memory.max", "memory.current"))
-    if limit.exists() and (most := limit.read_text().strip()).isdigit():
-        stat = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
-        found = min(found, int(most) - int(used.read_text()) + int(stat["inactive_file"]))
-    return found
+    free = int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    limit_file = CGROUP / "memory.max"
+    used_file = CGROUP / "memory.current"
+    if limit_file.exists() and (limit := limit_file.read_text().strip()).isdigit():
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, int(limit) - int(used_file.read_text()) + int(stat["inactive_file"]))
+    return free
 
 
 def activation_bytes(model: nn.Module) -> int:
-    """Bytes that a forward pass keeps for the backward pass, for each token of a pack; found by trying it on a few.
+    """Return the bytes that a forward pass saves for the backward pass, for each token; measured on a few tokens.
 
-    Where the model reads rows, the logits of each are among them.
+    For a model that reads padded rows they include the logits.
     """
     body = model.base_model
     assert isinstance(body, nn.Module)
     device = next(model.parameters()).device
-    few = pack([SharedPrefix((0,), (tuple(0 for _ in range(31)),)) for _ in range(2)]).to(device)
-    own = {weight.untyped_storage().data_ptr() for weight in body.parameters()}
+    probe = pack([SharedPrefix((0,), (tuple(0 for _ in range(31)),)) for _ in range(2)]).to(device)
+    weights = {weight.untyped_storage().data_ptr() for weight in body.parameters()}
     storages: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in weights:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # alive until all is counted, so that no storage takes the place of another
-        alive = states(model, few) if shares(body) or hasattr(model, "score") else logprobs(model, few)
-    del alive
-    return sum(storages.values()) // few.tokens.shape[1]
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        # kept until all is counted, so that no storage reuses the address of another
+        reads_states = supports_packing(body) or has_score_head(model)
+        outputs = hidden_states(model, probe) if reads_states else logprobs(model, probe)
+    del outputs
+    return sum(storages.values()) // probe.input_ids.shape[1]
 
 
 def enable_checkpointing(model: nn.Module) -> int:
-    """Let each block keep only what it was given and be gone through again in the backward pass (activation
-    checkpointing, arXiv:1604.06174); how many blocks do.
+    """Recompute each block in the backward pass from its inputs (activation checkpointing, arXiv:1604.06174).
+
+    Returns:
+        The number of blocks.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -113,7 +119,7 @@ def enable_checkpointing(model: nn.Module) -> int:
     blocks = [block for block in body.modules() if isinstance(block, GradientCheckpointingLayer)]
     for block in blocks:
         block.gradient_checkpointing = True
-        again: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-        block._gradient_checkpointing_func = again
-        block.training = True  # of the block alone: what it is made of still drops nothing out
+        recompute: Any = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        block._gradient_checkpointing_func = recompute
+        block.training = True  # of the block alone; its modules still apply no dropout
     return len(blocks)

@@ -1,33 +1,33 @@
-"""What transformers 5 writes, in the words of version 4 too, which many programs still read checkpoints with.
+"""The files of transformers 5 with the keys of version 4 added, which many programs still read checkpoints with.
 
-Version 5 moved RoPE's numbers into `rope_parameters`, where version 4 does not look: it would take a base of 10,000.
+Version 5 moved RoPE's parameters into `rope_parameters`, where version 4 does not look; it would use a base of 10,000.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-OWN_NAMES = {
+ROPE_NAMES = {
     "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
     "modernbert-decoder": {"rope_theta": "global_rope_theta", "rope_local_base_freq": "local_rope_theta"},
 }
-"""Families that version 4 knows RoPE's numbers of under names of their own."""
+"""Names of RoPE's parameters in version 4, for families that do not use the standard ones."""
 
 
-def config(written: Mapping[str, Any]) -> dict[str, Any]:
-    """A `config.json` of version 5 with the keys of version 4 besides: `torch_dtype`, `rope_theta`, `rope_scaling`."""
-    own = OWN_NAMES.get(written.get("model_type", ""), {})
-    older: dict[str, Any] = {own.get(name, name): value for name, value in _rope(written).items()}
+def add_config_keys(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `config.json` of version 5 with the keys of version 4: `torch_dtype`, `rope_theta`, `rope_scaling`."""
+    names = ROPE_NAMES.get(written.get("model_type", ""), {})
+    older: dict[str, Any] = {names.get(name, name): value for name, value in _version_4_rope(written).items()}
     if written.get("model_type") == "qwen3_moe":
         older["num_experts"] = written["num_local_experts"]
     if "dtype" in written:
         older["torch_dtype"] = written["dtype"]
     if "text_config" in written:
-        older["text_config"] = config(written["text_config"])
+        older["text_config"] = add_config_keys(written["text_config"])
     return {**written, **older}
 
 
-def tokenizer_config(written: Mapping[str, Any]) -> dict[str, Any]:
-    """A `tokenizer_config.json` that version 4 reads: a class that it knows, and further special tokens by its name."""
+def add_tokenizer_keys(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `tokenizer_config.json` for version 4: with a class that it has and its key for more special tokens."""
     older = dict(written)
     if older.get("tokenizer_class") == "TokenizersBackend":
         older["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -36,13 +36,14 @@ def tokenizer_config(written: Mapping[str, Any]) -> dict[str, Any]:
     return older
 
 
-def _rope(written: Mapping[str, Any]) -> dict[str, Any]:
+def _version_4_rope(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return RoPE's parameters under the standard names of version 4."""
     parameters = written.get("rope_parameters") or {}
     full, sliding = parameters.get("full_attention", parameters), parameters.get("sliding_attention")
     if not full or "rope_theta" not in full:
         return {}
     scaling = {key: full[key] for key in full.keys() - {"rope_theta", "partial_rotary_factor"}}
-    if written.get("model_type") == "phi3":  # version 4 demands these three, and has the others elsewhere
+    if written.get("model_type") == "phi3":  # version 4 requires these three and has the others elsewhere
         scaling = {"type": full["rope_type"]} | {
             key: full[key] for key in ("short_factor", "long_factor") if key in full
         }

@@ -1,4 +1,4 @@
-"""cDPO: DPO that believes a share e of the choices to be flipped, and so stops at a finite margin.
+"""cDPO: DPO that assumes a share e of flipped choices, and so stops at a finite margin.
 
     q = p (1 - e) + (1 - p) e,  L = -[q log s(h) + (1 - q) log s(-h)], h as in DPO
 
@@ -15,19 +15,19 @@ from assent.types import ErrorRate, PositiveFloat
 
 @dataclass(frozen=True)
 class CDPO:
-    """DPO with smoothed labels; least where s(h) = 1 - e."""
+    """DPO with smoothed labels; its minimum is at s(h) = 1 - e."""
 
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+    """Strength of the pull to the reference; above 0, .01 to .5."""
     label_smoothing: ErrorRate = 0.1
-    """Share of the choices believed flipped; from 0 (plain DPO) to below .5."""
+    """Assumed share of flipped choices; from 0 (plain DPO) to below .5."""
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
-        believed = batch.p_chosen * (1 - self.label_smoothing) + (1 - batch.p_chosen) * self.label_smoothing
-        loss = batch.mean(pair_loss(chosen - rejected, believed))
+        smoothed = batch.p_chosen * (1 - self.label_smoothing) + (1 - batch.p_chosen) * self.label_smoothing
+        losses = pair_loss(chosen - rejected, smoothed)
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of_rows(batch, losses, metrics)

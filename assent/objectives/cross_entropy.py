@@ -1,4 +1,4 @@
-"""Cross-entropy: make the tokens of a demonstration likelier; one mean over all trained tokens of the step.
+"""Cross-entropy: imitate the tokens of demonstrations; one mean over all trained tokens of the step.
 
     L = -sum_t w_t log pi(y_t | x, y_<t) / sum_t w_t
 
@@ -21,5 +21,4 @@ class CrossEntropy:
 
     def __call__(self, batch: TokenLogprobsBatch) -> Loss:
         logprobs = torch.where(batch.weight > 0, batch.logprobs, 0.0)  # an untrained -inf would be 0 * inf = NaN
-        loss = batch.mean(-logprobs)
-        return Loss.of(loss, {})
+        return Loss.of_rows(batch, -logprobs, {})

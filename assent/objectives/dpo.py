@@ -1,4 +1,4 @@
-"""DPO: the policy's log-ratio to its reference is the reward; fit it to the choices, without a reward model.
+"""DPO: the policy's log-ratio to its reference is the reward, fitted to the choices without a reward model.
 
     h = beta [(log pi - log ref)(chosen) - (log pi - log ref)(rejected)],  L = -[p log s(h) + (1 - p) log s(-h)]
 
@@ -20,11 +20,11 @@ class DPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+    """Strength of the pull to the reference; above 0, .01 to .5."""
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
-        loss = batch.mean(pair_loss(chosen - rejected, batch.p_chosen))
+        losses = pair_loss(chosen - rejected, batch.p_chosen)
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of_rows(batch, losses, metrics)

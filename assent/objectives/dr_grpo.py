@@ -1,6 +1,7 @@
-"""Dr. GRPO: GRPO without its two biases, towards long wrong answers and towards prompts that are all but decided.
+"""Dr. GRPO: GRPO without its two biases, towards long wrong completions and towards prompts with little variance.
 
-    A_i = r_i - mean(group),  L = mean over completions of sum_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) / length
+    A_i = r_i - mean(group)
+    L = mean over completions of sum_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) / max_completion_length
 
 Liu et al. 2025, "Understanding R1-Zero-like training" (arXiv:2503.20783).
 """
@@ -14,13 +15,13 @@ from assent.types import NonNegativeFloat
 
 @dataclass(frozen=True)
 class DrGRPO(GRPO):
-    """GRPO with other values."""
+    """GRPO with other defaults."""
 
     stage: ClassVar[str] = "online"
 
     beta: NonNegativeFloat = 0.0
-    """Weight of the KL penalty; the paper does without."""
-    scale_rewards: Literal["std", "none"] = "none"
-    """Leave the scores of a group as they are."""
+    """Weight of the KL penalty; the paper has none."""
+    scale_rewards: Literal["group", "none"] = "none"
+    """Do not divide advantages by the group's standard deviation."""
     loss_type: Literal["grpo", "dr_grpo", "dapo"] = "dr_grpo"
-    """Divide by the constant `length`."""
+    """Divide by `max_completion_length`."""

@@ -1,4 +1,4 @@
-"""KTO: approved completions should gain on a reference point, disapproved ones fall below it; no pairs needed.
+"""KTO: desirable completions should rise above a reference point, undesirable ones fall below it; no pairs needed.
 
     r = log pi - log ref,  z = max(0, mean of log pi - log ref over mismatched completions), without gradient
     L = lambda_D (1 - s(beta (r - z))) if desirable, else lambda_U (1 - s(beta (z - r)))
@@ -18,22 +18,23 @@ from assent.types import NonNegativeFloat, PositiveFloat
 
 @dataclass(frozen=True)
 class KTO:
-    """The prospect-theoretic value of each completion, on its own."""
+    """The prospect-theoretic value of each completion."""
 
     stage: ClassVar[str] = "unpaired"
 
     beta: PositiveFloat = 0.1
-    """How quickly gains and losses saturate; above 0, .01 to 1."""
+    """Rate at which gains and losses saturate; above 0, .01 to 1."""
     desirable_weight: NonNegativeFloat = 1.0
-    """Weight of approved completions; choose both so that weight times count differ by at most 4/3."""
+    """Weight of desirable completions; the two products of weight and count should differ by at most 4/3."""
     undesirable_weight: NonNegativeFloat = 1.0
-    """Weight of disapproved completions."""
+    """Weight of undesirable completions."""
 
     def __call__(self, batch: UnpairedLogprobs) -> Loss:
-        point = replace(batch, total=0.0).mean(batch.mismatched).clamp(min=0).detach()
-        gain = self.beta * (batch.logprobs - batch.reference_logprobs - point)
-        gain, one = torch.where(batch.desirable, gain, -gain), torch.ones_like(gain)
-        scale = torch.where(batch.desirable, self.desirable_weight * one, self.undesirable_weight * one)
-        loss = batch.mean(scale * torch.sigmoid(-gain))
-        metrics = {"accuracy": (1 + gain.sign()) / 2, "margin": gain, "kl": point.expand_as(gain)}
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        reference_point = replace(batch, total=0.0).mean(batch.mismatched).clamp(min=0).detach()
+        gain = self.beta * (batch.logprobs - batch.reference_logprobs - reference_point)
+        gain = torch.where(batch.desirable, gain, -gain)
+        ones = torch.ones_like(gain)
+        weight = torch.where(batch.desirable, self.desirable_weight * ones, self.undesirable_weight * ones)
+        losses = weight * torch.sigmoid(-gain)
+        metrics = {"accuracy": (1 + gain.sign()) / 2, "margin": gain, "kl": reference_point.expand_as(gain)}
+        return Loss.of_rows(batch, losses, metrics)

@@ -2,15 +2,15 @@
 
     L = -1 / |P| sum_{(i, j) in P} log s(r_i - r_j),   P: pairs with i in the better tier; C(K, 2) of them without ties
 
-Ouyang et al. 2022 (InstructGPT), section 3.5, eq. 1 (arXiv:2203.02155): pairs of one ranking are so alike that a model
-which meets them one by one overfits. Each ranking counts the same, however long; with K = 2 it is Bradley-Terry.
+Ouyang et al. 2022 (InstructGPT), section 3.5, eq. 1 (arXiv:2203.02155): pairs of one ranking are so correlated that
+a model trained on them one by one overfits. Each ranking counts the same, however long; with K = 2 it is Bradley-Terry.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.batch import Loss, RankedScores
-from assent.functional.losses import in_order, kway_loss
+from assent.functional.losses import kway_loss, ranking_accuracy
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,6 @@ class KWay:
     batch: ClassVar[type] = RankedScores
 
     def __call__(self, batch: RankedScores) -> Loss:
-        loss = batch.mean(kway_loss(batch.scores, batch.tiers, batch.mask))
-        accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
-        return Loss.of(loss, {"accuracy": accuracy})
+        losses = kway_loss(batch.scores, batch.tiers, batch.mask)
+        accuracy = ranking_accuracy(batch.scores, batch.tiers, batch.mask)
+        return Loss.of_rows(batch, losses, {"accuracy": accuracy})

@@ -24,19 +24,19 @@ class ORPO:
     stage: ClassVar[str] = "offline"
 
     orpo_lambda: NonNegativeFloat = 0.1
-    """Weight of the odds-ratio term (lambda in the paper); 0 is plain imitation, .1 to 1."""
+    """Weight of the odds-ratio term (lambda in the paper); .1 to 1; 0 is plain cross-entropy."""
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = batch.chosen / batch.chosen_tokens.clamp(min=1)
         rejected = batch.rejected / batch.rejected_tokens.clamp(min=1)
-        imitation = -(batch.p_chosen * chosen + (1 - batch.p_chosen) * rejected)
-        widening = pair_loss(log_odds(chosen) - log_odds(rejected), batch.p_chosen)
-        loss = batch.mean(imitation + self.orpo_lambda * widening)
+        cross_entropy = -(batch.p_chosen * chosen + (1 - batch.p_chosen) * rejected)
+        odds_ratio = pair_loss(log_odds(chosen) - log_odds(rejected), batch.p_chosen)
+        losses = cross_entropy + self.orpo_lambda * odds_ratio
         metrics = pair_metrics(self.orpo_lambda * chosen, self.orpo_lambda * rejected, batch.p_chosen)
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of_rows(batch, losses, metrics)
 
 
 def log_odds(logprob: Tensor) -> Tensor:
-    """log P - log(1 - P) of log P at most 0, (B,); a certainty is held just below 1, where the odds are finite."""
+    """Return log P - log(1 - P) of log P <= 0, (B,); P = 1 is clamped to just below, where the odds are finite."""
     logprob = logprob.clamp(max=-1e-6)
     return logprob - torch.log(-torch.expm1(logprob))

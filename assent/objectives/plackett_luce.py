@@ -1,17 +1,17 @@
-"""Plackett-Luce: a ranking is drawn best first, each time from what is left, with odds e^score.
+"""Plackett-Luce: a ranking is chosen best first, each time from the rest, with odds e^score.
 
     L = -sum_i [s_i - log sum_{j: tier(j) >= tier(i)} e^{s_j}]
 
 Luce 1959; Plackett 1975 (doi:10.2307/2346567); for language models: Rafailov et al. 2023, appendix A.3
-(arXiv:2305.18290). With two completions it is Bradley-Terry. Equals: Breslow 1974 (doi:10.2307/2529620), by which each
-of them is drawn from the whole tier.
+(arXiv:2305.18290). With two completions it is Bradley-Terry. Equals: Breslow 1974 (doi:10.2307/2529620), by which
+each of them is chosen from the whole tier.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from assent.batch import Loss, RankedScores
-from assent.functional.losses import in_order, plackett_luce_loss
+from assent.functional.losses import plackett_luce_loss, ranking_accuracy
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,6 @@ class PlackettLuce:
     batch: ClassVar[type] = RankedScores
 
     def __call__(self, batch: RankedScores) -> Loss:
-        loss = batch.mean(plackett_luce_loss(batch.scores, batch.tiers, batch.mask))
-        accuracy = batch.mean(in_order(batch.scores, batch.tiers, batch.mask))
-        return Loss.of(loss, {"accuracy": accuracy})
+        losses = plackett_luce_loss(batch.scores, batch.tiers, batch.mask)
+        accuracy = ranking_accuracy(batch.scores, batch.tiers, batch.mask)
+        return Loss.of_rows(batch, losses, {"accuracy": accuracy})

@@ -1,9 +1,9 @@
-"""PPO: follow the advantages, but gain nothing by moving a token's probability more than a clip away.
+"""PPO: policy gradient whose surrogate stops growing when a token's ratio leaves the clip range.
 
     r_t = -beta (log pi - log ref)_t + score at the last token;  A by GAE, whitened;  R = A + V before whitening
     L = mean_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) + coefficient mean_t 1/2 max((V - R)^2, (V_clipped - R)^2)
 
-Schulman et al. 2017, eq. 7 (arXiv:1707.06347); rewards of Ziegler et al. 2019 (arXiv:1909.08593); values that worked
+Schulman et al. 2017, eq. 7 (arXiv:1707.06347); rewards of Ziegler et al. 2019 (arXiv:1909.08593); defaults
 from Huang et al. 2024 (arXiv:2403.17031). Means are over the completion tokens of the step.
 """
 
@@ -14,7 +14,7 @@ import torch
 
 from assent.batch import Advantages, Loss, PolicyBatch, Rollout
 from assent.functional.advantages import gae, token_rewards
-from assent.functional.kl import k1, k3
+from assent.functional.kl import k1
 from assent.functional.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio, log_ratio
 from assent.functional.whitening import explained_variance, moments, whiten
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat
@@ -30,25 +30,25 @@ class PPO:
     min_completions: ClassVar[int] = 1
 
     beta: NonNegativeFloat = 0.05
-    """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
+    """Coefficient of the KL penalty in the reward; 0 or more, .02 to .2."""
     epsilon_low: Fraction = 0.2
-    """How far below 1 a ratio still counts; 0 to 1."""
+    """Clip of the ratio below 1; 0 to 1."""
     epsilon_high: PositiveFloat = 0.2
-    """How far above 1 a ratio still counts; above 0."""
+    """Clip of the ratio above 1; above 0."""
     vf_clip: NonNegativeFloat = 0.2
-    """How far a value may move from the old one at no loss; 0 turns it off."""
+    """Clip of a value's change in the value loss; 0 turns it off."""
     vf_coef: NonNegativeFloat = 0.1
     """Weight of the value loss; 0 or more."""
     gamma: Fraction = 1.0
-    """Discount a token; 0 to 1, and 1 for language."""
+    """Discount per token; 0 to 1, and 1 for language."""
     gae_lambda: Fraction = 0.95
-    """From the critic's word alone (0) to the score's alone (1)."""
+    """Lambda of GAE: 0 trusts the value model alone, 1 the score alone."""
     dual_clip: NonNegativeFloat = 0.0
-    """Hold the loss of a bad token at this many times its advantage; above 1, such as 3; 0 turns it off."""
+    """Bound of the loss of a token with A < 0, in units of -A; above 1, such as 3; 0 turns it off."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
-        """Whitened advantages and unwhitened returns of a rollout."""
-        assert rollout.values is not None, "PPO wants the value model's values in its rollout"
+        """Return whitened advantages and returns that are not whitened."""
+        assert rollout.values is not None, "PPO needs the value model's values in its rollout"
         mask = rollout.mask
         rewards = token_rewards(rollout.scores, k1(rollout.logprobs, rollout.reference_logprobs), mask, self.beta)
         estimate = gae(rewards, rollout.values, mask, self.gamma, self.gae_lambda)
@@ -61,19 +61,15 @@ class PPO:
         return Advantages(whiten(estimate.advantages, mask), estimate.returns, metrics)
 
     def __call__(self, batch: PolicyBatch) -> Loss:
-        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
-        ratio = importance_ratio(shift)
+        log_ratios = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(log_ratios)
         advantages = torch.where(batch.mask, batch.advantages, 0.0)
         surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high, self.dual_clip)
-        policy_loss = loss = batch.token_mean(surrogate.loss)
-        metrics = {
-            "policy_loss": policy_loss,
-            "ratio": batch.token_mean(ratio),
-            "clip_fraction": batch.token_mean(surrogate.clipped),
-            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
-        }
+        policy_loss = batch.token_mean(surrogate.loss)
+        loss = policy_loss
+        metrics = {"policy_loss": policy_loss} | batch.surrogate_metrics(log_ratios, ratio, surrogate.clipped)
         if batch.values is not None:
-            assert batch.old_values is not None and batch.returns is not None, "values come with old values and returns"
+            assert batch.old_values is not None and batch.returns is not None, "values need old values and returns"
             errors = clipped_value_loss(batch.values, batch.old_values, batch.returns, batch.mask, self.vf_clip)
             metrics["value_loss"] = batch.token_mean(errors)
             loss = policy_loss + self.vf_coef * metrics["value_loss"]

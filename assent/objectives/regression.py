@@ -1,8 +1,8 @@
-"""Regression: score a completion as its rating, each annotator's ratings brought to mean 0 and deviation 1 before.
+"""Regression: the score of a completion is its rating, standardised to mean 0 and deviation 1 for each annotator.
 
     L = (r(x, y) - z)^2
 
-Ratings in place of choices, as in Wang et al. 2023 (HelpSteer, arXiv:2311.09528).
+Ratings instead of choices, as in Wang et al. 2023 (HelpSteer, arXiv:2311.09528).
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ from assent.batch import Loss, RatedScores
 
 @dataclass(frozen=True)
 class Regression:
-    """Mean squared error; predicting the mean of every annotator costs about 1."""
+    """Mean squared error; predicting every annotator's mean has a loss of about 1."""
 
     stage: ClassVar[str] = "reward"
     batch: ClassVar[type] = RatedScores
 
     def __call__(self, batch: RatedScores) -> Loss:
-        miss = batch.scores - batch.targets
-        loss = batch.mean(miss.square())
-        return Loss.of(loss, {"miss": batch.mean(miss.abs())})
+        errors = batch.scores - batch.targets
+        return Loss.of_rows(batch, errors.square(), {"mae": errors.abs()})

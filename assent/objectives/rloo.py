@@ -1,10 +1,10 @@
-"""RLOO: a completion is one action; its baseline is the mean reward of the prompt's other completions.
+"""RLOO: a completion is one action, and its baseline the mean reward of the prompt's other completions.
 
     R_i = score_i - beta sum_t (log pi - log ref)_t,  A_i = R_i - mean_{j != i} R_j
     L = mean_i max(-A_i rho_i, -A_i clip(rho_i, 1 - low, 1 + high)),  rho_i = pi(y_i | x) / pi_old(y_i | x)
 
 Ahmadian et al. 2024, section 3 (arXiv:2402.14740); Kool et al. 2019. On the policy's own samples rho = 1, and the
-gradient is the paper's -A_i grad log pi(y_i | x); the clip matters only when a rollout is used for several steps.
+gradient is the paper's -A_i grad log pi(y_i | x); the clip matters only when a rollout serves several steps.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from typing import ClassVar
 import torch
 
 from assent.batch import Advantages, Loss, PolicyBatch, Rollout
-from assent.functional.advantages import group_metrics, leave_one_out, spread
-from assent.functional.kl import k3, sequence_kl
+from assent.functional.advantages import broadcast_to_tokens, group_metrics, leave_one_out
+from assent.functional.kl import sequence_kl
 from assent.functional.surrogate import clipped_surrogate, importance_ratio, log_ratio
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
 class RLOO:
-    """REINFORCE on whole completions with a leave-one-out baseline; wants two or more completions a prompt."""
+    """REINFORCE on whole completions with a leave-one-out baseline; needs two or more completions per prompt."""
 
     stage: ClassVar[str] = "online"
     needs_values: ClassVar[bool] = False
@@ -29,30 +29,25 @@ class RLOO:
     min_completions: ClassVar[int] = 2
 
     beta: NonNegativeFloat = 0.05
-    """Price of a nat of KL from the reference; 0 or more, .02 to .2."""
+    """Coefficient of the KL penalty in the reward; 0 or more, .02 to .2."""
     epsilon_low: Fraction = 0.2
-    """How far below 1 a completion's ratio still counts; 0 to 1."""
+    """Clip of a completion's ratio below 1; 0 to 1."""
     epsilon_high: PositiveFloat = 0.2
-    """How far above 1 a completion's ratio still counts; above 0."""
+    """Clip of a completion's ratio above 1; above 0."""
 
     def advantages(self, rollout: Rollout) -> Advantages:
-        """Leave-one-out rewards on every token."""
+        """Return leave-one-out rewards on every token."""
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         rewards = rollout.scores - self.beta * kl.k1
         relative = leave_one_out(rewards, rollout.groups)
         metrics = group_metrics(rollout.scores, relative, rollout.groups) | {"reward": rewards.mean()}
-        return Advantages(spread(relative, rollout.mask), None, metrics)
+        return Advantages(broadcast_to_tokens(relative, rollout.mask), None, metrics)
 
     def __call__(self, batch: PolicyBatch) -> Loss:
-        shift = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
-        ratio = importance_ratio(shift.sum(1))  # (B,)
+        log_ratios = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+        ratio = importance_ratio(log_ratios.sum(1))  # (B,)
         advantages = torch.where(batch.mask, batch.advantages, 0.0).sum(1) / batch.mask.sum(1).clamp(min=1)
         surrogate = clipped_surrogate(ratio, advantages, self.epsilon_low, self.epsilon_high)
         loss = batch.sequence_mean(surrogate.loss)
-        metrics = {
-            "policy_loss": loss,
-            "ratio": batch.sequence_mean(ratio),
-            "clip_fraction": batch.sequence_mean(surrogate.clipped),
-            "approx_kl": batch.token_mean(k3(-shift, 0.0)),
-        }
+        metrics = {"policy_loss": loss} | batch.surrogate_metrics(log_ratios, ratio, surrogate.clipped)
         return Loss.of(loss, metrics)

@@ -1,8 +1,8 @@
-"""Robust DPO: DPO whose expectation under flipped choices is that of DPO under true ones.
+"""Robust DPO: its expectation under flipped choices equals that of DPO under true choices.
 
     L(h) = [(1 - e) (-log s(h)) - e (-log s(-h))] / (1 - 2 e),  averaged as p L(h) + (1 - p) L(-h), h as in DPO
 
-Chowdhury et al. 2024 (arXiv:2403.00409). The loss has no lower bound: it falls by e / (1 - 2 e) a unit of h.
+Chowdhury et al. 2024 (arXiv:2403.00409). The loss has no lower bound: it falls by e / (1 - 2 e) per unit of h.
 """
 
 from dataclasses import dataclass
@@ -21,20 +21,19 @@ class RobustDPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """How firmly the reference holds the policy back; above 0, .01 to .5."""
+    """Strength of the pull to the reference; above 0, .01 to .5."""
     label_smoothing: ErrorRate = 0.1
-    """Share of the choices known to be flipped; from 0 (plain DPO) to below .5."""
+    """Known share of flipped choices; from 0 (plain DPO) to below .5."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 0.5:
-            raise AssentError(f"robust_dpo: error_rate is {self.label_smoothing}: choose one from 0 to below 0.5")
+            raise AssentError(f"robust_dpo: label_smoothing is {self.label_smoothing}: choose one from 0 to below 0.5")
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)
         rejected = self.beta * (batch.rejected - batch.reference_rejected)
-        debiased = (batch.p_chosen - self.label_smoothing) / (
-            1 - 2 * self.label_smoothing
-        )  # a target that may leave [0, 1]
-        loss = batch.mean(pair_loss(chosen - rejected, debiased))
+        e = self.label_smoothing
+        debiased = (batch.p_chosen - e) / (1 - 2 * e)  # may leave [0, 1]
+        losses = pair_loss(chosen - rejected, debiased)
         metrics = pair_metrics(chosen, rejected, batch.p_chosen)
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of_rows(batch, losses, metrics)

@@ -1,4 +1,4 @@
-"""SimPO: the reward is the mean log-probability of a token, and the chosen one must lead by a margin; no reference.
+"""SimPO: the reward is the mean log-probability of a token; the chosen one should lead by a margin; no reference.
 
     h = beta [log pi(chosen) / |chosen| - log pi(rejected) / |rejected|],  L = -log s(h - gamma)
 
@@ -24,12 +24,13 @@ class SimPO:
     beta: PositiveFloat = 2.0
     """Scale of the rewards; above 0, 2 to 10 in the paper."""
     gamma: NonNegativeFloat = 1.0
-    """By how much the chosen reward should lead; 0 or more, .25 to .5 times beta."""
+    """Target lead of the chosen reward; 0 or more, .25 to .5 times beta."""
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * batch.chosen / batch.chosen_tokens.clamp(min=1)
         rejected = self.beta * batch.rejected / batch.rejected_tokens.clamp(min=1)
-        h, p = chosen - rejected, batch.p_chosen
-        loss = batch.mean(p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h))
+        h = chosen - rejected
+        p = batch.p_chosen
+        losses = p * softplus(self.gamma - h) + (1 - p) * softplus(self.gamma + h)
         metrics = pair_metrics(chosen, rejected, p)
-        return Loss.of(loss, {name: batch.mean(value) for name, value in metrics.items()})
+        return Loss.of_rows(batch, losses, metrics)

@@ -1,4 +1,4 @@
-"""Testimony becomes training data: answers of any kind flow in, three currencies flow out, each with its sources."""
+"""Training examples from feedback: judgements of every kind become preferences, rankings, scores or demonstrations."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,14 +9,24 @@ from typing import TypeVar
 
 from assent.errors import AssentError
 from assent.feedback import check
+from assent.feedback.comparison import Comparison
 from assent.records import Example, Feedback, Preference, Prompt, Purpose, Response, ScoredCompletion, SFTExample, Task
+from assent.store.database import Store
 
-Noun = TypeVar("Noun")
+Record = TypeVar("Record")
 
 
-def examples(
+def load_examples(
+    store: Store, weights: Mapping[str, float] | None = None, *, purpose: Purpose = "train", margin: float = 0.0
+) -> list[Example]:
+    """Return the training examples of a store's feedback; arguments and errors as in `to_examples`."""
+    records = store.feedback(), store.tasks(), store.prompts(), store.responses()
+    return to_examples(*records, weights, purpose=purpose, margin=margin)
+
+
+def to_examples(
     feedback: Iterable[Feedback],
-    queries: Iterable[Task],
+    tasks: Iterable[Task],
     prompts: Iterable[Prompt],
     responses: Iterable[Response],
     weights: Mapping[str, float] | None = None,
@@ -24,81 +34,84 @@ def examples(
     purpose: Purpose = "train",
     margin: float = 0.0,
 ) -> list[Example]:
-    """Turn stored answers into training examples, in the order of the answers.
+    """Convert feedback into training examples, in the order of the feedback.
 
-    Answers that a later one supersedes are left out, and so are those to queries of another purpose: who trained on
-    the gold items could not be measured by them. A simulated annotator stands in for people: where a person answered
-    the query, its answer is left out.
+    Superseded feedback gives no example. Neither does feedback on tasks of another purpose: training on gold items
+    would make them useless as a test. Simulated feedback counts only on tasks that no human has judged.
 
     Args:
-        weights: reliability of each annotator; who is not named counts 1, who has 0 is left out.
-        margin: what a step of a comparison's strength adds to the margin of its preference.
+        weights: reliability of each annotator; 1 for annotators without an entry, and 0 excludes an annotator.
+        margin: added to a preference's margin for each step of its comparison's strength.
 
     Raises:
-        AssentError: an answer whose query, prompt or item is not given, or that its query did not ask for.
+        AssentError: feedback whose task, prompt or items are missing, or that does not fit its task.
     """
-    trust = weights or {}
-    for annotator, weight in trust.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise AssentError(f"the weight of annotator '{annotator}' is {weight}: it must be 0 or more")
+    trust = _checked_weights(weights or {})
     events = list(feedback)
     superseded = {event.supersedes for event in events}
-    by_people = {event.task for event in events if event.by_person and trust.get(event.annotator, 1.0) > 0}
-    asked = {query.id: query for query in queries}
-    about = {prompt.id: prompt for prompt in prompts}
-    # A store may hold a million answers: keep those that somebody was asked about.
-    shown = {item for query in asked.values() for item in query.items}
-    texts = {response.id: response for response in responses if response.id in shown}
-    made: list[Example] = []
+    judged_by_humans = {event.task for event in events if event.is_human and trust.get(event.annotator, 1.0) > 0}
+    tasks_by_id = {task.id: task for task in tasks}
+    prompts_by_id = {prompt.id: prompt for prompt in prompts}
+    # A store may hold a million responses: keep those that a task shows.
+    item_ids = {item for task in tasks_by_id.values() for item in task.items}
+    responses_by_id = {response.id: response for response in responses if response.id in item_ids}
+    examples: list[Example] = []
     for event in events:
-        query = _known(asked, event.task, f"feedback {event.id}", "query")
+        task = _look_up(tasks_by_id, event.task, f"feedback {event.id}", "task")
         weight = trust.get(event.annotator, 1.0)
-        rehearsal = event.task in by_people and event.annotator.startswith("simulated:")
-        if event.id in superseded or rehearsal or query.purpose != purpose or weight == 0:
+        is_replaced = event.source == "simulated" and event.task in judged_by_humans
+        if event.id in superseded or is_replaced or task.purpose != purpose or weight == 0:
             continue
-        answer = check(event.judgement, query)
-        prompt = _known(about, query.prompt, f"query {query.id}", "prompt")
-        items = {item: _known(texts, item, f"query {query.id}", "item") for item in query.items}
-        step = margin * getattr(answer, "strength", 0)
-        for example in answer.examples(query, prompt, items, event.id, weight):
-            if step and isinstance(example, Preference) and example.p_chosen != 0.5:
-                example = replace(example, margin=example.margin + step)
-            if example.weight:  # what counts nothing is no example
-                made.append(example)
-    return made
+        judgement = check(event.judgement, task)
+        prompt = _look_up(prompts_by_id, task.prompt, f"task {task.id}", "prompt")
+        items = {item: _look_up(responses_by_id, item, f"task {task.id}", "item") for item in task.items}
+        extra_margin = margin * judgement.strength if isinstance(judgement, Comparison) else 0.0
+        for example in judgement.examples(task, prompt, items, event, weight):
+            if extra_margin and isinstance(example, Preference) and example.p_chosen != 0.5:
+                example = replace(example, margin=example.margin + extra_margin)
+            if example.weight:
+                examples.append(example)
+    return examples
 
 
-def standardised(
-    labels: Iterable[ScoredCompletion], feedback: Iterable[Feedback], train: AbstractSet[str]
+def standardise(
+    ratings: Iterable[ScoredCompletion], feedback: Iterable[Feedback], train: AbstractSet[str]
 ) -> list[ScoredCompletion]:
-    """Labels in deviations from their annotator's mean, so that severe and mild annotators speak alike.
+    """Return ratings as z-scores of their annotator, so that strict and lenient annotators use one scale.
 
-    Mean and deviation are those of what the annotator said about the prompts of `train`; who said the same of all of
-    them told nothing, and is left out.
+    Mean and standard deviation are those of the annotator's ratings of the prompts in `train`. An annotator whose
+    ratings there are all equal, or who rated none, is left out.
     """
-    who = {event.id: event.annotator for event in feedback}
-    found = list(labels)
-    said: dict[str, list[float]] = {}
-    for label in found:
-        if label.prompt.id in train:
-            said.setdefault(who[label.feedback_ids[0]], []).append(label.value)
-    scales = {by: (fmean(values), pstdev(values)) for by, values in said.items()}
-    made: list[ScoredCompletion] = []
-    for label in found:
-        mean, deviation = scales.get(who[label.feedback_ids[0]], (0.0, 0.0))
-        if deviation > 0:
-            made.append(replace(label, value=(label.value - mean) / deviation))
-    return made
+    annotators = {event.id: event.annotator for event in feedback}
+    ratings = list(ratings)
+    train_values: dict[str, list[float]] = {}
+    for rating in ratings:
+        if rating.prompt.id in train:
+            train_values.setdefault(annotators[rating.feedback_ids[0]], []).append(rating.value)
+    scales = {annotator: (fmean(values), pstdev(values)) for annotator, values in train_values.items()}
+    z_scores: list[ScoredCompletion] = []
+    for rating in ratings:
+        mean, std = scales.get(annotators[rating.feedback_ids[0]], (0.0, 0.0))
+        if std > 0:
+            z_scores.append(replace(rating, value=(rating.value - mean) / std))
+    return z_scores
 
 
-def about(example: Example) -> Prompt:
-    """The prompt that decides on which side of the split an example falls; bare text to imitate decides for itself."""
+def prompt_for_split(example: Example) -> Prompt:
+    """Return the prompt whose id decides between training and held-out; a text without a prompt stands for itself."""
     if isinstance(example, SFTExample) and not any(message.content for message in example.prompt.messages):
         return Prompt.plain(example.completion.text)
     return example.prompt
 
 
-def _known(nouns: Mapping[str, Noun], name: str, holder: str, noun: str) -> Noun:
-    if name not in nouns:
-        raise AssentError(f"{holder} is about {noun} '{name}', which is not given: pass every {noun} of the store")
-    return nouns[name]
+def _checked_weights(weights: Mapping[str, float]) -> Mapping[str, float]:
+    for annotator, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise AssentError(f"the weight of annotator '{annotator}' is {weight}; it must be 0 or more")
+    return weights
+
+
+def _look_up(records: Mapping[str, Record], name: str, holder: str, noun: str) -> Record:
+    if name not in records:
+        raise AssentError(f"{holder} is about {noun} '{name}', which is missing; pass every {noun} of the store")
+    return records[name]

@@ -1,69 +1,101 @@
-"""The preference data of a run: feedback as tokenized groups, to train on and held out."""
+"""Preference data of a run: its feedback as tokenized groups of completions, for training and held out."""
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
 from assent.errors import AssentError, warn
-from assent.labelling.quality import reliabilities
+from assent.labelling.quality import annotator_weights
 from assent.models.tokenizer import ChatTokenizer
-from assent.preferences.convert import examples, standardised
-from assent.records import Preference, Purpose, RankedCompletions, ScoredCompletion
+from assent.preferences.convert import standardise, to_examples
+from assent.records import Example, Feedback, Preference, Purpose, RankedCompletions, ScoredCompletion
 from assent.run import Run
 from assent.split import split
 from assent.training.left_out import LeftOut
-from assent.training.preferences import Compared, Feed, Judgement, compare
+from assent.training.preferences import BatchSpec, PromptGroup, group_by_prompt
+from assent.training.preferences import Example as PreferenceExample
 
 PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
-"""Answers to queries about held-out prompts are for evaluation; imported ones were all asked for training."""
+"""`label` asks about held-out prompts for evaluation; imported feedback was all given for training."""
 
 
 class PreferenceData(NamedTuple):
-    """What was said of the run's answers, as trees."""
+    """Groups of completions of one prompt, with the judgements on them."""
 
-    kept: list[Compared]
-    held: list[Compared]
+    train: list[PromptGroup]
+    held_out: list[PromptGroup]
     left_out: LeftOut
 
 
-def judged(run: Run, codec: ChatTokenizer, max_tokens: int, feed: Feed) -> PreferenceData:
-    """What was said of the run's answers, to train on and held out, and how much of it was too long.
+def load_preferences(run: Run, codec: ChatTokenizer, max_tokens: int, spec: BatchSpec) -> PreferenceData:
+    """Return the feedback that an objective reads, split by prompt.
+
+    Args:
+        max_tokens: longer completions, with their prompt, are left out and counted.
+        spec: the kinds of feedback that the objective reads.
 
     Raises:
-        AssentError: there is nothing to train on that the feed reads.
+        AssentError: no training data is left; the message says why.
     """
+    feedback = [event for event in run.store.feedback() if event.source != "scorer"]
+    _warn_of_simulated(feedback)
     prompts = list(run.store.prompts())
+    tasks = list(run.store.tasks())
+    responses = list(run.store.responses())
+    weights = annotator_weights(run.store) if run.setup.weight_annotators else None
     sides = split(prompts, run.setup.held_out)
-    said = [event for event in run.store.feedback() if not event.annotator.startswith("judge:")]
-    if 0 < (simulated := sum(event.annotator.startswith("simulated:") for event in said)) < len(said):
-        warn(f"{simulated} of {len(said)} answers are by simulated annotators; they count where no person answered")
-    queries, responses = list(run.store.tasks()), list(run.store.responses())
-    weights = reliabilities(run.store) if run.setup.weight_annotators else None
-    made = [e for p in PURPOSES for e in examples(said, queries, prompts, responses, weights, purpose=p)]
-    fit = [e for e in made if isinstance(e, feed.kinds)]
-    judgements: list[Judgement] = [e for e in fit if isinstance(e, Preference | RankedCompletions) and feed.reads(e)]
-    labels = [e for e in fit if isinstance(e, ScoredCompletion)]
-    judgements += standardised(labels, said, sides.train)
-    if lost := len(labels) - sum(isinstance(j, ScoredCompletion) for j in judgements):
-        why = "of their annotators nothing, or one value only, is trained on"
-        warn(f"{lost} of {len(labels)} ratings are left out: {why}")
-    kept, left_out = compare((j for j in judgements if j.prompt.id in sides.train), codec, max_tokens)
-    held, held_left_out = compare((j for j in judgements if j.prompt.id in sides.held_out), codec, max_tokens)
-    if not kept:
-        raise AssentError(_nothing(run.folder, feed, bool(fit), bool(held), left_out, max_tokens))
-    return PreferenceData(kept, held, left_out + held_left_out)
+    examples: list[Example] = []
+    for purpose in PURPOSES:
+        examples += to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose)
+    examples = [example for example in examples if isinstance(example, spec.example_types)]
+    usable: list[PreferenceExample] = [
+        example for example in examples if isinstance(example, Preference | RankedCompletions) and spec.accepts(example)
+    ]
+    usable += _standardised_ratings(examples, feedback, sides.train)
+    train, left_out = group_by_prompt((e for e in usable if e.prompt.id in sides.train), codec, max_tokens)
+    held_out, also_left_out = group_by_prompt((e for e in usable if e.prompt.id in sides.held_out), codec, max_tokens)
+    if not train:
+        raise AssentError(_explain_no_data(run.folder, spec, bool(examples), bool(held_out), left_out, max_tokens))
+    return PreferenceData(train, held_out, left_out + also_left_out)
 
 
-def _nothing(folder: Path, feed: Feed, there: bool, held: bool, left_out: LeftOut, max_tokens: int) -> str:
-    """Why there is nothing to train on, and what to do."""
-    noun = "comparisons" if feed.noun == "pairs" else feed.noun
-    if left_out.refused:
-        return f"all {left_out.refused} {noun} of {folder} cannot be encoded; the first, {left_out.first}"
+def _warn_of_simulated(feedback: list[Feedback]) -> None:
+    simulated = sum(event.source == "simulated" for event in feedback)
+    if 0 < simulated < len(feedback):
+        warn(
+            f"{simulated} of {len(feedback)} judgements are simulated; "
+            "they are used only for tasks that no human has judged"
+        )
+
+
+def _standardised_ratings(
+    examples: list[Example], feedback: list[Feedback], train: AbstractSet[str]
+) -> list[ScoredCompletion]:
+    ratings = [example for example in examples if isinstance(example, ScoredCompletion)]
+    z_scores = standardise(ratings, feedback, train)
+    if len(z_scores) < len(ratings):
+        warn(
+            f"{len(ratings) - len(z_scores)} of {len(ratings)} ratings are left out: "
+            "their annotators rated no training prompt, or rated all of them alike"
+        )
+    return z_scores
+
+
+def _explain_no_data(
+    folder: Path, spec: BatchSpec, has_examples: bool, has_held_out: bool, left_out: LeftOut, max_tokens: int
+) -> str:
+    """Return an error message that says why there is no training data, and what to do."""
+    noun = "comparisons" if spec.noun == "pairs" else spec.noun
+    if left_out.unrenderable:
+        return f"all {left_out.unrenderable} {noun} of {folder} cannot be encoded; the first, {left_out.first}"
     if left_out.too_long:
-        longer = f"longer than {max_tokens} tokens, the lesser of --max-length and the model's context"
-        return f"all {left_out.too_long} {feed.noun} of {folder} to train on are {longer}"
-    if held:
-        return f"all {noun} of {folder} are about held-out prompts: take another --run with a lower --held-out"
-    if there:
-        return f"the {noun} of {folder} prefer nothing to anything: all are ties, or alike"
-    makes = "" if feed.noun == "ratings" else "'assent label' makes some, "
-    return f"{folder} holds no {noun}: {makes}'assent import' reads a file of them"
+        return (
+            f"all {left_out.too_long} {spec.noun} of {folder} for training are longer than {max_tokens} tokens "
+            "(the lesser of --max-length and the model's context); raise --max-length, or use another model"
+        )
+    if has_held_out:
+        return f"all {noun} of {folder} are about held-out prompts; start another --run with a lower --held-out"
+    if has_examples:
+        return f"the {noun} of {folder} express no preference: all are ties, or equal"
+    remedy = "" if spec.noun == "ratings" else "'assent label' creates some, "
+    return f"{folder} holds no {noun}: {remedy}'assent import' reads a file of them"

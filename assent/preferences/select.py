@@ -1,4 +1,4 @@
-"""Which pairs to ask about next: those whose answers teach most, and a slice drawn by lot that keeps us honest."""
+"""Acquisition: the pairs of responses to compare next, the most informative ones and a uniform random slice."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,199 +10,229 @@ from numpy.typing import ArrayLike, NDArray
 from assent.errors import AssentError, did_you_mean
 from assent.functional.acquisition import (
     Floats,
-    Places,
+    Indices,
     bald,
     d_optimal,
     disagreement,
-    entropy,
-    evenness,
+    fisher_weight,
     k_centre,
-    project,
+    predictive_entropy,
+    random_projection,
     win_probabilities,
 )
-from assent.functional.near_identical import few_edits, normalised
-from assent.functional.near_identical import near_identical as near_identical
+from assent.functional.near_identical import differs_by_few_edits, normalise
 
-Rule = Literal["uniform", "disagreement", "entropy", "bald", "d_optimal"]
+Acquisition = Literal["uniform", "disagreement", "entropy", "bald", "d_optimal"]
 
-WORTH: Mapping[str, Callable[[Floats], Floats]] = {"disagreement": disagreement, "entropy": entropy, "bald": bald}
-"""The rules that give each candidate a number, whatever the others are."""
-FEW = 4
-"""Diverse candidates are chosen from the best so many times as many."""
-DIMENSIONS = 64
-"""Larger features are projected to so many."""
+ACQUISITION_SCORES: Mapping[str, Callable[[Floats], Floats]] = {
+    "disagreement": disagreement,
+    "entropy": predictive_entropy,
+    "bald": bald,
+}
+"""Acquisition functions that score each candidate on its own."""
+OVERSAMPLING = 4
+"""Diverse candidates are selected from the best `OVERSAMPLING` times as many."""
+MAX_DIMENSIONS = 64
+"""Larger features are projected to this many dimensions."""
 
 
 class Candidate(NamedTuple):
-    """A pair that an annotator could be asked about."""
+    """A pair of items that an annotator could compare."""
 
     prompt: str  # id
     first: str  # id of an item
     second: str  # id of an item
 
 
-class Chosen(NamedTuple):
-    """A pair to ask about, and how likely it was to be asked about."""
+class SelectedPair(NamedTuple):
+    """A selected pair and its selection probability."""
 
     candidate: Candidate
-    rule: Rule
-    """Which rule chose it; `uniform` is the audit slice."""
+    acquisition: Acquisition
+    """The acquisition function that selected it; `uniform` for the random slice."""
     propensity: float
-    """How often it would be chosen, by lot or by rule, if the lots were drawn again."""
-    audit: float
-    """How often the audit slice would hold it: the same for every candidate."""
+    """Probability of selection, by the random slice or the acquisition function, over the draws of the slice."""
+    random_propensity: float
+    """Probability of being in the random slice: the same for every candidate."""
 
 
-class Distinct(NamedTuple):
-    """Candidates that differ enough to be compared."""
+class DistinctPairs(NamedTuple):
+    """Candidates whose texts differ enough to be compared."""
 
     candidates: list[Candidate]
     near_identical: int
-    """How many were left out."""
+    """Number of pairs left out."""
 
 
 def select(
     candidates: Sequence[Candidate],
-    rule: Rule,
+    acquisition: Acquisition,
     count: int,
     scores: Mapping[str, ArrayLike],
     features: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
-    audit: float = 0.2,
+    random_fraction: float = 0.2,
     *,
-    asked: Sequence[Candidate] = (),
-) -> list[Chosen]:
-    """Choose `count` candidates, all of them if there are no more, in an order drawn by lot.
+    previous: Sequence[Candidate] = (),
+) -> list[SelectedPair]:
+    """Select `count` candidates, or all of them if there are no more, in random order.
 
-    N candidates are ranked once by the rule; the ranking depends on nothing but candidates, scores and features: equals
-    stand in the order of a hash of their names. Lots then draw m = round(audit x count) of all N, uniformly without
-    replacement, and the rule fills the other k = count - m places with the first of its ranking that were not drawn.
+    The N candidates are ranked once by the acquisition function, with a hash of their ids to break ties. A uniform draw
+    without replacement takes m = round(random_fraction x count) of all N. The acquisition function fills the other
+    places with the best of its ranking that were not drawn. `_propensities` derives the selection probabilities.
 
-    Chance is thus in the lots alone, and a propensity is the share of all draws of them in which the candidate is
-    chosen. It is 1 for the first k of the ranking: had the lots not drawn them, the rule would have taken them. Beyond
-    the first `count` only lots choose, with m / N. Between, the rule comes as far as place r when r - k or more of
-    those before it were drawn, so m / N + (1 - m / N) P[H >= r - k] with H hypergeometric: m draws from N - 1, of which
-    r - 1 count. All of it is given the scores: it does not ask how else they could have come out.
-
-    Two unbiased estimates of the mean of anything over all N candidates (how often the reward model is right, say):
-    the plain mean over the audit slice, which needs no weights, as any candidate was as likely to be in it (a slice
-    that must not have been trained on, if it is to test); and sum(value / propensity) / N over all that were chosen
-    (Horvitz & Thompson 1952, doi:10.1080/01621459.1952.10483446), as long as m > 0. The order is part of it: if
-    annotators stop early, what they did answer of the slice is still a uniform draw.
+    Two estimates of a mean over all N candidates (the reward model's accuracy, for instance) are unbiased. One is the
+    plain mean over the random slice; to test a model, the slice must not be among its training data. The other is
+    sum(value / propensity) / N over all selected candidates, for m > 0 (Horvitz & Thompson 1952,
+    doi:10.1080/01621459.1952.10483446). The order is random, so that judgements of the slice are a uniform sample even
+    if annotators stop early.
 
     Args:
         candidates: pairs of different texts (see `distinct`), each once.
-        rule: diversity is added to `disagreement`, `entropy` and `bald` by k-centre among the best few times `count`,
-            if there are features; `d_optimal` needs features, and is diverse by itself.
-        scores: of each item by every member of an ensemble, (M,) logits, not standardised; `uniform` looks at none.
+        acquisition: if there are features, `disagreement`, `entropy` and `bald` add diversity by k-centre among the
+            best `OVERSAMPLING` x count; `d_optimal` needs features, and is diverse by itself.
+        scores: of each item, one logit for each member of an ensemble, (M,), not standardised; `uniform` reads none.
         features: of each item, (D,).
-        asked: pairs that have been asked before: `d_optimal` adds to what they tell.
+        previous: pairs that were compared before: the information matrix of `d_optimal` starts from them.
 
     Raises:
-        AssentError: a setting out of range; an item without scores or features; a pair that stands there twice.
+        AssentError: a setting out of range; an item without scores or features; a pair that is there twice.
     """
-    if rule not in get_args(Rule):
-        raise AssentError(f"no rule '{rule}' to choose by{did_you_mean(rule, get_args(Rule))}")
-    if count < 1 or not 0 <= audit <= 1:
-        raise AssentError(f"{count} pairs cannot be chosen with an audit of {audit}: ask for 1 or more, and 0 to 1")
+    if acquisition not in get_args(Acquisition):
+        suggestion = did_you_mean(acquisition, get_args(Acquisition))
+        raise AssentError(f"no acquisition function '{acquisition}'{suggestion}")
+    if count < 1:
+        raise AssentError(f"cannot select {count} pairs; the number must be 1 or more")
+    if not 0 <= random_fraction <= 1:
+        raise AssentError(f"random_fraction must be between 0 and 1, got {random_fraction}")
     if not candidates:
         return []
-    _once(candidates)
-    pool, random = sorted(candidates, key=_lot), np.random.default_rng(seed)
+    _check_unique(candidates)
+    pool = sorted(candidates, key=_tie_breaker)
+    rng = np.random.default_rng(seed)
     count = min(count, len(pool))
-    by_lot = count if rule == "uniform" else round(audit * count)
-    drawn: list[int] = random.choice(len(pool), by_lot, replace=False).tolist()
-    chosen: list[tuple[int, Rule]] = [(place, "uniform") for place in drawn]
-    propensity = np.full(len(pool), by_lot / len(pool))
-    if by_lot < count:
-        ranking, taken = _ranking(rule, pool, count, scores, features, asked), set(drawn)
-        propensity[ranking] = _propensities(len(pool), by_lot, count)
-        left = [place for place in ranking.tolist() if place not in taken]
-        chosen += [(place, rule) for place in left[: count - by_lot]]
-    random.shuffle(chosen)
-    return [Chosen(pool[place], by, float(propensity[place]), by_lot / len(pool)) for place, by in chosen]
+    num_random = count if acquisition == "uniform" else round(random_fraction * count)
+    random_slice: list[int] = rng.choice(len(pool), num_random, replace=False).tolist()
+    selected: list[tuple[int, Acquisition]] = [(index, "uniform") for index in random_slice]
+    propensity = np.full(len(pool), num_random / len(pool))
+    if num_random < count:
+        ranking = _rank(acquisition, pool, count, scores, features, previous)
+        propensity[ranking] = _propensities(len(pool), num_random, count)
+        in_slice = set(random_slice)
+        remaining = [index for index in ranking.tolist() if index not in in_slice]
+        selected += [(index, acquisition) for index in remaining[: count - num_random]]
+    rng.shuffle(selected)
+    return [
+        SelectedPair(pool[index], function, float(propensity[index]), num_random / len(pool))
+        for index, function in selected
+    ]
 
 
-def distinct(candidates: Sequence[Candidate], texts: Mapping[str, str]) -> Distinct:
-    """Leave out the pairs whose texts a reader could hardly tell apart; `texts` are those of the items, by id."""
-    items = {item for candidate in candidates for item in candidate[1:]}
-    for item in sorted(items - texts.keys())[:1]:
-        raise AssentError(f"item '{item}' is to be compared and its text is not given: pass the text of every item")
-    plain = {item: normalised(texts[item]) for item in items}
-    kept = [each for each in candidates if not few_edits(plain[each.first], plain[each.second])]
-    return Distinct(kept, len(candidates) - len(kept))
+def distinct(candidates: Sequence[Candidate], texts: Mapping[str, str]) -> DistinctPairs:
+    """Leave out pairs whose texts a reader could hardly tell apart.
+
+    Args:
+        texts: text of each item, by id.
+
+    Raises:
+        AssentError: an item without a text.
+    """
+    items = {item for candidate in candidates for item in (candidate.first, candidate.second)}
+    if missing := sorted(items - texts.keys()):
+        raise AssentError(f"item '{missing[0]}' has no text; pass the text of every item")
+    normal_forms = {item: normalise(texts[item]) for item in items}
+    distinct_pairs = [
+        candidate
+        for candidate in candidates
+        if not differs_by_few_edits(normal_forms[candidate.first], normal_forms[candidate.second])
+    ]
+    return DistinctPairs(distinct_pairs, len(candidates) - len(distinct_pairs))
 
 
-def _once(candidates: Sequence[Candidate]) -> None:
-    seen: set[frozenset[str]] = set()
+def _check_unique(candidates: Sequence[Candidate]) -> None:
+    pairs: set[frozenset[str]] = set()
     for _, first, second in candidates:
         pair = frozenset((first, second))
-        if pair in seen or first == second:
-            how = "is one item" if first == second else "stands among the candidates twice"
-            raise AssentError(f"the pair of '{first}' and '{second}' {how}: pass each pair of two items once")
-        seen.add(pair)
+        if first == second:
+            raise AssentError(f"the pair of '{first}' and '{second}' is one item; pass pairs of two items")
+        if pair in pairs:
+            raise AssentError(f"the pair of '{first}' and '{second}' is there twice; pass each pair once")
+        pairs.add(pair)
 
 
-def _lot(candidate: Candidate) -> bytes:
-    """A place in the order of equals that does not depend on the order in which the candidates came."""
+def _tie_breaker(candidate: Candidate) -> bytes:
+    """Return a sort key that does not depend on the order of the candidates."""
     return hashlib.sha256("\n".join(candidate).encode("utf-8", "surrogatepass")).digest()
 
 
-def _ranking(
-    rule: Rule,
+def _rank(
+    acquisition: Acquisition,
     pool: Sequence[Candidate],
     count: int,
     scores: Mapping[str, ArrayLike],
     features: Mapping[str, ArrayLike] | None,
-    asked: Sequence[Candidate],
-) -> Places:
-    """Places in the pool of the first `count` that the rule would choose, the best first."""
-    n, items = len(pool), dict[str, int]()
-    past = asked if rule == "d_optimal" else ()
-    pairs = np.array([[items.setdefault(item, len(items)) for item in pair[1:]] for pair in (*pool, *past)])
-    p = win_probabilities(_rows(scores, items, "scores", np.float64), pairs)
-    if rule in ("disagreement", "bald") and p.shape[1] < 2:
-        raise AssentError(f"'{rule}' asks where members disagree, and there is one: fit several, or choose 'entropy'")
+    previous: Sequence[Candidate],
+) -> Indices:
+    """Return the indices of the `count` best candidates by the acquisition function, the best first."""
+    n = len(pool)
+    index_of: dict[str, int] = {}
+    pairs = np.array(
+        [
+            [index_of.setdefault(item, len(index_of)) for item in (pair.first, pair.second)]
+            for pair in (*pool, *(previous if acquisition == "d_optimal" else ()))
+        ]
+    )
+    p = win_probabilities(_stack(scores, index_of, "scores", np.float64), pairs)
+    if acquisition in ("disagreement", "bald") and p.shape[1] < 2:
+        raise AssentError(f"'{acquisition}' needs an ensemble, not one member; train several, or use 'entropy'")
     x = None
     if features is not None:
-        phi = project(_rows(features, items, "features", np.float32), DIMENSIONS).astype(np.float64)
+        phi = random_projection(_stack(features, index_of, "features", np.float32), MAX_DIMENSIONS).astype(np.float64)
         x = phi[pairs[:, 0]] - phi[pairs[:, 1]]
-    if rule == "d_optimal":
+    if acquisition == "d_optimal":
         if x is None:
-            raise AssentError("'d_optimal' needs features of the items, and none are given: choose 'bald' without them")
-        typical = np.sqrt(np.square(x[:n]).sum(1).mean()) or 1.0
-        y = evenness(p)[:, None] * x / typical
-        return d_optimal(y[:n], count, known=y[n:]).order
-    best = np.argsort(-WORTH[rule](p), kind="stable")
+            raise AssentError("'d_optimal' needs features of the items; pass them, or use 'bald'")
+        root_mean_square = np.sqrt(np.square(x[:n]).sum(1).mean()) or 1.0
+        y = fisher_weight(p)[:, None] * x / root_mean_square
+        return d_optimal(y[:n], count, observed=y[n:]).order
+    best = np.argsort(-ACQUISITION_SCORES[acquisition](p), kind="stable")
     if x is None:
         return best[:count]
-    best = best[: FEW * count]
+    best = best[: OVERSAMPLING * count]
     return best[k_centre(x[best], count).order]
 
 
-def _rows(
-    values: Mapping[str, ArrayLike], items: Mapping[str, int], what: str, dtype: type[np.floating]
+def _stack(
+    values: Mapping[str, ArrayLike], items: Mapping[str, int], noun: str, dtype: type[np.floating]
 ) -> NDArray[np.floating]:
-    """The values of the items, (N, ...), in their order."""
+    """Stack the values of the items in their order, (N, ...)."""
     for item in items:
         if item not in values:
-            raise AssentError(f"item '{item}' has no {what}: give those of every item of a candidate")
-    found = [np.asarray(values[item], dtype=dtype) for item in items]
-    shapes = {row.shape for row in found}
+            raise AssentError(f"item '{item}' has no {noun}; pass those of every item of a candidate")
+    rows = [np.asarray(values[item], dtype=dtype) for item in items]
+    shapes = {row.shape for row in rows}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
-        raise AssentError(f"the {what} of items are of several lengths: give each item a row of the same length")
-    rows = np.stack(found)
-    if not np.isfinite(rows).all():
-        item = list(items)[int(np.flatnonzero(~np.isfinite(rows).all(1))[0])]
-        raise AssentError(f"the {what} of item '{item}' are not finite numbers: leave out its pairs")
-    return rows
+        raise AssentError(f"the {noun} of items have several lengths; pass a row of the same length for each item")
+    table = np.stack(rows)
+    if not np.isfinite(table).all():
+        item = list(items)[int(np.flatnonzero(~np.isfinite(table).all(1))[0])]
+        raise AssentError(f"the {noun} of item '{item}' are not finite; leave out its pairs")
+    return table
 
 
-def _propensities(candidates: int, by_lot: int, count: int) -> Floats:
-    """Of the first `count` of the ranking: see `select`."""
+def _propensities(num_candidates: int, num_random: int, count: int) -> Floats:
+    """Return the propensities of the first `count` of the ranking of N candidates, best first.
+
+    Only the draw of m is random, so a candidate's propensity is the share of all possible draws that select it. It is 1
+    for the first k = count - m: if the draw does not take them, the acquisition function does. It is m / N beyond the
+    first `count`, where only the draw selects. The candidate of rank r between them is reached when the draw took r - k
+    or more of those before it, so its propensity is m / N + (1 - m / N) P[H >= r - k]. H is hypergeometric: m draws
+    from N - 1 candidates, r - 1 of which count. All of it is conditional on the scores.
+    """
     from scipy.stats import hypergeom  # most of a second to import
 
-    sure, share = count - by_lot, by_lot / candidates
-    before = np.arange(sure, count)
-    reached = hypergeom.sf(before - sure, candidates - 1, before, by_lot)
-    return np.concatenate([np.ones(sure), share + (1 - share) * reached])
+    num_ranked = count - num_random
+    share = num_random / num_candidates
+    ranks = np.arange(num_ranked, count)  # from 0
+    reached = hypergeom.sf(ranks - num_ranked, num_candidates - 1, ranks, num_random)
+    return np.concatenate([np.ones(num_ranked), share + (1 - share) * reached])

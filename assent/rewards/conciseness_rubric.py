@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assent.functional.conciseness import utility
+from assent.functional.conciseness import conciseness_score, score_rubric
 from assent.records import Prompt, Response
 
 
@@ -16,4 +16,8 @@ class ConcisenessRubric:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         pairs = zip(prompts, responses, strict=True)
-        return torch.tensor([utility(prompt.text, r.text, r.finished) for prompt, r in pairs])
+        return torch.tensor([conciseness_score(prompt.text, r.text, r.finished) for prompt, r in pairs])
+
+    def criteria(self, prompt: Prompt, response: Response) -> dict[str, float]:
+        """Return the score of each of the six questions, 0, 1/2 or 1."""
+        return score_rubric(prompt.text, response.text, response.finished)._asdict()

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assent.models.attention import SharedPrefix, pack
-from assent.models.forward import scores, standard, states
+from assent.models.packing import SharedPrefix, pack
+from assent.models.forward import scores, standardize_scores, hidden_states
 from assent.models.load import LoadedModel, load_reward
-from assent.models.tokenizer import DEFAULT_RENDERING, Rendering
+from assent.models.rendering import DEFAULT_RENDERING, Rendering
 from assent.records import Prompt, Response
-from assent.training.batching import READING
+from assent.training.batching import INFERENCE_TOKENS
 from assent.training.microbatch import map_batches
 
 
@@ -25,7 +25,7 @@ class Model:
     """
 
     members: tuple[LoadedModel, ...]
-    tokens_per_pack: int = READING
+    tokens_per_pack: int = INFERENCE_TOKENS
 
     @classmethod
     def load(
@@ -34,7 +34,7 @@ class Model:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         rendering: Rendering = DEFAULT_RENDERING,
-        tokens_per_pack: int = READING,
+        tokens_per_pack: int = INFERENCE_TOKENS,
     ) -> "Model":
         """Load a sequence classifier from a folder or the hub, and the members that lie in folders inside it."""
         others = sorted(Path(where).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))
@@ -64,20 +64,20 @@ class Model:
 
         def last(some: list[SharedPrefix]) -> Tensor:
             packed = pack(some).to(model.device)
-            return states(model, packed)[packed.last].float()
+            return hidden_states(model, packed)[packed.last_index].float()
 
         return torch.cat(map_batches(trees, self.tokens_per_pack, last))
 
     def _trees(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[SharedPrefix]:
-        codec = self.language.codec
+        codec = self.language.chat_tokenizer
         trees: list[SharedPrefix] = []
         last = None
         for prompt, response in zip(prompts, responses, strict=True):
-            ids = codec.completion(prompt, response.completion)
+            ids = codec.encode_completion(prompt, response.completion)
             if prompt is last:
                 trees[-1] = SharedPrefix(trees[-1].prefix, (*trees[-1].completions, ids))
             else:
-                trees.append(SharedPrefix(codec.prompt(prompt), (ids,)))
+                trees.append(SharedPrefix(codec.encode_prompt(prompt), (ids,)))
             last = prompt
         return trees
 
@@ -87,4 +87,4 @@ class Model:
 
     def _scores(self, model: Any, trees: Sequence[SharedPrefix]) -> Tensor:
         found = map_batches(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
-        return standard(model, torch.cat(found))
+        return standardize_scores(model, torch.cat(found))

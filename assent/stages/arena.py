@@ -1,6 +1,5 @@
-"""Which checkpoint do people like best? Policies answer held-out prompts, and annotators compare the answers."""
+"""A rating of policies: annotators compare their responses to held-out prompts, by Bradley-Terry."""
 
-import random
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,106 +10,123 @@ import numpy as np
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError
+from assent.evaluation.candidates import generate_candidate, held_out_prompts, initial_policy, trained_policies
+from assent.evaluation.win_rates import INSTRUCTION, comparison_task
 from assent.functional.acquisition import double_thompson
-from assent.generation.local import Sampling
-from assent.generation.responses import fitting
-from assent.labelling.arena import games, table, wins
-from assent.models.checkpoints import weights_of
+from assent.generation.responses import prompts_within_context
+from assent.generation.sampling import Sampling
+from assent.labelling.arena import pairwise_outcomes, rate_policies, win_counts
+from assent.labelling.collect import collect_judgements
+from assent.models.checkpoints import weights_digest
 from assent.models.load import load_policy
 from assent.protocols import Annotator, Stage
 from assent.records import Feedback, Prompt, Response, Task
 from assent.registry import names
 from assent.run import Run
-from assent.stages.evaluate import answers_to, base_of, held_out, trained
-from assent.stages.label import gather
+from assent.seeds import named_rng
 from assent.training.batching import chunks
 from assent.types import PositiveInt
 
-WAVE = 20
-"""Comparisons that are put at once before it is looked who may still be the best."""
+WAVE_SIZE = 20
+"""Comparisons that are asked before Thompson sampling chooses the next pairs."""
+
+Responses = dict[str, dict[str, Response]]
+"""Responses by policy, then by prompt."""
 
 
 @dataclass(frozen=True)
 class Arena(Stage):
-    """Have policies compared by annotators, and rate them."""
+    """Have annotators compare policies, and rate the policies."""
 
     policies: tuple[str, ...] = ()
-    """Checkpoints to compare; empty: where the run began, and all policies that were trained in this round."""
+    """Policies to compare; empty: the one that the first round started from, and all that this round trained."""
     tasks_per_prompt: PositiveInt = 1
     """Pairs of policies that are compared on each held-out prompt."""
     pairs: Literal["even", "best"] = "even"
-    """Which policies meet: each as often as the others, by lot, to rate them all; or those between which it is open
-    which is the best, by double Thompson sampling after every few answers, to find it with fewer."""
-    instruction: str = "Which answer is the better one?"
-    """What the annotators are asked."""
+    """Pairs to compare: `even`, each pair equally often at random, which rates all policies; `best`, pairs that may
+    contain the best policy, by double Thompson sampling, which finds the best with fewer comparisons."""
+    instruction: str = INSTRUCTION
+    """The question to the annotators."""
     sampling: Sampling = Sampling(temperature=0.7)
     annotator: Annotator = plugin("annotators", Simulated(), lambda: names("annotators"))
-    """Who answers: `human` waits for people on the pages of `assent serve`."""
+    """The annotator: `human` waits for people on the pages of `assent serve`."""
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        policies = list(dict.fromkeys(self.policies or (base_of(run), *trained(run))))
+        policies = list(dict.fromkeys(self.policies or (initial_policy(run), *trained_policies(run))))
         if len(policies) < 2:
-            raise AssentError(f"{run.folder} has {len(policies)} policy to compare: train one, or name some")
-        held = held_out(run)
-        answers: dict[str, list[Response]] = {}
-        for name in policies:
-            language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
-            held = fitting(held, language, self.sampling.max_new_tokens)
-            answers[name] = answers_to(run, name, language, held, key, self.sampling)
-        by_prompt = {name: {response.prompt: response for response in some} for name, some in answers.items()}
-        authors: dict[str, frozenset[str]] = {}
-        for name, some in answers.items():
-            for response in some:
-                authors[response.id] = authors.get(response.id, frozenset()) | {name}
-        queries: dict[str, Task] = {}
-        told: list[Feedback] = []
-        for wave in self._waves(run, held, by_prompt, queries, told, authors):
-            queries |= {query.id: query for query in wave}
-            told += gather(run, key, wave, self.annotator)
-        found = table(told, queries, authors, policies[0])
+            raise AssentError(f"{run.folder} has {len(policies)} policy to compare; train one, or name some")
+        prompts, responses = self._responses(run, key, policies)
+        policies_by_item: dict[str, frozenset[str]] = {}
+        for policy, by_prompt in responses.items():
+            for response in by_prompt.values():
+                policies_by_item[response.id] = policies_by_item.get(response.id, frozenset()) | {policy}
+        tasks: dict[str, Task] = {}
+        feedback: list[Feedback] = []
+        for wave in self._waves(run, prompts, responses, tasks, feedback, policies_by_item):
+            tasks |= {task.id: task for task in wave}
+            feedback += collect_judgements(run, key, wave, self.annotator)
+        ratings = rate_policies(feedback, tasks, policies_by_item, policies[0])
         return {
-            "prompts": len(held),
-            "comparisons": found.comparisons,
-            "annotators": found.annotators,
-            "clusters": dict(found.clusters),
-            "connected": found.connected,
-            "policies": {row.policy: row._asdict() for row in found.rows},
-            "weights": {name: weights_of(run.policy(name)) for name in policies},
+            "prompts": len(prompts),
+            "comparisons": ratings.comparisons,
+            "annotators": ratings.annotators,
+            "clusters": dict(ratings.clusters),
+            "connected": ratings.connected,
+            "policies": {row.policy: row._asdict() for row in ratings.rows},
+            "weights": {name: weights_digest(run.policy(name)) for name in policies},
         }
 
+    def _responses(self, run: Run, key: str, policies: list[str]) -> tuple[list[Prompt], Responses]:
+        """Return the prompts that fit every policy's context, and one response of each policy to each of them."""
+        prompts = held_out_prompts(run)
+        responses: Responses = {}
+        for policy in policies:
+            model = load_policy(run.policy(policy), run.dtype, run.device, run.rendering)
+            prompts = prompts_within_context(prompts, model, self.sampling.max_new_tokens)
+            candidate = generate_candidate(run, policy, model, prompts, key, self.sampling)
+            responses[policy] = {response.prompt: response for response in candidate.responses}
+        return prompts, responses
+
     def _waves(
-        self, run: Run, held: list[Prompt], answers: dict[str, dict[str, Response]], asked: dict[str, Task],
-        told: list[Feedback], authors: dict[str, frozenset[str]],
-    ) -> Iterator[list[Task]]:  # fmt: skip
-        """Queries that can be put at once; those of `best` depend on what was told of the ones before."""
-        most = min(self.tasks_per_prompt, len(answers) * (len(answers) - 1) // 2)
-        turns = [prompt for prompt in held for _ in range(most)]
+        self,
+        run: Run,
+        prompts: list[Prompt],
+        responses: Responses,
+        tasks: dict[str, Task],
+        feedback: list[Feedback],
+        policies_by_item: dict[str, frozenset[str]],
+    ) -> Iterator[list[Task]]:
+        """Yield tasks that can be asked at once; those of `best` depend on the feedback on the waves before."""
+        policies = list(responses)
+        pairs_per_prompt = min(self.tasks_per_prompt, len(policies) * (len(policies) - 1) // 2)
+        turns = [prompt for prompt in prompts for _ in range(pairs_per_prompt)]
         if self.pairs == "even":
-            even = self._even(run, list(answers))
-            yield self._new(zip(turns, even, strict=False), answers, ())
+            yield self._tasks(zip(turns, self._even_pairs(run, policies), strict=False), responses, ())
             return
-        policies = list(answers)
-        for wave, some in enumerate(chunks(turns, WAVE)):
-            dice, so_far = np.random.default_rng([run.seed, wave]), wins(games(told, asked, authors), policies)
-            met = [double_thompson(so_far, dice) for _ in some]
-            yield self._new(zip(some, ((policies[i], policies[j]) for i, j in met), strict=True), answers, asked)
+        for wave, wave_prompts in enumerate(chunks(turns, WAVE_SIZE)):
+            rng = np.random.default_rng([run.seed, wave])
+            counts = win_counts(pairwise_outcomes(feedback, tasks, policies_by_item), policies)
+            pairs = [double_thompson(counts, rng) for _ in wave_prompts]
+            names_of_pairs = [(policies[i], policies[j]) for i, j in pairs]
+            yield self._tasks(zip(wave_prompts, names_of_pairs, strict=True), responses, tasks)
 
-    def _new(
-        self, meetings: Iterable[tuple[Prompt, tuple[str, str]]], answers: dict[str, dict[str, Response]],
-        asked: Collection[str],
-    ) -> list[Task]:  # fmt: skip
-        """Comparisons, each once; the same words need none."""
-        made: dict[str, Task] = {}
-        for prompt, pair in meetings:
-            items = tuple(sorted({answers[name][prompt.id].id for name in pair}))
-            query = Task("comparison", prompt.id, items, "evaluate", self.instruction)
-            if len(items) == 2 and query.id not in asked:
-                made[query.id] = query
-        return list(made.values())
+    def _tasks(
+        self, pairs: Iterable[tuple[Prompt, tuple[str, str]]], responses: Responses, asked_before: Collection[str]
+    ) -> list[Task]:
+        """Return the comparisons that were not asked before, each once; two equal responses need none."""
+        tasks: dict[str, Task] = {}
+        for prompt, (first, second) in pairs:
+            items = sorted({responses[first][prompt.id].id, responses[second][prompt.id].id})
+            if len(items) == 2:
+                task = comparison_task(prompt.id, (items[0], items[1]), self.instruction)
+                if task.id not in asked_before:
+                    tasks[task.id] = task
+        return list(tasks.values())
 
-    def _even(self, run: Run, policies: list[str]) -> Iterator[tuple[str, str]]:
-        """Pairs of policies by lot, each as often as any other within one, for ever."""
-        pairs, luck = list(combinations(policies, 2)), random.Random(f"{run.seed} arena")
+    def _even_pairs(self, run: Run, policies: list[str]) -> Iterator[tuple[str, str]]:
+        """Yield pairs of policies in random order without end; their counts differ by at most one."""
+        pairs = list(combinations(policies, 2))
+        rng = named_rng(run.seed, "arena")
         while True:
-            luck.shuffle(pairs)
+            rng.shuffle(pairs)
             yield from pairs

@@ -1,84 +1,94 @@
-"""Best of n: let the policy answer several times and keep what the reward model likes best; nothing is trained."""
+"""Best-of-n sampling: sample several responses to each prompt and take the one with the highest reward."""
 
 import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from assent.generation.local import Sampling
-from assent.generation.responses import answer, answers_of, on_side
+from assent.generation.sampling import Sampling
+from assent.generation.responses import GenerationJob, generate_responses, prompts_of_split, response_label
 from assent.models.load import LoadedModel, load_policy
 from assent.protocols import Stage
 from assent.records import Prompt, Response, content_id
 from assent.run import Run
-from assent.scoring import RewardSource, scorer
+from assent.scoring import RewardSource
 from assent.types import PositiveInt
 
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How the answers to choose from are drawn."""
+    """Number and sampling settings of the responses to choose from."""
 
     n: PositiveInt = 8
-    """Answers to each prompt, of which the best is kept."""
+    """Number of responses per prompt; the best one is taken."""
     generation_batch_size: PositiveInt = 64
-    """Answers that are drawn at a time."""
+    """Number of responses generated at a time."""
     sampling: Sampling = Sampling(temperature=0.7)
 
+    def label(self) -> str:
+        """Return the settings as text; it decides the seed of sampling, so its words stay those of version 0.1."""
+        return f"Draws(n={self.n}, rows={self.generation_batch_size}, sampling={self.sampling})"
 
-class Best(NamedTuple):
-    """The best answer to each prompt, and what was gained by choosing."""
+
+class BestResponses(NamedTuple):
+    """The best response to each prompt, in the order of the prompts."""
 
     responses: list[Response]
-    score: float
-    """Mean score of all answers."""
-    best_score: float
-    """Mean score of the best."""
+    mean_score: float
+    """Mean score of all responses."""
+    mean_best_score: float
+    """Mean score of the best responses."""
 
 
 @dataclass(frozen=True)
 class BestOfN(Stage):
-    """Answer the held-out prompts n times and keep the best: what `evaluate` compares with trained policies.
+    """Take the best of n responses to each held-out prompt, as a baseline for trained policies; nothing is trained.
 
-    It costs n answers for one. Its KL to the policy is at most log n - (n - 1) / n, whatever the reward model (Stiennon
+    Sampling costs n times as much. The KL to the policy is at most log n - (n - 1) / n, whatever the reward (Stiennon
     et al. 2020, arXiv:2009.01325, appendix G.3; proven by Beirami et al. 2024, arXiv:2401.01879).
     """
 
     policy: str = ""
-    """Who answers: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
-    judge: RewardSource = RewardSource()
-    draws: SamplingPlan = SamplingPlan()
+    """Policy to sample from: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
+    reward_source: RewardSource = RewardSource()
+    sampling_plan: SamplingPlan = SamplingPlan()
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        language = load_policy(run.policy(self.policy or run.base), run.dtype, run.device, run.rendering)
-        prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "held_out")
-        best = best_of(run, key, self.policy or run.base, language, prompts, self.judge, self.draws)
-        chosen = f"{best.responses[0].policy} best#{content_id(*(r.id for r in best.responses))[:6]}"
-        run.store.add_responses(replace(response, policy=chosen) for response in best.responses)
-        n = self.draws.n
-        told = {"prompts": len(prompts), "score": best.score, "best_score": best.best_score}
-        return told | {"kl": math.log(n) - (n - 1) / n, "policy": self.policy or run.base, "chosen": chosen}
+        policy = self.policy or run.base_policy
+        language = load_policy(run.policy(policy), run.dtype, run.device, run.rendering)
+        prompts = prompts_of_split(run, language, self.sampling_plan.sampling.max_new_tokens, "held_out")
+        best = sample_best(run, key, policy, language, prompts, self.reward_source, self.sampling_plan)
+        name = f"{best.responses[0].policy} best#{content_id(*(response.id for response in best.responses))[:6]}"
+        run.store.add_responses(replace(response, policy=name) for response in best.responses)
+        n = self.sampling_plan.n
+        return {
+            "prompts": len(prompts),
+            "score": best.mean_score,
+            "best_score": best.mean_best_score,
+            "kl": math.log(n) - (n - 1) / n,
+            "policy": policy,
+            "chosen": name,
+        }
 
 
-def best_of(
+def sample_best(
     run: Run,
     key: str,
     policy: str,
     language: LoadedModel,
     prompts: list[Prompt],
-    judge: RewardSource,
-    draws: SamplingPlan,
-) -> Best:
-    """Draw answers into the store, score them, and keep the best of each prompt; the first of equals."""
-    scored_by = scorer(run, judge.name(run))
-    label = answers_of(run, key, policy, draws)
-    made = answer(
-        run, language.codec, language.model, prompts, draws.n, draws.sampling, label, draws.generation_batch_size, key
-    )
-    about = {prompt.id: prompt for prompt in prompts}
-    scores = judge.one(scored_by.score([about[response.prompt] for response in made], made)).tolist()
+    reward_source: RewardSource,
+    plan: SamplingPlan,
+) -> BestResponses:
+    """Sample responses into the store, score them, and return the best for each prompt; of equal scores the first."""
+    reward = reward_source.load(run)
+    label = response_label(run, key, policy, plan.label())
+    job = GenerationJob(language, label, plan.sampling, plan.generation_batch_size, key)
+    responses = generate_responses(run, job, prompts, plan.n)
+    prompts_by_id = {prompt.id: prompt for prompt in prompts}
+    scores = reward.score([prompts_by_id[response.prompt] for response in responses], responses).total.tolist()
     best: dict[str, tuple[float, Response]] = {}
-    for response, score in zip(made, scores, strict=True):
+    for response, score in zip(responses, scores, strict=True):
         if response.prompt not in best or score > best[response.prompt][0]:
-            best[response.prompt] = score, response
-    responses = [best[prompt.id][1] for prompt in prompts]
-    return Best(responses, sum(scores) / len(scores), sum(score for score, _ in best.values()) / len(best))
+            best[response.prompt] = (score, response)
+    mean_best_score = sum(score for score, _ in best.values()) / len(best)
+    return BestResponses([best[prompt.id][1] for prompt in prompts], sum(scores) / len(scores), mean_best_score)

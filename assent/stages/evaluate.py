@@ -1,233 +1,230 @@
-"""Is it any better? Every policy answers the held-out prompts, and a judge compares it with the start."""
+"""Win rates: every policy responds to the held-out prompts, and a judge compares it with the baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from assent.errors import AssentError
-from assent.feedback.comparison import Comparison
-from assent.functional.ensemble import combine
+from assent.config import plugins
+from assent.errors import AssentError, warn
+from assent.evaluation.agreement import reward_model_agreement
+from assent.evaluation.candidates import (
+    Candidate,
+    generate_candidate,
+    held_out_prompts,
+    initial_policy,
+    selected_candidate,
+    selection_label,
+    trained_policies,
+)
+from assent.evaluation.judges import Judge, Judged, judge_choices, judge_class, load_judge
+from assent.evaluation.win_rates import WinRates, compute_win_rates
 from assent.functional.kl import sequence_kl
-from assent.functional.statistics import accuracy, win_rate
-from assent.generation.local import Sampling
-from assent.generation.responses import answer, answers_of, fitting
-from assent.models.attention import SharedPrefix, pack
-from assent.models.checkpoints import weights_of
+from assent.generation.responses import prompts_within_context
+from assent.generation.sampling import Sampling
+from assent.models.checkpoints import weights_digest
 from assent.models.forward import logprobs
 from assent.models.load import LoadedModel, load_policy
-from assent.protocols import Reward, Stage
-from assent.records import CHAT, Feedback, Prompt, Response, Task, content_id
-from assent.run import Run, policy_optimisers
-from assent.scoring import scorable, scorer
-from assent.split import split
-from assent.training.batching import READING, packs
+from assent.models.packing import SharedPrefix, pack
+from assent.protocols import Stage
+from assent.records import Prompt, content_id
+from assent.run import Run
+from assent.training.batching import INFERENCE_TOKENS, plan_batches
 from assent.training.logging import ProgressBar
 
 KL_PROMPTS = 64
-"""Held-out prompts on which the distance from the start is measured."""
+"""Held-out prompts on which the divergence from the baseline is measured."""
 
 
-def held_out(run: Run) -> list[Prompt]:
-    """Prompts that nothing was trained on; those that come up in talks would change what is measured on the way.
+@dataclass(frozen=True)
+class PolicyResult:
+    """What was measured of one policy."""
 
-    Raises:
-        AssentError: there are none.
-    """
-    prompts = [prompt for prompt in run.store.prompts() if prompt.source != CHAT]
-    ids = split(prompts, run.setup.held_out).held_out
-    if not ids:
-        raise AssentError(f"{run.folder} has no held-out prompts: take another --run with a higher --held-out")
-    return [prompt for prompt in prompts if prompt.id in ids]
+    judge_score: float | None
+    """Mean of the judge's scores; None: the judge gives none."""
+    mean_words: float
+    eos_rate: float
+    """Share of responses that ended by themselves, before the limit on new tokens."""
+    responses: str
+    """The store's name for the responses."""
+    win_rates: WinRates | None = None
+    """None for the baseline."""
+    kl: float | None = None
+    """Divergence from the baseline in nats a response, if it is known."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        row = {
+            "judge_score": self.judge_score,
+            "mean_words": self.mean_words,
+            "eos_rate": self.eos_rate,
+            "responses": self.responses,
+        }
+        if self.win_rates is None:
+            return row
+        by_category = {category: rate._asdict() for category, rate in self.win_rates.by_category.items()}
+        return row | {"win": self.win_rates.overall._asdict(), "by_category": by_category, "kl": self.kl}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What `evaluate` reports."""
+
+    baseline: str
+    judge: str
+    prompts: int
+    policies: Mapping[str, PolicyResult]
+    """The baseline comes first."""
+    reward_model: Mapping[str, float]
+    """Agreement of the reward model with the judge; empty: not measured."""
+    weights: Mapping[str, str]
+    """Fingerprints of all that was compared, to notice when it has changed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        policies = {name: result.to_dict() for name, result in self.policies.items()}
+        return {
+            "baseline": self.baseline,
+            "judge": self.judge,
+            "prompts": self.prompts,
+            "policies": policies,
+            "reward_model": dict(self.reward_model),
+            "weights": dict(self.weights),
+        }
 
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Compare policies on prompts that nothing was trained on."""
+    """Compare policies with a baseline on held-out prompts."""
 
     policies: tuple[str, ...] = ()
-    """Checkpoints of the run to measure; empty: all policies that were trained in this round."""
+    """Policies to measure, by the name of their stage; empty: all that were trained in this round."""
     baseline: str = ""
-    """What they are compared with; empty: `start`, or what pretraining and fine-tuning made of it."""
-    judge: str = "conciseness_rubric"
-    """Who judges: a file of rewards/ (noise-free), your own (`mine.py`), or a reward model (a checkpoint, a folder)."""
+    """The policy to compare with; empty: the one that the first round started from."""
+    judge: str = ""
+    """A reward, whose scores are compared (a file of rewards/, an own `mine.py`, a reward model), or an annotator
+    (`human`, `simulated`); empty: this round's reward model, which flatters policies trained on it."""
+    judge_plugins: tuple[Any, ...] = plugins("judge", judge_class, judge_choices)
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        against = self.baseline or base_of(run)
-        policies = list(self.policies) or trained(run)
-        if not policies:
-            raise AssentError(f"{run.folder} has no trained policy to measure: run 'assent ppo' or 'assent dpo' first")
-        held = held_out(run)
-        if against in policies:
-            raise AssentError(f"'{against}' cannot be compared with itself: leave it out of policies")
+        baseline = self.baseline or initial_policy(run)
+        policies = self._policies(run)
+        prompts = held_out_prompts(run)
+        if baseline in policies:
+            raise AssentError(f"'{baseline}' is the baseline; leave it out of --policies")
         for name in policies:
-            if not _chosen(run, name):
-                run.policy(name)  # that there is none should be said before the first answer is drawn
-        judge = scorer(run, self.judge)
-        base = load_policy(run.policy(against), run.dtype, run.device, run.rendering)
-        held = scorable(fitting(held, base, self.sampling.max_new_tokens), judge)
-        answers = {against: answers_to(run, against, base, held, key, self.sampling)}
-        distance: dict[str, float] = {}
-        for name in policies:
-            if label := _chosen(run, name):
-                there = {response.prompt: response for response in run.store.responses(policy=label)}
-                if any(prompt.id not in there for prompt in held):
-                    raise AssentError(f"'{name}' has not answered every held-out prompt of now: do it with --overwrite")
-                answers[name] = [there[prompt.id] for prompt in held]
-                told = run.result(name) or {}
-                if told.get("policy") == against:  # its bound is on the distance from who drew
-                    distance[name] = told["kl"]
-                continue
-            language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
-            answers[name] = answers_to(run, name, language, held, key, self.sampling)
-            distance[name] = self._kl(run, (language, base), held, answers[name], f"{key}: KL of {name}")
-        worth = {name: combine(judge.score(held, answers[name])).tolist() for name in answers}
-        found: dict[str, Any] = {}
-        for name in (against, *policies):
-            one = answers[name]
-            found[name] = {
-                "utility": sum(worth[name]) / len(held),
-                "words": sum(len(r.text.split()) for r in one) / len(held),
-                "finished": sum(r.finished for r in one) / len(held),
-                "answers": one[0].policy,
-            }
-        for name in policies:
-            found[name] |= self._compare(run, held, answers[against], answers[name], worth[against], worth[name])
-            found[name]["kl"] = distance.get(name)
-        return {
-            "against": against,
-            "judge": self.judge,
-            "prompts": len(held),
-            "policies": found,
-            "reward_model": self._reward_model(run, held, key, judge),
-            "weights": self._weights(run),
-        }
+            if not selection_label(run, name):
+                run.policy(name)  # raises for an unknown policy before the first response is generated
+        judge = self._load_judge(run)
+        baseline_model = load_policy(run.policy(baseline), run.dtype, run.device, run.rendering)
+        prompts = judge.renderable(prompts_within_context(prompts, baseline_model, self.sampling.max_new_tokens))
+        candidates = [generate_candidate(run, baseline, baseline_model, prompts, key, self.sampling)]
+        candidates += [self._candidate(run, key, name, baseline, baseline_model, prompts) for name in policies]
+        responses = {candidate.policy: candidate.responses for candidate in candidates}
+        judged = judge.compare(run, key, prompts, responses, baseline)
+        agreement = reward_model_agreement(run, key, prompts, judge, judged)
+        return EvaluationResult(
+            baseline=baseline,
+            judge=judge.name,
+            prompts=len(prompts),
+            policies={candidate.policy: measure_policy(candidate, judged) for candidate in candidates},
+            reward_model=agreement._asdict() | {"accuracy": agreement.rate} if agreement else {},
+            weights=self._weights(run),
+        ).to_dict()
 
     def is_stale(self, run: Run, key: str, result: Mapping[str, Any]) -> bool:
         """Return whether a compared model was trained since this was measured."""
         return bool(result.get("weights") != self._weights(run))
 
+    def _policies(self, run: Run) -> list[str]:
+        policies = list(self.policies) or trained_policies(run)
+        if not policies:
+            raise AssentError(f"{run.folder} has no trained policy to measure; run 'assent ppo' or 'assent dpo' first")
+        return policies
+
+    def _judge_name(self, run: Run) -> str:
+        return self.judge or run.key("reward")
+
+    def _load_judge(self, run: Run) -> Judge:
+        """Load the judge, and warn if it is the reward model only because none was named."""
+        name = self._judge_name(run)
+        if not self.judge:
+            if not (run.folder / name / "config.json").exists():
+                raise AssentError(
+                    f"{run.folder} has no reward model to judge with; "
+                    f"name a judge with --judge (a reward or an annotator), or run 'assent reward' first"
+                )
+            warn(
+                f"the judge is the run's own reward model '{name}': its win rates flatter policies that were trained "
+                f"on it or on the same feedback; name an independent judge with --judge"
+            )
+        return load_judge(run, name, self.judge_plugins[0] if self.judge_plugins else None)
+
+    def _candidate(
+        self, run: Run, key: str, name: str, baseline: str, baseline_model: LoadedModel, prompts: list[Prompt]
+    ) -> Candidate:
+        """Return a policy's responses and its divergence from the baseline."""
+        if selection_label(run, name):
+            return selected_candidate(run, name, prompts, baseline)
+        model = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
+        candidate = generate_candidate(run, name, model, prompts, key, self.sampling)
+        temperature = self.sampling.temperature or 1.0
+        return candidate._replace(
+            kl=_measure_kl(model, baseline_model, prompts, candidate, temperature, f"{key}: KL of {name}")
+        )
+
     def _weights(self, run: Run) -> dict[str, str]:
-        names = (*(self.policies or trained(run)), self.baseline or base_of(run), self.judge, run.key("reward"))
-        known = {name: weights_of(str(run.folder / name)) for name in names if name in run.models}
-        known |= {name: label for name in names if (label := _chosen(run, name))}
-        rule = Path(self.judge)
-        return known | ({self.judge: content_id(rule.read_text())} if rule.suffix == ".py" and rule.exists() else {})
-
-    def _compare(
-        self,
-        run: Run,
-        held: Sequence[Prompt],
-        before: Sequence[Response],
-        after: Sequence[Response],
-        worth_before: Sequence[float],
-        worth_after: Sequence[float],
-    ) -> dict[str, Any]:
-        """Judge every held-out prompt, keep the judgements in the store, and count them."""
-        outcome: dict[str, list[int]] = {}
-        queries, feedback = list[Task](), list[Feedback]()
-        now = datetime.now(UTC).isoformat()
-        for prompt, old, new, low, high in zip(held, before, after, worth_before, worth_after, strict=True):
-            sign = (high > low) - (high < low) if old.id != new.id else 0
-            for mode in dict.fromkeys(("", prompt.category)):
-                outcome.setdefault(mode, []).append(sign)
-            if old.id != new.id:
-                query = Task("comparison", prompt.id, (old.id, new.id), "evaluate")
-                said = Comparison(preferred=(old.id, new.id)[sign > 0]) if sign else Comparison(verdict="tie")
-                queries.append(query)
-                feedback.append(Feedback(query.id, f"judge:{self.judge}", said, now, id=f"{self.judge}:{query.id}"))
-        run.store.add_tasks(queries)
-        known = {event.id for event in run.store.feedback(annotator=f"judge:{self.judge}")}
-        run.store.add_feedback(event for event in feedback if event.id not in known)
-        rates = {
-            mode: win_rate(signs.count(1), signs.count(0), signs.count(-1))._asdict() for mode, signs in outcome.items()
-        }
-        return {"win": rates.pop(""), "by_mode": rates}
-
-    @torch.no_grad()
-    def _kl(
-        self, run: Run, languages: tuple[LoadedModel, LoadedModel], held: list[Prompt], made: list[Response], name: str
-    ) -> float:
-        """Mean over answers of the summed log-ratio to what it is compared with (k1), at the sampling temperature."""
-        codec = languages[0].codec
-        some = list(zip(held, made, strict=True))[:KL_PROMPTS]
-        trees = [SharedPrefix(codec.prompt(p), (codec.completion(p, r.completion),)) for p, r in some]
-        total = 0.0
-        with ProgressBar(name, len(trees)) as bar:
-            for part in packs(trees, READING):
-                packed = pack([trees[i] for i in part]).to(run.device)
-                temperature = self.sampling.temperature or 1.0
-                one, other = (packed.padded(logprobs(lang.model, packed, temperature).logprobs) for lang in languages)
-                mask = torch.arange(one.shape[1], device=run.device) < packed.lengths[:, None]
-                total += float(sequence_kl(one, other, mask).k1.sum())
-                bar.advance(len(part))
-        return total / len(trees)
-
-    def _reward_model(self, run: Run, held: list[Prompt], key: str, judge: Reward) -> dict[str, Any]:
-        """How often the round's reward model prefers the same of two held-out answers as the judge does."""
-        folder = run.folder / run.key("reward")
-        if not (folder / "config.json").exists() or self.judge == run.key("reward"):
-            return {}
-        about: dict[str, list[Response]] = {}
-        label = (run.result(run.key("generate")) or {}).get("label", "")
-        for response in run.store.responses(policy=label) if label else ():
-            about.setdefault(response.prompt, []).append(response)
-        rows = [(p, r) for p in held for r in about.get(p.id, [])]
-        if not rows:
-            return {}
-        asked, answers = [p for p, _ in rows], [r for _, r in rows]
-        with ProgressBar(f"{key}: reward model", 1) as bar:
-            guess = combine(scorer(run, run.key("reward")).score(asked, answers)).tolist()
-            bar.advance()
-        truth = combine(judge.score(asked, answers)).tolist()
-        right: list[float] = []
-        clusters: list[str] = []
-        by_prompt: dict[str, list[int]] = {}
-        for i, prompt in enumerate(asked):
-            by_prompt.setdefault(prompt.id, []).append(i)
-        for name, members in by_prompt.items():
-            for i, j in combinations(members, 2):
-                if truth[i] != truth[j]:
-                    right.append(0.5 if guess[i] == guess[j] else float((guess[i] > guess[j]) == (truth[i] > truth[j])))
-                    clusters.append(name)
-        return accuracy(right, clusters)._asdict() | {"accuracy": sum(right) / len(right)} if right else {}
+        judge = self._judge_name(run)
+        baseline = self.baseline or initial_policy(run)
+        models = (*(self.policies or trained_policies(run)), baseline, judge, run.key("reward"))
+        weights = {name: weights_digest(str(run.folder / name)) for name in models if name in run.models}
+        weights |= {name: label for name in models if (label := selection_label(run, name))}
+        rule = Path(judge)
+        if rule.suffix == ".py" and rule.exists():
+            weights[judge] = content_id(rule.read_text())
+        return weights
 
 
-def answers_to(
-    run: Run, name: str, language: LoadedModel, held: list[Prompt], key: str, sampling: Sampling
-) -> list[Response]:
-    """One answer of a policy to each held-out prompt; those that `generate` drew are used if they are there."""
-    drawn: dict[str, Response] = {}
-    for stage in ("generate", run.key("generate")):
-        there = run.result(stage) or {}
-        if there.get("policy") == name and there.get("weights") == weights_of(run.policy(name)):
-            for response in run.store.responses(policy=there["label"]):
-                drawn.setdefault(response.prompt, response)
-    if not all(prompt.id in drawn for prompt in held):
-        label = answers_of(run, key, name, sampling)
-        made = answer(run, language.codec, language.model, held, 1, sampling, label, 64, f"{key}: {name}")
-        drawn = {}
-        for response in made:
-            drawn.setdefault(response.prompt, response)
-    return [drawn[prompt.id] for prompt in held]
+def measure_policy(candidate: Candidate, judged: Judged) -> PolicyResult:
+    """Summarise a policy's responses and the votes on them."""
+    responses, scores = candidate.responses, judged.scores.get(candidate.policy)
+    outcomes = judged.outcomes.get(candidate.policy)
+    return PolicyResult(
+        judge_score=sum(scores) / len(responses) if scores else None,
+        mean_words=sum(len(response.text.split()) for response in responses) / len(responses),
+        eos_rate=sum(response.finished for response in responses) / len(responses),
+        responses=responses[0].policy,
+        win_rates=None if outcomes is None else compute_win_rates(outcomes),
+        kl=candidate.kl,
+    )
 
 
-def base_of(run: Run) -> str:
-    """What the first round began with."""
-    return next((name for name in ("sft", "pretrain") if run.result(name) is not None), "start")
-
-
-def trained(run: Run) -> list[str]:
-    """What this round's stages made of the policy, in the order of the recipe."""
-    keys = [run.key(name) for name in (*policy_optimisers(), "best_of_n")]
-    return [k for k in run.recipe if k in keys and ((run.folder / k / "config.json").exists() or _chosen(run, k))]
-
-
-def _chosen(run: Run, name: str) -> str:
-    """Under what name the store keeps the answers of a stage that chose some and trained nothing; else nothing."""
-    return str((run.result(name) or {}).get("chosen", ""))
+@torch.no_grad()
+def _measure_kl(
+    model: LoadedModel,
+    baseline_model: LoadedModel,
+    prompts: list[Prompt],
+    candidate: Candidate,
+    temperature: float,
+    progress: str,
+) -> float:
+    """Return the mean over responses of the summed log-ratio to the baseline (k1), at the sampling temperature."""
+    tokenizer, device = model.chat_tokenizer, baseline_model.model.device
+    rows = list(zip(prompts, candidate.responses, strict=True))[:KL_PROMPTS]
+    sequences = [
+        SharedPrefix(tokenizer.encode_prompt(prompt), (tokenizer.encode_completion(prompt, response.completion),))
+        for prompt, response in rows
+    ]
+    total = 0.0
+    with ProgressBar(progress, len(sequences)) as bar:
+        for indices in plan_batches(sequences, INFERENCE_TOKENS):
+            packed = pack([sequences[i] for i in indices]).to(device)
+            policy_logprobs = packed.pad_completions(logprobs(model.model, packed, temperature).logprobs)
+            baseline_logprobs = packed.pad_completions(logprobs(baseline_model.model, packed, temperature).logprobs)
+            mask = torch.arange(policy_logprobs.shape[1], device=device) < packed.completion_lens[:, None]
+            total += float(sequence_kl(policy_logprobs, baseline_logprobs, mask).k1.sum())
+            bar.advance(len(indices))
+    return total / len(sequences)

@@ -1,20 +1,23 @@
-"""Rejection sampling: let the policy answer several times, and teach it those of its answers that score best."""
+"""Rejection sampling: sample several responses to each prompt and fine-tune the policy on the best ones."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from assent.errors import AssentError
-from assent.generation.responses import on_side
-from assent.models.attention import SharedPrefix
-from assent.models.load import context, load_policy
+from assent.generation.responses import prompts_of_split
+from assent.models.load import context_length, load_policy
+from assent.models.packing import SharedPrefix
+from assent.models.tokenizer import ChatTokenizer
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.records import Prompt
+from assent.records import Prompt, Response
 from assent.run import Run
 from assent.scoring import RewardSource
-from assent.stages.best_of_n import Best, SamplingPlan, best_of
-from assent.training.batching import steps_of
+from assent.stages.best_of_n import BestResponses, SamplingPlan, sample_best
+from assent.training.batching import count_steps
 from assent.training.distributed import on_rank0
-from assent.training.replicated import Training, TrainState
+from assent.training.replicated import ReplicatedState
+from assent.training.settings import Training
 from assent.training.stage import PolicyStage
 from assent.training.supervised import TokenizedExample, train_supervised
 from assent.types import PositiveInt
@@ -22,43 +25,57 @@ from assent.types import PositiveInt
 
 @dataclass(frozen=True)
 class RejectionSampling(PolicyStage):
-    """Fine-tune the policy on the best of its own answers: expert iteration, one step of it a round.
+    """Fine-tune the policy on the best of its own responses (RAFT, expert iteration).
 
-    Dong et al. 2023 (RAFT, arXiv:2304.06767); Touvron et al. 2023, section 3.2.3 (arXiv:2307.09288).
+    Dong et al. 2023 (arXiv:2304.06767); Touvron et al. 2023, section 3.2.3 (arXiv:2307.09288).
     """
 
     policy: str = ""
-    """Who answers and is trained: a checkpoint of the run, a folder, a hub id; empty: this round's base policy."""
+    """Policy to sample from and to train: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     max_length: PositiveInt = 1024
-    """Answers that are longer, with their prompt, are left out and counted."""
-    judge: RewardSource = RewardSource()
-    draws: SamplingPlan = SamplingPlan()
+    """Maximum tokens of prompt and response; longer ones are left out and counted."""
+    reward_source: RewardSource = RewardSource()
+    sampling_plan: SamplingPlan = SamplingPlan()
     objective: CrossEntropy = CrossEntropy()
     training: Training = Training(lr=1e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        name = self.policy or run.base
-        prompts, best = on_rank0(lambda: self._best(run, key, name))
-        language = load_policy(run.policy(name), device=run.device, rendering=run.rendering)
-        limit = min(self.max_length, context(language.model))
-        shown = []
-        for prompt, response in zip(prompts, best.responses, strict=True):
-            ids = language.codec.encode(prompt, response.completion)
-            if len(ids.prompt) + len(ids.completion) <= limit and ids.completion:
-                shown.append(TokenizedExample(SharedPrefix(ids.prompt, (ids.completion,))))
-        if not shown:
+        policy = self.policy or run.base_policy
+        prompts, best = on_rank0(lambda: self._sample(run, key, policy))
+        language = load_policy(run.policy(policy), device=run.device, rendering=run.rendering)
+        max_length = min(self.max_length, context_length(language.model))
+        pairs = zip(prompts, best.responses, strict=True)
+        examples = _tokenize(pairs, language.chat_tokenizer, max_length)
+        if not examples:
             raise AssentError(
-                f"all {len(prompts)} best answers are empty or longer than {limit} tokens with their prompt"
+                f"all {len(prompts)} best responses are empty or, with their prompt, longer than {max_length} tokens; "
+                "raise --max-length, or lower --max-new-tokens"
             )
-        steps = steps_of(len(shown), self.training.batch_size, self.training.epochs)
-        trainee = TrainState(language, self.training, steps, run.dtype)
-        train_supervised(run.folder, key, trainee, shown, self.objective, run.seed)
-        trainee.save(run.folder / key)
-        told = {"prompts": len(shown), "too_long": len(prompts) - len(shown)}
-        return told | {"score": best.score, "best_score": best.best_score}
+        steps = count_steps(len(examples), self.training.batch_size, self.training.epochs)
+        state = ReplicatedState(language, self.training, steps, run.dtype)
+        train_supervised(run.folder, key, state, examples, self.objective, run.seed)
+        state.save(run.folder / key)
+        return {
+            "prompts": len(examples),
+            "too_long": len(prompts) - len(examples),
+            "score": best.mean_score,
+            "best_score": best.mean_best_score,
+        }
 
-    def _best(self, run: Run, key: str, name: str) -> tuple[list[Prompt], Best]:
-        """The training prompts and the best answer to each."""
-        language = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
-        prompts = on_side(run, language, self.draws.sampling.max_new_tokens, "train")
-        return prompts, best_of(run, key, name, language, prompts, self.judge, self.draws)
+    def _sample(self, run: Run, key: str, policy: str) -> tuple[list[Prompt], BestResponses]:
+        """Return the training prompts and the best response to each."""
+        language = load_policy(run.policy(policy), run.dtype, run.device, run.rendering)
+        prompts = prompts_of_split(run, language, self.sampling_plan.sampling.max_new_tokens, "train")
+        return prompts, sample_best(run, key, policy, language, prompts, self.reward_source, self.sampling_plan)
+
+
+def _tokenize(
+    pairs: Iterable[tuple[Prompt, Response]], tokenizer: ChatTokenizer, max_length: int
+) -> list[TokenizedExample]:
+    """Return the examples that are neither empty nor too long."""
+    examples: list[TokenizedExample] = []
+    for prompt, response in pairs:
+        ids = tokenizer.encode(prompt, response.completion)
+        if ids.completion_ids and len(ids.prompt_ids) + len(ids.completion_ids) <= max_length:
+            examples.append(TokenizedExample(SharedPrefix(ids.prompt_ids, (ids.completion_ids,))))
+    return examples

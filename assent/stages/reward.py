@@ -1,195 +1,243 @@
-"""Fit a reward model to comparisons: a scalar head on the policy's body, measured on prompts it was not trained on."""
+"""Reward modelling: fit a scalar head on the policy's body to comparisons, rankings or ratings."""
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 from assent.batch import Loss
 from assent.commands import objectives_of
 from assent.config import plugin
 from assent.errors import AssentError
-from assent.files import write_atomically
-from assent.functional.ensemble import combine, disagreement
+from assent.files import replacing_folder, write_atomically
+from assent.functional.ensemble import combine, ensemble_std
 from assent.functional.statistics import accuracy
 from assent.models import card
-from assent.models.attention import pack
-from assent.models.forward import scores, standard
-from assent.models.load import LoadedModel, context, load_reward, new_reward
+from assent.models.forward import scores, standardize_scores
+from assent.models.load import LoadedModel, context_length, load_reward, new_reward
+from assent.models.packing import SharedPrefix, pack
 from assent.models.tokenizer import ChatTokenizer
 from assent.objectives.bradley_terry import BradleyTerry
-from assent.preferences.data import PreferenceData, judged
+from assent.preferences.data import PreferenceData, load_preferences
 from assent.protocols import RewardObjective
 from assent.registry import name_of
-from assent.run import Run
-from assent.training.batching import batch, steps_of
+from assent.run import BASE, Run
+from assent.seeds import named_rng
+from assent.training.batching import count_steps, select_batch
 from assent.training.distributed import all_gather, on_rank0
 from assent.training.logging import ProgressBar
 from assent.training.loop import train
 from assent.training.microbatch import map_batches, optimizer_step
-from assent.training.preferences import FEEDS, Compared, Feed
-from assent.training.replicated import Training, TrainState
+from assent.training.preferences import BATCH_SPECS, BatchSpec, PromptGroup
+from assent.training.replicated import ReplicatedState
+from assent.training.settings import Training
 from assent.training.stage import TrainingStage
 from assent.types import PositiveInt
+
+HeadGroups = tuple[PromptGroup, ...]
+"""One group of completions, once for each head and weighted by that head's bootstrap sample."""
+MEMBER_SEED_STEP = 1_000_003
+"""Difference between the seeds of an ensemble's members."""
+SCALE_GROUPS = 64
+"""Number of training groups that set the mean and the scale of the scores."""
 
 
 @dataclass(frozen=True)
 class Reward(TrainingStage):
-    """Train a reward model on what was said of the run's answers."""
+    """Train a reward model."""
 
     policy: str = ""
-    """Whose body it starts from: a checkpoint of the run, a folder or a hub id; empty: this round's base policy."""
+    """Model to start from; a new head replaces its language-model head: a checkpoint of the run, a folder, a hub id;
+    empty: the round's base."""
     max_length: PositiveInt = 1024
-    """Answers that are longer, with their prompt, are left out, and what was said of them is counted."""
+    """Maximum tokens of prompt and completion; longer ones are left out and counted."""
     heads: PositiveInt = 1
-    """Ensemble of so many heads on one body, each with first weights and a bootstrap sample of prompts of its own."""
+    """Number of heads on one body (ensemble); each has its own initial weights and bootstrap sample of prompts."""
     members: PositiveInt = 1
-    """Ensemble of so many whole models, one after another, each also with its own order of prompts."""
+    """Number of whole models (ensemble); each also has its own order of prompts."""
     objective: RewardObjective = plugin("objectives", BradleyTerry(), lambda: objectives_of("reward"))
-    """What it learns from: choices (bradley_terry), whole rankings (kway, plackett_luce), or ratings (regression)."""
+    """Loss on comparisons (bradley_terry), rankings (kway, plackett_luce) or ratings (regression)."""
     training: Training = Training(lr=9e-6)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         if self.members == 1:
-            trainee, material = self._fit(run, key, 0)
-            result = self._measure(run, key, [trainee.language], material)
-            trainee.save(run.folder / key)
-            on_rank0(lambda: self._describe(run, key, trainee.language.codec, result))
-            return result
-        apart = [run.folder / "state" / key / f"member-{member + 1}" for member in range(self.members)]
-        for member, folder in enumerate(apart):
-            if not on_rank0((folder / "config.json").exists):
-                self._fit(run, f"{key}/{member + 1}", member)[0].save(folder)
-        all_gather(0)  # the last is written
-        models = [load_reward(folder, run.dtype, run.device, run.rendering) for folder in apart]
-        result = self._measure(run, key, models, self._material(run, models[0]))
-        on_rank0(lambda: _assemble(apart, run.folder / key))
-        on_rank0(lambda: self._describe(run, key, models[0].codec, result))
+            state, data = self._fit(run, key, 0)
+            result = self._evaluate(key, [state.loaded], data)
+            state.save(run.folder / key)
+            tokenizer = state.loaded.chat_tokenizer
+        else:
+            folders = self._fit_members(run, key)
+            models = [load_reward(folder, run.dtype, run.device, run.rendering) for folder in folders]
+            result = self._evaluate(key, models, self._load_data(run, models[0]))
+            on_rank0(lambda: _join_members(folders, run.folder / key))
+            tokenizer = models[0].chat_tokenizer
+        on_rank0(lambda: self._write_card(run, key, tokenizer, result))
         return result
 
-    def _fit(self, run: Run, name: str, member: int) -> tuple[TrainState, PreferenceData]:
-        """Train one model, and keep the scale of its scores in its own configuration."""
-        seed = run.seed + 1_000_003 * member
-        torch.manual_seed(seed)  # for the first weights of LoRA, also of a member that another process comes to
-        language = new_reward(
-            run.policy(self.policy or run.base), seed, device=run.device, heads=self.heads, rendering=run.rendering
-        )
-        material = self._material(run, language)
-        examples = self._views(material.kept, seed)
-        steps = steps_of(len(examples), self.training.batch_size, self.training.epochs)
-        trainee = TrainState(language, self.training, steps, run.dtype)
+    def _fit_members(self, run: Run, key: str) -> list[Path]:
+        """Train the members one after another, each into a folder; a resumed stage skips those that are complete."""
+        folders = [run.folder / "state" / key / f"member-{member + 1}" for member in range(self.members)]
+        for member, folder in enumerate(folders):
+            if not on_rank0((folder / "config.json").exists):
+                state, _ = self._fit(run, f"{key}/{member + 1}", member)
+                state.save(folder)
+        all_gather(0)  # wait until rank 0 has written the last member
+        return folders
+
+    def _fit(self, run: Run, name: str, member: int) -> tuple[ReplicatedState, PreferenceData]:
+        """Train one model, and store the mean and the scale of its scores in its configuration."""
+        seed = run.seed + MEMBER_SEED_STEP * member
+        torch.manual_seed(seed)  # LoRA draws its initial weights; a resumed stage must draw the same for this member
+        policy = run.policy(self.policy or run.base_policy)
+        language = new_reward(policy, seed, device=run.device, heads=self.heads, rendering=run.rendering)
+        data = self._load_data(run, language)
+        examples = self._bootstrap(data.train, seed)
+        steps = count_steps(len(examples), self.training.batch_size, self.training.epochs)
+        state = ReplicatedState(language, self.training, steps, run.dtype)
 
         def step(number: int) -> dict[str, float]:
-            chosen = batch(examples, self.training.batch_size, number, seed)
-            totals = [self._feed.weight(views[head] for views in chosen) for head in range(self.heads)]
+            batch = select_batch(examples, self.training.batch_size, number, seed)
+            return optimizer_step(state, number, _tokens(batch), lambda part: self._loss(state.model, batch, part))
 
-            def loss(part: list[int]) -> Loss:
-                some = [chosen[i] for i in part]
-                scored = scores(trainee.model, pack([views[0].tree for views in some]).to(run.device))  # (N, heads)
-                return self._loss(scored, some, totals)
-
-            return optimizer_step(trainee, number, [views[0].tree for views in chosen], loss)
-
-        train(run.folder, name, {"reward": trainee}, steps, step, [c.tree for c in material.kept])
-        some = material.kept[:64]
-        seen = torch.cat(
-            score_all(trainee.language, some, self.training.max_tokens_per_batch, f"{name}: scale")
-        )  # (N, heads)
-        if not bool((seen.std(0) > 0).all()):  # of scores that are not finite it is NaN
-            raise AssentError("the reward model scores every answer alike: it has learned nothing; try another lr")
-        config: Any = trainee.model.config
-        config.reward_mean, config.reward_std = seen.mean(0).tolist(), seen.std(0).tolist()
-        return trainee, material
-
-    def _describe(self, run: Run, key: str, codec: ChatTokenizer, result: dict[str, Any]) -> None:
-        """Write the checkpoint's card, which says how its scores are read."""
-        folder, start = run.folder / key, self.policy or run.base
-        base = run.setup.model if start in ("start", *run.models) else start
-        data = {kind: result[kind] for kind in (self._feed.noun, "prompts")}
-        members = [folder, *(folder / f"member-{member}" for member in range(2, self.members + 1))]
-        text = card.reward(card.Origin(base, name_of(self.objective), data), codec, members)
-        write_atomically(folder / card.NAME, text)
+        train(run.folder, name, {"reward": state}, steps, step, [group.tokens for group in data.train])
+        self._store_scale(state, data.train[:SCALE_GROUPS], f"{name}: scale")
+        return state, data
 
     @property
-    def _feed(self) -> Feed:
-        return FEEDS[self.objective.batch]
+    def _spec(self) -> BatchSpec:
+        return BATCH_SPECS[self.objective.batch]
 
-    def _material(self, run: Run, language: LoadedModel) -> PreferenceData:
-        return judged(run, language.codec, min(self.max_length, context(language.model)), self._feed)
+    def _load_data(self, run: Run, language: LoadedModel) -> PreferenceData:
+        max_length = min(self.max_length, context_length(language.model))
+        return load_preferences(run, language.chat_tokenizer, max_length, self._spec)
 
-    def _views(self, kept: list[Compared], seed: int) -> list[tuple[Compared, ...]]:
-        """Each example as each head is to see it; alone, a model sees every example once."""
+    def _bootstrap(self, groups: Sequence[PromptGroup], seed: int) -> list[HeadGroups]:
+        """Return each group with the weight of each head's bootstrap sample; a single model has no bootstrap.
+
+        Groups that no head drew are left out.
+        """
         if self.heads == self.members == 1:
-            return [(example,) for example in kept]
-        draws = [Counter(Random(f"{seed} {head}").choices(range(len(kept)), k=len(kept))) for head in range(self.heads)]
-        views = [tuple(example.times(draw[i]) for draw in draws) for i, example in enumerate(kept)]
-        return [view for i, view in enumerate(views) if any(draw[i] for draw in draws)]
+            return [(group,) for group in groups]
+        indices = range(len(groups))
+        counts = [Counter(named_rng(seed, head).choices(indices, k=len(groups))) for head in range(self.heads)]
+        examples: list[HeadGroups] = []
+        for i, group in enumerate(groups):
+            if any(count[i] for count in counts):
+                examples.append(tuple(group.reweighted(count[i]) for count in counts))
+        return examples
 
-    def _loss(self, scored: Tensor, some: list[tuple[Compared, ...]], totals: list[float]) -> Loss:
-        """Mean over the heads of the loss of each; scored is (N, heads)."""
-        value, metrics = scored.sum() * 0, dict[str, Tensor]()
-        heard = sum(total > 0 for total in totals)  # a head whose bootstrap has nothing of this step says nothing
+    def _loss(self, model: nn.Module, batch: Sequence[HeadGroups], part: Sequence[int]) -> Loss:
+        """Return the heads' mean loss of the examples of a batch whose indices are in `part`.
+
+        A head whose bootstrap sample has nothing in the batch adds 0 to the loss, and nothing to the metrics.
+        """
+        examples = [batch[i] for i in part]
+        packed = pack(_tokens(examples)).to(next(model.parameters()).device)
+        predicted = scores(model, packed)  # (N, heads)
+        totals = [self._spec.total_weight(groups[head] for groups in batch) for head in range(self.heads)]
+        num_active = sum(total > 0 for total in totals)
+        value = predicted.sum() * 0
+        metrics: dict[str, Tensor] = {}
         for head, total in enumerate(totals):
             if total:
-                part = self.objective(self._feed.batch(scored[:, head], [views[head] for views in some], total))
-                value = value + part.value / self.heads
-                for name, metric in part.metrics.items():
-                    metrics[name] = metrics.get(name, torch.zeros(())) + metric.cpu() / heard
+                groups = [groups[head] for groups in examples]
+                loss = self.objective(self._spec.build(predicted[:, head], groups, total))
+                value = value + loss.value / self.heads
+                for name, metric in loss.metrics.items():
+                    metrics[name] = metrics.get(name, torch.zeros(())) + metric.cpu() / num_active
         return Loss(value, metrics)
 
+    def _store_scale(self, state: ReplicatedState, groups: Sequence[PromptGroup], name: str) -> None:
+        predicted = torch.cat(predict(state.loaded, groups, self.training.max_tokens_per_batch, name))  # (N, heads)
+        if not bool((predicted.std(0) > 0).all()):  # NaN if the scores are not finite
+            raise AssentError("the reward model gives every response the same score; try another --lr")
+        config: Any = state.model.config
+        config.reward_mean = predicted.mean(0).tolist()
+        config.reward_std = predicted.std(0).tolist()
+
     @torch.no_grad()
-    def _measure(self, run: Run, key: str, models: list[LoadedModel], material: PreferenceData) -> dict[str, Any]:
-        """Held-out accuracy on decided pairs, or rank correlation with ratings, by the mean of all members."""
-        kept, held, left_out = material
-        counts = {self._feed.noun: sum(len(self._feed.said(c)) for c in kept), "prompts": len(kept)}
-        found: dict[str, Any] = {**counts, **left_out.report()}
-        tokens, about = self.training.max_tokens_per_batch, f"{key}: held-out"
-        each = [[standard(m.model, s) for s in score_all(m, held, tokens, about)] for m in models]
-        scored = [torch.cat(columns, 1) for columns in zip(*each, strict=True)]  # (K, members) a tree
-        if scored and scored[0].shape[1] > 1:
-            found["disagreement"] = float(disagreement(torch.cat(scored)).mean())
-        right: list[float] = []
-        prompts: list[str] = []
-        rated: list[tuple[float, float]] = []
-        for example, columns in zip(held, scored, strict=True):
-            values = combine(columns)
-            rated += [(float(values[r.branch]), r.value) for r in example.ratings]
-            for pair in example.pairs:
-                if pair.p_chosen != 0.5:
-                    gap = float(values[pair.chosen] - values[pair.rejected]) * (1 if pair.p_chosen > 0.5 else -1)
-                    right.append(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0)
-                    prompts.append(example.prompt)
-        if len({value for _, value in rated}) > 1:
-            found |= {"spearman": float(spearmanr(*zip(*rated, strict=True)).statistic), "n": len(rated)}
-        if right:
-            measured = accuracy(right, prompts)
-            found |= {"accuracy": measured.rate, "low": measured.low, "high": measured.high, "n": measured.n}
-        return found
+    def _evaluate(self, key: str, models: Sequence[LoadedModel], data: PreferenceData) -> dict[str, Any]:
+        """Return counts of the training data, and the held-out accuracy and rank correlation of the members' mean."""
+        num_items = sum(len(self._spec.select(group)) for group in data.train)
+        result: dict[str, Any] = {self._spec.noun: num_items, "prompts": len(data.train), **data.left_out.report()}
+        max_tokens = self.training.max_tokens_per_batch
+        by_model: list[list[Tensor]] = []  # for each model, (K, heads) for each group
+        for model in models:
+            predicted = predict(model, data.held_out, max_tokens, f"{key}: held-out")
+            by_model.append([standardize_scores(model.model, logits) for logits in predicted])
+        by_group = [torch.cat(columns, 1) for columns in zip(*by_model, strict=True)]  # (K, heads of all models)
+        if by_group and by_group[0].shape[1] > 1:
+            result["disagreement"] = float(ensemble_std(torch.cat(by_group)).mean())
+        means = [combine(columns) for columns in by_group]  # (K,)
+        return result | _rank_correlation(data.held_out, means) | _accuracy(data.held_out, means)
 
-
-def _assemble(members: list[Path], folder: Path) -> None:
-    """One checkpoint of several: the first, with the others in folders inside it; complete or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(members[0], partial)
-        for member in members[1:]:
-            shutil.copytree(member, partial / member.name)
-    except (OSError, shutil.Error) as error:
-        raise AssentError(f"cannot write {folder}: {error}") from None
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    def _write_card(self, run: Run, key: str, tokenizer: ChatTokenizer, result: dict[str, Any]) -> None:
+        """Write the model card, which says how to compute the scores."""
+        folder = run.folder / key
+        policy = self.policy or run.base_policy
+        base = run.setup.model if policy in (BASE, *run.models) else policy
+        data = {noun: result[noun] for noun in (self._spec.noun, "prompts")}
+        folders = [folder, *(folder / f"member-{member}" for member in range(2, self.members + 1))]
+        text = card.reward_card(card.ModelOrigin(base, name_of(self.objective), data), tokenizer, folders)
+        write_atomically(folder / card.CARD_NAME, text)
 
 
 @torch.no_grad()
-def score_all(language: LoadedModel, examples: list[Compared], tokens: int, name: str) -> list[Tensor]:
-    """The scores of every completion as the heads give them, a tensor (K, heads) for each example."""
-    model, trees = language.model, [example.tree for example in examples]
-    with ProgressBar(name, len(examples)) as bar:
-        return map_batches(trees, tokens, lambda some: scores(model, pack(some).to(model.device)), bar.advance)
+def predict(language: LoadedModel, groups: Sequence[PromptGroup], max_tokens: int, name: str) -> list[Tensor]:
+    """Return the logits of every completion, (K, heads) for each group."""
+    model = language.model
+    with ProgressBar(name, len(groups)) as bar:
+        return map_batches(
+            [group.tokens for group in groups],
+            max_tokens,
+            lambda prefixes: scores(model, pack(prefixes).to(model.device)),
+            bar.advance,
+        )
+
+
+def _tokens(examples: Sequence[HeadGroups]) -> list[SharedPrefix]:
+    return [groups[0].tokens for groups in examples]
+
+
+def _rank_correlation(groups: Sequence[PromptGroup], predicted: Sequence[Tensor]) -> dict[str, float]:
+    """Return Spearman's correlation of predicted scores with ratings; nothing if the ratings do not differ."""
+    pairs: list[tuple[float, float]] = []
+    for group, group_scores in zip(groups, predicted, strict=True):
+        pairs += [(float(group_scores[rating.completion]), rating.value) for rating in group.ratings]
+    if len({rating for _, rating in pairs}) < 2:
+        return {}
+    return {"spearman": float(spearmanr(*zip(*pairs, strict=True)).statistic), "n": len(pairs)}
+
+
+def _accuracy(groups: Sequence[PromptGroup], predicted: Sequence[Tensor]) -> dict[str, float]:
+    """Return the accuracy on decided pairs, half for equal scores, with an interval clustered by prompt."""
+    is_correct: list[float] = []
+    prompts: list[str] = []
+    for group, group_scores in zip(groups, predicted, strict=True):
+        for pair in group.pairs:
+            if pair.p_chosen != 0.5:
+                sign = 1 if pair.p_chosen > 0.5 else -1
+                margin = float(group_scores[pair.chosen] - group_scores[pair.rejected]) * sign
+                is_correct.append(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0)
+                prompts.append(group.prompt)
+    if not is_correct:
+        return {}
+    interval = accuracy(is_correct, prompts)
+    return {"accuracy": interval.rate, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def _join_members(folders: Sequence[Path], target: Path) -> None:
+    """Copy the first member to `target` and the others into folders inside it; atomic, for a kill at any time."""
+    with replacing_folder(target) as partial:
+        try:
+            shutil.copytree(folders[0], partial)
+            for folder in folders[1:]:
+                shutil.copytree(folder, partial / folder.name)
+        except (OSError, shutil.Error) as error:
+            raise AssentError(f"cannot write {target}: {error}") from None

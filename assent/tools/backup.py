@@ -1,4 +1,4 @@
-"""A copy of the feedback that is whole, made while people go on answering, and read back before it counts; and back."""
+"""Back up the feedback while annotators work, verify the copy, or restore one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,26 @@ from assent.types import NonNegativeInt
 
 @dataclass(frozen=True)
 class Backup(Tool):
-    """Copy the run's feedback to one file, or go back to a copy."""
+    """Copy the run's feedback to one file, or restore a copy."""
 
     positional: ClassVar[str] = "file"
     file: str = ""
-    """Where to; empty: `backups/` in the run's folder, named by the time."""
+    """The file to write; empty: a file in `backups/` of the run's folder, named by the time."""
     keep: NonNegativeInt = 14
-    """How many of the copies in `backups/` stay; 0: all."""
+    """Copies in `backups/` to keep; 0: all."""
 
     restore: str = ""
-    """A copy to go back to, while the server runs or not; what is there now is copied before."""
+    """A copy to restore, while the server runs or not; the current feedback is copied first."""
 
     def __call__(self, run: Run, key: str) -> None:
         if self.restore:
-            before = backups.restore(run.store, run.folder, Path(self.restore))
-            print(f"{run.store.name} is as in {self.restore}; what it was until now: {before.path}")
+            saved = backups.restore(run.store, run.folder, Path(self.restore))
+            print(f"{run.store.name} is restored from {self.restore}; the feedback before that: {saved.path}")
             return
         if self.file and Path(self.file).exists():
             raise AssentError(f"{self.file} exists: name another file")
         if self.file:
-            made = backups.Copy(Path(self.file), run.store.copy(Path(self.file)))
+            copy = backups.Backup(Path(self.file), run.store.copy(Path(self.file)))
         else:
-            made = backups.make(run.store, run.folder, self.keep)
-        print(f"{made.path}: {made.length} answers, read back and each as it was stored")
+            copy = backups.create(run.store, run.folder, self.keep)
+        print(f"{copy.path}: {copy.num_feedback} judgements, verified")

@@ -1,7 +1,7 @@
-"""Write the run's feedback to a file that other tools read; what is left out is named."""
+"""Export the run's feedback to a file for other tools, and name what the format cannot hold."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Literal, TypeVar
 from assent.errors import AssentError, did_you_mean
 from assent.feedback.demonstration import Demonstration
 from assent.formats import TaskWithJudgements
-from assent.formats.files.exchange import FORMATS, Written, questions, write
-from assent.preferences.convert import about, examples
+from assent.formats.files.exporting import iter_tasks, write_file
+from assent.formats.files.results import ExportResult
+from assent.formats.files.sniffing import FORMATS
+from assent.preferences.convert import load_examples, prompt_for_split
 from assent.protocols import Tool
 from assent.records import Example, Feedback, Preference, Prompt, Purpose, RankedCompletions
 from assent.run import Run
 from assent.split import split
-from assent.tools.import_ import KINDS, progress, reasons
+from assent.tools.output.printing import EXAMPLE_NAMES, format_reasons, with_progress
 
-Thing = TypeVar("Thing", Prompt, Example)
+Record = TypeVar("Record", Prompt, Example)
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,30 @@ class Export(Tool):
     positional: ClassVar[str] = "file"
 
     file: str = ""
-    """Where to write; a name that ends in .gz is gzipped."""
+    """The file to write; gzipped if its name ends in .gz."""
     format: str = "preference"
     """preference, preference-implicit, hh-rlhf, ranking, rating, unpaired, prompt-completion, language-modelling,
     prompt-only, prompt-responses, events, label-studio, argilla, csv, openai-preference or lmarena."""
     purpose: Purpose = "train"
-    """Whose answers: those that were asked for to train, to evaluate, or as gold; events and prompts come whole."""
+    """Purpose of the tasks to export: train, evaluate or gold. Events and prompts are exported whole."""
     split: Literal["all", "train", "held-out"] = "all"
-    """Which side of the run's prompts."""
+    """Side of the run's prompts."""
     overwrite: bool = False
-    """Replace a file that is there."""
+    """Replace an existing file."""
 
     def __call__(self, run: Run, key: str) -> None:
+        path = self._check_settings()
+        if self.format == "events":
+            self._export_events(run, key, path)
+        elif TaskWithJudgements in FORMATS[self.format].record_types:
+            self._export_tasks(run, key, path)
+        else:
+            records = self._prompts(run) if self.format == "prompt-only" else self._examples(run)
+            self._require_records(run, records)
+            result = write_file(records, path, self.format, _progress(key, len(records)))
+            self._print_result(run, path, result, str(len(records)))
+
+    def _check_settings(self) -> Path:
         if not self.file:
             raise AssentError("name the file to write: assent export FILE --run FOLDER --format preference")
         if self.format not in FORMATS:
@@ -50,105 +64,107 @@ class Export(Tool):
         if path.exists() and not self.overwrite:
             raise AssentError(f"{path} exists: name another file, or replace it with --overwrite")
         if self.format in ("events", "prompt-only") and self.purpose != "train":
-            raise AssentError(f"{self.format} have no purpose: leave --purpose out")
-        if self.format == "events":
-            if self.split != "all":
-                raise AssentError("events are the whole store: leave --split out")
-            if not any(run.store.counts()):
-                raise AssentError(f"{run.folder} holds nothing to export")
-            rows = write(run.store, path, "events", _watch(key, sum(run.store.counts()))).rows
-            print(f"{path}: {rows} rows written as events, the whole store")
-            return
-        if TaskWithJudgements in FORMATS[self.format].holds:
-            self._write_questions(run, key, path)
-            return
-        things = self._prompts(run) if self.format == "prompt-only" else self._examples(run)
-        self._refuse_nothing(run, things)
-        written = write(things, path, self.format, _watch(key, len(things)))
-        print(
-            f"{path}: {written.rows} rows written as {self.format}, of {len(things)} in {run.folder}{_side(self.split)}"
-        )
-        self._tell(run, path, written)
+            raise AssentError(f"--purpose does not apply to {self.format}: leave it out")
+        if self.format == "events" and self.split != "all":
+            raise AssentError("--split does not apply to events, which are the whole store: leave it out")
+        return path
 
-    def _write_questions(self, run: Run, key: str, path: Path) -> None:
-        """Questions with their answers go through one by one; none of them is held."""
-        met: Counter[str] = Counter()
+    def _export_events(self, run: Run, key: str, path: Path) -> None:
+        num_records = sum(run.store.counts())
+        if not num_records:
+            raise AssentError(f"{run.folder} holds nothing to export")
+        result = write_file(run.store, path, "events", _progress(key, num_records))
+        print(f"{path}: {result.num_rows} rows written as events, the whole store")
 
-        def found() -> Iterator[TaskWithJudgements]:
-            for each in questions(run.store, self.purpose):
-                if kept := self._on_side(run, each):
-                    met.update({"questions": 1, "answers": len(kept.answers)})
-                    yield kept
+    def _export_tasks(self, run: Run, key: str, path: Path) -> None:
+        """Write tasks with their feedback one by one, without holding them in memory."""
+        counts: Counter[str] = Counter()
 
-        asked = found()
-        if (first := next(asked, None)) is None:
-            raise AssentError(
-                f"{run.folder} holds no questions for purpose '{self.purpose}'{_side(self.split)} to export"
-            )
-        count = sum(1 for _ in run.store.tasks(self.purpose))
-        written = write(chain([first], asked), path, self.format, _watch(key, count))
-        said = f"{met['questions']} questions with {met['answers']} answers"
-        print(f"{path}: {written.rows} rows written as {self.format}, of {said} in {run.folder}{_side(self.split)}")
-        self._tell(run, path, written)
+        def selected_tasks() -> Iterator[TaskWithJudgements]:
+            for record in iter_tasks(run.store, self.purpose):
+                if selected := self._select_side(run, record):
+                    counts.update({"tasks": 1, "judgements": len(selected.feedback)})
+                    yield selected
 
-    def _tell(self, run: Run, path: Path, written: Written) -> None:
-        if written.left_out:
-            print(f"  {len(written.left_out)} left out:")
-            for line in reasons(written.left_out):
+        tasks = selected_tasks()
+        if (first := next(tasks, None)) is None:
+            side = _side_suffix(self.split)
+            raise AssentError(f"{run.folder} holds no tasks with purpose '{self.purpose}'{side} to export")
+        num_tasks = sum(1 for _ in run.store.tasks(self.purpose))
+        result = write_file(chain([first], tasks), path, self.format, _progress(key, num_tasks))
+        self._print_result(run, path, result, f"{counts['tasks']} tasks with {counts['judgements']} judgements")
+
+    def _print_result(self, run: Run, path: Path, result: ExportResult, total: str) -> None:
+        side = _side_suffix(self.split)
+        print(f"{path}: {result.num_rows} rows written as {self.format}, of {total} in {run.folder}{side}")
+        if result.skipped:
+            print(f"  {len(result.skipped)} skipped:")
+            for line in format_reasons(result.skipped):
                 print(f"    {line}")
-        if not written.rows:
+        if not result.num_rows:
             path.unlink()
-            raise AssentError(f"nothing of {run.folder} can be written as {self.format}: {path} is not there")
+            raise AssentError(f"{self.format} can hold nothing of {run.folder}: {path} was not written")
 
-    def _on_side(self, run: Run, asked: TaskWithJudgements) -> TaskWithJudgements | None:
-        """A question and those of its answers that are on the side; bare text to imitate decides for itself."""
+    def _select_side(self, run: Run, record: TaskWithJudgements) -> TaskWithJudgements | None:
+        """Return a task with its feedback on the side; a demonstration without a prompt is split by its own text."""
         if self.split == "all":
-            return asked
-        sides: dict[bool, list[Feedback]] = {True: [], False: []}
-        for event in asked.answers:
-            about_text = isinstance(event.judgement, Demonstration) and not any(
-                m.content for m in asked.prompt.messages
-            )
-            decides = Prompt.plain(event.judgement.text) if about_text else asked.prompt  # type: ignore[attr-defined]
-            sides[bool(split([decides], run.setup.held_out).held_out)].append(event)
-        out = self.split == "held-out"
-        if not asked.answers and bool(split([asked.prompt], run.setup.held_out).held_out) == out:
-            return asked
-        return asked._replace(answers=tuple(sides[out])) if sides[out] else None
+            return record
+        has_prompt = any(message.content for message in record.prompt.messages)
+        wants_held_out = self.split == "held-out"
+        events: list[Feedback] = []
+        for event in record.feedback:
+            prompt = record.prompt
+            if isinstance(event.judgement, Demonstration) and not has_prompt:
+                prompt = Prompt.plain(event.judgement.text)
+            if _is_held_out(prompt, run) == wants_held_out:
+                events.append(event)
+        if not record.feedback and _is_held_out(record.prompt, run) == wants_held_out:
+            return record
+        return record._replace(feedback=tuple(events)) if events else None
 
     def _prompts(self, run: Run) -> list[Prompt]:
-        return self._kept(run, [(prompt, prompt) for prompt in run.store.prompts()])
+        return self._on_side(run, [(prompt, prompt) for prompt in run.store.prompts()])
 
     def _examples(self, run: Run) -> list[Example]:
-        store = run.store
-        made = examples(store.feedback(), store.tasks(), store.prompts(), store.responses(), purpose=self.purpose)
-        if FORMATS[self.format].holds == (Preference,):
-            made = [e for one in made for e in (one.preferences if isinstance(one, RankedCompletions) else (one,))]
-        return self._kept(run, [(example, about(example)) for example in made])
+        examples: Iterable[Example] = load_examples(run.store, purpose=self.purpose)
+        if FORMATS[self.format].record_types == (Preference,):
+            examples = chain.from_iterable(_as_preferences(example) for example in examples)
+        return self._on_side(run, [(example, prompt_for_split(example)) for example in examples])
 
-    def _kept(self, run: Run, things: list[tuple[Thing, Prompt]]) -> list[Thing]:
-        sides = split((prompt for _, prompt in things), run.setup.held_out)
-        kept = {"all": sides.train | sides.held_out, "train": sides.train, "held-out": sides.held_out}[self.split]
-        return [thing for thing, prompt in things if prompt.id in kept]
+    def _on_side(self, run: Run, records: list[tuple[Record, Prompt]]) -> list[Record]:
+        sides = split((prompt for _, prompt in records), run.setup.held_out)
+        ids = {"all": sides.train | sides.held_out, "train": sides.train, "held-out": sides.held_out}[self.split]
+        return [record for record, prompt in records if prompt.id in ids]
 
-    def _refuse_nothing(self, run: Run, things: list[Prompt] | list[Example]) -> None:
-        side = _side(self.split)
-        if not things:
-            what = "prompts" if self.format == "prompt-only" else f"feedback for purpose '{self.purpose}'"
-            raise AssentError(f"{run.folder} holds no {what}{side} to export")
-        if not any(isinstance(thing, FORMATS[self.format].holds) for thing in things):
-            has = ", ".join(name for kind, name in KINDS if any(isinstance(thing, kind) for thing in things))
-            fits = [
-                n for n, f in FORMATS.items() if not f.whole and any(isinstance(thing, f.holds) for thing in things)
-            ]
-            raise AssentError(
-                f"{self.format} cannot hold what {run.folder} has{side} ({has}): name --format {' or '.join(fits)}"
-            )
-
-
-def _watch(name: str, total: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    return lambda items: progress(items, name, total, lambda _: 1)
+    def _require_records(self, run: Run, records: list[Prompt] | list[Example]) -> None:
+        side = _side_suffix(self.split)
+        if not records:
+            content = "prompts" if self.format == "prompt-only" else f"feedback with purpose '{self.purpose}'"
+            raise AssentError(f"{run.folder} holds no {content}{side} to export")
+        if any(isinstance(record, FORMATS[self.format].record_types) for record in records):
+            return
+        content = ", ".join(name for kind, name in EXAMPLE_NAMES if any(isinstance(record, kind) for record in records))
+        suitable = [
+            name
+            for name, reader in FORMATS.items()
+            if not reader.lossless and any(isinstance(record, reader.record_types) for record in records)
+        ]
+        raise AssentError(
+            f"{self.format} cannot hold what {run.folder} has{side} ({content}): name --format {' or '.join(suitable)}"
+        )
 
 
-def _side(split: str) -> str:
-    return "" if split == "all" else f" on the {split} side"
+def _is_held_out(prompt: Prompt, run: Run) -> bool:
+    return bool(split([prompt], run.setup.held_out).held_out)
+
+
+def _as_preferences(example: Example) -> Iterable[Example]:
+    return example.preferences if isinstance(example, RankedCompletions) else (example,)
+
+
+def _progress(name: str, total: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    return lambda items: with_progress(items, name, total, lambda _: 1)
+
+
+def _side_suffix(side: str) -> str:
+    return "" if side == "all" else f" on the {side} side"

@@ -1,46 +1,25 @@
-"""Read a file of prompts, demonstrations, comparisons or labels into the run; nothing is lost."""
+"""Import a file of prompts, demonstrations, comparisons or ratings into the run."""
 
-import json
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from assent.errors import AssentError, warn
-from assent.files import no_room
-from assent.formats import TaskWithJudgements
-from assent.formats.files.exchange import FORMATS, Reading, Source, count_of, look, put, stream
+from assent.formats.files.importing import insert, iter_chunks
+from assent.formats.files.results import ImportResult, count_rows
+from assent.formats.files.sniffing import DetectedFile, sniff
 from assent.protocols import Tool
-from assent.records import Preference, Prompt, RankedCompletions, ScoredCompletion, SFTExample, SkippedRow
-from assent.registry import name_of
 from assent.run import Run, Setup
-from assent.split import split
-from assent.store.database import Counts
-from assent.training.logging import ProgressBar
+from assent.tools.output.import_summary import ImportSummary, format_counts
+from assent.tools.output.printing import append_skipped, format_reasons, printable, with_progress
 
 if TYPE_CHECKING:
     from assent.models.tokenizer import ChatTokenizer
 
-Item = TypeVar("Item")
-
-REASONS = 8
-"""Reasons that are shown; the file of rejected rows has them all."""
-PLACES = 3
-"""Rows that are named for each reason."""
-PATIENCE = 1.0
-"""Seconds of silence."""
-MODES = ("grounded", "knowledge", "creative")
-"""Other words are kept too, and named: a column may mean something else."""
-KINDS = (
-    (Preference, "preferences"),
-    (RankedCompletions, "rankings"),
-    (ScoredCompletion, "labels"),
-    (SFTExample, "demonstrations"),
-)
+CATEGORIES = ("grounded", "knowledge", "creative")
+"""Other categories are kept too, and printed: the column may mean something else."""
 
 
 @dataclass(frozen=True)
@@ -50,208 +29,116 @@ class Import(Tool):
     needs_run: ClassVar[bool] = False
     positional: ClassVar[str] = "file"
     file: str = ""
-    """What to read: JSON lines, a JSON array, a table (.csv, .tsv), Parquet, Arrow, or a folder of them as `datasets`
-    saves it; of several splits train, unless FILE/SPLIT names another."""
+    """The file to read: JSON lines, a JSON array, a table (.csv, .tsv), Parquet, Arrow, or a folder that `datasets`
+    saved. Of several splits it reads train, unless FILE/SPLIT names another."""
     format: str = "auto"
     """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
     prompt-only, prompt-responses, sharegpt, alpaca, events, label-studio, argilla, csv, openai-preference or lmarena;
-    auto tells it from the first rows."""
+    auto detects it from the first rows."""
     scale: str = ""
-    """Of label-studio, argilla and csv: the lowest and the highest rating, such as 1-5, brought to 1-7; empty: 1-7."""
+    """Scale of the ratings in label-studio, argilla and csv, such as 1-5; they are rescaled to 1-7. Empty: 1-7."""
     encoding: str = "utf-8"
-    """Of the file, such as windows-1252 or utf-16."""
+    """Encoding of the file, such as windows-1252 or utf-16."""
     ignore: tuple[str, ...] = ()
-    """Columns to leave out, such as mode,score; messages.KEY leaves out a key of messages."""
-    mode: str = ""
-    """Mode of use (grounded, knowledge, creative) of every prompt for which the file names none."""
-    chat: bool = True
-    """Of a file of prompts alone: put plain text to a chat model as a user's turn; false: text to be continued."""
+    """Columns to leave out, such as category,score; messages.KEY leaves out a key of messages."""
+    category: str = ""
+    """Category (grounded, knowledge, creative) of the prompts for which the file names none."""
+    apply_chat_template: bool = True
+    """For files of prompts alone: give plain text to a chat model as a user's turn; false: text to be continued."""
 
     def __call__(self, run: Run, key: str) -> None:
-        kept = run.folder / f"rejected-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
-        source, tally = self._source, _Tally(held_out=run.setup.held_out)
-        codec = _codec(run)
-        chunks = stream(source, refusal=None if codec is None else codec.refusal)
-        readings = progress(chunks, key, source.rows, lambda reading: reading.rows)
-        chat = self.chat and (codec is None or codec.tokenizer.chat_template is not None)
-        for reading in (self._prepared(reading, chat) for reading in readings):
-            if reading.rejected:
-                keep(reading.rejected, kept)
-            tally.count(reading, put(reading, run.store))
-        told = " (detected)" if self.format == "auto" else ""
-        print(f"{self.file}: {tally.used} of {tally.rows} rows read as {source.format}{told}")
-        if split := str(source.place):
-            print(f"  {split}")
-        if source.unread:
-            keys = ", ".join(f"{printable(key)} ({count_of(rows)})" for key, rows in source.unread.items())
-            print(f"  not read: {keys}")
-        for mode, count in tally.modes.items():
-            if mode not in (*MODES, self.mode):
-                print(
-                    f"  mode {printable(mode)} of {count} prompts: if it is no mode of use, --ignore mode leaves it out"
-                )
-        for remark, count in tally.remarks.items():
-            print(f"  {count} answer{'' if count == 1 else 's'}: {remark}")
-        if tally.rejected:
-            print(f"  {len(tally.rejected)} rejected, kept in {kept}:")
-            for line in reasons(tally.rejected):
-                print(f"    {line}")
-        if not tally.prompts:
+        skipped_path = run.folder / f"skipped-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
+        file = self._file
+        summary = ImportSummary(file.reader, run.setup.held_out)
+        for chunk in self._read_chunks(run, key, file, summary):
+            if chunk.skipped:
+                append_skipped(chunk.skipped, skipped_path)
+            summary.add(chunk, insert(chunk, run.store))
+        self._print_rows(file, summary, skipped_path)
+        if not summary.prompt_ids:
             raise AssentError(
-                f"no row of {self.file} can be used as {source.format}: mend it, or name another --format"
+                f"no row of {self.file} is valid {file.format}: correct the file, or name another --format"
             )
-        print(f"  {tally.holds(source)}")
-        found = ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, tally.new, strict=True) if count)
-        print(f"  new in {run.folder}: {found}" if found else f"  nothing was new: {run.folder} has it all")
-        if self.mode and tally.new.prompts < len(tally.prompts):
-            known = len(tally.prompts)
-            print(f"  {known - tally.new.prompts} prompts were known: their mode stays as it was first told")
-        if source.made.holds == (Prompt,):
-            print(
-                f"  {len(tally.prompts) - tally.out} to train on, {tally.out} held out; "
-                f"have them answered: assent generate --run {run.folder}"
-            )
-        for kind, count in tally.waiting.items() if not source.made.whole else ():
-            flag = "" if kind == "comparison" else f" --kind {kind}"
-            print(
-                f"  {count} {kind}s without an answer; "
-                f"have them answered: assent label --annotator human{flag} --run {run.folder}"
-            )
+        self._print_records(run, summary)
+        self._print_next_steps(run, summary)
 
     def check(self) -> None:
-        """Refuse what cannot be read, before a run folder is made for it.
+        """Check the file before a run folder is created for it.
 
         Raises:
-            AssentError: no file, or nothing in it that could be told.
+            AssentError: there is no file, or it cannot be read.
         """
-        _ = self._source
+        _ = self._file
 
     @cached_property
-    def _source(self) -> Source:
+    def _file(self) -> DetectedFile:
         if not self.file:
             raise AssentError("name the file to read: assent import FILE --run FOLDER")
-        return look(self.file, self.format, self.scale, self.encoding, self.ignore)
+        return sniff(self.file, self.format, self.scale, self.encoding, self.ignore)
 
-    def _prepared(self, reading: Reading, chat: bool) -> Reading:
-        prompts = [replace(prompt, category=prompt.category or self.mode) for prompt in reading.prompts]
-        if chat and FORMATS[reading.format].holds == (Prompt,):
-            prompts = [Prompt.ask(p.text, p.category, p.source) if p.is_plain else p for p in prompts]
-        return replace(reading, prompts=tuple(prompts))
+    def _read_chunks(self, run: Run, key: str, file: DetectedFile, summary: ImportSummary) -> Iterator[ImportResult]:
+        tokenizer = _load_tokenizer(run)
+        chunks = iter_chunks(file, refuse=None if tokenizer is None else tokenizer.refusal_reason)
+        has_template = tokenizer is None or tokenizer.tokenizer.chat_template is not None
+        as_chat = self.apply_chat_template and has_template and summary.holds_only_prompts
+        for chunk in with_progress(chunks, key, file.num_rows, lambda chunk: chunk.num_rows):
+            prompts = [replace(prompt, category=prompt.category or self.category) for prompt in chunk.prompts]
+            if as_chat:
+                prompts = [prompt.as_chat() for prompt in prompts]
+            yield replace(chunk, prompts=tuple(prompts))
+
+    def _print_rows(self, file: DetectedFile, summary: ImportSummary, skipped_path: Path) -> None:
+        detected = " (detected)" if self.format == "auto" else ""
+        print(f"{self.file}: {summary.num_used} of {summary.num_rows} rows read as {file.format}{detected}")
+        if split := str(file.location):
+            print(f"  {split}")
+        for label, counts in (("kept as meta", file.meta_counts), ("not read", file.unread_counts)):
+            if counts:
+                print(f"  {label}: {', '.join(f'{printable(key)} ({count_rows(n)})' for key, n in counts.items())}")
+        for category, count in summary.categories.items():
+            if category not in (*CATEGORIES, self.category):
+                print(
+                    f"  category {printable(category)} of {count} prompts: if the column is not a category, "
+                    "leave it out with --ignore category"
+                )
+        for remark, count in summary.remarks.items():
+            print(f"  {count} judgement{'' if count == 1 else 's'}: {remark}")
+        if summary.skipped:
+            print(f"  {len(summary.skipped)} skipped, saved in {skipped_path}:")
+            for line in format_reasons(summary.skipped):
+                print(f"    {line}")
+
+    def _print_records(self, run: Run, summary: ImportSummary) -> None:
+        print(f"  {summary.content}")
+        new = format_counts(summary.new)
+        print(f"  new in {run.folder}: {new}" if new else f"  nothing new: {run.folder} already has all of it")
+        num_stored = len(summary.prompt_ids) - summary.new.prompts
+        if self.category and num_stored > 0:
+            print(f"  {num_stored} prompts were stored before and keep their category")
+
+    def _print_next_steps(self, run: Run, summary: ImportSummary) -> None:
+        if summary.holds_only_prompts:
+            num_train = len(summary.prompt_ids) - summary.num_held_out
+            print(
+                f"  {num_train} prompts to train on, {summary.num_held_out} held out; "
+                f"next, generate responses: assent generate --run {run.folder}"
+            )
+        for kind, count in summary.open_tasks.items() if not summary.reader.lossless else ():
+            flag = "" if kind == "comparison" else f" --kind {kind}"
+            print(
+                f"  {count} {kind}s without a judgement; "
+                f"next, label them: assent label --annotator human{flag} --run {run.folder}"
+            )
 
 
-def _codec(run: Run) -> "ChatTokenizer | None":
-    """The codec of the run's model, by which rows are refused that it cannot render; None: no model was named."""
+def _load_tokenizer(run: Run) -> "ChatTokenizer | None":
+    """Return the tokenizer of the run's model, which refuses rows that it cannot render; None: no model was named."""
     if run.setup.model == Setup.model:
         return None
-    from assent.models.tokenizer import read_codec
+    from assent.models.tokenizer import load_chat_tokenizer
 
     try:
-        return read_codec(run.setup.model, run.rendering)
+        return load_chat_tokenizer(run.setup.model, run.rendering)
     except AssentError as error:
-        warn(f"rows are not tried on the chat template of the run's model: {error}")
+        warn(f"rows are not checked against the chat template of the run's model: {error}")
         return None
-
-
-@dataclass
-class _Tally:
-    """What was read so far, in numbers and ids; what it says is in the store."""
-
-    held_out: float
-    rows: int = 0
-    used: int = 0
-    out: int = 0
-    """Prompts that are held out."""
-    read: Counts = Counts(0, 0, 0, 0)
-    new: Counts = Counts(0, 0, 0, 0)
-    kinds: Counter[str] = field(default_factory=Counter)
-    prompts: set[str] = field(default_factory=set)
-    annotators: set[str] = field(default_factory=set)
-    rejected: list[SkippedRow] = field(default_factory=list)
-    """Without the rows themselves."""
-    remarks: Counter[str] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
-    waiting: Counter[str] = field(default_factory=Counter)
-    """Questions without an answer, by kind."""
-
-    def count(self, reading: Reading, new: Counts) -> None:
-        self.rows += reading.rows
-        self.used += reading.used
-        self.rejected += (SkippedRow(row.where, row.reason) for row in reading.rejected)
-        found = (reading.prompts, reading.responses, reading.queries, reading.feedback)
-        self.read = Counts(*(before + len(more) for before, more in zip(self.read, found, strict=True)))
-        self.new = Counts(*map(sum, zip(self.new, new, strict=True)))
-        fresh = [prompt for prompt in reading.prompts if prompt.id not in self.prompts]
-        self.out += len(split(fresh, self.held_out).held_out)
-        self.prompts.update(prompt.id for prompt in fresh)
-        self.modes.update(prompt.category for prompt in fresh if prompt.category)
-        self.remarks.update(reading.remarks)
-        answered = {event.task for event in reading.feedback}
-        self.waiting.update(query.kind for query in reading.queries if query.id not in answered)
-        self.annotators.update(event.annotator for event in reading.feedback)
-        if TaskWithJudgements in FORMATS[reading.format].holds:
-            self.kinds.update(f"{name_of(event.judgement)}s" for event in reading.feedback)
-        else:
-            self.kinds.update(name for kind, name in KINDS for e in reading.examples if isinstance(e, kind))
-
-    def holds(self, source: Source) -> str:
-        """What a file says, in a few words."""
-        if source.made.whole:
-            return ", ".join(f"{count} {name}" for name, count in zip(Counts._fields, self.read, strict=True))
-        if TaskWithJudgements not in source.made.holds:
-            found = ", ".join(f"{count} {name}" for name, count in self.kinds.items())
-            return f"{found} about {len(self.prompts)} prompts" if found else f"{len(self.prompts)} different prompts"
-        said = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "questions without an answer"
-        by = f" by {len(self.annotators)} annotators" if self.annotators else ""
-        return f"{said}{by} about {len(self.prompts)} prompts"
-
-
-def progress(items: Iterable[Item], name: str, total: int, size: Callable[[Item], int]) -> Iterator[Item]:
-    """Pass items on, and show how far they are once that takes a while."""
-    began, done, bar = time.monotonic(), 0, None
-    with ExitStack() as stack:
-        for item in items:
-            yield item
-            done += size(item)
-            if bar is not None:
-                bar.advance(size(item))
-            elif time.monotonic() - began > PATIENCE:
-                bar = stack.enter_context(ProgressBar(name, total, done))
-
-
-def keep(rejected: Iterable[SkippedRow], path: Path) -> None:
-    """Add rejected rows to a file of JSON lines, each once: files of the same name share it and lose nothing.
-
-    Raises:
-        AssentError: the disk is full, or the file cannot be written.
-    """
-    try:
-        with path.open("a+", encoding="utf-8") as file:
-            file.seek(0)
-            there = {hash(line.removesuffix("\n")) for line in file}
-            for row in rejected:
-                line = json.dumps({"where": row.where, "reason": row.reason, "row": row.row})
-                if hash(line) not in there:
-                    file.write(line + "\n")
-                there.add(hash(line))
-    except OSError as error:
-        raise no_room(error, path) from None
-
-
-def reasons(rejected: Iterable[SkippedRow]) -> list[str]:
-    """A line for each reason, the most frequent first: how many rows, why, and where the first stand."""
-    places: dict[str, list[str]] = {}
-    for row in rejected:
-        places.setdefault(row.reason, []).append(row.where)
-    ordered = sorted(places.items(), key=lambda item: -len(item[1]))
-    lines = []
-    for reason, where in ordered[:REASONS]:
-        named = ", ".join(where[:PLACES]) + (", ..." if len(where) > PLACES else "")
-        lines.append(f"{len(where)}  {printable(reason)[:200]}: {printable(named)}")
-    if rest := sum(len(where) for _, where in ordered[REASONS:]):
-        lines.append(f"{rest}  for {len(ordered) - REASONS} other reasons")
-    return lines
-
-
-def printable(text: str) -> str:
-    """Text of strangers, with what could upset a terminal spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Walk the chain of everything that was said: has anything been changed, removed or slipped in since?"""
+"""Verify the hash chain of the feedback: nothing was changed, removed or inserted since it was stored."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from assent.run import Run
 
 @dataclass(frozen=True)
 class Verify(Tool):
-    """Check that the feedback is what was stored."""
+    """Check that the feedback is unchanged since it was stored."""
 
     def __call__(self, run: Run, key: str) -> None:
         length = run.store.verify()
-        print(f"{run.store.name}: {length} answers, each as it was stored")
+        print(f"{run.store.name}: {length} judgements, unchanged since they were stored")

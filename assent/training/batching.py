@@ -1,60 +1,58 @@
-"""Which trees go into one pack, and which examples into one step; both decided by seeds and sizes alone."""
+"""Examples of a step and token-bounded batches of a forward pass; seeds and sizes alone decide both."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
-from assent.models.attention import SharedPrefix
+from assent.models.packing import SharedPrefix
+from assent.seeds import Purpose, derive, derive_epoch
 
 T = TypeVar("T")
-READING = 2048
-"""Tokens a pack where nothing is learned, unless told."""
+INFERENCE_TOKENS = 2048
+"""Default of the tokens in a batch without gradients."""
 
 
-def packs(trees: Sequence[SharedPrefix], tokens: int) -> list[list[int]]:
-    """Indices of trees, longest first, cut into packs of at most `tokens` tokens (or one larger tree)."""
-    order = sorted(range(len(trees)), key=lambda i: (-trees[i].size, i))
-    found: list[list[int]] = []
-    room = 0
+def plan_batches(prefixes: Sequence[SharedPrefix], max_tokens: int) -> list[list[int]]:
+    """Return batches of indices, longest prefix first, of at most `max_tokens` tokens (or a single longer one)."""
+    order = sorted(range(len(prefixes)), key=lambda i: (-prefixes[i].num_tokens, i))
+    batches: list[list[int]] = []
+    free_tokens = 0
     for i in order:
-        if not found or trees[i].size > room:
-            found.append([])
-            room = tokens
-        found[-1].append(i)
-        room -= trees[i].size
-    return found
+        if not batches or prefixes[i].num_tokens > free_tokens:
+            batches.append([])
+            free_tokens = max_tokens
+        batches[-1].append(i)
+        free_tokens -= prefixes[i].num_tokens
+    return batches
 
 
-def largest(trees: Sequence[SharedPrefix], tokens: int, batch_size: int) -> int:
-    """Tokens of the largest pack that a step of `batch_size` trees may come to."""
-    most = sorted(trees, key=lambda tree: -tree.size)[:batch_size]
-    return max(sum(most[i].size for i in part) for part in packs(most, tokens))
+def max_batch_tokens(prefixes: Sequence[SharedPrefix], max_tokens: int, batch_size: int) -> int:
+    """Return the tokens of the largest batch in a step of the `batch_size` longest prefixes."""
+    longest = sorted(prefixes, key=lambda prefix: -prefix.num_tokens)[:batch_size]
+    return max(sum(longest[i].num_tokens for i in indices) for indices in plan_batches(longest, max_tokens))
 
 
-def generator(*seeds: int) -> torch.Generator:
-    """A generator of its own for (seed, purpose, step, ...): what happened before never matters."""
-    mixed = 0x9E3779B97F4A7C15
-    for seed in seeds:
-        mixed = ((mixed ^ (seed + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) % 2**64
-        mixed ^= mixed >> 31
-    return torch.Generator().manual_seed(mixed % 2**63)
+def generator(seed: int, purpose: Purpose, *numbers: int) -> torch.Generator:
+    """Return a new generator for one draw: see `assent.seeds.derive`."""
+    return torch.Generator().manual_seed(derive(seed, purpose, *numbers))
 
 
-def steps_of(count: int, batch_size: int, epochs: int) -> int:
-    """How many steps `epochs` passes over `count` examples take; the last batch of a pass may be smaller."""
+def count_steps(count: int, batch_size: int, epochs: int) -> int:
+    """Return the steps of `epochs` passes over `count` examples; the last batch of a pass may be smaller."""
     return epochs * -(-count // batch_size)
 
 
-def batch(examples: Sequence[T], batch_size: int, step: int, seed: int) -> list[T]:
-    """The examples of a step: each pass goes through all of them in an order of its own."""
-    per_pass = -(-len(examples) // batch_size)
-    order = torch.randperm(len(examples), generator=generator(seed, step // per_pass)).tolist()
-    start = (step % per_pass) * batch_size
+def select_batch(examples: Sequence[T], batch_size: int, step: int, seed: int) -> list[T]:
+    """Return the examples of a step; every epoch goes through all of them in a new order."""
+    steps_per_epoch = -(-len(examples) // batch_size)
+    rng = torch.Generator().manual_seed(derive_epoch(seed, step // steps_per_epoch))
+    order = torch.randperm(len(examples), generator=rng).tolist()
+    start = (step % steps_per_epoch) * batch_size
     return [examples[i] for i in order[start : start + batch_size]]
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive pieces of at most `size`."""
+    """Yield consecutive chunks of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,7 +1,7 @@
-"""Several processes take one step together: each does its share of the parts, and what they made is added up.
+"""Data parallelism: several processes take one step together, each on its share of the batches.
 
-Parts of a step add up exactly as they do in one process (`assent.batch`), so that sharing them out changes nothing but
-the time. `torchrun --nproc-per-node 2 -m -- assent ...` starts the processes; the first of them alone writes files.
+The parts of a step add up exactly as they do in one process (`assent.batch`), so only the time changes. `torchrun
+--nproc-per-node 2 -m -- assent ...` starts the processes; rank 0 alone writes files.
 """
 
 import os
@@ -19,57 +19,58 @@ from assent.errors import AssentError
 T = TypeVar("T")
 
 
-class _Here:
-    """What this process is doing."""
+class _Mode:
+    """The mode of this process."""
 
-    together = False
-    """It is in a stage that all of them go through."""
-    alone = False
-    """It does something while the others wait."""
+    is_collective = False
+    """All processes run the same stage, and share its work."""
+    is_alone = False
+    """Rank 0 works while the others wait."""
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Meet the other processes, if torchrun started any."""
+    """Join the process group, if torchrun started several processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # the others wait while the first one draws, labels and evaluates by itself
+    # the others wait while rank 0 generates, labels and evaluates alone: days, if humans label
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=7))
     try:
         yield
-        dist.barrier()  # nobody hangs up while others still talk
+        dist.barrier()  # no process leaves while others still communicate
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def collective() -> Iterator[None]:
-    """Share work out in here; outside, every process is on its own."""
-    before, _Here.together = _Here.together, True
+    """Share work between the processes within the context; outside, each process works alone."""
+    before = _Mode.is_collective
+    _Mode.is_collective = True
     try:
         yield
     finally:
-        _Here.together = before
+        _Mode.is_collective = before
 
 
 def is_rank0() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Return whether this is the process that writes files and prints."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def rank() -> int:
-    """Which of the processes that share the work this one is."""
+    """Return the number of this process among those that share the work."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """How many processes share the work."""
-    return dist.get_world_size() if _Here.together and dist.is_initialized() else 1
+    """Return how many processes share the work."""
+    return dist.get_world_size() if _Mode.is_collective and dist.is_initialized() else 1
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """This process's share."""
+    """Return this process's share of the items."""
     return list(items[rank() :: world_size()])
 
 
@@ -80,43 +81,46 @@ def all_reduce(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def all_gather(thing: T) -> list[T]:
-    """What each process has, in order of rank."""
+def all_gather(value: T) -> list[T]:
+    """Return the values of all processes, in order of rank."""
     if world_size() == 1:
-        return [thing]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, thing)
-    return found
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def reduce_dict(metrics: dict[str, float]) -> dict[str, float]:
-    """Add numbers up over the processes, name by name."""
+    """Sum metrics over the processes, name by name."""
     total: dict[str, float] = {}
-    for each in all_gather(metrics):
-        for name, value in each.items():
+    for rank_metrics in all_gather(metrics):
+        for name, value in rank_metrics.items():
             total[name] = total.get(name, 0.0) + value
     return total
 
 
 def on_rank0(work: Callable[[], T]) -> T:
-    """Have the first process do something; all of them return what came of it, or raise what it raised.
+    """Run a function on rank 0; every process returns its result, or raises its error.
 
     Raises:
         AssentError: whatever `work` raises.
     """
-    if not dist.is_initialized() or _Here.alone:
+    if not dist.is_initialized() or _Mode.is_alone:
         return work()
-    told: list[Any] = [None]
+    outcome: list[Any] = [None]
     if is_rank0():
-        before, _Here.together, _Here.alone = _Here.together, False, True
+        before = _Mode.is_collective
+        _Mode.is_collective = False
+        _Mode.is_alone = True
         try:
-            told = [(work(), None)]
+            outcome = [(work(), None)]
         except AssentError as error:
-            told = [(None, str(error))]
+            outcome = [(None, str(error))]
         finally:
-            _Here.together, _Here.alone = before, False
-    dist.broadcast_object_list(told)
-    value, reason = told[0]
+            _Mode.is_collective = before
+            _Mode.is_alone = False
+    dist.broadcast_object_list(outcome)
+    value, reason = outcome[0]
     if reason is not None:
         raise AssentError(reason)
     result: T = value

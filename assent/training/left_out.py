@@ -1,4 +1,4 @@
-"""What a stage leaves out of its examples, counted by reason and named, so that nothing goes missing in silence."""
+"""Counts of the examples that a stage leaves out, by reason."""
 
 from dataclasses import dataclass, field
 
@@ -11,30 +11,38 @@ class LeftOut:
     """Examples that a stage cannot train on."""
 
     too_long: int = 0
-    """Longer than `max_tokens`."""
-    alike: int = 0
-    """Pairs whose two sides are the same tokens, so that nothing tells them apart."""
-    refused: int = 0
-    """Rows that the chat template, or the tokenizer, refuses."""
+    """Longer than `max_length`."""
+    identical: int = 0
+    """Pairs whose two completions are the same tokens."""
+    unrenderable: int = 0
+    """Rows that the chat template or the tokenizer cannot encode."""
     first: str = field(default="", compare=False)
-    """The first of those, and why."""
+    """The first row that cannot be encoded, and the reason."""
 
-    def refuse(self, prompt: Prompt, reason: str) -> None:
+    def add_unrenderable(self, prompt: Prompt, reason: str) -> None:
         """Count a row that cannot be encoded."""
-        self.refused += 1
+        self.unrenderable += 1
         self.first = self.first or f"{prompt.text[:60]!r}: {reason}"
 
-    def __add__(self, other: "LeftOut") -> "LeftOut":
-        sums = self.too_long + other.too_long, self.alike + other.alike, self.refused + other.refused
-        return LeftOut(*sums, self.first or other.first)
+    def __add__(self, right: "LeftOut") -> "LeftOut":
+        return LeftOut(
+            self.too_long + right.too_long,
+            self.identical + right.identical,
+            self.unrenderable + right.unrenderable,
+            self.first or right.first,
+        )
 
     def report(self) -> dict[str, int]:
-        """The counts for a stage's result; what stops no other run is said on the terminal too."""
-        if self.alike:
-            pairs = "pair is" if self.alike == 1 else "pairs are"
-            warn(f"{self.alike} {pairs} left out: the two sides are the same tokens")
-        if self.refused:
-            rows = "row that cannot be encoded is" if self.refused == 1 else "rows that cannot be encoded are"
-            warn(f"{self.refused} {rows} left out; the first, {self.first}")
-        rare = {"alike": self.alike, "refused": self.refused}
-        return {"too_long": self.too_long, **{name: count for name, count in rare.items() if count}}
+        """Return the counts for a stage's result, and warn of pairs and rows that no setting would save."""
+        if self.identical:
+            pairs = "pair is" if self.identical == 1 else "pairs are"
+            warn(f"{self.identical} {pairs} left out: both completions are the same tokens")
+        if self.unrenderable:
+            rows = "row that cannot be encoded is" if self.unrenderable == 1 else "rows that cannot be encoded are"
+            warn(f"{self.unrenderable} {rows} left out; the first, {self.first}")
+        counts = {"too_long": self.too_long}
+        if self.identical:
+            counts["identical"] = self.identical
+        if self.unrenderable:
+            counts["unrenderable"] = self.unrenderable
+        return counts

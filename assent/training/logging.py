@@ -1,31 +1,33 @@
-"""What a stage measures, written where people and programs look: metrics.jsonl, TensorBoard, a line of the terminal."""
+"""Progress bar and metrics of a training stage."""
 
-import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from assent.files import no_room, write_atomically
-from assent.functional.finite import finite
+from assent.protocols import Logger
+from assent.registry import resolve
 from assent.training.distributed import is_rank0
 
-QUIET_SECONDS = 5.0
+SECONDS_BETWEEN_LINES = 5.0
 """Without a terminal, at most one progress line in this many seconds."""
 
 
 class ProgressBar:
-    """Progress with time left: a live bar in a terminal, a plain line every few seconds elsewhere."""
+    """Progress with the time left: a live bar in a terminal, a plain line every few seconds elsewhere."""
 
-    def __init__(self, name: str, total: int, done: int = 0) -> None:
-        self._name, self._total, self._done, self._first = name, total, done, done
-        self._start = self._spoke = time.monotonic()
+    def __init__(self, name: str, total: int, completed: int = 0) -> None:
+        self._name = name
+        self._total = total
+        self._completed = completed
+        self._completed_before = completed
+        self._started_at = self._printed_at = time.monotonic()
         self._console = Console(file=sys.stderr, quiet=not is_rank0())
         self._live: Progress | None = None
 
@@ -41,7 +43,7 @@ class ProgressBar:
                 console=self._console,
             )
             self._live.start()
-            self._task = self._live.add_task(self._name, total=self._total, completed=self._done, note="")
+            self._task = self._live.add_task(self._name, total=self._total, completed=self._completed, note="")
         return self
 
     def __exit__(
@@ -50,83 +52,55 @@ class ProgressBar:
         if self._live is not None:
             self._live.stop()
         elif kind is None:
-            self._say(f"{self._name}: {self._done}/{self._total} in {_clock(time.monotonic() - self._start)}")
+            self._print(
+                f"{self._name}: {self._completed}/{self._total} in {format_seconds(time.monotonic() - self._started_at)}"
+            )
 
-    def advance(self, by: int = 1, note: str = "") -> None:
-        self._done += by
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count more units as completed; `note` is printed beside the progress."""
+        self._completed += count
         if self._live is not None:
-            self._live.update(self._task, advance=by, note=note)
-        elif time.monotonic() - self._spoke >= QUIET_SECONDS and self._done < self._total:
-            self._spoke = time.monotonic()
-            each = (self._spoke - self._start) / max(1, self._done - self._first)
-            left = _clock(each * (self._total - self._done))
-            self._say(f"{self._name}: {self._done}/{self._total}, {left} left" + (f", {note}" if note else ""))
+            self._live.update(self._task, advance=count, note=note)
+        elif time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES and self._completed < self._total:
+            self._printed_at = time.monotonic()
+            seconds_per_unit = (self._printed_at - self._started_at) / max(1, self._completed - self._completed_before)
+            left = format_seconds(seconds_per_unit * (self._total - self._completed))
+            self._print(f"{self._name}: {self._completed}/{self._total}, {left} left" + (f", {note}" if note else ""))
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if is_rank0():
             print(line, file=sys.stderr, flush=True)
 
 
 class MetricsLogger:
-    """Writes one line a step; a step that is done again after a crash replaces the line of the first time.
+    """The loggers of a stage: `metrics.jsonl` always, and those that `report_to` names.
 
-    A metric that is not finite is null.
+    A step that is repeated after a crash replaces the first one.
     """
 
-    def __init__(self, folder: Path, stage: str, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._path, self._stage = folder / "metrics.jsonl", stage
-        kept = [line for line in read_metrics(folder) if line["stage"] != stage or line["step"] <= start]
-        mine = [line for line in kept if line["stage"] == stage]
-        self._before = float(mine[-1]["seconds"]) if mine else 0.0
-        write_atomically(self._path, "".join(map(_line, kept)))
-        self._board = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=start + 1)
-        self._start = time.monotonic()
+    def __init__(self, folder: Path, stage: str, start: int, report_to: Sequence[str] = ("tensorboard",)) -> None:
+        names = dict.fromkeys(("jsonl", *report_to))
+        classes: list[type[Logger]] = [resolve("loggers", name) for name in names]
+        self._loggers = [logger(folder, stage, start) for logger in classes]
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        seconds = round(self._before + time.monotonic() - self._start, 3)
-        line = {"stage": self._stage, "step": step, "seconds": seconds, **{k: _short(v) for k, v in metrics.items()}}
-        try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(_line(line))
-        except OSError as error:
-            raise no_room(error, self._path) from None
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{self._stage}/{name}", value, step)
+        """Log the metrics of a step."""
+        for logger in self._loggers:
+            logger.log(step, metrics)
 
     def close(self) -> None:
-        self._board.close()
+        """Close all loggers."""
+        for logger in self._loggers:
+            logger.close()
 
 
-def add(total: dict[str, float], part: Mapping[str, Tensor]) -> None:
-    """Add the metrics of a part of a step to those of the step."""
-    for name, value in part.items():
+def add_metrics(total: dict[str, float], metrics: Mapping[str, Tensor]) -> None:
+    """Add the metrics of a part of a step to the totals of the step."""
+    for name, value in metrics.items():
         total[name] = total.get(name, 0.0) + float(value)
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Every line of a run's metrics; a line cut short by a crash is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(finite(row), allow_nan=False) + "\n"
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
+def format_seconds(seconds: float) -> str:
+    """Return a duration as `minutes:seconds`."""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes}:{left:02d}"

@@ -1,4 +1,4 @@
-"""The loop that every training stage runs in: resume, step, measure, save; stop cleanly on Ctrl-C, NaN, a full disk."""
+"""The loop of every training stage: resume, step, log, save; it stops cleanly on Ctrl-C, NaN or a full disk."""
 
 import errno
 import shutil
@@ -11,121 +11,198 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from assent.errors import AssentError, no_memory
-from assent.files import no_room, replacing
-from assent.models.attention import SharedPrefix
-from assent.training.batching import largest
+from assent.errors import AssentError, is_out_of_memory
+from assent.files import replacing, write_error
+from assent.legacy import translate_state
+from assent.models.packing import SharedPrefix
+from assent.protocols import TrainState
+from assent.training.batching import max_batch_tokens
 from assent.training.distributed import all_gather, is_rank0
 from assent.training.logging import MetricsLogger, ProgressBar
 from assent.training.memory_plan import check
-from assent.training.replicated import TrainState
 
 SAVE_SHARE = 0.05
-"""Saving by the clock takes at most this share of the time..."""
+"""Without `save_every`, saving takes at most this share of the time..."""
 SAVE_SECONDS = 60.0
-"""... and happens at most this often."""
+"""... and happens at most once in this many seconds."""
 
 
 class Stopped(Exception):
-    """The person asked to stop; the state is saved."""
+    """Training was interrupted by the user; its state is saved."""
 
 
 def train(
     folder: Path,
     name: str,
-    trainees: Mapping[str, TrainState],
+    train_states: Mapping[str, TrainState],
     steps: int,
     step: Callable[[int], dict[str, float]],
-    trees: Sequence[SharedPrefix],
-    drawing: int = 0,
-    memory: dict[str, Any] | None = None,
+    prefixes: Sequence[SharedPrefix],
+    generation_bytes: int = 0,
+    extra_state: dict[str, Any] | None = None,
 ) -> None:
-    """Run `step(0) .. step(steps - 1)`, from where an earlier process stopped if one did.
+    """Run `step(0) .. step(steps - 1)`, starting after the steps that an earlier process saved.
 
     Args:
-        folder: the run's.
-        name: the stage's name in this round; state lies in `state/name`, metrics carry it.
-        trainees: what `step` trains, all by the same settings but the learning rate.
-        step: does one whole optimiser step (or several) and returns its metrics; everything random in it must follow
-            from its number.
-        trees: of all that is trained on, or the largest that may come: what memory is reckoned from.
-        drawing: bytes that a step takes before there are gradients.
-        memory: JSON-like values beside the weights that the next step depends on; saved and restored in place.
+        folder: of the run.
+        name: of the stage in this round; the state is saved in `state/name`, and the metrics carry it.
+        train_states: what `step` trains, all with the same settings except the learning rate.
+        step: does one whole optimizer step (or several) and returns its metrics; its random draws must follow from
+            its number alone.
+        prefixes: all that is trained on, or the largest that may come: memory is estimated from it.
+        generation_bytes: memory that a step takes before there are gradients.
+        extra_state: JSON-like values besides the weights that the next step depends on; saved, and restored in place.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM, after the running step.
-        AssentError: too little memory, NaN, a full disk; the last good state is kept.
+        AssentError: too little memory, NaN, a full disk; the last good state stays on disk.
     """
+    training = next(iter(train_states.values())).training
+    tokens = max_batch_tokens(prefixes, training.max_tokens_per_batch, training.batch_size)
+    check(name, train_states, tokens, generation_bytes)
     path = folder / "state" / name / "state.pt"
-    memory = {} if memory is None else memory
-    training = next(iter(trainees.values())).training
-    check(name, trainees, largest(trees, training.max_tokens_per_batch, training.batch_size), drawing)
-    start = _restore(path, trainees, memory)
-    all_gather(start)  # all have read before the first one writes
-    meter = MetricsLogger(folder, name, start) if is_rank0() else None
-    saved_at, cost = time.monotonic(), 0.0
-    last_saved = start
+    checkpoint = _Checkpoint(path, train_states, {} if extra_state is None else extra_state, training.save_every)
+    start = checkpoint.restore()
+    all_gather(start)  # all processes have read before the first one writes
+    logger = MetricsLogger(folder, name, start, training.report_to) if is_rank0() else None
     try:
-        with ProgressBar(name, steps, start) as bar, _polite() as asked:
+        with ProgressBar(name, steps, start) as bar, _stop_signals() as signals:
             for number in range(start, steps):
-                before = [trainee.taken for trainee in trainees.values()]
-                try:
-                    metrics = step(number)
-                except (MemoryError, RuntimeError) as error:
-                    if not no_memory(error):
-                        raise
-                    there = f"after step {last_saved}, from the state that is kept" if last_saved else "from the start"
-                    raise AssentError(
-                        f"{name} ran out of memory at step {number + 1} of {steps}: lower tokens_per_pack; the same "
-                        f"command would go on {there}"
-                    ) from None
-                except AssentError as error:
-                    if last_saved < number and before == [trainee.taken for trainee in trainees.values()]:
-                        if is_rank0():
-                            _save(path, number, trainees, memory)
-                        last_saved = number
-                    kept = f"; the state after step {last_saved} is kept in {path.parent}" if last_saved else ""
-                    raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{kept}") from None
-                if meter:
-                    meter.log(number + 1, metrics)
-                bar.advance(note=_note(metrics))
-                now = time.monotonic()
-                due = now - saved_at >= max(SAVE_SECONDS, cost / SAVE_SHARE)
-                if is_rank0() and ((number + 1) % training.save_every == 0 if training.save_every else due):
-                    _save(path, number + 1, trainees, memory)
-                    last_saved = number + 1
-                    saved_at, cost = time.monotonic(), time.monotonic() - now
-                if any(all_gather(bool(asked))) and number + 1 < steps:
-                    if is_rank0() and last_saved <= number:
-                        _save(path, number + 1, trainees, memory)
-                    raise Stopped(
-                        f"{name} stopped after step {number + 1} of {steps}; the same command goes on from there"
-                    )
+                metrics = _take_step(name, number, steps, step, checkpoint)
+                if logger:
+                    logger.log(number + 1, metrics)
+                bar.advance(note=_summarise(metrics))
+                checkpoint.save_if_due(number + 1)
+                if any(all_gather(bool(signals))) and number + 1 < steps:
+                    checkpoint.save_once(number + 1)
+                    raise Stopped(f"{name} stopped after step {number + 1} of {steps}; the same command resumes there")
     finally:
-        for trainee in trainees.values():
-            trainee.release()
-        if meter:
-            meter.close()
+        for train_state in train_states.values():
+            train_state.release()
+        if logger:
+            logger.close()
 
 
-def _restore(path: Path, trainees: Mapping[str, TrainState], memory: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    state = read_state(path)
+def _take_step(
+    name: str, number: int, steps: int, step: Callable[[int], dict[str, float]], checkpoint: "_Checkpoint"
+) -> dict[str, float]:
+    """Take one step; on a failure, save what the steps before it have learned.
+
+    Raises:
+        AssentError: says at which step training stopped, and where the last state is.
+    """
+    counts = checkpoint.step_counts()
     try:
-        for name, trainee in trainees.items():
-            trainee.restore(state["trainees"][name])
-    except (KeyError, RuntimeError, ValueError):
+        return step(number)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise AssentError(
-            f"{path} does not fit, another version kept it: delete it to start this stage again"
+            f"{name} ran out of memory at step {number + 1} of {steps}: lower --max-tokens-per-batch"
+            f"{checkpoint.describe()}"
         ) from None
-    memory.update(state["memory"])
-    return int(state["step"])
+    except AssentError as error:
+        if counts == checkpoint.step_counts():  # the weights are those of the step before
+            checkpoint.save_once(number)
+        raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{checkpoint.describe()}") from None
+
+
+class _Checkpoint:
+    """The resumable state of a stage on disk; only the process with rank 0 writes it."""
+
+    def __init__(
+        self, path: Path, train_states: Mapping[str, TrainState], extra_state: dict[str, Any], save_every: int
+    ) -> None:
+        self._path = path
+        self._train_states = train_states
+        self._extra_state = extra_state
+        self._save_every = save_every
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
+
+    def restore(self) -> int:
+        """Load the saved state, if there is one, and return the number of steps that it has.
+
+        Raises:
+            AssentError: the file is broken, or belongs to another version.
+        """
+        if not self._path.exists():
+            return 0
+        state = translate_state(read_state(self._path))
+        try:
+            for name, train_state in self._train_states.items():
+                train_state.restore(state["train_states"][name])
+            self._extra_state.update(state["extra_state"])
+            self._saved_step = int(state["step"])
+        except (KeyError, RuntimeError, ValueError):
+            raise AssentError(
+                f"{self._path} was saved by another version or for another model: delete it to begin this stage anew"
+            ) from None
+        return self._saved_step
+
+    def step_counts(self) -> list[int]:
+        """Return how many optimizer steps each model has taken."""
+        return [train_state.step_count for train_state in self._train_states.values()]
+
+    def save_if_due(self, step: int) -> None:
+        """Save after a number of steps, or by the clock."""
+        now = time.monotonic()
+        if self._save_every:
+            is_due = step % self._save_every == 0
+        else:
+            is_due = now - self._saved_at >= max(SAVE_SECONDS, self._save_seconds / SAVE_SHARE)
+        if is_rank0() and is_due:
+            self._save(step)
+            self._saved_at = time.monotonic()
+            self._save_seconds = self._saved_at - now
+
+    def save_once(self, step: int) -> None:
+        """Save the state after `step` steps, unless it is saved already."""
+        if self._saved_step < step:
+            if is_rank0():
+                self._save(step)
+            self._saved_step = step
+
+    def describe(self) -> str:
+        """Return the end of an error message that says where the last state is."""
+        if not self._saved_step:
+            return "; nothing was saved yet, so the same command begins anew"
+        return (
+            f"; the state after step {self._saved_step} is saved in {self._path.parent}, the same command resumes there"
+        )
+
+    def _save(self, step: int) -> None:
+        states = {name: train_state.state() for name, train_state in self._train_states.items()}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._path.parent).free < _count_bytes(states):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            with replacing(self._path) as file:
+                torch.save({"step": step, "train_states": states, "extra_state": dict(self._extra_state)}, file)
+        except OSError as error:
+            raise write_error(error, self._path) from None
+        except RuntimeError as error:  # torch's writer turns a full disk into this
+            raise write_error(OSError(errno.ENOSPC, str(error).splitlines()[0]), self._path) from None
+        self._saved_step = step
+
+
+def _count_bytes(value: Any) -> int:
+    """Return the size of all tensors in nested dictionaries and lists."""
+    match value:
+        case Tensor():
+            return value.numel() * value.element_size()
+        case dict():
+            return sum(_count_bytes(part) for part in value.values())
+        case list() | tuple():
+            return sum(_count_bytes(part) for part in value)
+    return 0
 
 
 def read_state(path: Path) -> Any:
-    """What a stopped stage kept.
+    """Read what a stopped stage saved.
 
     Raises:
         AssentError: the file is broken.
@@ -133,44 +210,29 @@ def read_state(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # noqa: BLE001 (torch raises many kinds for a broken file)
-        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to start this stage again") from None
-
-
-def _save(path: Path, step: int, trainees: Mapping[str, TrainState], memory: Mapping[str, Any]) -> None:
-    state = {name: trainee.state() for name, trainee in trainees.items()}
-    needed = sum(t.numel() * 4 * 3 for trainee in state.values() for t in trainee["masters"].values())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(path.parent).free < needed:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        with replacing(path) as file:
-            torch.save({"step": step, "trainees": state, "memory": dict(memory)}, file)
-    except OSError as error:
-        raise no_room(error, path) from None
-    except RuntimeError as error:  # torch's writer turns a full disk into this
-        raise no_room(OSError(errno.ENOSPC, str(error).splitlines()[0]), path) from None
+        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to begin this stage anew") from None
 
 
 @contextmanager
-def _polite() -> Iterator[list[int]]:
-    """Let the running step finish on the first Ctrl-C or SIGTERM; the second Ctrl-C interrupts at once."""
-    asked: list[int] = []
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM, so that the running step can finish; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield received
         return
 
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
+    def handle(number: int, frame: object) -> None:
+        received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _note(metrics: Mapping[str, float]) -> str:
-    words = ("loss", "accuracy", "reward", "kl", "length")
-    return " ".join(f"{word} {metrics[word]:.3g}" for word in words if word in metrics)
+def _summarise(metrics: Mapping[str, float]) -> str:
+    names = ("loss", "accuracy", "reward", "kl", "length")
+    return " ".join(f"{name} {metrics[name]:.3g}" for name in names if name in metrics)

@@ -1,4 +1,4 @@
-"""What is too large for one pass is done in parts, pack by pack, and comes out as if it had been done at once."""
+"""Work that is too large for one forward pass, done in token-bounded batches with the same result."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,65 +6,66 @@ import torch
 from torch import Tensor
 
 from assent.batch import Loss
-from assent.models.attention import SharedPrefix
-from assent.training.batching import packs
+from assent.models.packing import SharedPrefix
+from assent.protocols import TrainState
+from assent.training.batching import plan_batches
 from assent.training.distributed import all_gather, reduce_dict, shard, world_size
-from assent.training.logging import ProgressBar, add
-from assent.training.replicated import TrainState
+from assent.training.logging import ProgressBar, add_metrics
 
 
 def optimizer_step(
-    trainee: TrainState, number: int, trees: Sequence[SharedPrefix], loss: Callable[[list[int]], Loss]
+    train_state: TrainState, step: int, prefixes: Sequence[SharedPrefix], loss: Callable[[list[int]], Loss]
 ) -> dict[str, float]:
-    """Take step `number` down the loss of some trees, and return its metrics.
+    """Take one optimizer step on the loss of all prefixes with their completions, and return its metrics.
 
     Args:
-        loss: of the trees with these indices, as a part of the step.
+        step: its number, from 0.
+        loss: returns the loss of the prefixes with these indices, as a part of the step.
     """
     metrics: dict[str, float] = {}
-    for part in shard(packs(trees, trainee.training.max_tokens_per_batch)):
-        made = loss(part)
-        made.value.backward()
-        add(metrics, made.metrics)
-    return reduce_dict(metrics) | {
-        "grad_norm": trainee.step(number),
-        "lr": trainee.training.rate(number, trainee.steps),
-    }
+    for indices in shard(plan_batches(prefixes, train_state.training.max_tokens_per_batch)):
+        part = loss(indices)
+        part.value.backward()
+        add_metrics(metrics, part.metrics)
+    metrics = reduce_dict(metrics)
+    grad_norm = train_state.step(step)
+    return metrics | {"grad_norm": grad_norm, "lr": train_state.training.rate(step, train_state.steps)}
 
 
 @torch.no_grad()
 def evaluate_loss(
-    key: str, trees: Sequence[SharedPrefix], tokens: int, loss: Callable[[list[int]], Loss]
+    key: str, prefixes: Sequence[SharedPrefix], max_tokens: int, loss: Callable[[list[int]], Loss]
 ) -> dict[str, float]:
-    """The metrics of a loss on trees that nothing is trained on, named so; nothing if there are none."""
+    """Return the metrics of a loss on held-out prefixes, as `held_out_NAME`; none if there are no prefixes."""
     metrics: dict[str, float] = {}
-    if not trees:
+    if not prefixes:
         return metrics
-    with ProgressBar(f"{key}: held-out", len(trees)) as bar:
-        for part in shard(packs(trees, tokens)):
-            add(metrics, loss(part).metrics)
-            bar.advance(len(part) * world_size())
+    with ProgressBar(f"{key}: held-out", len(prefixes)) as bar:
+        for indices in shard(plan_batches(prefixes, max_tokens)):
+            add_metrics(metrics, loss(indices).metrics)
+            bar.advance(len(indices) * world_size())
     return {f"held_out_{name}": value for name, value in reduce_dict(metrics).items()}
 
 
 @torch.no_grad()
 def map_batches(
-    trees: Sequence[SharedPrefix],
-    tokens: int,
-    values: Callable[[list[SharedPrefix]], Tensor],
-    advance: Callable[[int], None] = lambda done: None,
+    prefixes: Sequence[SharedPrefix],
+    max_tokens: int,
+    compute: Callable[[list[SharedPrefix]], Tensor],
+    advance: Callable[[int], None] = lambda count: None,
 ) -> list[Tensor]:
-    """A number for every branch, on the CPU: (K,) for each tree, in their order.
+    """Compute a number for every completion: on the CPU, (K,) for each prefix, in their order.
 
     Args:
-        values: of all branches of some trees, (B,).
-        advance: is told how many trees were done.
+        compute: returns the values of all completions of some prefixes, (B,).
+        advance: is called with the number of prefixes that are done.
     """
-    found: dict[int, Tensor] = {}
-    for part in shard(packs(trees, tokens)):
-        sizes = [len(trees[i].completions) for i in part]
-        for i, made in zip(part, values([trees[i] for i in part]).cpu().split(sizes), strict=True):
-            found[i] = made.clone()  # by itself: a piece of a larger tensor is saved with all of it
-        advance(len(part) * world_size())
-    everywhere = {i: made for each in all_gather(found) for i, made in each.items()}
-    return [everywhere[i] for i in range(len(trees))]
+    own_values: dict[int, Tensor] = {}
+    for indices in shard(plan_batches(prefixes, max_tokens)):
+        sizes = [len(prefixes[i].completions) for i in indices]
+        values = compute([prefixes[i] for i in indices]).cpu()
+        for i, part in zip(indices, values.split(sizes), strict=True):
+            own_values[i] = part.clone()  # a view would be saved with the whole tensor
+        advance(len(indices) * world_size())
+    by_index = {i: values for rank_values in all_gather(own_values) for i, values in rank_values.items()}
+    return [by_index[i] for i in range(len(prefixes))]

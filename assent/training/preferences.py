@@ -1,4 +1,4 @@
-"""Judgements become trees: all about one prompt shares its tokens, and each completion is encoded once."""
+"""Preference data grouped by prompt: the completions of a prompt share its tokens, and each is encoded once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,65 +11,67 @@ import torch
 from torch import Tensor
 
 from assent.batch import RankedScores, RatedScores, ScorePairs
-from assent.models.attention import SharedPrefix
-from assent.models.tokenizer import ChatTokenizer, Unrenderable
+from assent.models.packing import SharedPrefix
+from assent.models.rendering import Unrenderable
+from assent.models.tokenizer import ChatTokenizer
 from assent.records import Completion, Preference, Prompt, RankedCompletions, ScoredCompletion
 from assent.training.left_out import LeftOut
 
-MOST_BRANCHES = 16
-"""A prompt with more completions than this is split over several trees."""
-Judgement = Preference | RankedCompletions | ScoredCompletion
+MAX_COMPLETIONS = 16
+"""A prompt with more completions than this is split into several groups."""
+Example = Preference | RankedCompletions | ScoredCompletion
+"""A training example that feedback is converted to."""
 
 
 class Pair(NamedTuple):
-    """One comparison inside a tree."""
+    """A comparison of two completions of a group."""
 
-    chosen: int  # which branch
+    chosen: int  # index of the completion
     rejected: int
     p_chosen: float = 1.0
     margin: float = 0.0
     weight: float = 1.0
 
 
-class Ranks(NamedTuple):
-    """One ranking inside a tree."""
+class TieredCompletions(NamedTuple):
+    """A ranking of completions of a group."""
 
-    branches: tuple[int, ...]
-    tiers: tuple[int, ...]  # of each branch; the lowest is the best
+    indices: tuple[int, ...]  # of the completions
+    tiers: tuple[int, ...]  # of each completion; the lowest is the best
     weight: float
 
 
-class Rated(NamedTuple):
-    """One rating inside a tree."""
+class RatedCompletion(NamedTuple):
+    """A rating of one completion of a group."""
 
-    branch: int
+    completion: int
     value: float
     weight: float
 
 
-Said = TypeVar("Said", Pair, Ranks, Rated)
+Item = TypeVar("Item", Pair, TieredCompletions, RatedCompletion)
 
 
-class Compared(NamedTuple):
-    """A prompt, its completions, and what was said of them; `pairs` tells of the rankings as well."""
+class PromptGroup(NamedTuple):
+    """A prompt, its completions and their judgements; `pairs` includes the pairs of the rankings."""
 
     prompt: str  # id
-    tree: SharedPrefix
+    tokens: SharedPrefix
     pairs: tuple[Pair, ...] = ()
-    rankings: tuple[Ranks, ...] = ()
-    ratings: tuple[Rated, ...] = ()
+    rankings: tuple[TieredCompletions, ...] = ()
+    ratings: tuple[RatedCompletion, ...] = ()
 
-    def times(self, count: float) -> "Compared":
-        """The same, as if each judgement had been made so many times."""
+    def reweighted(self, factor: float) -> "PromptGroup":
+        """Return the group with the weight of every judgement multiplied by `factor`."""
 
-        def more(said: tuple[Said, ...]) -> tuple[Said, ...]:
-            return tuple(one._replace(weight=one.weight * count) for one in said)
+        def scale(items: tuple[Item, ...]) -> tuple[Item, ...]:
+            return tuple(item._replace(weight=item.weight * factor) for item in items)
 
-        return self._replace(pairs=more(self.pairs), rankings=more(self.rankings), ratings=more(self.ratings))
+        return self._replace(pairs=scale(self.pairs), rankings=scale(self.rankings), ratings=scale(self.ratings))
 
 
-class Columns(NamedTuple):
-    """The pairs of several trees, with branches counted through all of them; each (B,)."""
+class PairTensors(NamedTuple):
+    """The pairs of several groups; completions are numbered through all groups; each (B,)."""
 
     chosen: Tensor  # long
     rejected: Tensor  # long
@@ -78,203 +80,226 @@ class Columns(NamedTuple):
     weight: Tensor
 
 
-def compare(judgements: Iterable[Judgement], codec: ChatTokenizer, max_tokens: int) -> tuple[list[Compared], LeftOut]:
-    """Gather judgements by prompt.
+def group_by_prompt(
+    examples: Iterable[Example], tokenizer: ChatTokenizer, max_length: int
+) -> tuple[list[PromptGroup], LeftOut]:
+    """Group examples by prompt.
 
     Args:
-        max_tokens: completions that are longer, with their prompt, are left out, and what was said of them.
+        max_length: tokens of a prompt with its completion; longer completions and their judgements are left out.
 
     Returns:
-        The trees, in order of the first judgement about each prompt, and how many pairs and ratings were left out.
+        The groups, in order of the first example of each prompt, and how many pairs and ratings were left out.
     """
-    gathered: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        gathered.setdefault(judgement.prompt.id, []).append(judgement)
-    groups: list[Compared] = []
+    by_prompt: dict[str, list[Example]] = {}
+    for example in examples:
+        by_prompt.setdefault(example.prompt.id, []).append(example)
+    groups: list[PromptGroup] = []
     left_out = LeftOut()
-    for about in gathered.values():
-        growing: _Growing | None = None
-        for judgement in about:
+    for same_prompt in by_prompt.values():
+        builder: GroupBuilder | None = None
+        for example in same_prompt:
             try:
-                growing = growing or _Growing(judgement.prompt, codec, max_tokens, left_out)
-                overflows = growing.would_overflow(judgement)
+                builder = builder or GroupBuilder(example.prompt, tokenizer, max_length, left_out)
+                overflows = builder.would_overflow(example)
             except Unrenderable as error:
-                left_out.refuse(judgement.prompt, str(error))
+                left_out.add_unrenderable(example.prompt, str(error))
                 continue
             if overflows:
-                groups += growing.grown()
-                growing = _Growing(judgement.prompt, codec, max_tokens, left_out)
-            growing.add(judgement)
-        groups += growing.grown() if growing else []
+                groups += builder.build()
+                builder = GroupBuilder(example.prompt, tokenizer, max_length, left_out)
+            builder.add(example)
+        groups += builder.build() if builder else []
     return groups, left_out
 
 
-class _Growing:
-    """A tree in the making."""
+class GroupBuilder:
+    """The examples of one prompt on their way to a `PromptGroup`."""
 
-    def __init__(self, prompt: Prompt, codec: ChatTokenizer, max_tokens: int, left_out: LeftOut) -> None:
-        self.prompt, self.codec, self.left_out = prompt, codec, left_out
-        self.prefix = codec.prompt(prompt)
-        self.room = max_tokens - len(self.prefix)
-        self.known: dict[Completion, tuple[int, ...]] = {}
-        self.branches: dict[tuple[int, ...], int] = {}
+    def __init__(self, prompt: Prompt, tokenizer: ChatTokenizer, max_length: int, left_out: LeftOut) -> None:
+        self.prompt = prompt
+        self.tokenizer = tokenizer
+        self.left_out = left_out
+        self.prefix = tokenizer.encode_prompt(prompt)
+        self.max_completion = max_length - len(self.prefix)
+        self.token_ids: dict[Completion, tuple[int, ...]] = {}
+        self.completions: dict[tuple[int, ...], int] = {}
         self.pairs: list[Pair] = []
-        self.rankings: list[Ranks] = []
-        self.ratings: list[Rated] = []
+        self.rankings: list[TieredCompletions] = []
+        self.ratings: list[RatedCompletion] = []
 
-    def would_overflow(self, judgement: Judgement) -> bool:
-        new = {ids for text in _texts(judgement) if len(ids := self._ids(text)) <= self.room}
-        return bool(self.branches) and len({*self.branches, *new}) > MOST_BRANCHES
+    def would_overflow(self, example: Example) -> bool:
+        """Return whether the example would bring more than `MAX_COMPLETIONS` completions into the group."""
+        new = {ids for text in _completions(example) if len(ids := self._ids(text)) <= self.max_completion}
+        return bool(self.completions) and len({*self.completions, *new}) > MAX_COMPLETIONS
 
-    def add(self, judgement: Judgement) -> None:
-        """Put a judgement on the tree, as far as its completions are short enough."""
-        match judgement:
-            case Preference(p_chosen=p):
-                self._pair(judgement)
-                chosen, rejected = _texts(judgement)
-                if p != 0.5:  # a choice is a ranking of two
-                    self._ranks([(chosen, 0), (rejected, 1)], judgement.weight * p)
-                    self._ranks([(rejected, 0), (chosen, 1)], judgement.weight * (1 - p))
+    def add(self, example: Example) -> None:
+        """Add an example, without the completions that are too long."""
+        match example:
+            case Preference(p_chosen=p_chosen):
+                self._add_pair(example)
+                chosen, rejected = _completions(example)
+                if p_chosen != 0.5:  # a choice is a ranking of two
+                    self._add_ranking([(chosen, 0), (rejected, 1)], example.weight * p_chosen)
+                    self._add_ranking([(rejected, 0), (chosen, 1)], example.weight * (1 - p_chosen))
             case RankedCompletions():
-                ranked = replace(judgement, tiers=tuple(map(self._distinct, judgement.tiers)))
+                ranked = replace(example, tiers=tuple(map(self._drop_duplicates, example.tiers)))
                 for preference in ranked.preferences:
-                    self._pair(preference)
-                self._ranks([(text, i) for i, tier in enumerate(ranked.tiers) for text in tier], ranked.weight)
+                    self._add_pair(preference)
+                self._add_ranking([(text, i) for i, tier in enumerate(ranked.tiers) for text in tier], ranked.weight)
             case ScoredCompletion():
-                (text,) = _texts(judgement)
-                if self._short(text):
-                    self.ratings.append(Rated(self._branch(text), judgement.value, judgement.weight))
+                (text,) = _completions(example)
+                if self._fits(text):
+                    self.ratings.append(RatedCompletion(self._index(text), example.value, example.weight))
                 else:
                     self.left_out.too_long += 1
 
-    def grown(self) -> list[Compared]:
-        """The tree, unless nothing stands on it."""
-        if not self.branches:
+    def build(self) -> list[PromptGroup]:
+        """Return the group as a list of one; an empty list if it has no completions."""
+        if not self.completions:
             return []
-        said = tuple(self.pairs), tuple(self.rankings), tuple(self.ratings)
-        return [Compared(self.prompt.id, SharedPrefix(self.prefix, tuple(self.branches)), *said)]
+        tokens = SharedPrefix(self.prefix, tuple(self.completions))
+        group = PromptGroup(self.prompt.id, tokens, tuple(self.pairs), tuple(self.rankings), tuple(self.ratings))
+        return [group]
 
-    def _pair(self, p: Preference) -> None:
-        sides = _texts(p)
+    def _add_pair(self, preference: Preference) -> None:
+        sides = _completions(preference)
         if self._ids(sides[0]) == self._ids(sides[1]):
-            self.left_out.alike += 1
-        elif all(map(self._short, sides)):
-            first, second = map(self._branch, sides)
-            self.pairs.append(Pair(first, second, p.p_chosen, p.margin, p.weight))
+            self.left_out.identical += 1
+        elif all(map(self._fits, sides)):
+            chosen, rejected = map(self._index, sides)
+            self.pairs.append(Pair(chosen, rejected, preference.p_chosen, preference.margin, preference.weight))
         else:
             self.left_out.too_long += 1
 
-    def _ranks(self, placed: list[tuple[Completion, int]], weight: float) -> None:
-        """An order of those that are short enough; the same tokens in two tiers have no place in it."""
-        times = Counter(self._ids(text) for text, _ in placed)
-        ordered = [(text, tier) for text, tier in placed if self._short(text) and times[self._ids(text)] == 1]
-        if weight and len({tier for _, tier in ordered}) > 1:
-            self.rankings.append(
-                Ranks(tuple(self._branch(text) for text, _ in ordered), tuple(tier for _, tier in ordered), weight)
-            )
+    def _add_ranking(self, tiered: list[tuple[Completion, int]], weight: float) -> None:
+        """Add a ranking of the completions that fit; completions with the same tokens in two tiers are dropped."""
+        counts = Counter(self._ids(text) for text, _ in tiered)
+        remaining = [(text, tier) for text, tier in tiered if self._fits(text) and counts[self._ids(text)] == 1]
+        if weight and len({tier for _, tier in remaining}) > 1:
+            indices = tuple(self._index(text) for text, _ in remaining)
+            self.rankings.append(TieredCompletions(indices, tuple(tier for _, tier in remaining), weight))
 
-    def _distinct(self, tier: Sequence[Completion]) -> tuple[Completion, ...]:
-        """A tier whose answers are different tokens: of those that are the same, the first."""
+    def _drop_duplicates(self, tier: Sequence[Completion]) -> tuple[Completion, ...]:
+        """Return the completions of a tier without those that have the tokens of an earlier one."""
         distinct: dict[tuple[int, ...], Completion] = {}
         for text in tier:
             distinct.setdefault(self._ids(text), text)
         return tuple(distinct.values())
 
-    def _short(self, text: Completion) -> bool:
-        return len(self._ids(text)) <= self.room
+    def _fits(self, text: Completion) -> bool:
+        return len(self._ids(text)) <= self.max_completion
 
-    def _branch(self, text: Completion) -> int:
-        return self.branches.setdefault(self._ids(text), len(self.branches))
+    def _index(self, text: Completion) -> int:
+        return self.completions.setdefault(self._ids(text), len(self.completions))
 
     def _ids(self, text: Completion) -> tuple[int, ...]:
-        if text not in self.known:
-            self.known[text] = self.codec.completion(self.prompt, text)
-        return self.known[text]
+        if text not in self.token_ids:
+            self.token_ids[text] = self.tokenizer.encode_completion(self.prompt, text)
+        return self.token_ids[text]
 
 
-def _texts(judgement: Judgement) -> list[Completion]:
-    match judgement:
+def _completions(example: Example) -> list[Completion]:
+    match example:
         case Preference():
-            return [judgement.chosen, judgement.rejected]
+            return [example.chosen, example.rejected]
         case RankedCompletions():
-            return [text for tier in judgement.tiers for text in tier]
+            return [text for tier in example.tiers for text in tier]
         case ScoredCompletion():
-            return [judgement.completion]
+            return [example.completion]
 
 
-def columns(examples: Sequence[Compared], device: torch.device) -> Columns:
-    """Lay the pairs of trees out as tensors, in order."""
-    rows = [(p.chosen + before, p.rejected + before, *p[2:]) for before, e in _counted(examples) for p in e.pairs]
+def pair_tensors(groups: Sequence[PromptGroup], device: torch.device) -> PairTensors:
+    """Return the pairs of groups as tensors, in order."""
+    rows = [
+        (pair.chosen + offset, pair.rejected + offset, *pair[2:])
+        for offset, group in _with_offsets(groups)
+        for pair in group.pairs
+    ]
     table = torch.tensor(rows, dtype=torch.float64)  # (B, 5)
     chosen, rejected = (table[:, i].long().to(device) for i in (0, 1))
-    return Columns(chosen, rejected, *(table[:, i].float().to(device) for i in (2, 3, 4)))
+    return PairTensors(chosen, rejected, *(table[:, i].float().to(device) for i in (2, 3, 4)))
 
 
-def decided(judgement: Judgement) -> bool:
-    """Whether something was found better than something else."""
-    match judgement:
+def is_decided(example: Example) -> bool:
+    """Return whether the example prefers one completion to another; ties and ratings do not."""
+    match example:
         case Preference():
-            return judgement.p_chosen != 0.5
+            return example.p_chosen != 0.5
         case RankedCompletions():
-            return len(judgement.tiers) > 1
+            return len(example.tiers) > 1
     return False
 
 
-class Feed(NamedTuple):
-    """How an objective is fed with judgements."""
+class BatchSpec(NamedTuple):
+    """The way from training examples to the batch of an objective."""
 
     noun: str
-    """What it is fed with, in words."""
-    kinds: tuple[type, ...]
-    """The currencies that it can read."""
-    reads: Callable[[Judgement], bool]
-    """Whether a judgement is of use to it."""
-    said: Callable[[Compared], Sequence[Pair | Ranks | Rated]]
-    """What of a tree it reads."""
-    batch: Callable[[Tensor, Sequence[Compared], float], Any]
-    """From the scores of all branches of some trees, (N,), and the weight of the whole step."""
+    """The items of the batch, for messages: pairs, rankings or ratings."""
+    example_types: tuple[type, ...]
+    """The types of training examples that it can use."""
+    accepts: Callable[[Example], bool]
+    """Whether it can use an example of these types."""
+    select: Callable[[PromptGroup], Sequence[Pair | TieredCompletions | RatedCompletion]]
+    """The items of a group that go into the batch."""
+    build: Callable[[Tensor, Sequence[PromptGroup], float], Any]
+    """Build the batch from the scores of all completions of some groups, (N,), and the weight of the whole step."""
 
-    def weight(self, examples: Iterable[Compared]) -> float:
-        """Total weight of what it reads."""
-        return sum(one.weight for example in examples for one in self.said(example))
-
-
-def _scores(scored: Tensor, examples: Sequence[Compared], total: float) -> ScorePairs:
-    c = columns(examples, scored.device)
-    return ScorePairs(scored[c.chosen], scored[c.rejected], c.p_chosen, c.margin, c.weight, total)
+    def total_weight(self, groups: Iterable[PromptGroup]) -> float:
+        """Return the sum of the weights of the groups' items."""
+        return sum(item.weight for group in groups for item in self.select(group))
 
 
-def _rankings(scored: Tensor, examples: Sequence[Compared], total: float) -> RankedScores:
-    rows = [(before, ranks) for before, example in _counted(examples) for ranks in example.rankings]
-    longest = max(len(ranks.branches) for _, ranks in rows)
-    shape, device = (len(rows), longest), scored.device
-    index, tiers = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+def _build_score_pairs(scores: Tensor, groups: Sequence[PromptGroup], total: float) -> ScorePairs:
+    pairs = pair_tensors(groups, scores.device)
+    chosen, rejected = scores[pairs.chosen], scores[pairs.rejected]
+    return ScorePairs(chosen, rejected, pairs.p_chosen, pairs.margin, pairs.weight, total)
+
+
+def _build_ranked_scores(scores: Tensor, groups: Sequence[PromptGroup], total: float) -> RankedScores:
+    rankings = [(offset, ranking) for offset, group in _with_offsets(groups) for ranking in group.rankings]
+    shape = len(rankings), max(len(ranking.indices) for _, ranking in rankings)
+    device = scores.device
+    index = torch.zeros(shape, dtype=torch.long)
+    tiers = torch.zeros(shape, dtype=torch.long)
     mask = torch.zeros(shape, dtype=torch.bool)
-    for row, (before, ranks) in enumerate(rows):
-        k = len(ranks.branches)
-        index[row, :k] = before + torch.tensor(ranks.branches)
-        tiers[row, :k] = torch.tensor(ranks.tiers)
+    for row, (offset, ranking) in enumerate(rankings):
+        k = len(ranking.indices)
+        index[row, :k] = offset + torch.tensor(ranking.indices)
+        tiers[row, :k] = torch.tensor(ranking.tiers)
         mask[row, :k] = True
-    weights = torch.tensor([ranks.weight for _, ranks in rows], device=device)
-    return RankedScores(scored[index.to(device)], tiers.to(device), mask.to(device), weights, total)
+    weights = torch.tensor([ranking.weight for _, ranking in rankings], device=device)
+    return RankedScores(scores[index.to(device)], tiers.to(device), mask.to(device), weights, total)
 
 
-def _ratings(scored: Tensor, examples: Sequence[Compared], total: float) -> RatedScores:
-    rows = [(before + r.branch, r.value, r.weight) for before, e in _counted(examples) for r in e.ratings]
+def _build_rated_scores(scores: Tensor, groups: Sequence[PromptGroup], total: float) -> RatedScores:
+    rows = [
+        (offset + rating.completion, rating.value, rating.weight)
+        for offset, group in _with_offsets(groups)
+        for rating in group.ratings
+    ]
     table = torch.tensor(rows, dtype=torch.float64)  # (B, 3)
-    targets, weights = (table[:, i].float().to(scored.device) for i in (1, 2))
-    return RatedScores(scored[table[:, 0].long().to(scored.device)], targets, weights, total)
+    targets, weights = (table[:, i].float().to(scores.device) for i in (1, 2))
+    return RatedScores(scores[table[:, 0].long().to(scores.device)], targets, weights, total)
 
 
-FEEDS: Mapping[type, Feed] = {
-    ScorePairs: Feed("pairs", (Preference, RankedCompletions), lambda judgement: True, attrgetter("pairs"), _scores),
-    RankedScores: Feed("rankings", (Preference, RankedCompletions), decided, attrgetter("rankings"), _rankings),
-    RatedScores: Feed("ratings", (ScoredCompletion,), lambda judgement: True, attrgetter("ratings"), _ratings),
+def _accepts_all(example: Example) -> bool:
+    return True
+
+
+BATCH_SPECS: Mapping[type, BatchSpec] = {
+    ScorePairs: BatchSpec(
+        "pairs", (Preference, RankedCompletions), _accepts_all, attrgetter("pairs"), _build_score_pairs
+    ),
+    RankedScores: BatchSpec(
+        "rankings", (Preference, RankedCompletions), is_decided, attrgetter("rankings"), _build_ranked_scores
+    ),
+    RatedScores: BatchSpec("ratings", (ScoredCompletion,), _accepts_all, attrgetter("ratings"), _build_rated_scores),
 }
-"""By the batch of the objective."""
+"""By the class of the objective's batch."""
 
 
-def _counted(examples: Sequence[Compared]) -> Iterator[tuple[int, Compared]]:
-    """Each tree with the number of branches before it."""
-    before = accumulate((len(example.tree.completions) for example in examples), initial=0)
-    return zip(before, examples, strict=False)
+def _with_offsets(groups: Sequence[PromptGroup]) -> Iterator[tuple[int, PromptGroup]]:
+    """Yield each group with the number of completions before it."""
+    offsets = accumulate((len(group.tokens.completions) for group in groups), initial=0)
+    return zip(offsets, groups, strict=False)

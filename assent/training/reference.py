@@ -1,4 +1,4 @@
-"""Log-probabilities of completions under the reference policy, computed once and kept for a resumed run."""
+"""Log-probabilities of completions under the reference policy, computed once and saved for a resumed run."""
 
 import hashlib
 from bisect import bisect
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from assent.errors import warn
-from assent.files import no_room, replacing
-from assent.models.attention import SharedPrefix, pack
+from assent.files import replacing, write_error
 from assent.models.forward import logprobs
+from assent.models.packing import SharedPrefix, pack
 from assent.run import Run
 from assent.training.batching import chunks
 from assent.training.distributed import all_gather, is_rank0
@@ -21,50 +21,58 @@ from assent.training.logging import ProgressBar
 from assent.training.loop import read_state
 from assent.training.microbatch import map_batches
 
-PORTION = 512
-"""Trees that the reference is asked about before what it says is kept."""
+SAVE_EVERY = 512
+"""Prefixes after which the log-probabilities are saved."""
 
 
-def reference_sums(run: Run, key: str, model: nn.Module, trees: list[SharedPrefix], tokens: int) -> list[Tensor]:
-    """Summed log-probabilities of every branch under the start, (K,) a tree: made once, kept for a resumed run."""
-    path, examples = run.folder / "state" / key / "reference.pt", _digest(trees)
-    sizes = [len(tree.completions) for tree in trees]
-    kept: Any = read_state(path) if path.exists() else (examples, torch.empty(0))
-    if not isinstance(kept, tuple) or kept[0] != examples:  # older files hold the sums alone
-        warn(f"{key}: what the reference said is of other examples, or of another version's: it is asked anew")
-        kept = examples, torch.empty(0)
-    made: Tensor = kept[1]  # (branches of the trees that are done,)
-    done = bisect([*accumulate(sizes)], len(made))
-    all_gather(done)  # all have read before the first one writes
-    if done == len(trees):
-        return list(made.split(sizes))
-    with ProgressBar(f"{key}: reference", len(trees), done) as bar:
-        for some in chunks(trees[done:], PORTION):
-            sums = map_batches(some, tokens, lambda part: branch_sums(model, part, run.device), bar.advance)
-            made = torch.cat((made, *sums))
+def reference_logprobs(
+    run: Run, key: str, model: nn.Module, prefixes: list[SharedPrefix], max_tokens: int
+) -> list[Tensor]:
+    """Return the summed log-probabilities of every completion under the reference, (K,) for each prefix.
+
+    They are computed once: a resumed run reads those that are saved.
+    """
+    path = run.folder / "state" / key / "reference.pt"
+    digest = _digest(prefixes)
+    sizes = [len(prefix.completions) for prefix in prefixes]
+    saved: Any = read_state(path) if path.exists() else (digest, torch.empty(0))
+    if not isinstance(saved, tuple) or saved[0] != digest:  # older files hold the sums alone
+        warn(f"{key}: the saved reference log-probabilities belong to other examples; computing them again")
+        saved = digest, torch.empty(0)
+    sums: Tensor = saved[1]  # (completions of the prefixes that are done,)
+    num_done = bisect([*accumulate(sizes)], len(sums))
+    all_gather(num_done)  # all processes have read before the first one writes
+    if num_done == len(prefixes):
+        return list(sums.split(sizes))
+    with ProgressBar(f"{key}: reference", len(prefixes), num_done) as bar:
+        for chunk in chunks(prefixes[num_done:], SAVE_EVERY):
+            new_sums = map_batches(
+                chunk, max_tokens, lambda part: completion_logprobs(model, part, run.device), bar.advance
+            )
+            sums = torch.cat((sums, *new_sums))
             if is_rank0():
-                _keep((examples, made), path)
-    return list(made.split(sizes))
+                _save(path, digest, sums)
+    return list(sums.split(sizes))
 
 
-def branch_sums(model: nn.Module, trees: Sequence[SharedPrefix], device: torch.device) -> Tensor:
-    """Summed log-probabilities of every branch of some trees, (B,)."""
-    packed = pack(trees).to(device)
-    return packed.sums(logprobs(model, packed).logprobs)
+def completion_logprobs(model: nn.Module, prefixes: Sequence[SharedPrefix], device: torch.device) -> Tensor:
+    """Return the summed log-probabilities of every completion of some prefixes, (B,)."""
+    packed = pack(prefixes).to(device)
+    return packed.sum_completions(logprobs(model, packed).logprobs)
 
 
-def _digest(trees: Sequence[SharedPrefix]) -> str:
-    """A name for trees in their order."""
+def _digest(prefixes: Sequence[SharedPrefix]) -> str:
+    """Return the hash of prefixes and completions in their order."""
     digest = hashlib.sha256()
-    for tree in trees:
-        digest.update(repr(tuple(tree)).encode())
+    for prefix in prefixes:
+        digest.update(repr(tuple(prefix)).encode())
     return digest.hexdigest()
 
 
-def _keep(known: tuple[str, Tensor], path: Path) -> None:
+def _save(path: Path, digest: str, sums: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise no_room(error, path) from None
+        raise write_error(error, path) from None
     with replacing(path) as file:
-        torch.save(known, file)
+        torch.save((digest, sums), file)

@@ -1,4 +1,4 @@
-"""What training stages have in common: their settings of training, and the card of the policy that they train."""
+"""The base classes of training stages: settings of training, and the origin of the policy that is trained."""
 
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from assent.protocols import Origin, Stage
 from assent.registry import name_of
 from assent.run import Run
-from assent.training.replicated import Training
+from assent.training.settings import Training
 
 
 class TrainingStage(Stage):
@@ -29,4 +29,4 @@ class PolicyStage(TrainingStage):
     objective: Any
 
     def origin(self, run: Run) -> Origin:
-        return Origin(self.policy or "start", name_of(self.objective))
+        return Origin(self.policy or "base", name_of(self.objective))

@@ -1,4 +1,4 @@
-"""Learning to write what stands there: one loop for documents (pretraining) and for demonstrations (SFT)."""
+"""Supervised training on documents (pretraining) and on demonstrations (SFT)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,60 +7,65 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from assent.batch import TokenLogprobsBatch
-from assent.models.attention import SharedPrefix, pack
+from assent.batch import Loss, TokenLogprobsBatch
 from assent.models.forward import logprobs
+from assent.models.packing import SharedPrefix, pack
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.training.batching import batch
+from assent.protocols import TrainState
+from assent.training.batching import select_batch
 from assent.training.loop import train
 from assent.training.microbatch import evaluate_loss, optimizer_step
-from assent.training.replicated import TrainState
 
 
 class TokenizedExample(NamedTuple):
-    """A text to imitate: the branches of a tree, each token of which counts `weight`."""
+    """A prompt with completions to imitate; each completion token counts `weight`."""
 
-    tree: SharedPrefix
+    tokens: SharedPrefix
     weight: float = 1.0
 
 
 def train_supervised(
     folder: Path,
     key: str,
-    trainee: TrainState,
-    texts: list[TokenizedExample],
+    train_state: TrainState,
+    examples: list[TokenizedExample],
     objective: CrossEntropy,
     seed: int,
 ) -> None:
-    """Train on texts; every trained token of a step counts by its weight alone, however the step is cut.
+    """Train on examples; a step is a mean over all its completion tokens, in however many batches it is computed.
 
     Args:
-        folder: the run's; state and metrics go there under the name `key`.
-        seed: decides the order of the texts.
+        folder: of the run; state and metrics are written there under the name `key`.
+        seed: decides the order of the examples.
     """
-    training = trainee.training
+    training = train_state.training
 
     def step(number: int) -> dict[str, float]:
-        chosen = batch(texts, training.batch_size, number, seed)
-        trees = [text.tree for text in chosen]
-        made = optimizer_step(trainee, number, trees, lambda part: objective(tokens(trainee.model, chosen, part)))
-        return made | {"tokens": float(sum(len(branch) for tree in trees for branch in tree.completions))}
+        batch = select_batch(examples, training.batch_size, number, seed)
+        prefixes = [example.tokens for example in batch]
 
-    train(folder, key, {"policy": trainee}, trainee.steps, step, [text.tree for text in texts])
+        def loss(indices: list[int]) -> Loss:
+            return objective(token_batch(train_state.model, batch, indices))
+
+        metrics = optimizer_step(train_state, number, prefixes, loss)
+        trained = sum(len(completion) for prefix in prefixes for completion in prefix.completions)
+        return metrics | {"tokens": float(trained)}
+
+    train(folder, key, {"policy": train_state}, train_state.steps, step, [example.tokens for example in examples])
 
 
-def measure(
-    key: str, model: nn.Module, texts: list[TokenizedExample], objective: CrossEntropy, tokens_per_pack: int
+def evaluate(
+    key: str, model: nn.Module, examples: list[TokenizedExample], objective: CrossEntropy, max_tokens: int
 ) -> dict[str, float]:
-    """The objective's metrics on held-out texts; nothing if there are none."""
-    trees = [text.tree for text in texts]
-    return evaluate_loss(key, trees, tokens_per_pack, lambda part: objective(tokens(model, texts, part)))
+    """Return the objective's metrics on held-out examples; none if there are no examples."""
+    prefixes = [example.tokens for example in examples]
+    return evaluate_loss(key, prefixes, max_tokens, lambda indices: objective(token_batch(model, examples, indices)))
 
 
-def tokens(model: nn.Module, texts: Sequence[TokenizedExample], part: Sequence[int]) -> TokenLogprobsBatch:
-    """The trained tokens of those texts of a step that `part` numbers, as a part of the step."""
-    some = [texts[i] for i in part]
-    values = logprobs(model, pack([text.tree for text in some]).to(next(model.parameters()).device)).logprobs
-    weights = [text.weight for text in some for branch in text.tree.completions for _ in branch]
-    total = sum(text.weight * len(branch) for text in texts for branch in text.tree.completions)
+def token_batch(model: nn.Module, examples: Sequence[TokenizedExample], indices: Sequence[int]) -> TokenLogprobsBatch:
+    """Return the completion tokens of the examples with these indices, as a part of the step on all examples."""
+    part = [examples[i] for i in indices]
+    values = logprobs(model, pack([example.tokens for example in part]).to(next(model.parameters()).device)).logprobs
+    weights = [example.weight for example in part for completion in example.tokens.completions for _ in completion]
+    total = sum(example.weight * len(completion) for example in examples for completion in example.tokens.completions)
     return TokenLogprobsBatch(values, torch.tensor(weights, device=values.device), total)

@@ -1,22 +1,19 @@
-"""Texts to imitate, read from a file and tokenized."""
+"""Documents and demonstrations of a file, tokenized for supervised training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from assent.errors import AssentError
-from assent.formats.files.exchange import read
-from assent.models.attention import SharedPrefix
-from assent.models.tokenizer import ChatTokenizer, Unrenderable
-from assent.records import Completion, Prompt, SFTExample
+from assent.formats.files.importing import read_file
+from assent.models.packing import SharedPrefix
+from assent.models.rendering import Unrenderable
+from assent.models.tokenizer import ChatTokenizer
+from assent.records import Completion, Prompt, ScoredCompletion, SFTExample
 from assent.training.left_out import LeftOut
 from assent.training.supervised import TokenizedExample
 
-if TYPE_CHECKING:
-    pass
-
 
 def read_documents(path: str) -> list[str]:
-    """Documents of a text file (apart by blank lines) or of a JSONL file (`text`, or prompts), each once.
+    """Read the documents of a text file (separated by blank lines) or of a JSONL file (`text`, or prompts), each once.
 
     Raises:
         AssentError: no file, or nothing in it.
@@ -25,8 +22,7 @@ def read_documents(path: str) -> list[str]:
         raise AssentError("pretraining needs text: name a .txt or .jsonl file with --data")
     file = Path(path)
     if ".json" in file.name:
-        reading = read(file)
-        texts = [e.completion.text if hasattr(e, "completion") else p.text for e, p in _rows(reading)]
+        texts = _read_json_texts(file)
     else:
         try:
             texts = file.read_text(encoding="utf-8").split("\n\n")
@@ -36,36 +32,46 @@ def read_documents(path: str) -> list[str]:
             raise AssentError(f"cannot read {path} as UTF-8 text: {error}") from None
     documents = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if not documents:
-        raise AssentError(f"{path} holds no text")
+        raise AssentError(f"{path} has no text: give a .txt file of documents or a .jsonl file with `text`")
     return documents
 
 
-def read_texts(path: str, codec: ChatTokenizer, context: int) -> list[TokenizedExample]:
-    """Texts, or demonstrations, of a file as something to imitate, each cut to a model's context.
+def read_texts(path: str, tokenizer: ChatTokenizer, max_length: int) -> list[TokenizedExample]:
+    """Read the demonstrations or documents of a file, each cut to a model's context.
 
     Raises:
         AssentError: no file, or nothing in it.
     """
-    found = list(read(path).examples) if ".json" in Path(path).name else []
-    shown = [e for e in found if isinstance(e, SFTExample)]
-    shown = shown or [SFTExample(Prompt.plain(""), Completion(text)) for text in read_documents(path)]
-    texts, left_out = list[TokenizedExample](), LeftOut()
-    for each in shown:
+    examples = read_file(path).examples if ".json" in Path(path).name else ()
+    demonstrations = [example for example in examples if isinstance(example, SFTExample)]
+    if not demonstrations:
+        demonstrations = [SFTExample(Prompt.plain(""), Completion(text)) for text in read_documents(path)]
+    tokenized: list[TokenizedExample] = []
+    left_out = LeftOut()
+    for example in demonstrations:
         try:
-            prompt, completion = codec.encode(each.prompt, each.completion)
+            prompt, completion = tokenizer.encode(example.prompt, example.completion)
         except Unrenderable as error:
-            left_out.refuse(each.prompt, str(error))
+            left_out.add_unrenderable(example.prompt, str(error))
             continue
-        if len(prompt) < context and completion:
-            texts.append(TokenizedExample(SharedPrefix(prompt, (completion[: context - len(prompt)],)), each.weight))
-    if not texts:
-        why = f"; {left_out.refused} cannot be encoded, the first {left_out.first}" if left_out.refused else ""
-        raise AssentError(f"{path} holds no text that fits the model's context of {context}{why}")
+        if len(prompt) < max_length and completion:
+            tokens = SharedPrefix(prompt, (completion[: max_length - len(prompt)],))
+            tokenized.append(TokenizedExample(tokens, example.weight))
+    if not tokenized:
+        reason = f"no text of {path} fits the model's context of {max_length} tokens"
+        if left_out.unrenderable:
+            reason += f"; {left_out.unrenderable} cannot be encoded, the first {left_out.first}"
+        raise AssentError(reason)
     left_out.report()
-    return texts
+    return tokenized
 
 
-def _rows(reading: Any) -> list[tuple[Any, Any]]:
-    if reading.examples:
-        return [(example, example.prompt) for example in reading.examples]
-    return [(None, prompt) for prompt in reading.prompts]
+def _read_json_texts(path: Path) -> list[str]:
+    """Return the completions of demonstrations and ratings, else the prompts."""
+    result = read_file(path)
+    if not result.examples:
+        return [prompt.text for prompt in result.prompts]
+    return [
+        example.completion.text if isinstance(example, SFTExample | ScoredCompletion) else example.prompt.text
+        for example in result.examples
+    ]

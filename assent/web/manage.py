@@ -1,249 +1,282 @@
-"""What those who run a project do: let people in, set guidelines, keep the gold bank, decide where people differ."""
+"""Pages and API for managers: invites, users, settings, tokens, tasks and the stream of judgements."""
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from assent.errors import AssentError
-from assent.feedback import body
-from assent.functional.near_identical import near_identical
-from assent.labelling.accounts import RIGHTS, Person
-from assent.labelling.judgements import arrived_after
-from assent.labelling.queue import Ask, change_setting, history
-from assent.records import Task as Question
-from assent.web.answers import as_json
-from assent.web.labelling import Here, Id
-from assent.web.pages import need, page
-from assent.web.progress import measured
-from assent.web.security import Needs, office_of, public_url
+from assent.feedback import to_values
+from assent.formats.files.tables import escape_formula
+from assent.functional.near_identical import is_near_identical
+from assent.labelling.judgements import judgements_after
+from assent.labelling.queue import TaskRequest
+from assent.labelling.settings import change_setting, setting_history
+from assent.labelling.users import PERMISSIONS, User
+from assent.records import Response as PolicyResponse
+from assent.records import Task
+from assent.registry import resolve
+from assent.web.judgements import as_json
+from assent.web.pages import render_page, require
+from assent.web.progress import measure_annotators
+from assent.web.schemas import Id
+from assent.web.security import CurrentProject, RequireRole, public_url, workspace_of
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["manage"])
-Managing = Annotated[Person, need("manage")]
-Manager = Annotated[Person, Depends(Needs("manage"))]
-Reviewer = Annotated[Person, Depends(Needs("review"))]
-Short = Annotated[str, Form(max_length=500)]
+PageManager = Annotated[User, require("manage")]
+Manager = Annotated[User, Depends(RequireRole("manage"))]
+Reviewer = Annotated[User, Depends(RequireRole("review"))]
+ShortText = Annotated[str, Form(max_length=500)]
 Serial = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Long = Annotated[str, Form(max_length=200_000)]
+LongText = Annotated[str, Form(max_length=200_000)]
 
 
 @router.get("/r/{run}/admin", response_class=HTMLResponse, include_in_schema=False)
-def admin(request: Request, here: Here, person: Managing) -> HTMLResponse:
-    """People, links, settings and the gold bank."""
-    return _admin(request, here)
+def admin(request: Request, project: CurrentProject, user: PageManager) -> HTMLResponse:
+    """Show users, links, settings and the gold items."""
+    return _admin_page(request, project)
 
 
-def _admin(request: Request, here: Project, **told: Any) -> HTMLResponse:
-    people, keys = list(office_of(request).people.all()), office_of(request).people.credentials()
-    view = measured(here)
-    known = {one.annotator: one for one in view.annotators}
-    gold = [(query, body(answer), use) for query, answer, use in here.desk.gold()]
-    names = {one.id: one.name for one in people}
-    guidelines = [(at, names.get(by, by), text) for at, by, text in history(here.store, "guidelines")]
-    acts = [_act(act, names) for act in list(office_of(request).people.acts())[:30]]
-    values = {"links": [], "token": "", "reset": None, **told}
-    return page(
-        request, "admin.html.jinja", run=here.name, page="admin", people=people, known=known,
-        counting=view.counted < view.newest, roles=list(RIGHTS),
-        settings=here.settings, guidelines=guidelines, gold=gold, acts=acts, names=names, skips=here.desk.skips_of(),
-        links_out=[key for key in keys if key.kind != "token"], tokens=[key for key in keys if key.kind == "token"],
-        **values,
+def _admin_page(request: Request, project: Project, **shown_once: Any) -> HTMLResponse:
+    """Render the page for managers; `shown_once` holds new links or a new token."""
+    accounts = workspace_of(request).accounts
+    users, credentials = list(accounts.all()), accounts.credentials.active()
+    statistics = measure_annotators(project)
+    names = {user.id: user.name for user in users}
+    history = setting_history(project.store, "guidelines")
+    values = {"links": [], "token": "", "reset": None, **shown_once}
+    return render_page(
+        request, "admin.html.jinja", run=project.name, page="admin", users=users,
+        quality={annotator.annotator: annotator for annotator in statistics.annotators},
+        is_counting=statistics.counted < statistics.newest, roles=list(PERMISSIONS), settings=project.settings,
+        guidelines=[(created_at, names.get(author, author), text) for created_at, author, text in history],
+        gold=[(task, to_values(judgement), use) for task, judgement, use in project.queue.gold.items()],
+        log=[_log_entry(row, names) for row in list(accounts.audit_log.entries())[:30]], names=names,
+        skips=project.queue.assignments.skip_counts(),
+        open_links=[credential for credential in credentials if credential.kind != "token"],
+        tokens=[credential for credential in credentials if credential.kind == "token"], **values,
     )  # fmt: skip
 
 
 @router.post("/r/{run}/invite", response_class=HTMLResponse, include_in_schema=False)
 def invite(
-    request: Request, here: Here, person: Managing, role: Short, externals: Long = "", note: Short = "",
-    count: Annotated[int, Form(ge=1, le=1000)] = 1,
+    request: Request, project: CurrentProject, user: PageManager, role: ShortText, external_ids: LongText = "",
+    note: ShortText = "", count: Annotated[int, Form(ge=1, le=1000)] = 1,
 ) -> HTMLResponse:  # fmt: skip
-    """Links that each let one person in; one for each external id, if some are given."""
-    who = [line.strip() for line in externals.splitlines() if line.strip()] or [""] * count
-    made = office_of(request).people.invite(person, role, who, note)
+    """Make invite links for one account each: one per external id, or `count` if no ids are given."""
+    ids = [line.strip() for line in external_ids.splitlines() if line.strip()] or [""] * count
+    secrets = workspace_of(request).accounts.invite(user, role, ids, note)
     base = public_url(request)
-    return _admin(request, here, links=[(name, f"{base}/join/{key}") for name, key in zip(who, made, strict=True)])
+    links = [(external_id, f"{base}/join/{secret}") for external_id, secret in zip(ids, secrets, strict=True)]
+    return _admin_page(request, project, links=links)
 
 
 @router.post("/r/{run}/token", response_class=HTMLResponse, include_in_schema=False)
-def token(request: Request, here: Here, person: Managing, note: Short = "") -> HTMLResponse:
-    """A token for programs that act as this person; shown once."""
-    return _admin(request, here, token=office_of(request).people.issue_token(person, note))
+def token(request: Request, project: CurrentProject, user: PageManager, note: ShortText = "") -> HTMLResponse:
+    """Make an API token that acts as this user, and show it once."""
+    return _admin_page(request, project, token=workspace_of(request).accounts.credentials.issue_token(user, note))
 
 
 @router.post("/r/{run}/reset", response_class=HTMLResponse, include_in_schema=False)
-def reset(request: Request, here: Here, person: Managing, id: Short) -> HTMLResponse:
-    """A link with which somebody who has forgotten their password chooses a new one; shown once."""
-    people = office_of(request).people
-    target = people.get(id)
-    if target.role == "owner" and person.role != "owner":
-        raise HTTPException(403, "only an owner lets an owner choose a new password")
-    link = f"{public_url(request)}/reset/{people.invite_reset(person.id, id)}"
-    return _admin(request, here, reset=(target.name, link))
+def reset(request: Request, project: CurrentProject, user: PageManager, id: ShortText) -> HTMLResponse:
+    """Make a link with which a user sets a new password, and show it once."""
+    accounts = workspace_of(request).accounts
+    target = accounts.get(id)
+    if target.role == "owner" and user.role != "owner":
+        raise HTTPException(403, "only an owner may reset the password of an owner")
+    link = f"{public_url(request)}/reset/{accounts.issue_reset(user.id, id)}"
+    return _admin_page(request, project, reset=(target.name, link))
 
 
 @router.post("/r/{run}/withdraw", include_in_schema=False)
 def withdraw(
-    request: Request, here: Here, person: Managing, key: Annotated[list[Serial] | None, Form()] = None
+    request: Request, project: CurrentProject, user: PageManager, key: Annotated[list[Serial] | None, Form()] = None
 ) -> Response:
-    """Take links or tokens back."""
-    office_of(request).people.withdraw(person, key or [])
-    return RedirectResponse(f"/r/{here.name}/admin", 303)
+    """Withdraw links or tokens."""
+    workspace_of(request).accounts.credentials.withdraw(user, key or [])
+    return RedirectResponse(f"/r/{project.name}/admin", 303)
 
 
-@router.post("/r/{run}/people", include_in_schema=False)
-def change_person(
-    request: Request, here: Here, person: Managing, id: Short, role: Short = "", state: Short = "", why: Short = ""
-) -> Response:
-    """Another role or state for somebody."""
-    people = office_of(request).people
-    target = people.get(id)
-    if "owner" in (role, target.role) and person.role != "owner":
-        raise HTTPException(403, "only an owner makes an owner, or changes one")
-    if target.id == person.id:
-        raise HTTPException(403, "somebody else has to change your own role and state")
-    people.change(person.id, id, why, role=role, state=state)
-    return RedirectResponse(f"/r/{here.name}/admin", 303)
+@router.post("/r/{run}/users", include_in_schema=False)
+def change_user(
+    request: Request, project: CurrentProject, user: PageManager, id: ShortText, role: ShortText = "",
+    state: ShortText = "", reason: ShortText = "",
+) -> Response:  # fmt: skip
+    """Change the role or the state of a user."""
+    accounts = workspace_of(request).accounts
+    target = accounts.get(id)
+    if "owner" in (role, target.role) and user.role != "owner":
+        raise HTTPException(403, "only an owner may make or change an owner")
+    if target.id == user.id:
+        raise HTTPException(403, "you cannot change your own role or state: ask another manager")
+    accounts.change(user.id, id, reason, role=role, state=state)
+    return RedirectResponse(f"/r/{project.name}/admin", 303)
 
 
 @router.post("/r/{run}/settings", include_in_schema=False)
-def set_settings(
-    here: Here, person: Managing, guidelines: Long = "", flags: Short = "", axes: Short = "", names: Long = "",
-    completion: Annotated[int, Form(ge=0, le=10**6)] = 0,
+def change_settings(
+    project: CurrentProject, user: PageManager, guidelines: LongText = "", flags: ShortText = "",
+    axes: ShortText = "", names: LongText = "", completion: Annotated[int, Form(ge=0, le=10**6)] = 0,
 ) -> Response:  # fmt: skip
-    """Guidelines, flags, axes, covered names; what they were stays on record."""
-    new: dict[str, Any] = {
+    """Set guidelines, flags, axes and redacted names; earlier values stay on record."""
+    new_values: dict[str, Any] = {
         "guidelines": guidelines.replace("\r\n", "\n"),
-        "flags": [word.strip() for word in flags.split(",") if word.strip()],
-        "axes": [word.strip() for word in axes.split(",") if word.strip()] or ["quality"],
-        "names": [word.strip() for word in names.replace("\n", ",").split(",") if word.strip()],
+        "flags": _split(flags),
+        "axes": _split(axes) or ["quality"],
+        "names": _split(names.replace("\n", ",")),
         "completion": completion,
     }
-    old = here.settings
-    for name, value in new.items():
-        if value != old.get(name):
-            change_setting(here.store, name, value, person.id, now())
-    return RedirectResponse(f"/r/{here.name}/admin", 303)
+    old_values = project.settings
+    for name, value in new_values.items():
+        if value != old_values.get(name):
+            change_setting(project.store, name, value, user.id, utc_now())
+    return RedirectResponse(f"/r/{project.name}/admin", 303)
 
 
-@router.get("/r/{run}/completions.csv", include_in_schema=False)
-def completions(request: Request, here: Here, person: Managing) -> Response:
-    """Who from a crowd platform answered how much, and the code that they were given for it."""
-    out = io.StringIO()
-    rows = csv.writer(out)
-    rows.writerow(["external", "person", "answers", "complete", "code"])
-    wanted = int(here.settings.get("completion", 0))
-    for one in office_of(request).people.all():
-        if one.external:
-            said = here.desk.said(one.id)
-            rows.writerow(
-                [_cell(one.external), one.id, said, bool(wanted and said >= wanted), here.completion_code(one.id)]
-            )
-    return Response(out.getvalue(), media_type="text/csv")
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
-# For programs
+@router.get("/r/{run}/completion-codes.csv", include_in_schema=False)
+def completion_codes(request: Request, project: CurrentProject, user: PageManager) -> Response:
+    """Return a table of crowd workers: how many judgements they made, and their completion codes."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["external_id", "user", "judgements", "is_complete", "code"])
+    required = int(project.settings.get("completion", 0))
+    for worker in workspace_of(request).accounts.all():
+        if worker.external_id:
+            count = project.queue.count_judgements(worker.id)
+            is_complete = bool(required and count >= required)
+            code = project.completion_code(worker.id)
+            writer.writerow([escape_formula(worker.external_id), worker.id, count, is_complete, code])
+    return Response(table.getvalue(), media_type="text/csv")
 
 
-class Posted(BaseModel):
-    """Queries to lay before people."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    queries: list["PostedQuery"] = Field(max_length=1000)
-    batch: str = Field(default="api", max_length=80)
+# The API for programs
 
 
-class PostedQuery(BaseModel):
-    """A question about responses that the store holds."""
+class TaskIn(BaseModel):
+    """A task about responses that are in the store."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Id
     prompt: Id
     items: list[Id] = Field(max_length=100)
+    """Ids of responses to the prompt."""
     instruction: str = Field(default="", max_length=2000)
-    wanted: int = Field(default=1, ge=1, le=100)
+    num_judgements: int = Field(default=1, ge=1, le=100)
+    """Judgements wanted, from as many annotators."""
 
 
-class Done(BaseModel):
-    """How many were new."""
+class TasksIn(BaseModel):
+    """Tasks for annotators."""
 
-    new: int
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: list[TaskIn] = Field(max_length=1000)
+    batch: str = Field(default="api", max_length=80)
 
 
-class Invited(BaseModel):
-    """Who is to be let in."""
+class Created(BaseModel):
+    """The number of new tasks."""
+
+    created: int
+
+
+class InvitesIn(BaseModel):
+    """Invites for new users."""
 
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["admin", "reviewer", "labeller", "viewer"] = "labeller"
-    externals: list[str] = Field(default=[""], max_length=10_000)
+    external_ids: list[str] = Field(default=[""], max_length=10_000)
     note: str = Field(default="", max_length=500)
 
 
-@router.post("/r/{run}/api/ask")
-def post_queries(here: Here, person: Reviewer, posted: Posted) -> Done:
-    """Lay queries before people; each once, however often it is posted."""
-    from assent.registry import resolve
+class InviteLink(BaseModel):
+    """A link with which one user makes an account."""
 
-    asks = []
-    known = {prompt.id for prompt in here.store.prompts(ids=[query.prompt for query in posted.queries])}
-    items = {item for query in posted.queries for item in query.items}
-    of = {response.id: response for response in here.store.responses(ids=items)}
-    for query in posted.queries:
-        takes = resolve("feedback", query.kind).num_items
-        if query.prompt not in known:
-            raise AssentError(f"no prompt {query.prompt} in this run")
-        for item in query.items:
-            if item not in of or of[item].prompt != query.prompt:
-                raise AssentError(f"no answer {item} to prompt {query.prompt} in this run")
-        if query.kind == "comparison" and len(query.items) == 2 and near_identical(*(of[i].text for i in query.items)):
-            raise AssentError("two answers of almost the same words: nobody could tell which is the better")
-        if len(query.items) not in takes or len(set(query.items)) < len(query.items):
-            raise AssentError(f"a {query.kind} is not about {len(query.items)} items")
-        made = Question(query.kind, query.prompt, tuple(query.items), "train", query.instruction)
-        asks.append(Ask(made, query.wanted, "api"))
-    return Done(new=here.desk.post(asks, posted.batch))
+    external_id: str
+    link: str
+
+
+@router.post("/r/{run}/api/tasks")
+def add_tasks(project: CurrentProject, user: Reviewer, posted: TasksIn) -> Created:
+    """Add tasks for annotators. A task that is posted again is added once."""
+    prompt_ids = {prompt.id for prompt in project.store.prompts(ids=[task.prompt for task in posted.tasks])}
+    item_ids = {item for task in posted.tasks for item in task.items}
+    responses = {response.id: response for response in project.store.responses(ids=item_ids)}
+    requests = []
+    for task_in in posted.tasks:
+        _check_task(task_in, prompt_ids, responses)
+        task = Task(task_in.kind, task_in.prompt, tuple(task_in.items), "train", task_in.instruction)
+        requests.append(TaskRequest(task, task_in.num_judgements, "api"))
+    return Created(created=project.queue.enqueue(requests, posted.batch))
+
+
+def _check_task(task: TaskIn, prompt_ids: Collection[str], responses: Mapping[str, PolicyResponse]) -> None:
+    """Raise an AssentError for a task about unknown records, or one that nobody could judge."""
+    allowed = resolve("feedback", task.kind).num_items
+    if task.prompt not in prompt_ids:
+        raise AssentError(f"no prompt {task.prompt} in this run")
+    for item in task.items:
+        if item not in responses or responses[item].prompt != task.prompt:
+            raise AssentError(f"no response {item} to prompt {task.prompt} in this run")
+    if task.kind == "comparison" and len(task.items) == 2:
+        first, second = (responses[item].text for item in task.items)
+        if is_near_identical(first, second):
+            raise AssentError("two responses with almost the same words cannot be compared; post another pair")
+    if len(task.items) not in allowed or len(set(task.items)) < len(task.items):
+        raise AssentError(f"a {task.kind} cannot have {len(task.items)} items, or the same item twice")
 
 
 @router.get("/r/{run}/api/events")
 def events(
-    here: Here, person: Reviewer, after: str = "", count: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    project: CurrentProject, user: Reviewer, after: str = "", count: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> StreamingResponse:
-    """What was said, in the order of arrival, as JSON lines, by pseudonyms; `after` is the id of an event."""
+    """Return judgements in the order of arrival, as JSON lines with pseudonyms, after the one with the id `after`."""
     try:
-        page = arrived_after(here.store, after, count)
+        page = judgements_after(project.store, after, count)
     except AssentError as error:
         raise HTTPException(404, str(error)) from None
     return StreamingResponse(map(as_json, page), media_type="application/x-ndjson")
 
 
 @router.post("/api/invites")
-def post_invites(request: Request, person: Manager, invited: Invited) -> list[dict[str, str]]:
-    """Links that each let one person in, in the order of their external ids."""
-    keys = office_of(request).people.invite(person, invited.role, invited.externals, invited.note)
+def add_invites(request: Request, user: Manager, posted: InvitesIn) -> list[InviteLink]:
+    """Make invite links for one account each, in the order of their external ids."""
+    secrets = workspace_of(request).accounts.invite(user, posted.role, posted.external_ids, posted.note)
     base = public_url(request)
-    return [{"external": who, "link": f"{base}/join/{key}"} for who, key in zip(invited.externals, keys, strict=True)]
+    return [
+        InviteLink(external_id=external_id, link=f"{base}/join/{secret}")
+        for external_id, secret in zip(posted.external_ids, secrets, strict=True)
+    ]
 
 
-def _act(act: Any, names: Mapping[str, str]) -> tuple[str, str, str, str]:
-    """When, who, what and about whom or what, for people to read."""
-    facts = {key: value for key, value in json.loads(act.about).items() if value not in ("", None)}
-    about = [f"{key}: {names.get(str(value), value)}" for key, value in facts.items()]
-    return act.at, names.get(act.by, act.by), act.what, ", ".join(about)
+class LogEntry(NamedTuple):
+    """An entry of the audit log, in words."""
+
+    created_at: str
+    author: str
+    action: str
+    details: str
 
 
-def _cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return "'" + text if text[:1] in tuple("=+-@\t\r＝＋－＠") else text
+def _log_entry(row: Any, names: Mapping[str, str]) -> LogEntry:
+    values = {key: value for key, value in json.loads(row.details).items() if value not in ("", None)}
+    details = ", ".join(f"{key}: {names.get(str(value), value)}" for key, value in values.items())
+    return LogEntry(row.created_at, names.get(row.author, row.author), row.action, details)
 
 
-def now() -> str:
-    """The time, ISO 8601 in UTC."""
+def utc_now() -> str:
+    """Return the time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The pages: signing in, joining, the list of runs, and the frames that the scripts fill."""
+"""Pages for signing in and joining, the list of runs, the labelling page, and what all pages share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,27 +10,39 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.labelling.accounts import Denied, Person, folded
-from assent.web.labelling import Here
-from assent.web.security import COOKIE, Needs, Rate, SignIn, address, asking, office_of, public_url, session_of
+from assent.labelling.user_names import normalise_name
+from assent.labelling.users import AccessDenied, User
+from assent.web.security import (
+    COOKIE,
+    CurrentProject,
+    RateLimit,
+    RequireRole,
+    SignInRequired,
+    client_address,
+    current_user,
+    public_url,
+    session_cookie,
+    workspace_of,
+)
 from assent.web.text import render as markdown
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
-Opened = TypeVar("Opened")
+LinkTarget = TypeVar("LinkTarget")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass
 class Limits:
-    """How often somebody may fail (signing in, joining), or send something (answers, chat)."""
+    """Rate limits on failures (signing in, joining) and on requests (judgements, chat)."""
 
-    sign_in: Rate = field(default_factory=lambda: Rate(10, 60))
-    sign_ins: Rate = field(default_factory=lambda: Rate(60, 60))
-    name: Rate = field(default_factory=lambda: Rate(100, 3600))
-    """From all addresses together."""
-    answers: Rate = field(default_factory=lambda: Rate(300, 60))
-    chat: Rate = field(default_factory=lambda: Rate(20, 60))
-    join: Rate = field(default_factory=lambda: Rate(20, 60))
+    sign_in: RateLimit = field(default_factory=lambda: RateLimit(10, 60))
+    """Attempts for one name from one address."""
+    sign_in_address: RateLimit = field(default_factory=lambda: RateLimit(60, 60))
+    sign_in_name: RateLimit = field(default_factory=lambda: RateLimit(100, 3600))
+    """Attempts for one name from all addresses together."""
+    judgements: RateLimit = field(default_factory=lambda: RateLimit(300, 60))
+    chat: RateLimit = field(default_factory=lambda: RateLimit(20, 60))
+    join: RateLimit = field(default_factory=lambda: RateLimit(20, 60))
 
 
 @cache
@@ -44,41 +56,41 @@ def _environment() -> Any:
 
 
 def render(request: Request, template: str, values: dict[str, Any]) -> str:
-    """A template with what every page shows."""
-    person = asking(request)
-    shared = {"person": person, "run": None, "page": "", "base": office_of(request).root_path}
+    """Render a template with the values that every page needs."""
+    user = current_user(request)
+    shared = {"user": user, "run": None, "page": "", "base": workspace_of(request).root_path}
     text: str = _environment().get_template(template).render(**{**shared, **values})
     return text
 
 
-def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A response with a template."""
+def render_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Return a response with a rendered template."""
     return HTMLResponse(render(request, template, values), status)
 
 
-def need(right: str) -> Any:
-    """A dependency of a page: who is not signed in is sent there."""
-    return Depends(Needs(right, page=True))
+def require(right: str) -> Any:
+    """Return a dependency of a page on a right; without a session it redirects to the sign-in page."""
+    return Depends(RequireRole(right, is_page=True))
 
 
 @router.get("/")
 def home(request: Request) -> Response:
-    """Where everybody starts: their runs."""
-    person = asking(request)
-    if person is None:
-        raise SignIn
-    office = office_of(request)
-    look = person.may("look")  # else it would tell which items count, and which are gold
-    runs = [(name, office.project(name).desk.progress() if look else None) for name in office.runs()]
-    if len(runs) == 1 and person.role == "labeller":
+    """List the runs, or redirect a labeller to the only one."""
+    user = current_user(request)
+    if user is None:
+        raise SignInRequired
+    workspace = workspace_of(request)
+    can_look = user.can("look")  # progress would show which items are gold
+    runs = [(name, workspace.project(name).queue.progress() if can_look else None) for name in workspace.runs()]
+    if len(runs) == 1 and user.role == "labeller":
         return RedirectResponse(f"/r/{runs[0][0]}/label", 303)
-    return page(request, "home.html.jinja", runs=runs)
+    return render_page(request, "home.html.jinja", runs=runs)
 
 
 @router.get("/login")
 def login_page(request: Request, next: str = "/") -> Response:
-    """The sign-in form."""
-    return page(request, "login.html.jinja", next=_own(next), words="", name="")
+    """Show the sign-in form."""
+    return render_page(request, "login.html.jinja", next=_local_path(next), message="", name="")
 
 
 @router.post("/login")
@@ -89,28 +101,33 @@ def login(
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Sign in."""
-    client, limits = address(request), request.app.state.limits
-    keys = (limits.sign_in, f"{client} {folded(name)}"), (limits.sign_ins, client), (limits.name, folded(name))
+    client = client_address(request)
+    limits = request.app.state.limits
+    keys = (
+        (limits.sign_in, f"{client} {normalise_name(name)}"),
+        (limits.sign_in_address, client),
+        (limits.sign_in_name, normalise_name(name)),
+    )
     for limit, key in keys:
         limit.demand(key)
-    people = office_of(request).people
+    accounts = workspace_of(request).accounts
     try:
-        person = people.sign_in(name, password)
+        user = accounts.sign_in(name, password)
     except AssentError as error:
-        return page(request, "login.html.jinja", 403, next=_own(next), words=str(error), name=name)
+        return render_page(request, "login.html.jinja", 403, next=_local_path(next), message=str(error), name=name)
     for limit, key in keys:
         limit.forgive(key)
-    return with_cookie(request, RedirectResponse(_own(next), 303), person)
+    return set_session(request, RedirectResponse(_local_path(next), 303), user)
 
 
 @router.post("/logout")
 def logout(request: Request) -> Response:
-    """End this session; what lies with this person goes to others."""
-    office, person = office_of(request), asking(request)
-    office.people.revoke(session_of(request))
-    if person is not None:
-        for name in office.runs():
-            office.project(name).desk.give_back(person.id)
+    """End the session, and release the user's assignments to others."""
+    workspace, user = workspace_of(request), current_user(request)
+    workspace.accounts.credentials.revoke(session_cookie(request))
+    if user is not None:
+        for name in workspace.runs():
+            workspace.project(name).queue.assignments.release(user.id)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE)
     return response
@@ -118,9 +135,9 @@ def logout(request: Request) -> Response:
 
 @router.get("/join/{secret}")
 def join_page(request: Request, secret: str) -> Response:
-    """The form behind an invite link, or behind the link of the first start."""
-    role = of_link(request, secret, office_of(request).people.invited)
-    return page(request, "join.html.jinja", secret=secret, role=role, words="", name="")
+    """Show the form behind an invite link or a set-up link."""
+    role = read_link(request, secret, workspace_of(request).accounts.invited_role)
+    return render_page(request, "join.html.jinja", secret=secret, role=role, message="", name="")
 
 
 @router.post("/join/{secret}")
@@ -130,60 +147,60 @@ def join(
     name: Annotated[str, Form(max_length=200)],
     password: Annotated[str, Form(max_length=1000)],
 ) -> Response:
-    """Make an account, and sign in."""
-    people = office_of(request).people
-    role = of_link(request, secret, people.invited)
+    """Make an account and sign in."""
+    accounts = workspace_of(request).accounts
+    role = read_link(request, secret, accounts.invited_role)
     try:
-        person = people.join(secret, name, password, screened=False)
+        user = accounts.join(secret, name, password, is_screened=False)
     except AssentError as error:
-        return page(request, "join.html.jinja", 422, secret=secret, role=role, words=str(error), name=name)
-    runs = office_of(request).runs()
-    begin = f"/r/{runs[0]}/guidelines" if person.role == "labeller" and len(runs) == 1 else "/"
-    return with_cookie(request, RedirectResponse(begin, 303), person)
+        return render_page(request, "join.html.jinja", 422, secret=secret, role=role, message=str(error), name=name)
+    runs = workspace_of(request).runs()
+    first_page = f"/r/{runs[0]}/guidelines" if user.role == "labeller" and len(runs) == 1 else "/"
+    return set_session(request, RedirectResponse(first_page, 303), user)
 
 
 @router.get("/api/me", response_class=JSONResponse)
-def me(person: Annotated[Person, Depends(Needs("label"))]) -> dict[str, str]:
-    """Whose session this is."""
-    return {"id": person.id, "name": person.name, "role": person.role}
+def me(user: Annotated[User, Depends(RequireRole("label"))]) -> dict[str, str]:
+    """Return the user of this session."""
+    return {"id": user.id, "name": user.name, "role": user.role}
 
 
 @router.get("/r/{run}/label")
-def label(request: Request, here: Here, person: Annotated[Person, need("label")]) -> Response:
-    """The label page; a script fills it."""
-    settings = here.settings
-    return page(
-        request, "label.html.jinja", run=here.name, page="label", flags=settings["flags"],
+def label(request: Request, project: CurrentProject, user: Annotated[User, require("label")]) -> Response:
+    """Show the labelling page, which a script fills."""
+    settings = project.settings
+    return render_page(
+        request, "label.html.jinja", run=project.name, page="label", flags=settings["flags"],
         guidelines=markdown(str(settings["guidelines"])),
     )  # fmt: skip
 
 
 @router.get("/r/{run}/guidelines")
-def guidelines(request: Request, here: Here, person: Annotated[Person, need("label")]) -> Response:
-    """What labellers are asked to hold to."""
-    text = markdown(str(here.settings["guidelines"]))
-    return page(request, "guidelines.html.jinja", run=here.name, page="guidelines", guidelines=text)
+def guidelines(request: Request, project: CurrentProject, user: Annotated[User, require("label")]) -> Response:
+    """Show the guidelines for labellers."""
+    text = markdown(str(project.settings["guidelines"]))
+    return render_page(request, "guidelines.html.jinja", run=project.name, page="guidelines", guidelines=text)
 
 
-def of_link(request: Request, secret: str, read: Callable[[str], Opened]) -> Opened:
-    """What `read` makes of a link's secret; only links that do not hold count as tries."""
-    limit, client = request.app.state.limits.join, address(request)
+def read_link(request: Request, secret: str, read: Callable[[str], LinkTarget]) -> LinkTarget:
+    """Return what `read` makes of a link's secret; only invalid links count towards the rate limit."""
+    limit, client = request.app.state.limits.join, client_address(request)
     limit.check(client)
     try:
         return read(secret)
-    except Denied:
+    except AccessDenied:
         limit.demand(client)
         raise
 
 
-def _own(path: str) -> str:
-    """A path of this server; never another host."""
+def _local_path(path: str) -> str:
+    """Return a path if it is on this server, else the root: never another host."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
 
 
-def with_cookie(request: Request, response: Response, person: Person) -> Response:
-    """A response that opens a session of this person in the browser."""
-    secret = office_of(request).people.open_session(person)
+def set_session(request: Request, response: Response, user: User) -> Response:
+    """Add the cookie of a new session to a response."""
+    secret = workspace_of(request).accounts.credentials.open_session(user)
     secure = public_url(request).startswith("https:")
     response.set_cookie(COOKIE, secret, max_age=30 * 86400, httponly=True, samesite="lax", secure=secure)
     return response

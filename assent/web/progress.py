@@ -1,4 +1,4 @@
-"""How it goes, for those who run the project: curves, annotators, arena, prompts across checkpoints, disputes."""
+"""The progress pages: learning curves, annotators, arena, prompts across policies, and reward-model disagreements."""
 
 import json
 import math
@@ -10,199 +10,223 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.labelling.accounts import Person
-from assent.web.labelling import Here
-from assent.web.pages import need, page
-from assent.web.security import Needs, office_of
-from assent.web.statistics import View, policy_of, statistics_of
-from assent.web.text import readable, render
+from assent.labelling.users import User
+from assent.web.pages import render_page, require
+from assent.web.security import CurrentProject, RequireRole, workspace_of
+from assent.web.statistics import StatisticsView, policy_name, statistics_of
+from assent.web.text import render_item, render_turn
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["progress"])
-Looking = Annotated[Person, need("look")]
-Reviewing = Annotated[Person, need("review")]
-POINTS = 400
+Viewer = Annotated[User, require("look")]
+Reviewer = Annotated[User, require("review")]
+MAX_CURVE_POINTS = 400
 """Points of a curve that a page gets at most."""
-SHOWN = 50
+PAGE_SIZE = 50
 """Rows of a long table on one page."""
-MORE = 2
-"""People who are asked about a pair that the reward model sees otherwise."""
-ALARM = 0.1
-"""The share of the answers that may come from people who are paused before it is rather the gold items that are bad."""
+EXTRA_VOTES = 2
+"""Annotators who are asked about a pair on which the reward model disagrees."""
+PAUSED_SHARE_LIMIT = 0.1
+"""Share of judgements by paused annotators above which the gold items are suspect rather than the annotators."""
+SCORE_BATCH = 16
+"""Responses that the reward model scores at once."""
+Curves = dict[str, dict[str, list[list[float]]]]
+"""[step, value] pairs by stage and metric."""
 
 
 @router.get("/r/{run}/progress", response_class=HTMLResponse, include_in_schema=False)
-def progress(request: Request, here: Here, person: Looking) -> HTMLResponse:
-    """Curves, arena and annotators on one page."""
-    statistics = statistics_of(here)
-    ticket = statistics.ask(here)
-    people = {one.id: one for one in office_of(request).people.all()}
-    asked, counts = here.desk.progress(), here.store.counts()
+def progress(request: Request, project: CurrentProject, user: Viewer) -> HTMLResponse:
+    """Show curves, arena and annotators on one page."""
+    statistics = statistics_of(project)
+    ticket = statistics.request_update(project)
+    accounts = {account.id: account for account in workspace_of(request).accounts.all()}
+    tasks = project.queue.progress()
+    counts = project.store.counts()
     view = statistics.wait(ticket)
-    answers = {one.annotator: one.answers for one in view.annotators if one.annotator in people}
-    paused = sum(count for id, count in answers.items() if people[id].state == "paused")
-    total = sum(answers.values())
-    return page(
-        request, "progress.html.jinja", run=here.name, page="progress", asked=asked, view=view, counts=counts,
-        paused=paused, total=total, alarm=paused > ALARM * total,
-        names={id: one.name for id, one in people.items()}, nan=math.isnan, may_name=person.may("manage"),
-        curves=(here.folder / "metrics.jsonl").exists(), most=max((day.answers for day in view.days), default=0),
+    judgements_by_user = {
+        annotator.annotator: annotator.num_judgements
+        for annotator in view.annotators
+        if annotator.annotator in accounts
+    }
+    paused = sum(count for id, count in judgements_by_user.items() if accounts[id].state == "paused")
+    total = sum(judgements_by_user.values())
+    return render_page(
+        request, "progress.html.jinja", run=project.name, page="progress", tasks=tasks, view=view, counts=counts,
+        paused=paused, total=total, is_alarming=paused > PAUSED_SHARE_LIMIT * total,
+        names={id: account.name for id, account in accounts.items()}, nan=math.isnan, may_name=user.can("manage"),
+        has_curves=(project.folder / "metrics.jsonl").exists(),
+        has_judgements=any(day.judgements for day in view.days),
     )  # fmt: skip
 
 
 @router.get("/r/{run}/api/metrics")
-def metrics(here: Here, person: Annotated[Person, Depends(Needs("look"))]) -> dict[str, dict[str, list[list[float]]]]:
-    """Every curve of the run: stage, then metric, then [step, value] pairs, thinned to a few hundred."""
-    path = here.folder / "metrics.jsonl"
-    curves: dict[str, dict[str, list[list[float]]]] = {}
+def metrics(project: CurrentProject, user: Annotated[User, Depends(RequireRole("look"))]) -> Curves:
+    """Return every curve of the run: stage, then metric, then [step, value] pairs, thinned to a few hundred."""
+    path = project.folder / "metrics.jsonl"
+    curves: Curves = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # the last line may be in the middle of being written
+            continue  # the last line may be half written
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "seconds") and math.isfinite(value):
                 curves.setdefault(row["stage"], {}).setdefault(name, []).append([row["step"], value])
     return {
-        stage: {name: some[:: max(1, -(-len(some) // POINTS))] for name, some in named.items()}
-        for stage, named in curves.items()
+        stage: {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in by_name.items()}
+        for stage, by_name in curves.items()
     }
 
 
-def measured(here: Project) -> View:
-    """How the annotators of a run do, simulated ones too; rules that judge are left out."""
-    return statistics_of(here).view(here)
+def measure_annotators(project: Project) -> StatisticsView:
+    """Return the statistics of a run's annotators, simulated ones included; rule-based scorers are left out."""
+    return statistics_of(project).view(project)
 
 
 @router.get("/r/{run}/prompts", response_class=HTMLResponse, include_in_schema=False)
 def prompts(
-    request: Request, here: Here, person: Looking, words: str = "", after: Annotated[int, Query(ge=0)] = 0
+    request: Request, project: CurrentProject, user: Viewer, text: str = "", after: Annotated[int, Query(ge=0)] = 0
 ) -> HTMLResponse:
-    """Prompts to look at, by the words in them."""
-    matches = here.store.search_prompts(words, after, SHOWN)
-    return page(
-        request, "prompts.html.jinja", run=here.name, page="progress", prompts=matches.prompts, words=words,
-        after=after, more=matches.total > after + SHOWN, total=matches.total, step=SHOWN,
+    """List prompts that contain some text."""
+    matches = project.store.search_prompts(text, after, PAGE_SIZE)
+    return render_page(
+        request, "prompts.html.jinja", run=project.name, page="progress", prompts=matches.prompts, text=text,
+        after=after, has_more=matches.total > after + PAGE_SIZE, total=matches.total, page_size=PAGE_SIZE,
     )  # fmt: skip
 
 
 @router.get("/r/{run}/prompts/{prompt}", response_class=HTMLResponse, include_in_schema=False)
-def one_prompt(request: Request, here: Here, person: Looking, prompt: str) -> HTMLResponse:
-    """One prompt, and what each checkpoint answers."""
-    asked = next(iter(here.store.prompts(ids=[prompt])), None)
-    if asked is None:
+def prompt_page(request: Request, project: CurrentProject, user: Viewer, prompt: str) -> HTMLResponse:
+    """Show one prompt with the responses of each policy."""
+    record = next(iter(project.store.prompts(ids=[prompt])), None)
+    if record is None:
         raise HTTPException(404, f"no prompt {prompt} in this run")
-    by: dict[str, list[dict[str, Any]]] = {}
-    scores = SCORES.of(here).scores
-    for response in here.store.responses(prompt=prompt):
-        text = render(readable(response.text, response.extra))
-        told = {"html": text, "finished": response.finished, "score": scores.get(response.id)}
-        by.setdefault(policy_of(response.policy), []).append(told)
-    turns = [(message.role, render(readable(message.content, message.extra))) for message in asked.messages]
-    return page(request, "prompt.html.jinja", run=here.name, page="progress", turns=turns, by=by)
+    responses_by_policy: dict[str, list[dict[str, Any]]] = {}
+    scores = SCORER.of(project).scores
+    for response in project.store.responses(prompt=prompt):
+        values = {
+            "html": render_item(response, record),
+            "finished": response.finished,
+            "score": scores.get(response.id),
+        }
+        responses_by_policy.setdefault(policy_name(response.policy), []).append(values)
+    return render_page(
+        request, "prompt.html.jinja", run=project.name, page="progress", responses_by_policy=responses_by_policy,
+        turns=[(message.role, render_turn(message)) for message in record.messages],
+    )  # fmt: skip
 
 
 @dataclass
-class Scored:
-    """What the reward model says of the answers that people compared."""
+class RewardScores:
+    """Scores by a reward model of the responses that annotators compared, as far as they are computed."""
 
     scores: dict[str, float] = field(default_factory=dict)
+    """Scores by response id."""
     total: int = 0
-    running: bool = False
-    failed: str = ""
+    is_running: bool = False
+    error: str = ""
     model: str = ""
 
 
 @dataclass
-class Scores:
-    """Reward models at work in the background, one run at a time; what they find is kept beside the checkpoint."""
+class BackgroundScorer:
+    """Reward models that score in background threads. Scores are cached per run, model name and weights."""
 
-    _of: dict[str, Scored] = field(default_factory=dict)
+    _scores: dict[str, RewardScores] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def of(self, here: Project) -> Scored:
-        """What is known so far."""
-        name = newest_reward(here)
+    def of(self, project: Project) -> RewardScores:
+        """Return the scores computed so far by the newest reward model of a run."""
+        name = newest_reward_model(project)
         if not name:
-            return Scored()
-        from assent.models.checkpoints import weights_of  # it takes seconds to import
+            return RewardScores()
+        from assent.models.checkpoints import weights_digest  # this import takes seconds
 
-        key = f"{here.folder} {name} {weights_of(str(here.folder / name))}"
+        key = f"{project.folder} {name} {weights_digest(str(project.folder / name))}"
         with self._lock:
-            if key not in self._of:
-                self._of[key] = Scored(model=name)
-            return self._of[key]
+            if key not in self._scores:
+                self._scores[key] = RewardScores(model=name)
+            return self._scores[key]
 
-    def start(self, here: Project) -> None:
-        """Score every answer that somebody compared and that has no score yet."""
-        known = self.of(here)
-        if not known.model or known.running:
+    def start(self, project: Project) -> None:
+        """Score every response that was compared and has no score yet."""
+        scores = self.of(project)
+        if not scores.model or scores.is_running:
             return
-        known.running, known.failed = True, ""
-        Thread(target=self._work, args=(here, known), daemon=True).start()
+        scores.is_running = True
+        scores.error = ""
+        Thread(target=self._score, args=(project, scores), daemon=True).start()
 
-    def _work(self, here: Project, known: Scored) -> None:
+    def _score(self, project: Project, known: RewardScores) -> None:
         from assent.functional.ensemble import combine
         from assent.rewards.model import Model
 
         try:
-            run = here.run
+            run = project.run
             model = Model.load(run.policy(known.model), run.dtype, run.device, run.rendering)
-            said = {event.task for event in here.store.feedback()}
-            items = {item for query in here.store.tasks(ids=said) for item in query.items} - known.scores.keys()
-            responses = list({r.id: r for r in here.store.responses(ids=items)}.values())
-            refusal = model.language.codec.refusal
-            about = {p.id: p for p in here.store.prompts(ids={r.prompt for r in responses}) if not refusal(p)}
-            responses = [response for response in responses if response.prompt in about]
+            task_ids = {event.task for event in project.store.feedback()}
+            item_ids = {item for task in project.store.tasks(ids=task_ids) for item in task.items}
+            responses = list(
+                {
+                    response.id: response for response in project.store.responses(ids=item_ids - known.scores.keys())
+                }.values()
+            )
+            refusal_reason = model.language.chat_tokenizer.refusal_reason
+            prompts_by_id = {
+                prompt.id: prompt
+                for prompt in project.store.prompts(ids={response.prompt for response in responses})
+                if not refusal_reason(prompt)
+            }
+            responses = [response for response in responses if response.prompt in prompts_by_id]
             known.total = len(known.scores) + len(responses)
-            for i in range(0, len(responses), 16):
-                some = responses[i : i + 16]
-                values = combine(model.score([about[r.prompt] for r in some], some)).tolist()
-                known.scores |= {r.id: value for r, value in zip(some, values, strict=True)}
+            for i in range(0, len(responses), SCORE_BATCH):
+                batch = responses[i : i + SCORE_BATCH]
+                values = combine(model.score([prompts_by_id[response.prompt] for response in batch], batch)).tolist()
+                known.scores |= {response.id: value for response, value in zip(batch, values, strict=True)}
         except AssentError as error:
-            known.failed = str(error)
-        except Exception as error:  # noqa: BLE001 (the page tells it)
-            known.failed = f"the reward model failed: {type(error).__name__}: {error}"
+            known.error = str(error)
+        except Exception as error:  # noqa: BLE001 (the page shows it)
+            known.error = f"the reward model failed: {type(error).__name__}: {error}"
         finally:
-            known.running = False
+            known.is_running = False
 
 
-SCORES = Scores()
+SCORER = BackgroundScorer()
 
 
-def newest_reward(here: Project) -> str:
-    """The newest reward model of a run; empty if there is none."""
-    made = [
+def newest_reward_model(project: Project) -> str:
+    """Return the name of the newest reward model of a run; empty if there is none."""
+    found = [
         (path.stat().st_mtime, path.parent.name)
-        for path in here.folder.glob("*/config.json")
+        for path in project.folder.glob("*/config.json")
         if "SequenceClassification" in (json.loads(path.read_text()).get("architectures") or [""])[0]
     ]
-    return max(made)[1] if made else ""
+    return max(found)[1] if found else ""
 
 
 @router.get("/r/{run}/disagreements", response_class=HTMLResponse, include_in_schema=False)
-def disagree(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
-    """Where the reward model and people differ most."""
-    known = SCORES.of(here)
-    view = statistics_of(here).view(here, known.scores) if known.scores else View()
-    items = {item for row in view.disagreements for item in (row.first, row.second)}
-    responses = here.store.responses(ids=items)
-    texts = {response.id: render(readable(response.text, response.extra)) for response in responses}
-    return page(
-        request, "disagreements.html.jinja", run=here.name, page="progress", view=view, texts=texts, known=known,
-        asked=here.desk.wanting([row.query for row in view.disagreements]), more=MORE,
+def disagreements_page(request: Request, project: CurrentProject, user: Reviewer) -> HTMLResponse:
+    """List pairs on which the reward model and the annotators disagree most."""
+    scores = SCORER.of(project)
+    view = statistics_of(project).view(project, scores.scores) if scores.scores else StatisticsView()
+    prompts_by_id = {row.prompt.id: row.prompt for row in view.disagreements}
+    responses = project.store.responses(ids={item for row in view.disagreements for item in (row.first, row.second)})
+    texts = {response.id: render_item(response, prompts_by_id[response.prompt]) for response in responses}
+    return render_page(
+        request, "disagreements.html.jinja", run=project.name, page="progress", view=view, texts=texts, scores=scores,
+        open_tasks=project.queue.open_tasks([row.task for row in view.disagreements]), extra_votes=EXTRA_VOTES,
     )  # fmt: skip
 
 
 @router.post("/r/{run}/score", include_in_schema=False)
-def score(here: Here, person: Reviewing) -> Response:
-    """Let the reward model score what people compared."""
-    SCORES.start(here)
-    return RedirectResponse(f"/r/{here.name}/disagreements", 303)
+def score(project: CurrentProject, user: Reviewer) -> Response:
+    """Start the reward model on the responses that annotators compared."""
+    SCORER.start(project)
+    return RedirectResponse(f"/r/{project.name}/disagreements", 303)
 
 
-@router.post("/r/{run}/ask", include_in_schema=False)
-def ask(here: Here, person: Reviewing, query: Annotated[str, Form(max_length=80)]) -> Response:
-    """Ask more people about one pair, before anything else."""
-    here.desk.ask_more(query, MORE, "disagreement")
-    return RedirectResponse(f"/r/{here.name}/disagreements", 303)
+@router.post("/r/{run}/request-votes", include_in_schema=False)
+def request_votes(project: CurrentProject, user: Reviewer, task: Annotated[str, Form(max_length=80)]) -> Response:
+    """Ask more annotators about one pair, before any other task."""
+    project.queue.request_votes(task, EXTRA_VOTES, "disagreement")
+    return RedirectResponse(f"/r/{project.name}/disagreements", 303)

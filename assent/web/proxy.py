@@ -1,7 +1,7 @@
-"""The server behind a reverse proxy: which proxies are trusted, the path it lies under, and HEAD as GET without a body.
+"""The server behind a reverse proxy: trusted proxies, a path below the host, and HEAD as GET without a body.
 
 uvicorn reads X-Forwarded-For and X-Forwarded-Proto of a trusted proxy. This file adds X-Forwarded-Host, a path below
-the host (`--root-path /lab`), and a line in the log when a proxy speaks that nobody has named.
+the host (`--root-path /lab`), and a warning in the log about a proxy that is not trusted.
 """
 
 import ipaddress
@@ -21,23 +21,25 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
 
 
-def networks(addresses: str) -> tuple[Network, ...]:
-    """Parse addresses and networks with commas between them, such as `127.0.0.1, 172.16.0.0/12`.
+def parse_networks(addresses: str) -> tuple[Network, ...]:
+    """Parse addresses and networks separated by commas, such as `127.0.0.1, 172.16.0.0/12`.
 
     Raises:
-        AssentError: a word that is neither.
+        AssentError: a word is neither an address nor a network.
     """
     parsed: list[Network] = []
     for word in filter(None, (part.strip() for part in addresses.split(","))):
         try:
             parsed.append(ipaddress.ip_network(word, strict=False))
         except ValueError:
-            raise AssentError(f"'{word}' is no address and no network, such as 127.0.0.1 or 172.16.0.0/12") from None
+            raise AssentError(
+                f"invalid address or network '{word}'; write them as 127.0.0.1 or 172.16.0.0/12"
+            ) from None
     return tuple(parsed)
 
 
-def unmapped(host: str) -> str:
-    """An IPv4 address as itself: a socket of both families (`--host ::`) writes it as ::ffff:192.0.2.1."""
+def as_ipv4(host: str) -> str:
+    """Return an IPv4 address in its usual form: a dual-stack socket (`--host ::`) writes it as ::ffff:192.0.2.1."""
     try:
         ipv4 = ipaddress.IPv6Address(host).ipv4_mapped
     except ValueError:
@@ -45,75 +47,78 @@ def unmapped(host: str) -> str:
     return str(ipv4) if ipv4 else host
 
 
-class Proxied:
-    """Outermost middleware of the server.
+class ProxyMiddleware:
+    """The outermost middleware of the server.
 
     Args:
-        trusted: networks from which a proxy calls; the forwarded headers of others are ignored.
-        root_path: the path below the host under which people reach the server, such as `/lab`. Requests arrive with it
-            or without it.
+        trusted: networks of proxies; forwarded headers of all others are ignored.
+        root_path: the path below the host at which users reach the server, such as `/lab`. Requests arrive with or
+            without it.
     """
 
     def __init__(self, app: Any, trusted: Sequence[Network] = (), root_path: str = "") -> None:
-        self._app, self._trusted, self._root_path = app, tuple(trusted), root_path
-        self._behind = ProxyHeadersMiddleware(app, [str(network) for network in trusted])
+        self._app = app
+        self._trusted = tuple(trusted)
+        self._root_path = root_path
+        self._app_behind_proxy = ProxyHeadersMiddleware(app, [str(network) for network in trusted])
         self._ignored: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, root = str(scope["path"]), self._root_path
+        path = str(scope["path"])
+        root = self._root_path
         if root and (path == root or path.startswith(f"{root}/")):
             scope["path"] = path.removeprefix(root) or "/"
-        head = scope["method"] == "HEAD"
-        if head:
+        is_head = scope["method"] == "HEAD"
+        if is_head:
             scope["method"] = "GET"
 
-        async def adapted(message: Message) -> None:
+        async def send_adapted(message: Message) -> None:
             if message["type"] == "http.response.start" and root:
-                message["headers"] = [_under(root, *header) for header in message["headers"]]
-            if head and message["type"] == "http.response.body":
+                message["headers"] = [_add_root_path(root, *header) for header in message["headers"]]
+            if is_head and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
 
         client, port = scope.get("client") or ("", 0)
-        client = unmapped(client)
+        client = as_ipv4(client)
         scope["client"] = (client, port) if client else None
-        if self._trusts(client):
-            _take_host(scope)
-            await self._behind(scope, receive, adapted)  # type: ignore[arg-type]  # uvicorn's types are narrower
+        if self._is_trusted(client):
+            _use_forwarded_host(scope)
+            await self._app_behind_proxy(scope, receive, send_adapted)  # type: ignore[arg-type]  # uvicorn's types are narrower
         else:
-            self._warn(client, scope)
-            await self._app(scope, receive, adapted)
+            self._warn_untrusted(client, scope)
+            await self._app(scope, receive, send_adapted)
 
-    def _trusts(self, client: str) -> bool:
+    def _is_trusted(self, client: str) -> bool:
         try:
             address = ipaddress.ip_address(client)
         except ValueError:
             return False
         return any(address in network for network in self._trusted)
 
-    def _warn(self, client: str, scope: Scope) -> None:
-        """Say once which proxy is ignored: else links and limits are wrong without a word."""
+    def _warn_untrusted(self, client: str, scope: Scope) -> None:
+        """Log once per proxy that it is not trusted: otherwise links and rate limits would be silently wrong."""
         names = [name.decode() for name, _ in scope["headers"] if name in FORWARDED]
         if names and client not in self._ignored and len(self._ignored) < 100:
             self._ignored.add(client)
             advice = f"--behind-proxy --forwarded-allow-ips {client}"
             logging.getLogger("assent.web").warning(
-                "%s sends %s and is not trusted: if it is your proxy, start with %s", client, ", ".join(names), advice
+                "%s sends %s but is not trusted; if it is your proxy, start with %s", client, ", ".join(names), advice
             )
 
 
-def _take_host(scope: Scope) -> None:
+def _use_forwarded_host(scope: Scope) -> None:
     headers = dict(scope["headers"])
     if host := headers.get(b"x-forwarded-host", b"").split(b",")[0].strip():
-        rest = [(name, value) for name, value in scope["headers"] if name != b"host"]
-        scope["headers"] = [*rest, (b"host", host)]
+        other_headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+        scope["headers"] = [*other_headers, (b"host", host)]
 
 
-def _under(root: str, name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A header of a response, with the root path in front of an address of ours and in the path of a cookie."""
+def _add_root_path(root: str, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a response header with the root path before a local address and in the path of a cookie."""
     if name.lower() == b"location" and value.startswith(b"/"):
         return name, root.encode() + value
     if name.lower() == b"set-cookie":

@@ -1,122 +1,139 @@
-"""Where people differ: their answers side by side, to decide, and to make gold items of."""
+"""Pages for reviewers: disputed tasks, to decide and to make gold items of, and skipped tasks."""
 
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from assent.feedback import body, parse
-from assent.labelling.judgements import opinions
-from assent.labelling.queue import agrees
-from assent.records import Feedback
-from assent.records import Task as Question
+from assent.feedback import ComparableJudgement, parse
+from assent.feedback.comparison import Comparison
+from assent.labelling.gold import matches_gold
+from assent.labelling.judgements import disputed_judgements
+from assent.records import Feedback, Judgement, Task
 from assent.registry import names, resolve
-from assent.web.answers import Reviewing, differ, in_words, names_of
-from assent.web.labelling import DECIDED, Here
-from assent.web.manage import Long, Short, now
-from assent.web.pages import page
-from assent.web.text import readable, render_answer, render_turn
+from assent.web.judgements import Reviewer, disagree, names_by_id, read_tasks, summarise
+from assent.web.manage import LongText, ShortText, utc_now
+from assent.web.pages import render_page
+from assent.web.security import CurrentProject
+from assent.web.task_views import DECIDED
+from assent.web.text import render_item, render_turn
+from assent.web.workspace import Project
 
 router = APIRouter(tags=["review"])
-SHOWN = 20
-"""Queries on one page."""
-SKIPPED = 200
-"""Skipped queries that are listed."""
+PAGE_SIZE = 20
+"""Tasks on one page."""
+MAX_SKIPPED = 200
+"""Skipped tasks that are listed."""
+
+
+class DisputedTask(NamedTuple):
+    """A task about which annotators disagree, as the page shows it."""
+
+    task: Task
+    prompt: str
+    """The last turn of the prompt as HTML."""
+    judgements: list[tuple[Feedback, str]]
+    """Each judgement with its summary."""
+    unused_verdicts: list[tuple[str, str]]
+    """(value, label) of verdicts that no annotator gave."""
 
 
 @router.get("/r/{run}/review", response_class=HTMLResponse, include_in_schema=False)
 def review(
-    request: Request, here: Here, person: Reviewing, after: Annotated[int, Query(ge=0, le=10**9)] = 0
+    request: Request, project: CurrentProject, user: Reviewer, after: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> HTMLResponse:
-    """Queries about which people differ, the newest first; `after` so many of them."""
-    disputed = (events for events in opinions(here.store, DECIDED) if differ(events))
-    rows = list(islice(disputed, after, after + SHOWN + 1))
-    queries = {query.id: query for query in here.store.tasks(ids=[events[0].task for events in rows])}
-    prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
-    items = {item for query in queries.values() for item in query.items}
+    """List tasks about which annotators disagree, the newest first, from number `after` on."""
+    disputed = (events for events in disputed_judgements(project.store, DECIDED) if disagree(events))
+    groups = list(islice(disputed, after, after + PAGE_SIZE + 1))
+    judged = read_tasks(project, [events[0].task for events in groups])
     texts = {
-        response.id: render_answer(readable(response.text, response.extra), prompts[response.prompt])
-        for response in here.store.responses(ids=items)
+        response.id: render_item(response, judged.prompts[response.prompt])
+        for response in project.store.responses(ids=judged.items)
     }
-    cards = [
-        (
-            query,
-            render_turn(prompts[query.prompt].messages[-1]),
-            [(event, in_words(query, event)) for event in events],
-            _others(query, events),
-        )
-        for events in rows[:SHOWN]
-        for query in (queries[events[0].task],)
-    ]
-    return page(
-        request, "review.html.jinja", run=here.name, page="review", rows=cards, texts=texts, after=after, step=SHOWN,
-        more=len(rows) > SHOWN, names=names_of(request, person), marked=_marked(),
+    rows = []
+    for events in groups[:PAGE_SIZE]:
+        task = judged.tasks[events[0].task]
+        prompt = render_turn(judged.prompt_of(task.id).messages[-1])
+        summaries = [(event, summarise(task, event)) for event in events]
+        rows.append(DisputedTask(task, prompt, summaries, _unused_verdicts(task, events)))
+    return render_page(
+        request, "review.html.jinja", run=project.name, page="review", rows=rows, texts=texts, after=after,
+        page_size=PAGE_SIZE, has_more=len(groups) > PAGE_SIZE, names=names_by_id(request, user),
+        gold_kinds=_gold_kinds(),
     )  # fmt: skip
 
 
-def _marked() -> list[str]:
-    """Kinds of which an answer can be right: gold items are made of them."""
-    return [kind for kind in names("feedback") if hasattr(resolve("feedback", kind), "agrees")]
+def _gold_kinds() -> list[str]:
+    """Return the kinds of feedback of which gold items can be made: those whose judgements can be compared."""
+    return [kind for kind in names("feedback") if issubclass(resolve("feedback", kind), ComparableJudgement)]
 
 
-def _others(query: Question, events: list[Feedback]) -> list[tuple[str, str]]:
-    """(value, words) of verdicts on a comparison that nobody gave."""
-    if query.kind != "comparison":
+def _unused_verdicts(task: Task, events: list[Feedback]) -> list[tuple[str, str]]:
+    """Return (value, label) of the verdicts on a comparison that no annotator gave."""
+    if task.kind != "comparison":
         return []
-    answers = [body(event.judgement) for event in events]
-    given = {answer.get("preferred") or answer.get("verdict") for answer in answers}
-    verdicts = [(item, f"answer {number}") for number, item in enumerate(query.items, 1)]
+    used = {
+        event.judgement.preferred or event.judgement.verdict
+        for event in events
+        if isinstance(event.judgement, Comparison)
+    }
+    verdicts = [(item, f"response {number}") for number, item in enumerate(task.items, 1)]
     verdicts += [("tie", "tie"), ("both bad", "both bad")]
-    return [(value, words) for value, words in verdicts if value not in given]
+    return [(value, label) for value, label in verdicts if value not in used]
 
 
 @router.get("/r/{run}/skipped", response_class=HTMLResponse, include_in_schema=False)
-def skipped(request: Request, here: Here, person: Reviewing) -> HTMLResponse:
-    """Queries that people skipped and that still want answers, the most skipped first."""
-    rows = here.desk.skips()[:SKIPPED]
-    queries = {query.id: query for query in here.store.tasks(ids=[row.query for row in rows])}
-    prompts = {prompt.id: prompt for prompt in here.store.prompts(ids=[query.prompt for query in queries.values()])}
-    cards = [(row, queries[row.query], prompts[queries[row.query].prompt].text) for row in rows]
-    return page(request, "skipped.html.jinja", run=here.name, page="review", rows=cards)
+def skipped(request: Request, project: CurrentProject, user: Reviewer) -> HTMLResponse:
+    """List tasks that labellers skipped and that still need judgements, the most skipped first."""
+    skipped_tasks = project.queue.assignments.skipped_tasks()[:MAX_SKIPPED]
+    judged = read_tasks(project, [skipped.task_id for skipped in skipped_tasks])
+    rows = [
+        (skipped, judged.tasks[skipped.task_id], judged.prompt_of(skipped.task_id).text) for skipped in skipped_tasks
+    ]
+    return render_page(request, "skipped.html.jinja", run=project.name, page="review", rows=rows)
 
 
 @router.post("/r/{run}/ask-again", include_in_schema=False)
-def ask_again(here: Here, person: Reviewing, query: Short) -> Response:
-    """Offer a query once more to those who skipped it."""
-    here.desk.ask_again(query)
-    return RedirectResponse(f"/r/{here.name}/skipped", 303)
+def ask_again(project: CurrentProject, user: Reviewer, task: ShortText) -> Response:
+    """Offer a task again to the labellers who skipped it."""
+    project.queue.assignments.offer_again(task)
+    return RedirectResponse(f"/r/{project.name}/skipped", 303)
 
 
 @router.post("/r/{run}/decide", include_in_schema=False)
 def decide(
-    here: Here, person: Reviewing, query: Short, right: Short, explanation: Long = "",
+    project: CurrentProject, user: Reviewer, task: ShortText, decision: ShortText, explanation: LongText = "",
     use: Annotated[Literal["", "hidden", "practice", "test"], Form()] = "",
 ) -> Response:  # fmt: skip
-    """Say what is right, as an answer of one's own, and make a gold item of it if `use` says so.
+    """Decide a disputed task: store a judgement of the reviewer, and make a gold item of it if `use` says so.
 
-    `right` is the id of the answer that is right, or that of an item, or `tie`, or `both bad`.
+    `decision` is the id of the correct judgement, or that of the better item, or `tie`, or `both bad`.
     """
-    asked = next(iter(here.store.tasks(ids=[query])), None)
-    if asked is None:
-        raise HTTPException(404, f"no query {query}")
-    chosen = next(iter(here.store.feedback(ids=[right])), None)
-    if chosen is not None and chosen.task == query:
-        answer = chosen.judgement
-    elif asked.kind == "comparison":
-        answer = parse("comparison", {"verdict": right} if right in ("tie", "both bad") else {"preferred": right})
-    else:
-        raise HTTPException(422, f"no answer {right} to query {query}")
+    disputed = next(iter(project.store.tasks(ids=[task])), None)
+    if disputed is None:
+        raise HTTPException(404, f"no task {task} in this run")
+    judgement = _decided_judgement(project, disputed, decision)
     if use:
-        agrees(answer, answer)  # refuses what cannot be marked, before anything is stored
-    mine = [event.id for event in here.store.feedback(person.id, query)]
-    here.desk.answer(
-        Feedback(
-            query, person.id, answer, now(), display_order=here.desk.lend(person.id, asked).shown, comment=explanation,
-            supersedes=mine[-1] if mine else "", flags=(DECIDED,),
-        )
+        matches_gold(judgement, judgement)  # refuse kinds that cannot be gold before anything is stored
+    own_ids = [event.id for event in project.store.feedback(user.id, task)]
+    assignment = project.queue.assignments.assign(user.id, disputed)
+    event = Feedback(
+        task, user.id, judgement, utc_now(), display_order=assignment.display_order, comment=explanation,
+        supersedes=own_ids[-1] if own_ids else "", flags=(DECIDED,),
     )  # fmt: skip
+    project.queue.submit(event)
     if use:
-        gold = Question(asked.kind, asked.prompt, asked.items, "gold", asked.instruction)
-        here.desk.add_gold(gold, answer, use, explanation)
-    return RedirectResponse(f"/r/{here.name}/review", 303)
+        gold = Task(disputed.kind, disputed.prompt, disputed.items, "gold", disputed.instruction)
+        project.queue.gold.add(gold, judgement, use, explanation)
+    return RedirectResponse(f"/r/{project.name}/review", 303)
+
+
+def _decided_judgement(project: Project, task: Task, decision: str) -> Judgement:
+    chosen = next(iter(project.store.feedback(ids=[decision])), None)
+    if chosen is not None and chosen.task == task.id:
+        return chosen.judgement
+    if task.kind == "comparison":
+        is_verdict = decision in ("tie", "both bad")
+        return parse("comparison", {"verdict": decision} if is_verdict else {"preferred": decision})
+    raise HTTPException(422, f"no judgement {decision} of task {task.id}")

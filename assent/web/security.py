@@ -1,4 +1,4 @@
-"""What stands before every page: headers that forbid, origins, sizes, rates; and who is asking, and may they."""
+"""Checks before every page: security headers, origins, body sizes, rate limits, and the rights of the current user."""
 
 import ipaddress
 import logging
@@ -6,23 +6,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 
-from assent.labelling.accounts import Person
-from assent.web.proxy import unmapped
-from assent.web.workspace import Office
+from assent.labelling.users import User
+from assent.web.proxy import as_ipv4
+from assent.web.workspace import Project, Workspace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 COOKIE = "assent_session"
-LARGEST = 2 * 2**20
-"""Bytes of a request."""
-LARGEST_FORM = 2**19
-"""Bytes of a form, which takes longer to read."""
+MAX_BODY_BYTES = 2 * 2**20
+"""Bytes of a request body."""
+MAX_FORM_BYTES = 2**19
+"""Bytes of a form. Forms take longer to parse than JSON."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; "
@@ -36,11 +36,11 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
-class Guard:
-    """Middleware: every response gets the headers; a request from elsewhere, or too large a one, gets no further."""
+class SecurityMiddleware:
+    """Middleware that adds security headers to every response and refuses cross-site and oversized requests."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -51,172 +51,208 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
-        begun = False
+        is_started = False
 
-        async def guarded(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            nonlocal is_started
             if message["type"] == "http.response.start":
-                begun = True
-                there = {name.lower() for name, _ in message["headers"]}
-                added = {**HEADERS, **({} if b"cache-control" in there else {"cache-control": "no-store"})}
+                is_started = True
+                names = {name.lower() for name, _ in message["headers"]}
+                added = {**HEADERS, **({} if b"cache-control" in names else {"cache-control": "no-store"})}
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
             await send(message)
 
-        most = LARGEST_FORM if "form" in headers.get("content-type", "") else LARGEST
-        if why := _refusal(scope["method"], headers, most):
-            await _refuse(guarded, *why)
+        max_bytes = MAX_FORM_BYTES if "form" in headers.get("content-type", "") else MAX_BODY_BYTES
+        if refusal := _refusal(scope["method"], headers, max_bytes):
+            await _send_text(send_with_headers, *refusal)
             return
-        taken = 0
+        num_bytes = 0
 
-        async def measured() -> MutableMapping[str, Any]:
-            nonlocal taken
+        async def receive_limited() -> MutableMapping[str, Any]:
+            nonlocal num_bytes
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > most:
-                raise HTTPException(413, f"such a request has at most {most} bytes")
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > max_bytes:
+                raise HTTPException(413, f"request body too large: the limit is {max_bytes} bytes")
             return message
 
         try:
-            await self.app(scope, measured, guarded)
+            await self.app(scope, receive_limited, send_with_headers)
         except Exception:
             logging.getLogger("assent.web").exception("%s %s", scope["method"], scope["path"])
-            if begun:
+            if is_started:
                 raise
-            await _refuse(guarded, 500, "the server has made a mistake, which its log tells")
+            await _send_text(send_with_headers, 500, "internal server error; see the server log")
 
 
-def _refusal(method: str, headers: MutableMapping[str, str], most: int) -> tuple[int, str] | None:
+class Refusal(NamedTuple):
+    """The status and the text with which a request is refused."""
+
+    status: int
+    text: str
+
+
+def _refusal(method: str, headers: MutableMapping[str, str], max_bytes: int) -> Refusal | None:
+    """Return why a request is refused, judged by its method and headers alone; None if it is not."""
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > most:
-        return 413, f"such a request has at most {most} bytes"
-    if method in SAFE or headers.get("authorization", "").startswith("Bearer "):
-        return None  # a token is never sent by a browser on its own
+    if not length.isdigit() or int(length) > max_bytes:
+        return Refusal(413, f"request body too large: the limit is {max_bytes} bytes")
+    if method in SAFE_METHODS or headers.get("authorization", "").startswith("Bearer "):
+        return None  # a browser never sends a token on its own, so a token proves intent
     site, origin, host = headers.get("sec-fetch-site", ""), headers.get("origin", ""), headers.get("host", "")
     if site not in ("", "same-origin", "none"):
-        return 403, "this came from another site"
+        return Refusal(403, "cross-site request refused")
     if origin and origin.partition("://")[2] != host:
-        proxy = (
-            "if a reverse proxy stands in front, it does not pass the host on: let it send Host or X-Forwarded-Host "
-            "(nginx: proxy_set_header Host $http_host) and start with --behind-proxy"
+        advice = (
+            "if a reverse proxy is in front, make it send Host or X-Forwarded-Host "
+            "(nginx: proxy_set_header Host $http_host) and start the server with --behind-proxy"
         )
-        return 403, f"this came from another site: Origin is {origin[:200]}, Host is {host[:200]}; {proxy}"
+        return Refusal(
+            403, f"cross-site request refused: Origin is {origin[:200]}, Host is {host[:200]}; {advice}"
+        )  # fmt: skip
     return None
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
-    start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
-    await send(start)
-    await send({"type": "http.response.body", "body": why.encode()})
+async def _send_text(send: Send, status: int, text: str) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
-class Rate:
-    """So many in a window of time, for each key; forgets the oldest keys first.
+class RateLimit:
+    """A limit on attempts per key in a window of time; the least recently used keys are dropped first.
 
-    `demand` counts; who succeeds is not counted if `forgive` follows.
+    `demand` counts an attempt; call `forgive` after a success to take it back.
+
+    Args:
+        count: attempts allowed in the window.
+        seconds: length of the window.
+        max_keys: keys that are remembered.
     """
 
-    def __init__(self, count: int, seconds: float, keys: int = 10_000) -> None:
-        self.count, self.seconds, self.keys = count, seconds, keys
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+    def __init__(self, count: int, seconds: float, max_keys: int = 10_000) -> None:
+        self.count = count
+        self.seconds = seconds
+        self.max_keys = max_keys
+        self._windows: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._lock = Lock()  # requests are answered in threads
 
     def demand(self, key: str) -> None:
-        """Count one; raise 429 if there were too many before."""
-        before, wait = self._count(key, 1)
-        self._refuse(before, wait)
+        """Count an attempt; raise 429 if the limit was reached before."""
+        self._check(*self._add(key, 1))
 
     def check(self, key: str) -> None:
-        """Raise 429 if there were too many; count nothing: who waits for an answer has not failed yet."""
-        before, wait = self._count(key, 0)
-        self._refuse(before, wait)
+        """Raise 429 if the limit is reached; count nothing, since the attempt has not failed yet."""
+        self._check(*self._add(key, 0))
 
     def forgive(self, key: str) -> None:
-        """Take one back: it was no failure."""
-        self._count(key, -1)
+        """Take an attempt back after a success."""
+        self._add(key, -1)
 
-    def _count(self, key: str, more: int) -> tuple[int, float]:
-        """How many there were before, and the seconds until they are forgotten."""
+    def _add(self, key: str, change: int) -> tuple[int, float]:
+        """Change the count of a key; return the count before, and the seconds until its window ends."""
         now = time.monotonic()
         with self._lock:
-            begun, count = self._seen.get(key, (now, 0))
-            if now - begun > self.seconds:
-                begun, count = now, 0
-            self._seen[key] = (begun, max(0, count + more))
-            self._seen.move_to_end(key)
-            if len(self._seen) > self.keys:
-                self._seen.popitem(last=False)
-        return count, self.seconds - (now - begun)
+            window_start, count = self._windows.get(key, (now, 0))
+            if now - window_start > self.seconds:
+                window_start, count = now, 0
+            self._windows[key] = (window_start, max(0, count + change))
+            self._windows.move_to_end(key)
+            if len(self._windows) > self.max_keys:
+                self._windows.popitem(last=False)
+        return count, self.seconds - (now - window_start)
 
-    def _refuse(self, before: int, seconds: float) -> None:
-        if before >= self.count:
-            wait = int(seconds) + 1
-            raise HTTPException(429, f"too many tries: wait {wait} seconds", {"retry-after": str(wait)})
-
-
-PAUSED = "you are paused: somebody who runs this project will talk to you"
+    def _check(self, count: int, seconds_left: float) -> None:
+        if count >= self.count:
+            wait = int(seconds_left) + 1
+            raise HTTPException(429, f"too many attempts: wait {wait} seconds", {"retry-after": str(wait)})
 
 
-def address(request: Request) -> str:
-    """Where a request comes from; of an IPv6 address the network, in which one machine has as many as it likes."""
-    host = unmapped(request.client.host) if request.client else ""
+PAUSED = "your account is paused: contact a manager of this project"
+
+
+def client_address(request: Request) -> str:
+    """Return the address of the client; for IPv6 its /64 network, since one machine may use all of its addresses."""
+    host = as_ipv4(request.client.host) if request.client else ""
     try:
-        where = ipaddress.ip_address(host)
+        parsed = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return host if where.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
+    return host if parsed.version == 4 else str(ipaddress.ip_network(f"{host}/64", strict=False))
 
 
 def public_url(request: Request) -> str:
-    """The address at which this person's browser sees the server, without a slash at the end.
+    """Return the address at which this user's browser sees the server, without a slash at the end.
 
-    The guard has compared Origin with Host; its scheme is the browser's own, which a proxy may not have passed on.
+    `SecurityMiddleware` has compared Origin with Host. Origin has the browser's own scheme, which a proxy may not pass
+    on.
     """
     origin = request.headers.get("origin", "")
     host = origin if "://" in origin else f"{request.url.scheme}://{request.url.netloc}"
-    return host + office_of(request).root_path
+    return host + workspace_of(request).root_path
 
 
-class SignIn(Exception):
-    """A page for which one has to be somebody."""
+class SignInRequired(Exception):
+    """A page was requested without a session; the answer is a redirect to the sign-in page."""
 
 
-def office_of(request: Request) -> Office:
-    """The office that the application serves."""
-    found: Office = request.app.state.office
-    return found
+def workspace_of(request: Request) -> Workspace:
+    """Return the workspace that the application serves."""
+    workspace: Workspace = request.app.state.workspace
+    return workspace
 
 
-def session_of(request: Request) -> str:
-    """The secret of the session cookie; of two, the one with the longer path, which a browser sends first."""
+def session_cookie(request: Request) -> str:
+    """Return the secret of the session cookie. Of two, take the first: a browser sends the longer path first."""
     pairs = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
     return next((value for name, _, value in pairs if name == COOKIE), "")
 
 
-def asking(request: Request) -> Person | None:
-    """Who sends this request, by cookie or by token."""
-    if not hasattr(request.state, "person"):
-        people, given = office_of(request).people, request.headers.get("authorization", "")
-        by_token = given.startswith("Bearer ")
-        secret = given.removeprefix("Bearer ").strip() if by_token else session_of(request)
-        request.state.person = people.who(secret, "token" if by_token else "session")
-    found: Person | None = request.state.person
-    return found
+def current_user(request: Request) -> User | None:
+    """Return the user of this request, by token or by session cookie; None without a valid one."""
+    if not hasattr(request.state, "user"):
+        accounts = workspace_of(request).accounts
+        authorization = request.headers.get("authorization", "")
+        if authorization.startswith("Bearer "):
+            request.state.user = accounts.credentials.authenticate(
+                authorization.removeprefix("Bearer ").strip(), "token"
+            )
+        else:
+            request.state.user = accounts.credentials.authenticate(session_cookie(request), "session")
+    user: User | None = request.state.user
+    return user
 
 
-class Needs:
-    """A dependency: the person who asks, if they may; else 401 or 403 (on a page: the sign-in page)."""
+def project_of(request: Request, run: str) -> Project:
+    """Return the run that the path names. Without a session raise 401: it must not show which runs exist."""
+    if current_user(request) is None:
+        if "/api/" in request.url.path or request.method != "GET":
+            raise HTTPException(401, SIGN_IN)
+        raise SignInRequired
+    return workspace_of(request).project(run)
 
-    def __init__(self, right: str, page: bool = False) -> None:
-        self.right, self.page = right, page
 
-    def __call__(self, request: Request) -> Person:
-        person = asking(request)
-        if person is None:
-            if self.page:
-                raise SignIn
-            raise HTTPException(401, "sign in first")
-        if not person.may(self.right):
-            raise HTTPException(403, f"a {person.role} may not do this")
-        if person.state == "paused" and self.right != "label":
+SIGN_IN = "sign in first"
+CurrentProject = Annotated[Project, Depends(project_of)]
+
+
+class RequireRole:
+    """A dependency that returns the current user if their role has a right.
+
+    It raises 401 without a session (on a page: a redirect to the sign-in page), and 403 without the right.
+    """
+
+    def __init__(self, right: str, is_page: bool = False) -> None:
+        self.right = right
+        self.is_page = is_page
+
+    def __call__(self, request: Request) -> User:
+        user = current_user(request)
+        if user is None:
+            if self.is_page:
+                raise SignInRequired
+            raise HTTPException(401, SIGN_IN)
+        if not user.can(self.right):
+            raise HTTPException(403, f"a {user.role} may not do this")
+        if user.state == "paused" and self.right != "label":
             raise HTTPException(403, PAUSED)
-        return person
+        return user

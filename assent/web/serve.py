@@ -1,9 +1,10 @@
-"""`assent serve RUN`: a run, or a folder of runs, on pages in a browser."""
+"""`assent serve`: a web server for labelling, review and progress of a run or a folder of runs."""
 
 import fcntl
 import ipaddress
 import logging
 import re
+import resource
 import socket
 import ssl
 import sys
@@ -17,150 +18,174 @@ from annotated_types import Interval
 
 from assent.config import read_recipe
 from assent.errors import AssentError
-from assent.web.workspace import Office
+from assent.web.workspace import Workspace
 
-ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # a browser takes /. and /.. out of an address
-OWN = ("api", "join", "login", "logout", "openapi.json", "r", "static", "account", "reset")
-"""First parts of the addresses of the server's own pages."""
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")  # browsers remove /. and /.. from an address
+RESERVED = ("api", "join", "login", "logout", "openapi.json", "r", "static", "account", "reset")
+"""First parts of the paths of the server's own pages."""
+KEEP_ALIVE_SECONDS = 5
+"""Seconds for which an idle connection stays open after a response."""
+MAX_HEADER_BYTES = 16 * 1024
+"""Bytes of a request line and its headers."""
 
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve a run, or a folder of runs, to people's browsers."""
+    """Serve a run, or a folder of runs, to web browsers."""
 
     tool: ClassVar[bool] = True
 
     folder: Path = Path("runs")
     """A run's folder, or a folder of runs; the first word of the command."""
     host: str = "127.0.0.1"
-    """The address to listen at; 0.0.0.0 for all of this machine's."""
+    """The address to listen on; 0.0.0.0 for all addresses of this machine."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000
-    """The port; 0 takes a free one."""
+    """The port; 0 chooses a free one."""
     database: str = ""
-    """Where accounts and the feedback of a single run lie, as a database URL; empty: files in the folder."""
+    """Database URL of the accounts, and of the feedback of a single run; empty: files in the folder."""
     certificate: str = ""
-    """A file with a TLS certificate and its chain; with it goes `private_key`."""
+    """A PEM file with a TLS certificate and its chain; needs `private_key`."""
     private_key: str = ""
-    """The certificate's private key."""
+    """A PEM file with the private key of the certificate."""
     behind_proxy: bool = False
-    """A reverse proxy in front speaks TLS and sends X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host or Host."""
+    """A reverse proxy terminates TLS and sends X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host or Host."""
     forwarded_allow_ips: str = "127.0.0.1, ::1"
-    """Addresses and networks from which that proxy calls, with commas; the forwarded headers of others are ignored."""
+    """Addresses and networks of the proxy, separated by commas; forwarded headers of others are ignored."""
     root_path: str = ""
-    """The path below the host at which the proxy serves it, such as /lab; empty: the host is its own."""
+    """The path below the host at which the proxy serves the pages, such as /lab; empty: the root."""
     insecure: bool = False
-    """Serve other machines without TLS: passwords and answers can be read on the way."""
+    """Serve other machines without TLS, so that passwords and judgements can be read on the network."""
 
     def __call__(self) -> None:
         """Serve until Ctrl-C.
 
         Raises:
-            AssentError: no run there, an address in use, or one that others reach without TLS.
+            AssentError: no run in the folder, an address in use, or one that others reach without TLS.
         """
         import uvicorn
 
         from assent.web.app import make_app
-        from assent.web.connection import Connection, lines
-        from assent.web.proxy import Proxied, networks
+        from assent.web.proxy import ProxyMiddleware, parse_networks
 
-        self._demand_certificate()
-        office = self.office()
-        alone = self._alone()
-        taken = self._listen()
-        address = f"{'https' if self.certificate else 'http'}://{_shown(self.host)}:{taken.getsockname()[1]}"
-        office.address, office.root_path = address, self.root_path
-        for name in office.runs():
-            office.project(name)
-        if secret := office.people.setup():
-            print(f"first start: make yourself the owner at {address}{self.root_path}/join/{secret}", file=sys.stderr)
-            print("(the link works once, for a day; a new start gives a new one)", file=sys.stderr)
-        print(f"serving {', '.join(office.runs()) or 'no runs yet'} at {address} (Ctrl-C stops)", file=sys.stderr)
+        self._check_certificate()
+        workspace = self.workspace()
+        lock = self._lock_folder()
+        listener = self._listen()
+        address = f"{'https' if self.certificate else 'http'}://{_host_in_url(self.host)}:{listener.getsockname()[1]}"
+        workspace.address = address
+        workspace.root_path = self.root_path
+        for name in workspace.runs():
+            workspace.project(name)
+        if secret := workspace.accounts.issue_setup():
+            print(f"first start: create the owner account at {address}{self.root_path}/join/{secret}", file=sys.stderr)
+            print(
+                "(the link works once, for a day; each start makes a new link until there is an owner)", file=sys.stderr
+            )
+        print(f"serving {', '.join(workspace.runs()) or 'no runs yet'} at {address} (Ctrl-C stops)", file=sys.stderr)
         sys.stderr.flush()
-        Thread(target=_nightly, args=(office,), daemon=True).start()
+        Thread(target=_back_up_hourly, args=(workspace,), daemon=True).start()
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        proxies = parse_networks(self.forwarded_allow_ips) if self.behind_proxy else ()
         config = uvicorn.Config(
-            Proxied(make_app(office), networks(self.forwarded_allow_ips) if self.behind_proxy else (), self.root_path),
+            ProxyMiddleware(make_app(workspace), proxies, self.root_path),
             log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False,
             ssl_certfile=self.certificate or None, ssl_keyfile=self.private_key or None,
-            timeout_graceful_shutdown=3, limit_concurrency=lines(), http=Connection, ws="none",
+            timeout_graceful_shutdown=3, limit_concurrency=max_connections(),
+            timeout_keep_alive=KEEP_ALIVE_SECONDS, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            http="h11", ws="none",
         )  # fmt: skip
         try:
-            uvicorn.Server(config).run(sockets=[taken])
+            uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             pass
         finally:
-            office.close()
-            taken.close()
-            alone.close()
+            workspace.close()
+            listener.close()
+            lock.close()
 
-    def office(self) -> Office:
-        """What is to be served."""
+    def workspace(self) -> Workspace:
+        """Return the workspace to serve."""
         if not self.folder.is_dir():
-            raise AssentError(f"no run at {self.folder}: 'assent generate --run {self.folder}' makes one")
+            raise AssentError(f"no run at {self.folder}; make one with 'assent generate --run {self.folder}'")
         recipe = self.folder / "recipe.toml"
-        kept = str(read_recipe(recipe).get("database", "")) if recipe.exists() else self.database
-        if self.database and kept != self.database:
-            raise AssentError(f"{self.folder} is a run with database = '{kept}': leave --database out")
-        return Office(self.folder, self.database)
+        run_database = str(read_recipe(recipe).get("database", "")) if recipe.exists() else self.database
+        if self.database and run_database != self.database:
+            raise AssentError(f"{self.folder} is a run with database = '{run_database}'; leave --database out")
+        return Workspace(self.folder, self.database)
 
     def check(self) -> None:
-        """Refuse what would let others listen in, and what no proxy could mean."""
-        from assent.web.proxy import networks
+        """Refuse settings that serve others without encryption, or that cannot work behind a proxy."""
+        from assent.web.proxy import parse_networks
 
         if bool(self.certificate) != bool(self.private_key):
-            raise AssentError("a certificate goes with its private_key: give both")
+            raise AssentError("--certificate needs --private-key and the reverse; give both")
         if self.database and "://" not in self.database:
-            raise AssentError(f"no database URL: '{self.database}'; write postgresql+psycopg://user@host/name")
-        networks(self.forwarded_allow_ips)
+            raise AssentError(f"invalid database URL '{self.database}'; write postgresql+psycopg://user@host/name")
+        parse_networks(self.forwarded_allow_ips)
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
-            raise AssentError(f"no path below a host: '{self.root_path}'; write it as /lab, without a slash at the end")
-        if self.root_path.split("/")[1:2] and self.root_path.split("/")[1] in OWN:
-            raise AssentError(f"{self.root_path} begins like a page of the server: take another path")
+            raise AssentError(f"invalid --root-path '{self.root_path}'; write it as /lab, without a slash at the end")
+        if self.root_path.split("/")[1:2] and self.root_path.split("/")[1] in RESERVED:
+            raise AssentError(f"--root-path {self.root_path} begins like a page of the server; choose another path")
         if not (_is_local(self.host) or self.certificate or self.behind_proxy or self.insecure):
             raise AssentError(
-                f"others can reach {self.host}, and nothing would be encrypted: give --certificate and --private-key, "
-                "--behind-proxy if a proxy speaks TLS, or --insecure if you know that nobody listens"
+                f"other machines can reach {self.host} without TLS; give --certificate and --private-key, "
+                "--behind-proxy if a proxy terminates TLS, or --insecure on a network that you trust"
             )
 
-    def _demand_certificate(self) -> None:
+    def _check_certificate(self) -> None:
         try:
             if self.certificate:
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.private_key)
         except (OSError, ssl.SSLError) as error:
             files = f"{self.certificate} with the key {self.private_key}"
-            raise AssentError(f"no certificate {files}: {error.strerror or error}; name two PEM files") from None
+            raise AssentError(
+                f"cannot load certificate {files}: {error.strerror or error}; name two PEM files"
+            ) from None
 
-    def _alone(self) -> IO[str]:
-        """Hold the folder: a second server would take the set-up link and the address from the first.
+    def _lock_folder(self) -> IO[str]:
+        """Lock the folder: a second server would replace the set-up link and the address of the first.
 
         Raises:
-            AssentError: another one holds it.
+            AssentError: another server has locked it.
         """
-        held = (self.folder / ".serving").open("a+")
+        lock = (self.folder / ".serving").open("a+")
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            held.close()
-            raise AssentError(f"{self.folder} is served already: stop that server, or use it") from None
-        return held
+            lock.close()
+            raise AssentError(f"another server is serving {self.folder}; stop it, or use it") from None
+        return lock
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # With the protocol named, asyncio turns Nagle's algorithm off, which costs 40 ms an answer.
-        taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # With the protocol named, asyncio turns Nagle's algorithm off, which costs 40 ms a response.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            taken.bind((self.host, self.port))
+            listener.bind((self.host, self.port))
         except OSError as error:
-            taken.close()
-            raise AssentError(f"cannot listen at {self.host}:{self.port}: {error.strerror}; try --port 0") from None
-        return taken
+            listener.close()
+            raise AssentError(f"cannot listen on {self.host}:{self.port}: {error.strerror}; try --port 0") from None
+        return listener
 
 
-def _nightly(office: Office) -> None:
+def max_connections() -> int:
+    """Return how many connections may be open at once: at most 2,000, and 200 less than the limit on open files.
+
+    The limit on open files is raised to 4,096 where the system allows it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return 2000 if soft == resource.RLIM_INFINITY else max(20, min(2000, soft - 200))
+
+
+def _back_up_hourly(workspace: Workspace) -> None:
     while True:
         try:
-            office.back_up()
+            workspace.back_up()
         except (AssentError, OSError) as error:
             print(f"assent: no backup: {error}", file=sys.stderr)
         time.sleep(3600)
@@ -173,6 +198,6 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _shown(host: str) -> str:
+def _host_in_url(host: str) -> str:
     host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     return f"[{host}]" if ":" in host else host

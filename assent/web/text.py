@@ -1,15 +1,14 @@
-"""Text of a model or of a stranger becomes HTML that can do nothing: Markdown without HTML or images, then a sieve."""
+"""Untrusted text as harmless HTML: Markdown without HTML or images, then an allow-list sanitiser."""
 
 import html
-import json
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from itertools import count
 from typing import Any
 
-from assent.models.tokenizer import REASONING
-from assent.records import Message, Prompt
+from assent.feedback import WrittenJudgement
+from assent.records import Judgement, Message, Prompt, Response, show_item, show_message
 
 TAGS = {
     "p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6",
@@ -19,45 +18,47 @@ INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Characters that show nothing, or turn the text around them."""
+"""Characters that are invisible, or that change the direction of the text around them."""
 FLAG = "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
-"""A flag of a region, such as England's: a black flag and tags, Unicode Technical Standard 51, section 1.4.9."""
+"""A regional flag, such as England's: a black flag and tag characters. Unicode Technical Standard 51, section 1.4.9."""
 JOINERS = "\u200c\u200d"
-JOINED = re.compile("[\u0590-\u1fff\ufb1d-\ufdff\ufe70-\ufefc]")
-"""Scripts whose letters take joiners, even beside Latin ones, as Persian does after an abbreviation."""
-MARKS = "\u061c\u200e\u200f"
+JOINING_SCRIPTS = re.compile("[\u0590-\u1fff\ufb1d-\ufdff\ufe70-\ufefc]")
+"""Scripts that use joiners, even next to Latin letters, as Persian does after an abbreviation."""
+DIRECTION_MARKS = "\u061c\u200e\u200f"
 RIGHT_TO_LEFT = re.compile("[\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
-"""In texts with such letters the marks of direction are ordinary."""
+"""Right-to-left letters. In texts with such letters, direction marks are ordinary."""
 SOFT_HYPHEN = "\u00ad"
 VERSION = r"(?:[\s_\u2010\u2011-]?[rv]?\d[\d.]*b?)*(?:o|-turbo|-mini)*"
-"""What may follow the name of a model: `-7b`, ` 2.5`, `-4o-mini`."""
-CACHED = 20_000
-"""Characters of the longest text that is kept rendered."""
+"""Version suffix of a model name: `-7b`, ` 2.5`, `-4o-mini`."""
+MAX_CACHED_CHARS = 20_000
+"""Characters of the longest text whose HTML is cached."""
 
 
 def render(text: str) -> str:
-    """Markdown as harmless HTML; formulas stand as written, and characters that nobody would see by their number."""
-    return _rendered(text) if len(text) <= CACHED else _rendered.__wrapped__(text)
-
-
-def readable(text: str, extra: Mapping[str, Any]) -> str:
-    """A message as Markdown with its other keys: thoughts as a quotation in front, tool calls as JSON behind."""
-    thoughts = "\n".join(f"> {line}" for key in REASONING if key in extra for line in str(extra[key]).splitlines())
-    rest = {key: value for key, value in extra.items() if key not in REASONING}
-    calls = f"```json\n{json.dumps(rest, ensure_ascii=False, indent=1)}\n```" if rest else ""
-    return "\n\n".join(part for part in (thoughts, text, calls) if part) if extra else text
+    """Return Markdown as harmless HTML. Formulas stay as written; invisible characters appear as their code point."""
+    return _rendered(text) if len(text) <= MAX_CACHED_CHARS else _rendered.__wrapped__(text)
 
 
 def render_turn(message: Message) -> str:
-    """A turn of a conversation as HTML: Markdown if it is the assistant's; what people wrote stands as it is."""
-    text = readable(message.content, message.extra)
+    """Return a turn of a conversation as HTML: Markdown for the assistant, plain text for all other roles."""
+    text = show_message(message).text
     return render(text) if message.role == "assistant" else html.escape(show_invisible(text))
 
 
-def render_answer(text: str, prompt: Prompt) -> str:
-    """An answer as HTML: Markdown, but a continuation of plain text, whose spaces count, stands as it is."""
-    plain = prompt.messages[-1].role == "text"
-    return html.escape(show_invisible(text)) if plain else render(text)
+def render_completion(text: str, prompt: Prompt) -> str:
+    """Return a completion as HTML: Markdown, or plain text if it continues a plain prompt, whose spaces matter."""
+    is_plain = prompt.messages[-1].role == "text"
+    return html.escape(show_invisible(text)) if is_plain else render(text)
+
+
+def render_item(response: Response, prompt: Prompt) -> str:
+    """Return a response as HTML with its reasoning and tool calls, as every page but the labeller's shows it."""
+    return render_completion(show_item(response).text, prompt)
+
+
+def text_of(judgement: Judgement) -> str:
+    """Return the text of a written judgement, such as a correction; empty for other kinds."""
+    return judgement.text if isinstance(judgement, WrittenJudgement) else ""
 
 
 @lru_cache(maxsize=1024)
@@ -74,84 +75,83 @@ def _rendered(text: str) -> str:
         url_schemes={"http", "https"},
         link_rel=REL,
     )
-    return show_invisible(clean)  # those that were written as entities
+    return show_invisible(clean)  # again, for characters that were written as entities
 
 
 REL = "noopener noreferrer nofollow"
 
 
 def show_invisible(text: str) -> str:
-    """Write characters without a shape by their number, but for those that a script or an emoji needs there."""
+    """Replace invisible characters by their code point, except where a script or an emoji needs them."""
     right_to_left = RIGHT_TO_LEFT.search(text) is not None
 
-    def number(match: re.Match[str]) -> str:
-        char, before, after = match[0], text[: match.start()][-1:], text[match.end() :][:1]
-        if len(char) > 1 or _needed(char, before, after, right_to_left):
+    def code_point(match: re.Match[str]) -> str:
+        char = match[0]
+        before = text[: match.start()][-1:]
+        after = text[match.end() :][:1]
+        if len(char) > 1 or _is_needed(char, before, after, right_to_left):
             return char
         return f"⟦U+{ord(char):04X}⟧"
 
-    return _HIDDEN.sub(number, text)
+    return _INVISIBLE_OR_FLAG.sub(code_point, text)
 
 
-_HIDDEN = re.compile(f"{FLAG}|{INVISIBLE.pattern}")
+_INVISIBLE_OR_FLAG = re.compile(f"{FLAG}|{INVISIBLE.pattern}")
 
 
-def _needed(char: str, before: str, after: str, right_to_left: bool) -> bool:
-    """Whether a character without a shape does its ordinary work between these two."""
+def _is_needed(char: str, before: str, after: str, right_to_left: bool) -> bool:
+    """Return whether an invisible character is legitimate between these two characters."""
     if char in JOINERS:
-        apart = bool(before and after) and before >= "\u0590" and after >= "\u0590"
-        return apart or any(JOINED.match(side) for side in (before, after))
-    if char in MARKS:
+        is_between_scripts = bool(before and after) and before >= "\u0590" and after >= "\u0590"
+        return is_between_scripts or any(JOINING_SCRIPTS.match(side) for side in (before, after))
+    if char in DIRECTION_MARKS:
         return right_to_left
     return char == SOFT_HYPHEN and before.isalpha() and after.isalpha()
 
 
-class Cover:
-    """Covers what names a model in a text, so that nobody judges an answer by its author, and uncovers it again.
+class Redactor:
+    """A redactor of model names in a text, so that no labeller judges a completion by its author. It can undo itself.
 
     Args:
-        names: the names to cover: those of the run's own models, and the project's list.
-        whole: what the text is a part of, so that a name has the same sign in all of it; empty: the text itself.
+        names: the names to redact: those of the run's own models, and the list in the settings.
+        whole: the text that `text` is a part of, so that a name has the same placeholder everywhere; empty: `text`.
     """
 
     def __init__(self, text: str, names: tuple[str, ...] = (), whole: str = "") -> None:
         whole = whole or text
-        free = (sign for n in count(1) if (sign := f"⟦model {n}⟧") not in whole)
-        present = dict.fromkeys(match[0] for match in _naming(names).finditer(whole)) if names else {}
-        shown = show_invisible(text)
-        numbers = {char: f"⟦U+{ord(char):04X}⟧" for char in INVISIBLE.findall(text)}
-        self._unseen = {sign: char for char, sign in numbers.items() if sign in shown}
-        self._names = dict(zip(present, free, strict=False))
-        self.text = self.over(text)
-        """The text with a sign for each name and for each character that nobody sees; no two are alike."""
+        unused = (placeholder for i in count(1) if (placeholder := f"⟦model {i}⟧") not in whole)
+        present = dict.fromkeys(match[0] for match in _name_pattern(names).finditer(whole)) if names else {}
+        visible = show_invisible(text)
+        code_points = {char: f"⟦U+{ord(char):04X}⟧" for char in INVISIBLE.findall(text)}
+        self._invisible = {placeholder: char for char, placeholder in code_points.items() if placeholder in visible}
+        self._names = dict(zip(present, unused, strict=False))
+        self.text = self.redact(text)
+        """The text with a unique placeholder for each name and for each invisible character."""
 
-    def over(self, text: str) -> str:
-        """A text, which may quote the first one, without the names that stand there."""
+    def redact(self, text: str) -> str:
+        """Return a text, which may quote the first one, with placeholders for the names."""
         return _replaced(show_invisible(text), self._names)
 
-    def off(self, text: str) -> str:
-        """The same with the names."""
-        return _replaced(text, self._unseen | {sign: name for name, sign in self._names.items()})
+    def restore(self, text: str) -> str:
+        """Return a text with the names and invisible characters in place of the placeholders."""
+        return _replaced(text, self._invisible | {placeholder: name for name, placeholder in self._names.items()})
 
 
-def _replaced(text: str, new: Mapping[str, str]) -> str:
-    some = "|".join(re.escape(word) for word in sorted(new, key=len, reverse=True))
-    return re.sub(some, lambda match: new[match[0]], text) if some else text
+def _replaced(text: str, replacements: Mapping[str, str]) -> str:
+    pattern = "|".join(re.escape(word) for word in sorted(replacements, key=len, reverse=True))
+    return re.sub(pattern, lambda match: replacements[match[0]], text) if pattern else text
 
 
 @cache
-def _naming(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Whole words, in capitals or not, with a space, a hyphen or nothing between their parts, and with a version."""
+def _name_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern of whole words, in any case, with a space, a hyphen or nothing between parts, and a version."""
     gap = r"[\s_\u2010\u2011-]?"
     words = (gap.join(map(re.escape, re.split(r"[\s_-]+", name))) for name in sorted(names, key=len, reverse=True))
     return re.compile(rf"(?<!\w)(?:{'|'.join(words)}){VERSION}(?!\w)", re.IGNORECASE)
 
 
-# Markdown
-
-
 MARKDOWN = frozenset("*_`#+-.!>|~<")
-"""Signs of Markdown that a backslash takes the meaning from; before others it is LaTeX, and stays."""
+"""Characters that a backslash escapes in Markdown; before any other a backslash is LaTeX, and stays."""
 CLOSING = {"\\(": "\\)", "\\[": "\\]"}
 
 
@@ -174,10 +174,10 @@ def _markdown() -> Any:
 
 
 def _formula(tag: str) -> Any:
-    """A rule that shows a formula as it was written: a faulty one must not look like a right one."""
+    """Return a rule that shows a formula as written, so that a faulty one does not look correct."""
 
-    def rule(renderer: Any, tokens: Any, place: int, options: Any, env: Any) -> str:
-        token = tokens[place]
+    def rule(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+        token = tokens[index]
         number = f" ({token.info})" if token.type == "math_block_eqno" else ""
         written = f"{token.markup}{token.content}{CLOSING.get(token.markup, token.markup)}{number}"
         return f'<{tag} class="math">{html.escape(written)}</{tag}>'
@@ -186,7 +186,7 @@ def _formula(tag: str) -> Any:
 
 
 def _backslash(state: Any, silent: bool) -> bool:
-    """An inline rule: a backslash stays before all that is no sign of Markdown."""
+    """Keep a backslash before any character that Markdown does not escape (an inline rule of markdown-it)."""
     following = state.src[state.pos + 1 : state.pos + 2]
     if state.src[state.pos] != "\\" or not following or following in MARKDOWN or following.isspace():
         return False

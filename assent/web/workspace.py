@@ -1,4 +1,4 @@
-"""What a server serves: one run, or the runs in a folder; the people in it, and a desk for each run."""
+"""The workspace of a server: one run or a folder of runs, with its accounts and a task queue for each run."""
 
 import hashlib
 import re
@@ -13,9 +13,10 @@ from typing import Any
 from assent.config import override, read_recipe
 from assent.config import settings as config_settings
 from assent.errors import AssentError, did_you_mean
-from assent.labelling.accounts import FILE, People, people_of
-from assent.labelling.queue import TaskQueue, change_setting, settings
-from assent.run import Run, Setup, store_of
+from assent.labelling.accounts import ACCOUNTS_FILE, Accounts, open_accounts
+from assent.labelling.queue import TaskQueue
+from assent.labelling.settings import change_setting, read_settings
+from assent.run import Run, Setup, open_store
 from assent.store import backups
 from assent.store.database import Store
 
@@ -24,9 +25,9 @@ Read the whole prompt, then every answer, before you choose.
 
 * **Better** means: the person who asked would be better served by it. \
 Truth counts more than polish, and polish more than length.
-* Say **tie** when you could as well throw a coin, and **both bad** when neither should be sent.
+* Say **tie** when you could as well toss a coin, and **both bad** when neither should be sent.
 * An answer that is harmful, makes things up, refuses without need, is in the wrong language or gives away private \
-data gets a flag, whatever else you say of it.
+data gets a flag, whatever your judgement is.
 """
 DEFAULTS: Mapping[str, Any] = {
     "guidelines": GUIDELINES,
@@ -52,39 +53,43 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
+class UnknownRun(AssentError):
+    """A run that the workspace does not have."""
+
+
 @dataclass
 class Project:
-    """A run, as people see it."""
+    """A run as the web server uses it."""
 
     name: str
     folder: Path
     store: Store
 
     @cached_property
-    def desk(self) -> TaskQueue:
-        return TaskQueue(self.store, people=people_of(self.folder, self.store))
+    def queue(self) -> TaskQueue:
+        return TaskQueue(self.store, accounts=open_accounts(self.folder, self.store))
 
     @property
     def run(self) -> Run:
-        """The run as its recipe says, to read from."""
+        """The run with the settings of its recipe, to read from."""
         path = self.folder / "recipe.toml"
         recipe = read_recipe(path) if path.exists() else {}
         known = config_settings(Setup())
-        told = {name: value for name, value in recipe.items() if name in known}
-        return Run(override(Setup(), {**told, "run": str(self.folder)}, str(path)), recipe)
+        values = {name: value for name, value in recipe.items() if name in known}
+        return Run(override(Setup(), {**values, "run": str(self.folder)}, str(path)), recipe)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Guidelines, flags, axes: what was set, or else what is usual."""
-        return {**DEFAULTS, **settings(self.store)}
+        """Guidelines, flags, axes and the like: the stored values over the defaults."""
+        return {**DEFAULTS, **read_settings(self.store)}
 
-    def completion_code(self, person: str) -> str:
-        """The code that tells a crowd platform that this person has done what was asked."""
-        return hashlib.sha256(f"{self.desk.salt} {person}".encode()).hexdigest()[:10].upper()
+    def completion_code(self, user: str) -> str:
+        """Return the code that proves to a crowd platform that this user has done the required judgements."""
+        return hashlib.sha256(f"{self.queue.salt} {user}".encode()).hexdigest()[:10].upper()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names that are covered in answers: those of this run's own model, and the project's list."""
+    def redacted_names(self) -> tuple[str, ...]:
+        """Model names that are redacted in completions: those of this run's model, and the list in the settings."""
         return (*self._own_names, *map(str, self.settings["names"]))
 
     @cached_property
@@ -95,62 +100,62 @@ class Project:
 
 
 @dataclass
-class Office:
-    """Everything that a server needs to know."""
+class Workspace:
+    """The runs, stores and accounts of one server."""
 
     root: Path
     database: str = ""
     address: str = ""
-    """Where people find it, for the commands that wait for them."""
+    """The address of the server, for commands that wait for annotators."""
     root_path: str = ""
-    """The path below the host under which its pages lie."""
+    """The path below the host under which the pages are served."""
     _open: dict[str, Project] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
-    def single(self) -> bool:
-        """Whether `root` is itself a run."""
+    def is_single_run(self) -> bool:
+        """Whether `root` itself is a run."""
         return (self.root / "recipe.toml").exists() or (self.root / "feedback.db").exists()
 
     @cached_property
-    def people(self) -> People:
-        if self.single:
-            return People(self.project(self.root.name).store)
-        return People(Store.open(self.database or self.root / FILE))
+    def accounts(self) -> Accounts:
+        if self.is_single_run:
+            return Accounts(self.project(self.root.name).store)
+        return Accounts(Store.open(self.database or self.root / ACCOUNTS_FILE))
 
     def runs(self) -> list[str]:
-        """Names of the runs, sorted."""
-        if self.single:
+        """Return the names of the runs, sorted."""
+        if self.is_single_run:
             return [self.root.resolve().name]
         return sorted(path.parent.name for path in self.root.glob("*/recipe.toml"))
 
     def project(self, name: str) -> Project:
-        """A run by its name.
+        """Return a run by its name.
 
         Raises:
-            AssentError: there is none.
+            UnknownRun: no run has this name.
         """
         known = self.runs()
-        name = known[0] if self.single else name
+        name = known[0] if self.is_single_run else name
         if name not in known:
-            raise AssentError(f"no run '{name}' here{did_you_mean(name, known)}")
+            raise UnknownRun(f"no run '{name}' here{did_you_mean(name, known)}")
         with self._lock:
             if name not in self._open:
-                folder = self.root if self.single else self.root / name
-                store = Store.open(self.database) if self.single and self.database else store_of(folder)
-                if self.address and settings(store).get("address") != self.address:
+                folder = self.root if self.is_single_run else self.root / name
+                store = Store.open(self.database) if self.is_single_run and self.database else open_store(folder)
+                if self.address and read_settings(store).get("address") != self.address:
                     change_setting(store, "address", self.address, "serve", datetime.now(UTC).isoformat())
                 self._open[name] = Project(name, folder, store)
             return self._open[name]
 
     def back_up(self) -> None:
-        """Copy every store that has changed since its last copy, if that is a day old."""
+        """Back up every store that has changed, if its last backup is a day old."""
         for name in self.runs():
             project = self.project(name)
-            if backups.due(project.store, project.folder):
-                backups.make(project.store, project.folder)
-        if not self.single and backups.due(self.people.store, self.root):
-            backups.make(self.people.store, self.root)
+            if backups.is_due(project.store, project.folder):
+                backups.create(project.store, project.folder)
+        if not self.is_single_run and backups.is_due(self.accounts.store, self.root):
+            backups.create(self.accounts.store, self.root)
 
     def close(self) -> None:
         for project in self._open.values():

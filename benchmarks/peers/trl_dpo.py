@@ -6,7 +6,7 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer
-from trl_settings import Watch, clock, in_order, settings, tokenizer, work
+from trl_settings import Watch, clock, settings, tokenizer, use_sequential_order, work
 
 model = AutoModelForCausalLM.from_pretrained(work["model"], dtype=getattr(torch, work["dtype"]))
 args = DPOConfig(num_train_epochs=1, max_length=None, **settings(work["batch_size"], "linear"))
@@ -14,6 +14,6 @@ text = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}])
 watch = Watch(loss="loss", chosen="logps/chosen", rejected="logps/rejected", grad_norm="grad_norm")
 trainer = DPOTrainer(model=model, args=args, train_dataset=text, processing_class=tokenizer(), callbacks=[watch])
 trainer.train_dataset = Dataset.from_list(work["pairs"])
-in_order(trainer)
+use_sequential_order(trainer)
 trainer.train()
-clock.tell(peer=f"TRL {trl.__version__}", transformers=transformers.__version__)
+clock.report(peer=f"TRL {trl.__version__}", transformers=transformers.__version__)

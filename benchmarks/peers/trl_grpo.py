@@ -1,4 +1,4 @@
-"""The peer's side of benchmarks/grpo.py: TRL's GRPOTrainer; its first step is given answers."""
+"""The peer's side of benchmarks/grpo.py: TRL's GRPOTrainer; its first step uses given responses."""
 
 import torch
 import transformers
@@ -8,11 +8,11 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl_settings import Watch, clock, settings, tokenizer, work
 
-drawn = []
+num_sampled = []
 
 
 def reward(completions: list[str], **kwargs: object) -> list[float]:
-    """A rule that costs nothing."""
+    """Score completions by their length."""
     return [len(text) / 100 for text in completions]
 
 
@@ -38,19 +38,19 @@ trainer = GRPOTrainer(
     reward_funcs=reward,
     callbacks=[watch],
 )
-draw = trainer._generate_single_turn
+generate = trainer._generate_single_turn
 
 
-def given(prompt_ids: list[list[int]], *rest: object) -> tuple[list[list[int]], None]:
-    """In the first step the answers of the work, afterwards the model's own."""
-    first = [ids for group in work["given"] for ids in group], None
-    made = draw(prompt_ids, *rest) if drawn else first
-    drawn.append(sum(map(len, made[0])))
-    return made
+def generate_or_reuse(prompt_ids: list[list[int]], *arguments: object) -> tuple[list[list[int]], None]:
+    """Return the responses of the work in the first step, the model's own afterwards."""
+    first = [ids for group in work["responses"] for ids in group], None
+    completions = generate(prompt_ids, *arguments) if num_sampled else first
+    num_sampled.append(sum(map(len, completions[0])))
+    return completions
 
 
 trainer._tokenize_prompts = lambda prompts: ([work["prompts"][int(number)] for number in prompts], None, {})
-trainer._generate_single_turn = given
+trainer._generate_single_turn = generate_or_reuse
 trainer.train()
-clock.found = clock.found[:1]
-clock.tell(peer=f"TRL {trl.__version__}", transformers=transformers.__version__, drawn=sum(drawn[1:]))
+clock.results = clock.results[:1]
+clock.report(peer=f"TRL {trl.__version__}", transformers=transformers.__version__, drawn=sum(num_sampled[1:]))

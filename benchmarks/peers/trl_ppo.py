@@ -1,4 +1,4 @@
-"""The peer's side of benchmarks/ppo.py: the PPOTrainer of TRL 1.12; its first step is given answers."""
+"""The peer's side of benchmarks/ppo.py: the PPOTrainer of TRL 1.12; its first step uses given responses."""
 
 import torch
 import transformers
@@ -15,13 +15,15 @@ NAMES = {
     "kl": "objective/kl",
     "ratio": "val/ratio",
 }
-drawn = []
-draw = ppo_trainer.batch_generation
-known = {tuple(prompt): list(group) for prompt, group in zip(work["prompts"], work["given"], strict=True)}
+num_sampled = []
+generate = ppo_trainer.batch_generation
+responses_by_prompt = {
+    tuple(prompt): list(group) for prompt, group in zip(work["prompts"], work["responses"], strict=True)
+}
 
 
 class Watch(TrainerCallback):
-    """Times each step; this trainer tells of their ends only."""
+    """Times each step; this trainer reports their ends only."""
 
     def on_train_begin(self, *args: object, **kwargs: object) -> None:
         clock.begin()
@@ -32,25 +34,25 @@ class Watch(TrainerCallback):
 
     def on_log(self, *args: object, logs: dict[str, float], **kwargs: object) -> None:
         if "loss/policy_avg" in logs:
-            clock.found_in_step(**{ours: float(logs[theirs]) for ours, theirs in NAMES.items()})
+            clock.record(**{name: float(logs[trl_name]) for name, trl_name in NAMES.items()})
 
 
-def given(
-    model: torch.nn.Module, queries: torch.Tensor, size: int, pad: int, *rest: object
+def generate_or_reuse(
+    model: torch.nn.Module, prompts: torch.Tensor, size: int, pad: int, *arguments: object
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """In the first step the answers of the work, with the logits that they would have been drawn from."""
-    if drawn:
-        whole, logits = draw(model, queries, size, pad, *rest)
+    """Return the responses of the work, with their logits, in the first step, the model's own afterwards."""
+    if num_sampled:
+        sequences, logits = generate(model, prompts, size, pad, *arguments)
     else:
-        answers = torch.tensor([known[tuple(row[row != pad].tolist())].pop() for row in queries], device=queries.device)
-        whole = torch.cat((queries, answers), 1)
-        made = ppo_trainer.forward(model, whole, pad).logits[:, queries.shape[1] - 1 : -1]
-        logits = made / (work["temperature"] + 1e-7)
-    drawn.append(int((whole[:, queries.shape[1] :] != pad).sum()))
-    return whole, logits
+        responses = [responses_by_prompt[tuple(row[row != pad].tolist())].pop() for row in prompts]
+        sequences = torch.cat((prompts, torch.tensor(responses, device=prompts.device)), 1)
+        logits = ppo_trainer.forward(model, sequences, pad).logits[:, prompts.shape[1] - 1 : -1]
+        logits = logits / (work["temperature"] + 1e-7)
+    num_sampled.append(int((sequences[:, prompts.shape[1] :] != pad).sum()))
+    return sequences, logits
 
 
-ppo_trainer.batch_generation = given
+ppo_trainer.batch_generation = generate_or_reuse
 dtype = getattr(torch, work["dtype"])
 policy, reference = (AutoModelForCausalLM.from_pretrained(work["model"], dtype=dtype) for _ in range(2))
 reward, value = (AutoModelForSequenceClassification.from_pretrained(work["reward"], dtype=dtype) for _ in range(2))
@@ -82,5 +84,5 @@ trainer = PPOTrainer(
     callbacks=[Watch()],
 )
 trainer.train()
-clock.found = clock.found[:1]
-clock.tell(peer=f"TRL {trl.__version__}", transformers=transformers.__version__, drawn=sum(drawn[1:]))
+clock.results = clock.results[:1]
+clock.report(peer=f"TRL {trl.__version__}", transformers=transformers.__version__, drawn=sum(num_sampled[1:]))

@@ -6,7 +6,7 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
-from trl_settings import Watch, clock, in_order, settings, tokenizer, work
+from trl_settings import Watch, clock, settings, tokenizer, use_sequential_order, work
 
 model = AutoModelForSequenceClassification.from_pretrained(work["reward"], dtype=getattr(torch, work["dtype"]))
 model.config.pad_token_id = work["pad"]
@@ -14,8 +14,8 @@ args = RewardConfig(num_train_epochs=1, max_length=None, **settings(work["batch_
 text = Dataset.from_list([{"chosen": "a b", "rejected": "a c"}])
 watch = Watch(loss="loss", accuracy="accuracy", margin="margin", grad_norm="grad_norm")
 trainer = RewardTrainer(model=model, args=args, train_dataset=text, processing_class=tokenizer(), callbacks=[watch])
-whole = ({side: p["prompt_ids"] + p[side] for side in ("chosen_ids", "rejected_ids")} for p in work["pairs"])
-trainer.train_dataset = Dataset.from_list(list(whole))
-in_order(trainer)
+sequences = ({side: p["prompt_ids"] + p[side] for side in ("chosen_ids", "rejected_ids")} for p in work["pairs"])
+trainer.train_dataset = Dataset.from_list(list(sequences))
+use_sequential_order(trainer)
 trainer.train()
-clock.tell(peer=f"TRL {trl.__version__}", transformers=transformers.__version__)
+clock.report(peer=f"TRL {trl.__version__}", transformers=transformers.__version__)

@@ -1,4 +1,4 @@
-"""What the peer's sides have in common: TRL's trainers over the same token ids, in the same order, each step timed."""
+"""Settings of TRL's trainers: the same token ids in the same order, each step timed."""
 
 import json
 import sys
@@ -9,14 +9,14 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from duel.clock import Clock
+from harness.clock import Clock
 
 work: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
 clock = Clock(work["device"])
 
 
 class Watch(TrainerCallback):
-    """Times each step, and hears what it came to: our name of a number -> TRL's."""
+    """Times each step and records its numbers: our name of a number -> TRL's."""
 
     def __init__(self, **names: str) -> None:
         self.names = names
@@ -29,11 +29,11 @@ class Watch(TrainerCallback):
 
     def on_log(self, *args: object, logs: dict[str, float], **kwargs: object) -> None:
         if "loss" in logs:
-            clock.found_in_step(**{ours: float(logs[theirs]) for ours, theirs in self.names.items()})
+            clock.record(**{name: float(logs[trl_name]) for name, trl_name in self.names.items()})
 
 
 def settings(batch_size: int, schedule: str) -> dict[str, Any]:
-    """Arguments of every trainer: our optimiser's, and nothing written."""
+    """Return the arguments of every trainer: our optimizer's, and no files."""
     return {
         "output_dir": tempfile.mkdtemp(),
         "per_device_train_batch_size": batch_size,
@@ -55,14 +55,14 @@ def settings(batch_size: int, schedule: str) -> dict[str, Any]:
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
-    """The model's, with a token for padding that ends nothing."""
-    found = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
-    found.pad_token_id = work["pad"]
-    return found
+    """Return the model's tokenizer, with a padding token that is no end token."""
+    loaded = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
+    loaded.pad_token_id = work["pad"]
+    return loaded
 
 
-def in_order(trainer: Trainer) -> None:
-    """Let a trainer take the examples as they come."""
+def use_sequential_order(trainer: Trainer) -> None:
+    """Make a trainer take the examples in their order."""
     from torch.utils.data import SequentialSampler
 
     trainer._get_train_sampler = lambda *args: SequentialSampler(trainer.train_dataset)

@@ -1,4 +1,4 @@
-"""What lies before people in other labelling tools: a prompt and answers under names of all sorts, in one order."""
+"""The layout of a task in other labelling tools: a prompt and responses under names of all kinds, in one order."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,197 +7,236 @@ from itertools import chain
 from typing import Any, get_args
 
 from assent.errors import AssentError, did_you_mean
-from assent.formats import Row, TaskWithJudgements, messages, plain, said, talk, text
+from assent.formats import Row, TaskWithJudgements
+from assent.formats.files.fields import chat_prompt, read_messages, read_text, require_reply_text, text_prompt
 from assent.records import Completion, Feedback, Prompt, Purpose, Response, Task
 from assent.registry import resolve
 
-PROMPTS = ("prompt", "question", "instruction", "query", "input", "document", "chat", "conversation")
-"""Fields that hold what was asked; the first that is there does."""
-ANSWERS = ("response", "answer", "completion", "output", "generation", "reply", "summary", "text", "")
-"""Fields that hold an answer, alone or numbered: `response`, `answer1`, `reply-2`, `text_a`, `b`."""
-NUMBERED = re.compile(r"(?P<stem>.*?)[-_ ]?(?P<number>\d+)|(?:(?P<before>.*)[-_ ])?(?P<letter>[a-z]|left|right)")
+PROMPT_FIELDS = ("prompt", "question", "instruction", "query", "input", "document", "chat", "conversation")
+"""Fields that hold the prompt; the first one present does."""
+RESPONSE_FIELDS = ("response", "answer", "completion", "output", "generation", "reply", "summary", "text", "")
+"""Fields that hold a response, alone or numbered: `response`, `answer1`, `reply-2`, `text_a`, `b`."""
+NUMBERED_FIELD = re.compile(r"(?P<stem>.*?)[-_ ]?(?P<number>\d+)|(?:(?P<before>.*)[-_ ])?(?P<letter>[a-z]|left|right)")
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """What lay before an annotator."""
+class TaskLayout:
+    """A task as its annotator saw it."""
 
     prompt: Prompt
     items: tuple[Response, ...] = ()
     """In the order of the file."""
-    names: tuple[str, ...] = ()
-    """What the file calls the items."""
-    order: tuple[int, ...] | None = None
-    """Places of the items in the query; None: by their ids, for the order of a file may tell which is the better."""
-    shown: tuple[int, ...] = ()
-    """Places of the items as they stood on the screen; empty if nobody knows."""
+    item_names: tuple[str, ...] = ()
+    """The names of the items in the file."""
+    task_order: tuple[int, ...] | None = None
+    """The order of the items in the task. None: sorted by id, for the file's order may reveal the better one."""
+    display_order: tuple[int, ...] = ()
+    """The order of the items on the screen; empty: unknown."""
     purpose: Purpose = "train"
     instruction: str = ""
 
-    def ask(self, kind: str) -> Task:
-        """The question that somebody answered in this way."""
+    def to_task(self, kind: str) -> Task:
+        """Return the task of this layout."""
         ids = [item.id for item in self.items]
         if len(set(ids)) < len(ids):
             raise AssentError("identical replies")
-        items = sorted(ids) if self.order is None else [ids[place] for place in self.order]
+        items = sorted(ids) if self.task_order is None else [ids[index] for index in self.task_order]
         return Task(kind, self.prompt.id, tuple(items), self.purpose, self.instruction)
 
-    def unanswered(self, kind: str) -> TaskWithJudgements:
-        """The question alone."""
+    def to_open_task(self, kind: str) -> TaskWithJudgements:
+        """Return the task without feedback."""
         if len(self.items) not in resolve("feedback", kind).num_items:
-            raise AssentError(f"a {kind} about {len(self.items)} answers")
-        return TaskWithJudgements(self.prompt, self.items, self.ask(kind))
+            raise AssentError(f"a {kind} of {len(self.items)} responses")
+        return TaskWithJudgements(self.prompt, self.items, self.to_task(kind))
 
-    def place(self, name: str) -> int:
-        """Where the item stands that a tool calls so, or by its number alone."""
-        if name in self.names:
-            return self.names.index(name)
-        wanted = _bare(name)
-        ends = [NUMBERED.fullmatch(each.lower()) for each in self.names]
-        found = [
-            place
-            for place, (each, end) in enumerate(zip(self.names, ends, strict=True))
-            if wanted and (_bare(each) == wanted or (end and wanted in (end["number"], end["letter"])))
-        ]
-        if len(found) != 1:
-            raise AssentError(f"no answer '{name}' among {', '.join(self.names) or 'none'}")
-        return found[0]
+    def index_of(self, name: str) -> int:
+        """Return the index of the item with this name, or with this number or letter at the end of its name."""
+        if name in self.item_names:
+            return self.item_names.index(name)
+        wanted = _normalise_name(name)
+        indices = [index for index, item in enumerate(self.item_names) if wanted and _is_called(item, wanted)]
+        if len(indices) != 1:
+            raise AssentError(f"no response '{name}' among {', '.join(self.item_names) or 'none'}")
+        return indices[0]
 
 
-def fields_of(sheet: Sheet) -> dict[str, Any]:
-    """The prompt as text to look at, and as messages if it is a conversation."""
-    prompt = sheet.prompt
-    if prompt.is_plain:
-        return {"prompt": prompt.text}
-    alone = len(prompt.messages) == 1 and prompt.messages[0].role == "user"
-    whole = prompt.text if alone else "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
-    return {"prompt": whole, "messages": [turn.to_dict() for turn in prompt.messages]}
+def _is_called(item_name: str, wanted: str) -> bool:
+    if _normalise_name(item_name) == wanted:
+        return True
+    match = NUMBERED_FIELD.fullmatch(item_name.lower())
+    return match is not None and wanted in (match["number"], match["letter"])
 
 
-def screen(fields: Row, facts: Row, source: str, answers: Mapping[str, Completion] | None = None) -> Sheet:
-    """The sheet that named fields were.
-
-    Args:
-        facts: what `facts_of` wrote; empty in files of others.
-        answers: names and contents of the items, where the fields hold them as a list.
-    """
-    key = next((name for name in PROMPTS if fields.get(name)), "prompt")
-    if fields.get("messages"):
-        prompt = talk(facts, messages(fields, "messages"))
-    elif isinstance(fields.get(key), list):
-        prompt = talk(facts, messages(fields, key))
-    elif key in fields:
-        prompt = plain(facts, text(fields, key))
-    else:
-        raise AssentError(f"no prompt among {', '.join(fields) or 'no fields'}: name one of them 'prompt'")
-    prompt = replace(prompt, source=source)
-    if answers is None:
-        texts = answer_fields({k: v for k, v in fields.items() if k != key})
-        answers = {name: Completion(text(texts, name)) for name in texts}
-    cut = places(facts, "cut", len(answers))
-    who = f"imported:{source}"
-    items = [
-        Response(prompt.id, each.text if each.extra else said(each.text, name), who, place not in cut, extra=each.extra)
-        for place, (name, each) in enumerate(answers.items())
-    ]
-    shown = facts.get("shown", len(items) > 1)
-    purpose = facts.get("purpose", "train")
-    if purpose not in get_args(Purpose):
-        raise AssentError(f"no purpose '{purpose}'{did_you_mean(str(purpose), get_args(Purpose))}")
-    instruction = text(facts, "instruction") if "instruction" in facts else ""
-    order = places(facts, "order", len(items)) if "order" in facts else None
-    if order is not None and sorted(order) != list(range(len(items))):
-        raise AssentError(f"'order' is {list(order)}, which does not name each of {len(items)} answers once")
-    return Sheet(
-        prompt, tuple(items), tuple(answers), order, tuple(range(len(items))) * bool(shown), purpose, instruction
-    )
-
-
-def unused(fields: Row, answers: Mapping[str, Completion] | None = None) -> Row:
-    """The fields that `screen` does not look at."""
-    key = next((name for name in PROMPTS if fields.get(name)), "prompt")
-    rest = {name: value for name, value in fields.items() if name not in ("messages", key)}
-    try:
-        read = answer_fields(rest) if answers is None else {}
-    except AssentError:
-        return {}  # the row is refused
-    return {name: value for name, value in rest.items() if name not in read}
-
-
-def usual_kind(sheet: Sheet) -> str:
-    """What is asked about so many answers, where nobody says."""
-    return ("demonstration", "rating", "comparison", "ranking")[min(len(sheet.items), 3)]
-
-
-def facts_of(sheet: Sheet, kind: str) -> dict[str, Any]:
-    """What other tools have no word for, but carry along; `screen` reads it."""
-    told: dict[str, Any] = {"kind": kind, "shown": bool(sheet.shown)}
-    if len(sheet.items) > 1 and sheet.order is not None:
-        told["order"] = list(sheet.order)
-    if cut := [place for place, item in enumerate(sheet.items) if not item.finished]:
-        told["cut"] = cut
-    if sheet.prompt.tools:
-        told["tools"] = list(sheet.prompt.tools)
-    more = {"mode": sheet.prompt.category, "instruction": sheet.instruction}
-    more["purpose"] = "" if sheet.purpose == "train" else sheet.purpose
-    return told | {name: value for name, value in more.items() if value}
-
-
-def sheets(thing: TaskWithJudgements, names: Iterable[str]) -> Iterator[tuple[Sheet, list[Feedback]]]:
-    """A question as the sheets that were filled in, and who filled in each: on one sheet all saw one order."""
-    items = {item.id: item for item in thing.items}
-    orders: dict[tuple[str, ...], list[Feedback]] = {}
-    for event in thing.answers:
-        orders.setdefault(event.display_order, []).append(event)
-    for shown, events in orders.items() or [((), [])]:
-        ids = list(shown or thing.query.items)
-        if sorted(ids) != sorted(thing.query.items):
-            raise AssentError("it was shown with other items than its question names")
-        order = tuple(ids.index(item) for item in thing.query.items)
-        told = (thing.query.purpose, thing.query.instruction)
-        seen = tuple(range(len(ids))) if shown else ()
-        called_so = tuple(name for name, _ in zip(names, ids, strict=False))
-        yield Sheet(thing.prompt, tuple(items[item] for item in ids), called_so, order, seen, *told), events
-
-
-def places(row: Row, key: str, count: int) -> tuple[int, ...]:
-    """A list of places of items."""
-    found = row.get(key, [])
-    if not isinstance(found, list) or not all(type(each) is int and 0 <= each < count for each in found):
-        raise AssentError(f"'{key}' is {found!r}, not places of {count} answers")
-    return tuple(found)
-
-
-def _bare(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[-_ ]", "", name.lower())
 
 
-def answer_fields(fields: Row, known: bool = False) -> dict[str, str]:
-    """The fields that are answers: a numbered set of them, or one of a name that we know.
+# From a file
+
+
+def parse_task(fields: Row, extra: Row, source: str, completions: Mapping[str, Completion] | None = None) -> TaskLayout:
+    """Return the layout that named fields describe.
 
     Args:
-        known: whether a numbered set has to have such a name too.
+        extra: the output of `extras`; empty in files of other tools.
+        completions: names and contents of the items, where the fields hold them as a list.
+    """
+    key = next((name for name in PROMPT_FIELDS if fields.get(name)), "prompt")
+    prompt = replace(_parse_prompt(fields, key, extra), source=source)
+    if completions is None:
+        texts = response_fields({name: value for name, value in fields.items() if name != key})
+        completions = {name: Completion(text) for name, text in texts.items()}
+    items = _parse_items(prompt, completions, read_indices(extra, "truncated", len(completions)), f"imported:{source}")
+    is_displayed = extra.get("is_display_order", len(items) > 1)
+    purpose = extra.get("purpose", "train")
+    if purpose not in get_args(Purpose):
+        raise AssentError(f"no purpose '{purpose}'{did_you_mean(str(purpose), get_args(Purpose))}")
+    task_order = read_indices(extra, "task_order", len(items)) if "task_order" in extra else None
+    if task_order is not None and sorted(task_order) != list(range(len(items))):
+        raise AssentError(f"'task_order' is {list(task_order)}, which does not name each of {len(items)} items once")
+    return TaskLayout(
+        prompt,
+        items,
+        tuple(completions),
+        task_order,
+        tuple(range(len(items))) if is_displayed else (),
+        purpose,
+        read_text(extra, "instruction") if "instruction" in extra else "",
+    )
+
+
+def _parse_prompt(fields: Row, key: str, extra: Row) -> Prompt:
+    if fields.get("messages"):
+        return chat_prompt(extra, read_messages(fields, "messages"))
+    if isinstance(fields.get(key), list):
+        return chat_prompt(extra, read_messages(fields, key))
+    if key in fields:
+        return text_prompt(extra, read_text(fields, key))
+    raise AssentError(f"no prompt among {', '.join(fields) or 'no fields'}: name one of them 'prompt'")
+
+
+def _parse_items(
+    prompt: Prompt, completions: Mapping[str, Completion], truncated: tuple[int, ...], policy: str
+) -> tuple[Response, ...]:
+    items: list[Response] = []
+    for index, (name, completion) in enumerate(completions.items()):
+        text = completion.text if completion.extra else require_reply_text(completion.text, name)
+        items.append(Response(prompt.id, text, policy, index not in truncated, extra=completion.extra))
+    return tuple(items)
+
+
+def unused_fields(fields: Row, completions: Mapping[str, Completion] | None = None) -> Row:
+    """Return the fields that `parse_task` does not read."""
+    key = next((name for name in PROMPT_FIELDS if fields.get(name)), "prompt")
+    others = {name: value for name, value in fields.items() if name not in ("messages", key)}
+    try:
+        used = response_fields(others) if completions is None else {}
+    except AssentError:
+        return {}  # the row is skipped
+    return {name: value for name, value in others.items() if name not in used}
+
+
+def default_kind(layout: TaskLayout) -> str:
+    """Return the kind of a task by its number of items, where the file names none."""
+    return ("demonstration", "rating", "comparison", "ranking")[min(len(layout.items), 3)]
+
+
+def read_indices(row: Row, key: str, count: int) -> tuple[int, ...]:
+    """Return a list of indices of items."""
+    indices = row.get(key, [])
+    if not isinstance(indices, list) or not all(type(index) is int and 0 <= index < count for index in indices):
+        raise AssentError(f"'{key}' is {indices!r}, not indices of {count} items")
+    return tuple(indices)
+
+
+def response_fields(fields: Row, only_known: bool = False) -> dict[str, str]:
+    """Return the fields that hold responses: a numbered set of them, or one with a known name.
+
+    Args:
+        only_known: a numbered set needs a known name too.
     """
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     sets: dict[str, dict[str, str]] = {}
     for name in texts:
-        if found := NUMBERED.fullmatch(name.lower()):
-            stem = found["stem"] or found["before"] or ""
-            sets.setdefault(stem, {})[found["number"] or found["letter"]] = name
-    whole = {stem: named for stem, named in sets.items() if _complete(list(named))}
-    stems = [stem for stem in ANSWERS if stem in whole] or ([] if known else list(whole))
-    if len(stems) > 1 and stems[0] not in ANSWERS:
-        raise AssentError(f"answers could be any of {', '.join(chain(*(whole[stem].values() for stem in stems)))}")
+        if match := NUMBERED_FIELD.fullmatch(name.lower()):
+            stem = match["stem"] or match["before"] or ""
+            sets.setdefault(stem, {})[match["number"] or match["letter"]] = name
+    complete = {stem: names for stem, names in sets.items() if _is_complete(list(names))}
+    stems = [stem for stem in RESPONSE_FIELDS if stem in complete] or ([] if only_known else list(complete))
+    if len(stems) > 1 and stems[0] not in RESPONSE_FIELDS:
+        names = ", ".join(chain.from_iterable(complete[stem].values() for stem in stems))
+        raise AssentError(f"the responses could be any of {names}")
     if stems:
-        named = whole[stems[0]]
-        return {named[number]: texts[named[number]] for number in sorted(named, key=lambda each: (len(each), each))}
-    return next(({name: texts[name]} for name in ANSWERS if name in texts), {})
+        by_number = complete[stems[0]]
+        return {by_number[number]: texts[by_number[number]] for number in sorted(by_number, key=_number_key)}
+    return next(({name: texts[name]} for name in RESPONSE_FIELDS if name in texts), {})
 
 
-def _complete(numbers: list[str]) -> bool:
-    """Whether these are 1 .. n, 0 .. n, a .. z or left and right, two or more."""
-    ends = sorted(numbers, key=lambda each: (len(each), each))
-    letters: list[list[str]] = [["left", "right"]]
-    letters += [[str(place + start) for place in range(len(ends))] for start in (0, 1)]
-    letters += [[chr(ord("a") + place) for place in range(min(len(ends), 26))]]
-    return len(ends) > 1 and ends in letters
+def _number_key(number: str) -> tuple[int, str]:
+    return len(number), number
+
+
+def _is_complete(numbers: list[str]) -> bool:
+    """Return whether these are 1 .. n, 0 .. n, a .. z or left and right, two or more."""
+    ordered = sorted(numbers, key=_number_key)
+    sequences: list[list[str]] = [["left", "right"]]
+    sequences += [[str(index + first) for index in range(len(ordered))] for first in (0, 1)]
+    sequences += [[chr(ord("a") + index) for index in range(min(len(ordered), 26))]]
+    return len(ordered) > 1 and ordered in sequences
+
+
+# To a file
+
+
+def prompt_fields(layout: TaskLayout) -> dict[str, Any]:
+    """Return the prompt as text to show, and as messages if it is a conversation."""
+    prompt = layout.prompt
+    if prompt.is_plain:
+        return {"prompt": prompt.text}
+    is_single = len(prompt.messages) == 1 and prompt.messages[0].role == "user"
+    transcript = "\n\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
+    messages = [message.to_dict() for message in prompt.messages]
+    return {"prompt": prompt.text if is_single else transcript, "messages": messages}
+
+
+def extras(layout: TaskLayout, kind: str) -> dict[str, Any]:
+    """Return what other tools do not read but pass on; `parse_task` reads it.
+
+    It is visible to labellers, so the prompt's meta is not in it.
+    """
+    extra: dict[str, Any] = {"kind": kind, "is_display_order": bool(layout.display_order)}
+    if len(layout.items) > 1 and layout.task_order is not None:
+        extra["task_order"] = list(layout.task_order)
+    if truncated := [index for index, item in enumerate(layout.items) if not item.finished]:
+        extra["truncated"] = truncated
+    if layout.prompt.tools:
+        extra["tools"] = list(layout.prompt.tools)
+    if layout.prompt.category:
+        extra["category"] = layout.prompt.category
+    if layout.instruction:
+        extra["instruction"] = layout.instruction
+    if layout.purpose != "train":
+        extra["purpose"] = layout.purpose
+    return extra
+
+
+def split_by_order(record: TaskWithJudgements, names: Iterable[str]) -> Iterator[tuple[TaskLayout, list[Feedback]]]:
+    """Yield a layout for each display order of a task, with the feedback of the annotators who saw that order."""
+    items = {item.id: item for item in record.items}
+    events_by_order: dict[tuple[str, ...], list[Feedback]] = {}
+    for event in record.feedback:
+        events_by_order.setdefault(event.display_order, []).append(event)
+    for display_order, events in events_by_order.items() or [((), [])]:
+        ids = list(display_order or record.task.items)
+        if sorted(ids) != sorted(record.task.items):
+            raise AssentError("the display order names other items than the task")
+        layout = TaskLayout(
+            record.prompt,
+            tuple(items[item] for item in ids),
+            tuple(name for name, _ in zip(names, ids, strict=False)),
+            tuple(ids.index(item) for item in record.task.items),
+            tuple(range(len(ids))) if display_order else (),
+            record.task.purpose,
+            record.task.instruction,
+        )
+        yield layout, events

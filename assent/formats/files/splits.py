@@ -1,4 +1,4 @@
-"""Which files a path names: one file, a folder of shards, or one split of either."""
+"""Find the files of a path: one file, a folder of shards, or one split of either."""
 
 import json
 import re
@@ -8,106 +8,112 @@ from typing import Any, NamedTuple
 
 from assent.errors import AssentError
 
-NAMES = "train|test|validation|valid|val|dev|eval"
-WORD = rf"(?:{NAMES})(?:[-_][a-z_]*[a-z])?(?![a-z])"
-SPLIT = re.compile(WORD)
-"""A split by its name, with which that of a shard begins."""
-WITHIN = re.compile(rf"(?<=[-_. ])(?:{NAMES})(?![a-z])")
-"""A split as a word further on in the name of a shard, of which the last counts: `prefs_train-00000`."""
-OBJECT = re.compile(rb"\{\s*\"" + WORD.encode() + rb"\"\s*:\s*\[")
-"""How a JSON object of splits begins."""
+SPLIT_NAMES = "train|test|validation|valid|val|dev|eval"
+SPLIT_WORD = rf"(?:{SPLIT_NAMES})(?:[-_][a-z_]*[a-z])?(?![a-z])"
+SPLIT = re.compile(SPLIT_WORD)
+"""A split at the beginning of the name of a shard."""
+INNER_SPLIT = re.compile(rf"(?<=[-_. ])(?:{SPLIT_NAMES})(?![a-z])")
+"""A split as a word later in the name of a shard, the last of which counts: `prefs_train-00000`."""
+SPLITS_OBJECT = re.compile(rb"\{\s*\"" + SPLIT_WORD.encode() + rb"\"\s*:\s*\[")
+"""The beginning of a JSON object of splits."""
 
 
-class Place(NamedTuple):
-    """Where rows lie."""
+class Location(NamedTuple):
+    """The files of a data set or of one of its splits."""
 
     name: str
-    """What they are known by."""
+    """The name under which its rows are reported."""
     paths: tuple[Path, ...]
     split: str = ""
     splits: tuple[str, ...] = ()
-    """All that are there; empty: nothing is split."""
+    """All splits that exist; empty: the data set is not split."""
 
     def __str__(self) -> str:
-        """Which split is read, where there are several."""
+        """Return which of several splits is read."""
         if len(self.splits) < 2:
             return ""
-        other = next(split for split in self.splits if split != self.split)
-        return f"split {self.split} of {', '.join(self.splits)}: another is {self.name.removesuffix(self.split)}{other}"
+        alternative = next(split for split in self.splits if split != self.split)
+        path = self.name.removesuffix(self.split) + alternative
+        return f"split {self.split} of {', '.join(self.splits)}; name {path} for another"
 
-    def choose(self, splits: Iterable[str], path: Path) -> "Place":
-        """One split of a file or folder: the one that is named, the only one, or `train`.
+    def choose(self, splits: Iterable[str], path: Path) -> "Location":
+        """Return one split of a file or folder: the named one, the only one, or `train`.
 
         Raises:
-            AssentError: none of these.
+            AssentError: none of these exists.
         """
-        known = tuple(splits)
-        split = self.split or (known[0] if len(known) == 1 else "train")
-        if split not in known:
-            raise AssentError(f"{path} has the splits {', '.join(known)}: name one of them, such as {path}/{known[0]}")
+        names = tuple(splits)
+        split = self.split or (names[0] if len(names) == 1 else "train")
+        if split not in names:
+            raise AssentError(f"{path} has the splits {', '.join(names)}: name one of them, such as {path}/{names[0]}")
         name = f"{self.name}/{split}" if split else self.name
-        return self._replace(name=name, split=split, splits=known)
+        return self._replace(name=name, split=split, splits=names)
 
 
-def find(path: Path) -> Place:
-    """The files of a path; it may end with the name of a split, as in `folder/test` and `splits.json/test`.
+def locate(path: Path) -> Location:
+    """Return the files of a path; it may end with the name of a split, as in `folder/test` and `splits.json/test`.
 
     Raises:
         AssentError: a folder without data, or with splits of which none is `train`.
     """
-    above = path.parent
-    if above.is_file():
-        return Place(above.name, (above,), path.name)
-    if path.is_dir() and not (above / "dataset_dict.json").is_file():
-        return _place(path, _shards(path), "")
-    if (path.is_dir() or not path.exists()) and above.is_dir() and path.name in (shards := _shards(above)):
-        return _place(above, shards, path.name)
-    return Place(path.name, (path,))
+    parent = path.parent
+    if parent.is_file():
+        return Location(parent.name, (parent,), path.name)
+    if path.is_dir() and not (parent / "dataset_dict.json").is_file():
+        return _choose_shards(path, _find_shards(path), "")
+    if (path.is_dir() or not path.exists()) and parent.is_dir() and path.name in (shards := _find_shards(parent)):
+        return _choose_shards(parent, shards, path.name)
+    return Location(path.name, (path,))
 
 
-def is_split(content: Any) -> bool:
-    """Whether the content of a JSON file is an object of splits, each a list of rows."""
+def is_split_name(name: str) -> bool:
+    """Return whether a key of an object names a split."""
+    return SPLIT.fullmatch(name) is not None
+
+
+def is_splits_object(content: Any) -> bool:
+    """Return whether the content of a JSON file is an object of splits, each a list of rows."""
     return isinstance(content, dict) and all(
-        SPLIT.fullmatch(key) and isinstance(rows, list) for key, rows in content.items()
+        is_split_name(key) and isinstance(rows, list) for key, rows in content.items()
     )
 
 
-def _place(folder: Path, shards: Mapping[str, tuple[Path, ...]], split: str) -> Place:
+def _choose_shards(folder: Path, shards: Mapping[str, tuple[Path, ...]], split: str) -> Location:
     if not shards:
-        within = sorted(each.name for each in folder.iterdir() if each.is_file() or _shards(each))
-        such = f"name what is to be read in it, such as {folder / within[0]}" if within else "name a file"
-        raise AssentError(f"{folder} is a folder without Parquet or Arrow files: {such}")
-    place = Place(folder.absolute().name, (), split).choose(shards, folder)
-    return place._replace(paths=shards[place.split])
+        candidates = sorted(entry.name for entry in folder.iterdir() if entry.is_file() or _find_shards(entry))
+        advice = f"name one of its files or folders, such as {folder / candidates[0]}" if candidates else "name a file"
+        raise AssentError(f"{folder} is a folder without Parquet or Arrow files: {advice}")
+    location = Location(folder.absolute().name, (), split).choose(shards, folder)
+    return location._replace(paths=shards[location.split])
 
 
-def _shards(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each split; those of a folder that is not split under an empty name."""
+def _find_shards(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each split; those of a folder without splits under an empty name."""
     if (saved := folder / "dataset_dict.json").is_file():
-        return {split: _saved(folder / split) for split in _json(saved, "splits")}
+        return {split: _saved_files(folder / split) for split in _read_list(saved, "splits")}
     if (folder / "state.json").is_file():
-        return {"": _saved(folder)}
+        return {"": _saved_files(folder)}
     shards: dict[str, tuple[Path, ...]] = {}
-    for each in sorted([*folder.glob("*.parquet"), *folder.glob("*.arrow")]):
-        split = _split(each)
-        shards[split] = (*shards.get(split, ()), each)
+    for path in sorted([*folder.glob("*.parquet"), *folder.glob("*.arrow")]):
+        split = _split_of(path)
+        shards[split] = (*shards.get(split, ()), path)
     if len(shards) > 1 and "" in shards:
-        raise AssentError(f"{folder} holds {shards[''][0].name} beside its splits: name one of its files")
-    return shards or (_shards(folder / "data") if (folder / "data").is_dir() else {})
+        raise AssentError(f"{folder} holds {shards[''][0].name} besides its splits: name one of its files")
+    return shards or (_find_shards(folder / "data") if (folder / "data").is_dir() else {})
 
 
-def _split(shard: Path) -> str:
-    begins = SPLIT.match(shard.name.lower())
-    return begins[0] if begins else ["", *WITHIN.findall(shard.stem.lower())][-1]
+def _split_of(shard: Path) -> str:
+    match = SPLIT.match(shard.name.lower())
+    return match[0] if match else ["", *INNER_SPLIT.findall(shard.stem.lower())][-1]
 
 
-def _saved(folder: Path) -> tuple[Path, ...]:
-    """The files that `datasets` saved, in their order."""
-    return tuple(folder / str(each["filename"]) for each in _json(folder / "state.json", "_data_files"))
+def _saved_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files that `datasets` saved, in their order."""
+    return tuple(folder / str(entry["filename"]) for entry in _read_list(folder / "state.json", "_data_files"))
 
 
-def _json(path: Path, key: str) -> list[Any]:
+def _read_list(path: Path, key: str) -> list[Any]:
     try:
         return list(json.loads(path.read_text(encoding="utf-8"))[key])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AssentError(f"cannot read {path}: it is not as `datasets` writes it ({type(error).__name__})") from error
+        raise AssentError(f"cannot read {path}: `datasets` did not write it ({type(error).__name__})") from error

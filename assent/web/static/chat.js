@@ -1,171 +1,186 @@
-// Talk to a model; thumbs, or a choice between two answers, go through the same outbox as the label page's answers.
+// The chat page: approvals and comparisons of responses go through the same outbox as judgements of the labelling page.
 import { base, el, fill, letter } from "./dom.js";
-import { Keep } from "./keep.js";
+import { Outbox } from "./outbox.js";
 import { signIn } from "./signin.js";
 
 const $ = (selector) => document.querySelector(selector);
-const { run, person } = $("main").dataset;
-const home = `${base}/r/${encodeURIComponent(run)}/api`;
-const keep = new Keep(home, person);
-const session = signIn(person, () => keep.drain(true));
-const shelf = `assent chat ${run} ${person}`;
-// Turns of the conversation; those of the model carry what may be said of them, and what was.
-let messages = JSON.parse(sessionStorage.getItem(shelf) ?? "[]");
-const NOTHING = "(nothing)"; // what stands for an answer without a word
-let stop = null; // while an answer comes
-let undecided = null; // two answers, of which none was chosen yet
+const { run, user } = $("main").dataset;
+const api = `${base}/r/${encodeURIComponent(run)}/api`;
+const outbox = new Outbox(api, user);
+const session = signIn(user, () => outbox.flush(true));
+const storageKey = `assent chat ${run} ${user}`;
+const EMPTY = "(empty)"; // shown for a response without text
+const STATUS_TEXT = {
+  idle: () => "ready",
+  saving: () => "saving…",
+  saved: (state) => `saved ${state.at}`,
+  offline: (state) => `offline: ${state.waiting} waiting`,
+  "sign in": () => "sign in again",
+  rejected: (state) => `not accepted: ${state.error}`,
+};
 
-keep.addEventListener("state", ({ detail }) => {
+// Turns of the conversation. A turn of the model holds the task of judging it, and the judgement.
+// An older version stored `done` for `reply`, `query` for `task` and `given` for `judgement`.
+let turns = JSON.parse(sessionStorage.getItem(storageKey) ?? "[]").map(({ done, given, ...turn }) =>
+  done ? { ...turn, reply: { ...done, task: done.task ?? done.query }, judgement: given } : turn);
+let abort = null; // the controller of the request, while a response streams
+let finishChoice = null; // skips the comparison of two responses of which none was chosen yet
+
+outbox.addEventListener("state", ({ detail }) => {
   $("#state").dataset.state = detail.kind;
-  const words = { idle: "ready", saving: "saving…", saved: `saved ${detail.at}`, offline: `offline: ${detail.waiting} waiting`, "sign in": "sign in again", rejected: `not taken: ${detail.why}` };
-  $("#state .words").textContent = words[detail.kind];
+  $("#state .status-text").textContent = STATUS_TEXT[detail.kind](detail);
   if (detail.kind === "sign in") session.open();
   if (detail.kind === "saved") session.close();
 });
 
-function say(words) {
-  $("#notice").textContent = words;
-  $("#notice").hidden = !words;
+function showNotice(text) {
+  $("#notice").textContent = text;
+  $("#notice").hidden = !text;
 }
 
-const remember = () => sessionStorage.setItem(shelf, JSON.stringify(messages));
+const saveTurns = () => sessionStorage.setItem(storageKey, JSON.stringify(turns));
 
-function bubble(role, text) {
-  const node = el("article", { class: `bubble ${role}`, "aria-label": role === "user" ? "You" : "The model" }, el("div", { class: "text", lang: "", dir: "auto" }, text || NOTHING));
-  $("#talk").append(node);
+function addBubble(role, text) {
+  const node = el("article", { class: `bubble ${role}`, "aria-label": role === "user" ? "You" : "The model" }, el("div", { class: "text", lang: "", dir: "auto" }, text || EMPTY));
+  $("#conversation").append(node);
   node.scrollIntoView({ block: "end" });
   return node;
 }
 
-function judge(done, answer, supersedes = "") {
-  return keep.submit({ query: done.query, answer, shown: done.items.map((one) => one.id), seconds: 0, note: "", flags: [], supersedes });
+function submitJudgement(reply, judgement, supersedes = "") {
+  return outbox.submit({ task: reply.task, judgement, display_order: reply.items.map((item) => item.id), duration: 0, comment: "", flags: [], supersedes });
 }
 
-// Thumbs under an answer; `turn` remembers the last verdict, which the next one supersedes.
-function thumbs(node, turn) {
-  const { done } = turn;
-  const buttons = [["▲ good", "Good answer", true], ["▼ bad", "Bad answer", false]].map(([sign, words, approved]) =>
-    el("button", { type: "button", class: "quiet", title: words, "aria-label": words, "aria-pressed": String(turn.approved === approved), onclick: async ({ currentTarget }) => {
-      buttons.forEach((button) => (button.disabled = true)); // the next verdict supersedes this one
-      turn.given = await judge(done, { approved }, turn.given);
+// Add approval buttons to a response. The turn keeps the last judgement, which the next one supersedes.
+function addApproval(node, turn) {
+  const { reply } = turn;
+  const choices = [["▲ good", "Good response", true], ["▼ bad", "Bad response", false]];
+  const buttons = choices.map(([text, title, approved]) =>
+    el("button", { type: "button", class: "quiet", title, "aria-label": title, "aria-pressed": String(turn.approved === approved), onclick: async ({ currentTarget }) => {
+      buttons.forEach((button) => (button.disabled = true)); // until the id that the next judgement supersedes is known
+      turn.judgement = await submitJudgement(reply, { approved }, turn.judgement);
       turn.approved = approved;
-      remember();
+      saveTurns();
       for (const button of buttons) {
         button.disabled = false;
         button.setAttribute("aria-pressed", String(button === currentTarget));
       }
-    } }, sign));
+    } }, text));
   node.append(el("div", { class: "thumbs" }, ...buttons));
 }
 
-function settle(content, done = null) {
-  const turn = { role: "assistant", content, done, given: "" };
-  messages.push(turn);
-  undecided = null;
-  remember();
+function addTurn(content, reply = null) {
+  const turn = { role: "assistant", content, reply, judgement: "" };
+  turns.push(turn);
+  finishChoice = null;
+  saveTurns();
   return turn;
 }
 
-async function ask(words) {
-  const two = $("#two").checked;
-  messages.push({ role: "user", content: words });
-  bubble("user", words);
-  const row = el("div", { class: two ? "pair" : "single" });
-  $("#talk").append(row);
-  const nodes = Array.from({ length: two ? 2 : 1 }, (_, i) =>
-    el("article", { class: "bubble assistant", "aria-label": two ? `Answer ${letter(i)}` : "The model", "aria-busy": "true" }, two ? el("h2", {}, letter(i)) : null, el("div", { class: "text", lang: "", dir: "auto" }, "…")));
+async function sendMessage(message) {
+  const isPair = $("#two").checked;
+  turns.push({ role: "user", content: message });
+  addBubble("user", message);
+  const row = el("div", { class: isPair ? "pair" : "single" });
+  $("#conversation").append(row);
+  const nodes = Array.from({ length: isPair ? 2 : 1 }, (_, i) =>
+    el("article", { class: "bubble assistant", "aria-label": isPair ? `Response ${letter(i)}` : "The model", "aria-busy": "true" }, isPair ? el("h2", {}, letter(i)) : null, el("div", { class: "text", lang: "", dir: "auto" }, "…")));
   row.append(...nodes);
-  stop = new AbortController();
+  abort = new AbortController();
   $("#send").hidden = true;
   $("#stop").hidden = false;
-  let done = null;
-  try {
-    const response = await fetch(`${home}/chat`, { method: "POST", signal: stop.signal, headers: { "content-type": "application/json" },
-      body: JSON.stringify({ messages: messages.map(({ role, content }) => ({ role, content })), policy: $("#policy")?.value ?? "", n: nodes.length }) });
-    if (response.status === 401) session.open();
-    if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail ?? response.statusText);
-    let rest = "";
-    for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
-      const lines = (rest + piece).split("\n");
-      rest = lines.pop();
-      for (const line of lines.map((one) => JSON.parse(one))) {
-        if (line.failed) throw new Error(line.failed);
-        if (line.done) done = line;
-        else nodes[line.row].querySelector(".text").textContent = line.text;
-      }
-      nodes[0].scrollIntoView({ block: "end" });
-    }
-    if (!done) throw new Error("the connection was lost");
-  } catch (error) {
-    // void, not a loss: the question comes back to be sent again
+  const reply = await streamReply(nodes).catch((error) => {
+    // Nothing is stored: the message returns to its field, to be sent again.
     row.remove();
-    $("#talk").lastElementChild?.remove();
-    messages.pop();
-    $("#words").value = words;
-    say(error.name === "AbortError" ? "Stopped; nothing was kept." : `No answer: ${error.message}. Send it again.`);
-  }
-  stop = null;
+    $("#conversation").lastElementChild?.remove();
+    turns.pop();
+    $("#message").value = message;
+    showNotice(error.name === "AbortError" ? "Stopped. Nothing was stored." : `No response: ${error.message}. Send the message again.`);
+    return null;
+  });
+  abort = null;
   $("#send").hidden = false;
   $("#stop").hidden = true;
-  if (!done) return;
-  say("");
-  done.items.forEach((item, i) => fill(nodes[i].querySelector(".text"), item.html || NOTHING));
-  nodes.slice(done.items.length).forEach((node) => node.remove()); // both said the same
+  if (!reply) return;
+  showNotice("");
+  reply.items.forEach((item, i) => fill(nodes[i].querySelector(".text"), item.html || EMPTY));
+  nodes.slice(reply.items.length).forEach((node) => node.remove()); // both responses are the same
   nodes.forEach((node) => node.setAttribute("aria-busy", "false"));
-  if (done.items.length === 1) {
-    thumbs(nodes[0], settle(done.items[0].text, done));
-  } else choose(row, nodes, done);
-  $("#words").focus();
+  if (reply.items.length === 1) addApproval(nodes[0], addTurn(reply.items[0].text, reply));
+  else addChoice(row, nodes, reply);
+  $("#message").focus();
 }
 
-function choose(row, nodes, done) {
-  const pick = async (index, verdict) => {
-    await judge(done, verdict ? { verdict } : { verdict: "better", preferred: done.items[index].id, strength: 2 });
-    nodes.forEach((node, i) => node.classList.toggle("left", i !== index));
+// Stream the responses into their nodes, and return the last line, which holds them whole.
+async function streamReply(nodes) {
+  const messages = turns.map(({ role, content }) => ({ role, content }));
+  const response = await fetch(`${api}/chat`, { method: "POST", signal: abort.signal, headers: { "content-type": "application/json" },
+    body: JSON.stringify({ messages, policy: $("#policy")?.value ?? "", n: nodes.length }) });
+  if (response.status === 401) session.open();
+  if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail ?? response.statusText);
+  let rest = "", reply = null;
+  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop();
+    for (const line of lines.map((text) => JSON.parse(text))) {
+      if (line.error) throw new Error(line.error);
+      if (line.done) reply = line;
+      else nodes[line.row].querySelector(".text").textContent = line.text;
+    }
+    nodes[0].scrollIntoView({ block: "end" });
+  }
+  if (!reply) throw new Error("the connection was lost");
+  return reply;
+}
+
+function addChoice(row, nodes, reply) {
+  const choose = async (index, verdict) => {
+    await submitJudgement(reply, verdict ? { verdict } : { verdict: "better", preferred: reply.items[index].id, strength: 2 });
+    nodes.forEach((node, i) => node.classList.toggle("rejected", i !== index));
     row.querySelector(".choice").remove();
-    settle(done.items[index].text);
-    $("#words").focus();
+    addTurn(reply.items[index].text);
+    $("#message").focus();
   };
-  undecided = () => pick(0, "cannot tell");
-  row.append(el("div", { class: "choice actions", role: "group", "aria-label": "Which answer is better" },
-    ...done.items.map((_, i) => el("button", { type: "button", onclick: () => pick(i) }, `${letter(i)} is better`)),
-    el("button", { type: "button", onclick: () => pick(0, "tie") }, "Tie"),
-    el("button", { type: "button", onclick: () => pick(0, "both bad") }, "Both bad")));
+  finishChoice = () => choose(0, "cannot tell");
+  row.append(el("div", { class: "choice actions", role: "group", "aria-label": "Which response is better" },
+    ...reply.items.map((_, i) => el("button", { type: "button", onclick: () => choose(i) }, `${letter(i)} is better`)),
+    el("button", { type: "button", onclick: () => choose(0, "tie") }, "Tie"),
+    el("button", { type: "button", onclick: () => choose(0, "both bad") }, "Both bad")));
 }
 
-$("#say").addEventListener("submit", async (event) => {
+$("#message-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const words = $("#words").value.trim();
-  if (!words || stop) return;
-  if (undecided) await undecided();
-  $("#words").value = "";
-  ask(words);
+  const message = $("#message").value.trim();
+  if (!message || abort) return;
+  if (finishChoice) await finishChoice();
+  $("#message").value = "";
+  sendMessage(message);
 });
-$("#words").addEventListener("keydown", (event) => {
+$("#message").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  $("#say").requestSubmit();
+  $("#message-form").requestSubmit();
 });
-$("#stop").addEventListener("click", () => stop?.abort());
-$("#anew").addEventListener("click", () => {
-  stop?.abort();
-  messages = [];
-  undecided = null;
-  remember();
-  $("#talk").replaceChildren();
-  $("#words").focus();
+$("#stop").addEventListener("click", () => abort?.abort());
+$("#restart").addEventListener("click", () => {
+  abort?.abort();
+  turns = [];
+  finishChoice = null;
+  saveTurns();
+  $("#conversation").replaceChildren();
+  $("#message").focus();
 });
 
-for (const turn of messages) {
-  const node = bubble(turn.role, turn.content);
-  if (!turn.done) continue;
-  if (turn.done.items[0].html) fill(node.querySelector(".text"), turn.done.items[0].html);
-  thumbs(node, turn);
+for (const turn of turns) {
+  const node = addBubble(turn.role, turn.content);
+  if (!turn.reply) continue;
+  if (turn.reply.items[0].html) fill(node.querySelector(".text"), turn.reply.items[0].html);
+  addApproval(node, turn);
 }
-if (messages.at(-1)?.role === "user") messages.pop();
-await keep.ready.catch((error) => {
-  say(error.message);
+if (turns.at(-1)?.role === "user") turns.pop();
+await outbox.ready.catch((error) => {
+  showNotice(error.message);
   throw error;
 });
-keep.drain(true);
+outbox.flush(true);
 document.body.dataset.ready = "yes";

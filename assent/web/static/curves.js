@@ -1,68 +1,91 @@
-// Curves of a stage, as it runs: one small chart a metric, drawn anew every few seconds.
+// Curves of a stage while it runs: one small chart for each metric, drawn again every few seconds.
+// The server sends points and ticks: it thins and rounds them by the same rules as the report.
 import { base } from "./dom.js";
 
-const NS = "http://www.w3.org/2000/svg";
-const $ = (selector) => document.querySelector(selector);
-const run = $("main").dataset.run;
-const W = 320, H = 130, L = 46, B = 20, T = 8;
-let last = "";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
+const WIDTH = 320, HEIGHT = 150, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
+const MAX_DOTS = 30;
+const REFRESH_INTERVAL = 3000; // milliseconds
 
-function svg(tag, attributes, text) {
-  const node = document.createElementNS(NS, tag);
+const query = (selector) => document.querySelector(selector);
+const run = query("main").dataset.run;
+let lastText = "";
+
+function createSvg(tag, attributes, text) {
+  const node = document.createElementNS(SVG_NAMESPACE, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   if (text !== undefined) node.textContent = text;
   return node;
 }
 
-const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1e4 || Math.abs(value) < 1e-2 ? value.toExponential(0) : String(Number(value.toPrecision(3))));
+function shortNumber(value, digits = 3) {
+  const rounded = Number(value.toPrecision(digits));
+  const size = Math.abs(rounded);
+  const text = rounded !== 0 && (size >= 1e6 || size < 1e-4) ? rounded.toExponential() : String(rounded);
+  return text.replaceAll("-", "\u2212");
+}
 
-function chart(name, points) {
-  const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
-  let [low, high] = [Math.min(...ys), Math.max(...ys)];
-  if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
-  const [from, to] = [Math.min(...xs), Math.max(...xs)];
-  const x = (value) => L + ((W - L - 6) * (value - from)) / (to - from || 1);
-  const y = (value) => T + (H - T - B) * (1 - (value - low) / (high - low));
-  const node = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${name}: from ${short(ys[0])} to ${short(ys.at(-1))} in ${points.length} points` });
-  for (const value of [low, (low + high) / 2, high]) {
-    node.append(svg("line", { x1: L, x2: W - 6, y1: y(value), y2: y(value), class: "grid" }));
-    node.append(svg("text", { x: L - 5, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+// Until the server sends ticks, a curve is its points alone, and the axis has the lowest and the highest value.
+function readCurve(curve) {
+  if (!Array.isArray(curve)) return curve;
+  const values = curve.map(([, value]) => value);
+  return { points: curve, ticks: [Math.min(...values), Math.max(...values)] };
+}
+
+function createChart(metric, curve) {
+  const { points, ticks } = readCurve(curve);
+  const steps = points.map(([step]) => step);
+  const [firstStep, lastStep] = [steps[0], steps.at(-1)];
+  const [low, high] = [ticks[0], ticks.at(-1)];
+  const right = WIDTH - RIGHT;
+  const x = (step) => LEFT + ((right - LEFT) * (step - firstStep)) / (lastStep - firstStep || 1);
+  const y = (value) => TOP + ((HEIGHT - TOP - BOTTOM) * (high - value)) / (high - low || 1);
+  const lastValue = shortNumber(points.at(-1)[1]);
+  const label = `${metric}: ends at ${lastValue} in step ${lastStep}`;
+  const chart = createSvg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  for (const tick of ticks) {
+    chart.append(createSvg("line", { x1: LEFT, x2: right, y1: y(tick), y2: y(tick), class: "grid" }));
+    chart.append(createSvg("text", { x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, shortNumber(tick, 6)));
   }
-  node.append(svg("text", { x: L, y: H - 4 }, short(from)), svg("text", { x: W - 6, y: H - 4, "text-anchor": "end" }, `step ${short(to)}`));
-  node.append(svg("path", { d: "M" + points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L"), class: "curve" }));
-  if (points.length === 1) node.append(svg("circle", { cx: x(from), cy: y(ys[0]), r: 3, class: "curve" }));
+  chart.append(createSvg("text", { x: LEFT, y: HEIGHT - 5 }, `step ${Math.round(firstStep)}`));
+  if (lastStep > firstStep)
+    chart.append(createSvg("text", { x: right, y: HEIGHT - 5, "text-anchor": "end" }, String(Math.round(lastStep))));
+  const path = points.map(([step, value]) => `${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
+  chart.append(createSvg("path", { d: `M${path}`, class: "curve" }));
+  if (points.length <= MAX_DOTS)
+    for (const [step, value] of points)
+      chart.append(createSvg("circle", { cx: x(step), cy: y(value), r: points.length > 1 ? 2.2 : 3.2, class: "curve" }));
   const figure = document.createElement("figure");
   const caption = document.createElement("figcaption");
-  caption.textContent = `${name} ${short(ys.at(-1))}`;
-  figure.append(caption, node);
+  caption.textContent = `${metric} ${lastValue}`;
+  figure.append(caption, chart);
   return figure;
 }
 
-async function draw() {
+async function refresh() {
   const response = await fetch(`${base}/r/${encodeURIComponent(run)}/api/metrics`).catch(() => null);
-  if (!response?.ok) return ($("#live").textContent = "the server cannot be reached");
+  if (!response?.ok) return (query("#live").textContent = "the server cannot be reached");
   const text = await response.text();
-  if (text === last) return;
-  const grew = last !== "";
-  last = text;
-  const stages = JSON.parse(text);
-  const names = Object.keys(stages);
-  if (!names.length) return;
-  const select = $("#stage");
-  const chosen = select.value;
-  select.replaceChildren(...names.map((name) => new Option(name, name)));
-  select.value = names.includes(chosen) ? chosen : names.at(-1);
+  if (text === lastText) return;
+  const hasChanged = lastText !== "";
+  lastText = text;
+  const stages = Object.keys(JSON.parse(text));
+  if (!stages.length) return;
+  const select = query("#stage");
+  const selected = select.value;
+  select.replaceChildren(...stages.map((stage) => new Option(stage, stage)));
+  select.value = stages.includes(selected) ? selected : stages.at(-1);
   select.closest(".actions").hidden = false;
-  $("#live").textContent = grew ? "live" : "";
-  show();
+  query("#live").textContent = hasChanged ? "live" : "";
+  showStage();
 }
 
-function show() {
-  const stage = JSON.parse(last)[$("#stage").value];
-  $("#curves").replaceChildren(...Object.entries(stage).map(([name, points]) => chart(name, points)));
+function showStage() {
+  const metrics = JSON.parse(lastText)[query("#stage").value];
+  query("#curves").replaceChildren(...Object.entries(metrics).map(([metric, curve]) => createChart(metric, curve)));
 }
 
-$("#stage").addEventListener("change", show);
-await draw();
+query("#stage").addEventListener("change", showStage);
+await refresh();
 document.body.dataset.ready = "yes";
-setInterval(() => document.hidden || draw(), 3000);
+setInterval(() => document.hidden || refresh(), REFRESH_INTERVAL);

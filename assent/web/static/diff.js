@@ -1,23 +1,23 @@
-// What changed between two texts, word by word: the shortest edit script. Myers 1986 (doi:10.1007/BF01840446).
+// Word-level difference of two texts: the shortest edit script. Myers 1986 (doi:10.1007/BF01840446).
 
-const MOST = 1500; // insertions and deletions that are looked for; beyond them the part between counts as replaced whole
+const MAX_EDITS = 1500; // insertions and deletions; beyond, the whole differing part counts as replaced
 
-const words = (text) => text.match(/\s+|[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]/gu) ?? [];
+const splitWords = (text) => text.match(/\s+|[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]/gu) ?? [];
 
-// Pairs [kind, text] with kind "same", "gone" or "new"; of one change what is gone comes first.
+// Return pairs [kind, text] with kind "same", "removed" or "added"; within a change the removed text comes first.
 export function diff(before, after) {
-  const a = words(before), b = words(after);
+  const a = splitWords(before), b = splitWords(after);
   let start = 0, end = 0;
   while (start < a.length && start < b.length && a[start] === b[start]) start++;
   while (end < a.length - start && end < b.length - start && a.at(-1 - end) === b.at(-1 - end)) end++;
-  const middle = edits(a.slice(start, a.length - end), b.slice(start, b.length - end));
-  const same = (some) => some.map((word) => ["same", word]);
-  return joined([...same(a.slice(0, start)), ...middle, ...same(a.slice(a.length - end))]);
+  const middle = editScript(a.slice(start, a.length - end), b.slice(start, b.length - end));
+  const same = (words) => words.map((word) => ["same", word]);
+  return mergeRuns([...same(a.slice(0, start)), ...middle, ...same(a.slice(a.length - end))]);
 }
 
-function edits(a, b) {
-  const rounds = search(a, b);
-  if (!rounds) return [["gone", a.join("")], ["new", b.join("")]];
+function editScript(a, b) {
+  const rounds = findReach(a, b);
+  if (!rounds) return [["removed", a.join("")], ["added", b.join("")]];
   const script = [];
   let x = a.length, y = b.length;
   for (let d = rounds.length - 1; d >= 0; d--) {
@@ -25,16 +25,16 @@ function edits(a, b) {
     const k = x - y, down = k === -d || (k !== d && at(k - 1) < at(k + 1));
     const fromX = at(down ? k + 1 : k - 1), fromY = fromX - (down ? k + 1 : k - 1);
     while (x > fromX && y > fromY) script.push(["same", a[--x]]), y--;
-    if (d > 0) script.push(down ? ["new", b[--y]] : ["gone", a[--x]]);
+    if (d > 0) script.push(down ? ["added", b[--y]] : ["removed", a[--x]]);
   }
   return script.reverse();
 }
 
-// How far each diagonal reaches before each round, or null if that takes too many.
-function search(a, b) {
-  const most = Math.min(a.length + b.length, MOST), zero = most + 1;
-  const reach = new Int32Array(2 * most + 3), rounds = [];
-  for (let d = 0; d <= most; d++) {
+// Return how far each diagonal reaches before each round, or null if that takes more than MAX_EDITS rounds.
+function findReach(a, b) {
+  const maxEdits = Math.min(a.length + b.length, MAX_EDITS), zero = maxEdits + 1;
+  const reach = new Int32Array(2 * maxEdits + 3), rounds = [];
+  for (let d = 0; d <= maxEdits; d++) {
     rounds.push(reach.slice(zero - d - 1, zero + d + 2));
     for (let k = -d; k <= d; k += 2) {
       let x = k === -d || (k !== d && reach[zero + k - 1] < reach[zero + k + 1]) ? reach[zero + k + 1] : reach[zero + k - 1] + 1;
@@ -46,17 +46,17 @@ function search(a, b) {
   return null;
 }
 
-function joined(script) {
+function mergeRuns(script) {
   const parts = [];
-  let gone = "", fresh = "";
+  let removed = "", added = "";
   const flush = () => {
-    if (gone) parts.push(["gone", gone]);
-    if (fresh) parts.push(["new", fresh]);
-    gone = fresh = "";
+    if (removed) parts.push(["removed", removed]);
+    if (added) parts.push(["added", added]);
+    removed = added = "";
   };
   for (const [kind, text] of script) {
-    if (kind === "gone") gone += text;
-    else if (kind === "new") fresh += text;
+    if (kind === "removed") removed += text;
+    else if (kind === "added") added += text;
     else {
       flush();
       if (parts.at(-1)?.[0] === "same") parts.at(-1)[1] += text;

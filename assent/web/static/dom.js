@@ -1,10 +1,10 @@
-// Elements, and the one door through which HTML that the server has cleaned comes in.
+// DOM elements, and the only function that inserts HTML, which the server has sanitised.
 
 const policy = globalThis.trustedTypes
   ? trustedTypes.createPolicy("assent", { createHTML: (text) => text })
   : { createHTML: (text) => text };
 
-// An element with attributes (`onclick` and its like are listeners) and children; null children are left out.
+// Make an element with attributes (`onclick` and the like are listeners) and children; null children are left out.
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,7 +16,7 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-// Put HTML that the server rendered and sieved into a node.
+// Insert HTML that the server rendered and sanitised.
 export function fill(node, html) {
   node.innerHTML = policy.createHTML(html);
   return node;
@@ -24,10 +24,10 @@ export function fill(node, html) {
 
 export const letter = (index) => String.fromCharCode(65 + index);
 
-// The path below the host under which the server lies: empty, or such as `/lab`.
+// The path below the host at which the server is reached: empty, or such as `/lab`.
 export const base = document.documentElement.dataset.base ?? "";
 
-// RFC 9562, version 7: milliseconds first, and never the same twice, so that ids sort by when they were made.
+// Make a UUID, RFC 9562 version 7: it begins with the time and never repeats, so ids sort by time.
 let latest = 0;
 export function uuid7() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -39,9 +39,9 @@ export function uuid7() {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-// The key as the page names it, whatever the keyboard's layout: a letter or digit of the layout if it has one there,
-// else what stands at this place of a US keyboard. So a French labeller needs no Shift for digits, and a Russian, Greek
-// or Hebrew one no other layout for letters.
+// Return the key as the page names it, on any keyboard layout: the letter or digit that the layout has there, else the
+// key at this place of a US keyboard. A French labeller needs no Shift for digits; a Russian, Greek or Hebrew one
+// need not switch layouts.
 export function keyOf({ key, code, shiftKey }) {
   if (key.length > 1) return key;
   const letter = key.toLowerCase();
@@ -52,6 +52,6 @@ export function keyOf({ key, code, shiftKey }) {
   return place ? place[1].toLowerCase() : letter;
 }
 
-// Is somebody writing? Then keys are letters.
-export const writing = (event) =>
+// Is the user typing? Then keys are text, not shortcuts.
+export const isTyping = (event) =>
   event.isComposing || ["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.isContentEditable;

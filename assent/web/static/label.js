@@ -1,6 +1,6 @@
-// The label page: a shelf of items, one on the screen, an answer that is kept before the next one comes.
-import { base, el, fill, keyOf, letter, writing } from "./dom.js";
-import { Keep, send } from "./keep.js";
+// The labelling page: a queue of tasks, one on the screen; its judgement is stored before the next task appears.
+import { base, el, fill, isTyping, keyOf, letter } from "./dom.js";
+import { Outbox, send } from "./outbox.js";
 import { signIn } from "./signin.js";
 import * as approval from "./kinds/approval.js";
 import * as comparison from "./kinds/comparison.js";
@@ -12,460 +12,469 @@ import * as ranking from "./kinds/ranking.js";
 import * as rating from "./kinds/rating.js";
 
 const KINDS = { approval, comparison, correction, critique, demonstration, ranking, rating };
-const AHEAD = 3; // on the screen, and two behind it
-const BEAT = 60_000; // a sign of life, for leases of fifteen minutes
-const DEAF = 400; // after a new item: a second click or key was meant for the one before
-const IDLE = 60_000; // who does nothing for so long is not working
+const PREFETCH = 3; // tasks: one on the screen and two behind it
+const HEARTBEAT = 60_000; // milliseconds between renewals of assignments, which last fifteen minutes
+const SUBMIT_DELAY = 400; // milliseconds after a new task in which a click or key is taken as meant for the last one
+const IDLE_TIMEOUT = 60_000; // milliseconds without input after which the time no longer counts as active
 
 const $ = (selector) => document.querySelector(selector);
 const main = $("main");
-const { run, person } = main.dataset;
-const home = `${base}/r/${encodeURIComponent(run)}/api`;
-const keep = new Keep(home, person);
-const session = signIn(person, async () => {
-  await keep.drain(true);
-  more();
+const { run, user } = main.dataset;
+const api = `${base}/r/${encodeURIComponent(run)}/api`;
+const outbox = new Outbox(api, user);
+const session = signIn(user, async () => {
+  await outbox.flush(true);
+  loadMore();
 });
 
-let shelf = []; // items that are here already
-let now = null; // { item, draft, control }
-let history = []; // queries answered, the newest last
-let active = 0; // milliseconds at this item
-let touched = performance.now();
+let queue = []; // tasks that are loaded already
+let current = null; // { item, draft, control }: the task on the screen
+let history = []; // tasks judged or skipped, the newest last
+let activeTime = 0; // milliseconds at this task
+let lastInput = performance.now();
 let fetching = null;
-let trouble = ""; // why no more items came
-let others = false; // whether other people hold the rest
-let deaf = false; // for a moment after a new item
-let views = []; // texts on the screen: { node, html, text }
+let error = ""; // why no tasks came
+let othersWorking = false; // other labellers hold all remaining tasks
+let isDelayed = false; // for a moment after a new task
+let textViews = []; // texts on the screen: { node, html, text }
 
-// The clock that counts only while somebody is there.
+// The clock counts only while the labeller is active.
 
-let tick = performance.now();
-function clock() {
-  const then = tick;
-  tick = performance.now();
-  if (document.hidden || tick - touched > IDLE || !now) return;
-  active += tick - then;
-  tally(0, tick - then);
+let lastTick = performance.now();
+function updateClock() {
+  const previousTick = lastTick;
+  lastTick = performance.now();
+  if (document.hidden || lastTick - lastInput > IDLE_TIMEOUT || !current) return;
+  activeTime += lastTick - previousTick;
+  addToTally(0, lastTick - previousTick);
 }
-setInterval(clock, 1000);
+setInterval(updateClock, 1000);
 ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"].forEach((name) =>
-  addEventListener(name, () => (touched = performance.now()), { passive: true }));
+  addEventListener(name, () => (lastInput = performance.now()), { passive: true }));
 
-// What the line at the top says.
+// The status line.
 
-const WORDS = {
+const STATUS_TEXT = {
   idle: () => "ready",
   saving: () => "saving…",
   saved: (state) => `saved ${state.at}`,
-  offline: (state) => `offline: ${state.waiting} waiting, keep working${state.why ? ` (${state.why})` : ""}`,
+  offline: (state) => `offline: ${state.waiting} waiting, keep working${state.error ? ` (${state.error})` : ""}`,
   "sign in": (state) => `sign in again: ${state.waiting} waiting`,
-  rejected: () => "not taken: see below",
+  rejected: () => "not accepted: see below",
 };
 
-keep.addEventListener("state", ({ detail }) => {
+outbox.addEventListener("state", ({ detail }) => {
   const state = $("#state");
   state.dataset.state = detail.kind;
-  state.querySelector(".words").textContent = WORDS[detail.kind](detail);
+  state.querySelector(".status-text").textContent = STATUS_TEXT[detail.kind](detail);
   if (detail.kind === "sign in") session.open();
   if (detail.kind === "saved") session.close();
 });
 
-// What was done today, on this machine.
-function tally(answered, spent) {
-  const name = `assent tally ${run} ${person}`, day = new Date().toDateString();
-  const before = JSON.parse(localStorage.getItem(name) ?? "{}");
-  const there = before.day === day ? before : { day, answered: 0, spent: 0 };
-  const told = { day, answered: there.answered + answered, spent: there.spent + spent };
-  if (answered || spent) localStorage.setItem(name, JSON.stringify(told));
-  $("#tally").textContent = `${told.answered} today · ${Math.floor(told.spent / 60_000)} min active`;
+// Count the judgements and the active time of today in this browser.
+function addToTally(judgements, milliseconds) {
+  const name = `assent tally ${run} ${user}`, day = new Date().toDateString();
+  const saved = JSON.parse(localStorage.getItem(name) ?? "{}"); // an older version wrote `answered` and `spent`
+  const before = saved.day === day ? { judgements: saved.judgements ?? saved.answered ?? 0, active: saved.active ?? saved.spent ?? 0 } : { judgements: 0, active: 0 };
+  const tally = { day, judgements: before.judgements + judgements, active: before.active + milliseconds };
+  if (judgements || milliseconds) localStorage.setItem(name, JSON.stringify(tally));
+  $("#tally").textContent = `${tally.judgements} today · ${Math.floor(tally.active / 60_000)} min active`;
 }
 
-function say(words, kind = "") {
+function showNotice(text, kind = "") {
   const notice = $("#notice");
-  notice.textContent = words;
+  notice.textContent = text;
   notice.className = `notice ${kind}`;
-  notice.hidden = !words;
+  notice.hidden = !text;
 }
 
-// Getting items.
+// Loading tasks.
 
-function restock() {
-  fetching ??= stock().finally(() => (fetching = null));
+function refill() {
+  fetching ??= fetchTasks().finally(() => (fetching = null));
   return fetching;
 }
 
-const held = () => [...shelf, ...(now ? [now.item] : [])].map((item) => item.query);
+const heldTasks = () => [...queue, ...(current ? [current.item] : [])].map((item) => item.task);
 
-async function stock() {
-  const here = held();
-  if (here.length >= AHEAD) return;
-  const waiting = (await keep.waiting()).map((entry) => entry.query); // done with here, which is not known there yet
-  const { status, ok, told } = await send(`${home}/next?count=${AHEAD - here.length}&hold=${[...here, ...waiting].join(",")}`);
-  trouble = ok || !status || status >= 500 ? "" : told.detail;
+async function fetchTasks() {
+  const held = heldTasks();
+  if (held.length >= PREFETCH) return;
+  const waiting = (await outbox.waiting()).map((entry) => entry.task); // judged here, but the server may not know it yet
+  const { status, ok, data } = await send(`${api}/tasks/next?count=${PREFETCH - held.length}&hold=${[...held, ...waiting].join(",")}`);
+  error = ok || !status || status >= 500 ? "" : data.detail;
   if (status === 401) session.open();
   if (!ok) return;
-  const known = new Set([...held(), ...waiting, ...(await keep.waiting()).map((entry) => entry.query)]);
-  others = told.others;
-  shelf.push(...told.items.filter((item) => !known.has(item.query)));
-  document.body.classList.toggle("screening", told.screening);
-  $("#quick-label").hidden = !told.quick;
-  if (told.code) $("#code").replaceChildren("Done. Your code: ", el("code", {}, told.code));
-  $("#code").hidden = !told.code;
+  const known = new Set([...heldTasks(), ...waiting, ...(await outbox.waiting()).map((entry) => entry.task)]);
+  othersWorking = data.others_working;
+  queue.push(...data.tasks.filter((item) => !known.has(item.task)));
+  document.body.classList.toggle("screening", data.screening);
+  $("#quick-label").hidden = !data.quick_submit;
+  if (data.completion_code) $("#code").replaceChildren("Done. Your completion code: ", el("code", {}, data.completion_code));
+  $("#code").hidden = !data.completion_code;
 }
 
-// What changes the screen happens one after the other.
-let turn = Promise.resolve();
-const inTurn = (work) => (turn = turn.then(work, work));
+// Changes of the screen run one after the other.
+let lastChange = Promise.resolve();
+const inSequence = (work) => (lastChange = lastChange.then(work, work));
 
-// The next item, at once if it is here, and more behind it.
+// Show the next task, at once if it is loaded, and load more.
 async function advance() {
-  if (!now && shelf.length) await show(shelf.shift());
-  more();
+  if (!current && queue.length) await show(queue.shift());
+  loadMore();
 }
 
-const more = () => restock().then(() => inTurn(() => now ?? show(shelf.shift() ?? null)));
+const loadMore = () => refill().then(() => inSequence(() => current ?? show(queue.shift() ?? null)));
 
-// Putting one on the screen.
+// Showing a task.
 
 async function show(item) {
-  clock();
-  now = null;
-  active = 0;
-  touched = performance.now();
+  updateClock();
+  current = null;
+  activeTime = 0;
+  lastInput = performance.now();
   $("#controls").hidden = !item;
   $("#empty").hidden = Boolean(item);
   $("#prompt").replaceChildren();
   $("#items").replaceChildren();
-  if (!item) {
-    const offline = !navigator.onLine;
-    $("#empty").replaceChildren(
-      el("h2", {}, trouble || (offline ? "You are offline" : "That is all for now")),
-      trouble ? "" : el("p", {}, offline ? "What you said is safe here. New items come when the connection is back."
-        : others ? "Other people are at the rest. What they leave comes to you within 15 minutes, by itself." : "New items appear here by themselves."));
-    return;
-  }
-  const kept = await keep.draft(item.query);
-  const draft = kept && (!item.before || kept.supersedes === item.before.id) ? kept : blank(item);
+  if (!item) return showEmpty();
+  const saved = await outbox.readDraft(item.task);
+  const draft = saved && (!item.previous || saved.supersedes === item.previous.id) ? saved : newDraft(item);
   const kind = KINDS[item.kind] ?? form;
-  active = draft.seconds * 1000;
-  const last = item.prompt.length - 1;
-  views = [];
-  const turns = item.prompt.map((turn) => view(el("div", { class: `turn ${turn.role}`, "data-role": turn.role, dir: "auto" }), turn));
-  if (last > 0) $("#prompt").append(el("details", { class: "earlier" }, el("summary", {}, `${last} earlier ${last > 1 ? "turns" : "turn"}`), ...turns.slice(0, -1)));
-  $("#prompt").append(turns[last]);
-  const many = item.kind === "ranking";
-  $("#items").className = `n${Math.min(item.items.length, 9)}`;
-  $("#items").append(...item.items.map((one, i) => {
-    const text = el("div", { class: "text", lang: "", dir: "auto" });
-    const name = item.items.length === 1 ? "Answer" : many ? `Answer ${i + 1}` : letter(i);
-    if (kind.raw) source(text, one.text, name);
-    else view(text, one);
-    return el("article", { class: "item", "aria-label": name, "data-item": one.id }, el("h2", {}, name, el("span", { class: "place" })), text);
-  }));
+  activeTime = draft.duration * 1000;
+  textViews = [];
+  showPrompt(item.prompt);
+  showItems(item, kind);
   $("#instruction").textContent = item.instruction;
-  const control = kind.make(item, draft.answer, (chosen) => change(chosen));
-  now = { item, draft, control };
-  listenLater();
+  const control = kind.makeControl(item, draft.judgement, (isChosen) => onChange(isChosen));
+  current = { item, draft, control };
+  delaySubmission();
   $("#control").replaceChildren(control.node);
-  $("#note").value = draft.note;
+  $("#comment").value = draft.comment;
   showFlags();
-  offer();
+  updateButtons();
   main.scrollTop = 0;
-  $("#help-keys").replaceChildren(el("p", {}, kind.keys), el("p", {}, "Enter: submit. S: skip. U: change your last answer, or have back what you skipped. V: texts as they were written. E: mend the better one. W: say why. G: guidelines. F, then 1, 2, …: the first flag, the second, … Ctrl+Enter submits while you write."));
+  $("#help-keys").replaceChildren(el("p", {}, kind.help), el("p", {}, "Enter: submit. S: skip. U: undo your last judgement or skip. V: show the source text. E: edit the better response. W: write a comment. G: guidelines. F, then 1, 2, …: set the first flag, the second, … Ctrl+Enter submits while you write."));
   const text = $("#control textarea");
   if (text && !matchMedia("(pointer: coarse)").matches) text.focus();
   else main.focus({ preventScroll: true });
-  if (item.before) say(`A reviewer sent this back: ${item.remark || "please look again"}. Your answer stands below; what you submit replaces it.`);
+  if (item.previous) showNotice(`A reviewer sent this back: ${item.remark || "please check it again"}. Your judgement is shown below; the next one you submit replaces it.`);
 }
 
-// What an answer begins with: nothing, or what this person said before a reviewer sent it back.
-function blank({ query, before }) {
-  const fresh = { query, answer: {}, flags: [], note: "", seconds: 0, supersedes: "", returned: "" };
-  return before ? { ...fresh, answer: structuredClone(before.answer), flags: before.flags, note: before.note, supersedes: before.id } : fresh;
+function showEmpty() {
+  const isOffline = !navigator.onLine;
+  const reason = isOffline ? "Your work is saved in this browser. New tasks load when the connection is back."
+    : othersWorking ? "Other labellers hold the remaining tasks. Tasks that they leave appear here within 15 minutes." : "New tasks appear here automatically.";
+  $("#empty").replaceChildren(
+    el("h2", {}, error || (isOffline ? "You are offline" : "No tasks for now")),
+    error ? "" : el("p", {}, reason));
 }
 
-// Nothing is submitted in the first moment of a new item.
-let listening = 0;
-function listenLater() {
-  deaf = true;
-  $("#controls").dataset.deaf = "";
-  clearTimeout(listening);
-  listening = setTimeout(() => {
-    deaf = false;
-    delete $("#controls").dataset.deaf;
-  }, DEAF);
+function showPrompt(messages) {
+  const last = messages.length - 1;
+  const turns = messages.map((message) => addTextView(el("div", { class: `turn ${message.role}`, "data-role": message.role, dir: "auto" }), message));
+  if (last > 0) $("#prompt").append(el("details", { class: "earlier" }, el("summary", {}, `${last} earlier ${last > 1 ? "turns" : "turn"}`), ...turns.slice(0, -1)));
+  $("#prompt").append(turns[last]);
 }
 
-// A text as Markdown, or as it was written.
-function view(node, { html, text }) {
-  views.push({ node, html, text });
-  return refill(views.at(-1));
+function showItems(item, kind) {
+  $("#items").className = `n${Math.min(item.items.length, 9)}`;
+  $("#items").append(...item.items.map((response, i) => {
+    const text = el("div", { class: "text", lang: "", dir: "auto" });
+    const name = item.items.length === 1 ? "Response" : item.kind === "ranking" ? `Response ${i + 1}` : letter(i);
+    if (kind.showsSource) showSource(text, response.text, name);
+    else addTextView(text, response);
+    return el("article", { class: "item", "aria-label": name, "data-item": response.id }, el("h2", {}, name, el("span", { class: "place" })), text);
+  }));
 }
 
-function refill({ node, html, text }) {
-  const written = $("#source").getAttribute("aria-pressed") === "true";
-  node.classList.toggle("written", written);
-  if (written) node.textContent = text;
+// The first draft of a task: empty, or the judgement that a reviewer sent back.
+function newDraft({ task, previous }) {
+  const draft = { task, judgement: {}, flags: [], comment: "", duration: 0, supersedes: "", returned: "" };
+  return previous ? { ...draft, judgement: structuredClone(previous.judgement), flags: previous.flags, comment: previous.comment, supersedes: previous.id } : draft;
+}
+
+// Nothing is submitted in the first moment of a new task.
+let delayTimer = 0;
+function delaySubmission() {
+  isDelayed = true;
+  $("#controls").dataset.delayed = "";
+  clearTimeout(delayTimer);
+  delayTimer = setTimeout(() => {
+    isDelayed = false;
+    delete $("#controls").dataset.delayed;
+  }, SUBMIT_DELAY);
+}
+
+// Show a text as HTML, or as its source if the labeller chose that.
+function addTextView(node, { html, text }) {
+  textViews.push({ node, html, text });
+  return renderTextView(textViews.at(-1));
+}
+
+function renderTextView({ node, html, text }) {
+  const isSource = $("#source").getAttribute("aria-pressed") === "true";
+  node.classList.toggle("source", isSource);
+  if (isSource) node.textContent = text;
   else fill(node, html);
   return node;
 }
 
 function toggleSource() {
-  const written = $("#source").getAttribute("aria-pressed") !== "true";
-  $("#source").setAttribute("aria-pressed", String(written));
-  views.forEach(refill);
+  const isSource = $("#source").getAttribute("aria-pressed") !== "true";
+  $("#source").setAttribute("aria-pressed", String(isSource));
+  textViews.forEach(renderTextView);
 }
 
 function showFlags() {
   const names = JSON.parse(main.dataset.flags);
   $("#flags").replaceChildren(...names.map((name) => {
     const value = name.toLowerCase();
-    return el("button", { type: "button", class: "flag", "aria-pressed": String(now.draft.flags.includes(value)), onclick: () => flag(value) }, name);
+    return el("button", { type: "button", class: "flag", "aria-pressed": String(current.draft.flags.includes(value)), onclick: () => toggleFlag(value) }, name);
   }));
 }
 
-function flag(value) {
-  const { flags } = now.draft;
-  now.draft.flags = flags.includes(value) ? flags.filter((one) => one !== value) : [...flags, value];
+function toggleFlag(value) {
+  const { flags } = current.draft;
+  current.draft.flags = flags.includes(value) ? flags.filter((flag) => flag !== value) : [...flags, value];
   showFlags();
-  change(false);
+  onChange(false);
 }
 
-// An answer that was sent back is ready once something of it was changed: it stands as it is if it is skipped.
-const ready = () => now.control.ready() && (!now.item.before || Boolean(now.draft.touched));
+// A judgement that was sent back can be submitted only after a change; to keep it as it is, the labeller skips the task.
+const isReady = () => current.control.isReady() && (!current.item.previous || Boolean(current.draft.touched));
 
-function offer() {
-  $("#submit").disabled = !ready();
-  $("#edit").hidden = !now.control.better();
+function updateButtons() {
+  $("#submit").disabled = !isReady();
+  $("#edit").hidden = !current.control.preferred();
 }
 
-// An answer as it was written, in which a passage can be marked by mouse, finger or keys: text with a caret that takes
-// no change.
-function source(node, words, name) {
-  node.textContent = words;
-  for (const [attribute, value] of Object.entries({ contenteditable: "true", role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": `${name}, as it was written`, inputmode: "none", spellcheck: "false", tabindex: "0" }))
+// Show the source of a response so that a passage can be selected by mouse, finger or keys: text with a caret that
+// accepts no change.
+function showSource(node, text, name) {
+  node.textContent = text;
+  for (const [attribute, value] of Object.entries({ contenteditable: "true", role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": `${name}, source text`, inputmode: "none", spellcheck: "false", tabindex: "0" }))
     node.setAttribute(attribute, value);
   node.addEventListener("beforeinput", (event) => event.preventDefault());
-  node.addEventListener("input", () => node.textContent !== words && (node.textContent = words)); // input methods
+  node.addEventListener("input", () => node.textContent !== text && (node.textContent = text)); // input methods
 }
 
-// What is marked in an answer, and nothing around it.
+// Quote the text that is selected in a response, without what is selected outside it.
 document.addEventListener("selectionchange", () => {
   const selection = getSelection();
-  if (!now?.control.mark || selection.isCollapsed || !selection.rangeCount) return;
+  if (!current?.control.quote || selection.isCollapsed || !selection.rangeCount) return;
   const range = selection.getRangeAt(0), clip = document.createRange();
   const text = [...document.querySelectorAll("#items .text")].find((node) => range.intersectsNode(node));
   if (!text) return;
   clip.selectNodeContents(text);
   if (range.compareBoundaryPoints(Range.START_TO_START, clip) > 0) clip.setStart(range.startContainer, range.startOffset);
   if (range.compareBoundaryPoints(Range.END_TO_END, clip) < 0) clip.setEnd(range.endContainer, range.endOffset);
-  if (clip.toString().trim()) now.control.mark(clip.toString());
+  if (clip.toString().trim()) current.control.quote(clip.toString());
 });
 
-// Every change is kept at once.
+// Every change is saved at once. `isChosen`: the change completes the judgement, so one key may submit it.
 
-function change(chosen) {
-  if (!now) return;
-  now.touched = now.draft.touched = true;
-  offer();
-  stash();
-  if (chosen && $("#quick").checked && !$("#quick-label").hidden && ready()) submit();
+function onChange(isChosen) {
+  if (!current) return;
+  current.touched = current.draft.touched = true;
+  updateButtons();
+  saveDraft();
+  if (isChosen && $("#quick").checked && !$("#quick-label").hidden && isReady()) submit();
 }
 
-const drafted = () => ({ ...now.draft, seconds: active / 1000 });
-const stash = () => now && keep.saveDraft(drafted());
+const draftWithDuration = () => ({ ...current.draft, duration: activeTime / 1000 });
+const saveDraft = () => current && outbox.saveDraft(draftWithDuration());
 
 function submit() {
-  if (!now || deaf || !ready()) return;
-  clock();
-  const { item, draft, control } = now;
+  if (!current || isDelayed || !isReady()) return;
+  updateClock();
+  const { item, draft, control } = current;
   performance.mark("submit");
-  const said = {
-    query: item.query, answer: control.body ? control.body() : draft.answer, shown: item.items.map((one) => one.id),
-    seconds: Math.round(active) / 1000, note: $("#note").value, flags: draft.flags, supersedes: draft.supersedes,
+  const body = {
+    task: item.task, judgement: control.toJudgement ? control.toJudgement() : draft.judgement, display_order: item.items.map((response) => response.id),
+    duration: Math.round(activeTime) / 1000, comment: $("#comment").value, flags: draft.flags, supersedes: draft.supersedes,
   };
-  now = null;
-  return inTurn(async () => {
-    const id = await keep.submit(said, item, draft.returned);
-    if (!draft.supersedes) tally(1, 0);
-    history = [...history.filter((one) => one.item.query !== item.query), { item, said: { ...said, id } }].slice(-50);
-    say("");
+  current = null;
+  return inSequence(async () => {
+    const id = await outbox.submit(body, item, draft.returned);
+    if (!draft.supersedes) addToTally(1, 0);
+    history = [...history.filter((entry) => entry.item.task !== item.task), { item, body: { ...body, id } }].slice(-50);
+    showNotice("");
     await advance();
     performance.measure("next", "submit");
   });
 }
 
-// Whether something stands in a field that was not there before.
-const written = () => [...document.querySelectorAll("#control textarea, #control input:not([type=checkbox]), #note")]
+// Does a field hold text that was not there at first?
+const hasText = () => [...document.querySelectorAll("#control textarea, #control input:not([type=checkbox]), #comment")]
   .some((field) => field.value.trim() && field.value !== field.defaultValue);
 
-let skipping = null; // the item that the dialog asks about
+let skipCandidate = null; // the task that the dialog asks about
 function skip(event) {
-  if (!now || event?.detail > 1) return; // the second click of a double click was not meant for this item
-  if (!written()) return leave();
-  skipping = now.item;
+  if (!current || event?.detail > 1) return; // the second click of a double click was not meant for this task
+  if (!hasText()) return confirmSkip();
+  skipCandidate = current.item;
   $("#skipping").returnValue = "";
   $("#skipping").showModal();
 }
 
-function leave() {
-  if (!now) return;
-  clock();
-  const { item } = now, draft = drafted();
-  now = null;
-  return inTurn(async () => {
-    await keep.skip(item, draft);
-    history = [...history, { item, skipped: true }].slice(-50);
-    say("");
+function confirmSkip() {
+  if (!current) return;
+  updateClock();
+  const { item } = current, draft = draftWithDuration();
+  current = null;
+  return inSequence(async () => {
+    await outbox.skip(item, draft);
+    history = [...history, { item, isSkipped: true }].slice(-50);
+    showNotice("");
     await advance();
   });
 }
 
-// Bring the last answer back as it was, to be superseded, or the item that was skipped last with what was written of it.
-const undo = () => inTurn(async () => {
-  const last = history.pop() ?? (await latest());
-  if (!last || (now && now.draft.supersedes && now.draft.supersedes === last.said?.id)) return;
+// Reopen the last judgement, to be superseded, or the task that was skipped last with its draft.
+const undo = () => inSequence(async () => {
+  const last = history.pop() ?? (await readLast());
+  if (!last || (current && current.draft.supersedes && current.draft.supersedes === last.body?.id)) return;
   await setAside();
-  if (last.skipped) {
-    const entry = (await keep.skips()).find(({ item }) => item.query === last.item.query);
-    if (entry) await keep.unskip(entry);
-    shelf = shelf.filter((other) => other.query !== last.item.query);
+  if (last.isSkipped) {
+    const entry = (await outbox.skipped()).find(({ item }) => item.task === last.item.task);
+    if (entry) await outbox.unskip(entry);
+    queue = queue.filter((item) => item.task !== last.item.task);
     await show(last.item);
-    return say("You skipped this one: here it is again, with what you had written.");
+    return showNotice("You skipped this task. It is back, with your draft.");
   }
-  await reopen(last.item, last.said, last.said.id);
-  say("Your last answer: change it and submit it again. The one before stays on record as replaced.");
+  await reopen(last.item, last.body, last.body.id);
+  showNotice("This is your last judgement. Change it and submit it again; the earlier one stays on record as replaced.");
 });
 
-// What was done last before the page was opened: ids are made here and in order, those of answers too.
-async function latest() {
-  const skipped = (await keep.skips()).at(-1);
-  const waiting = (await keep.waiting()).filter(({ path, item }) => path === "feedback" && item).at(-1);
-  if (waiting && !(skipped && skipped.id > waiting.id)) return { item: waiting.item, said: waiting.body };
-  const { ok, told } = await send(`${home}/mine?count=1`);
-  if (skipped && !(ok && told.length && told[0].id > skipped.id)) return { item: skipped.item, skipped: true };
-  const item = ok && told.length ? await send(`${home}/item/${told[0].query}`) : null;
-  if (item?.ok) return { item: item.told, said: told[0] };
-  say(ok ? "There is nothing to undo." : "That needs a connection.");
+// The last judgement or skip from before the page was opened. Ids are made here and in order, those of judgements too.
+async function readLast() {
+  const skipped = (await outbox.skipped()).at(-1);
+  const waiting = (await outbox.waiting()).filter(({ path, item }) => path === "judgements" && item).at(-1);
+  if (waiting && !(skipped && skipped.id > waiting.id)) return { item: waiting.item, body: waiting.body };
+  const { ok, data } = await send(`${api}/judgements/mine?count=1`);
+  if (skipped && !(ok && data.length && data[0].id > skipped.id)) return { item: skipped.item, isSkipped: true };
+  const reply = ok && data.length ? await send(`${api}/tasks/${data[0].task}`) : null;
+  if (reply?.ok) return { item: reply.data, body: data[0] };
+  showNotice(ok ? "There is nothing to undo." : "Undo needs a connection.");
   return null;
 }
 
 async function setAside() {
-  if (!now) return;
-  const { item } = now, draft = drafted();
-  now = null; // nothing more can be said of it until it is shown again
-  shelf.unshift(item);
-  await keep.saveDraft(draft);
+  if (!current) return;
+  const { item } = current, draft = draftWithDuration();
+  current = null; // the task accepts no input until it is shown again
+  queue.unshift(item);
+  await outbox.saveDraft(draft);
 }
 
-async function reopen(item, said, supersedes, returned = "") {
-  shelf = shelf.filter((other) => other.query !== item.query);
-  const draft = await keep.draft(item.query); // it was reopened before, and changed
+async function reopen(item, body, supersedes, returned = "") {
+  queue = queue.filter((other) => other.task !== item.task);
+  const draft = await outbox.readDraft(item.task); // it was reopened before, and changed
   if (draft?.supersedes !== supersedes || draft.returned !== returned)
-    await keep.saveDraft({ query: item.query, answer: structuredClone(said.answer), flags: said.flags, note: said.note, seconds: 0, supersedes, returned });
+    await outbox.saveDraft({ task: item.task, judgement: structuredClone(body.judgement), flags: body.flags, comment: body.comment, duration: 0, supersedes, returned });
   await show(item);
 }
 
-// An answer that the server would not take: it comes back as it was, and stays until it is submitted or skipped.
-keep.addEventListener("returned", ({ detail }) => inTurn(() => giveBack(detail)));
+// A judgement that the server refused is shown again, and kept until it is submitted or its task skipped.
+outbox.addEventListener("returned", ({ detail }) => inSequence(() => showReturned(detail)));
 
-async function giveBack({ id, item, body, why, before }) {
+async function showReturned({ id, item, body, error: reason, existing_id: existingId }) {
   if ($("#skipping").open) $("#skipping").close();
   await setAside();
-  const draft = await keep.draft(item.query); // it was being mended when the page was left
+  const draft = await outbox.readDraft(item.task); // it was being changed when the page was left
   if (draft?.returned === id) {
-    shelf = shelf.filter((other) => other.query !== item.query);
+    queue = queue.filter((other) => other.task !== item.task);
     await show(item);
-  } else await reopen(item, body, before || body.supersedes, id);
-  say(before ? "You answered this in another tab. Submit it to replace that answer, or skip it." : `Not taken: ${why}. Your answer stands below; change it, or copy it out.`, "alert");
-  const copy = el("button", { type: "button", class: "quiet", onclick: () => navigator.clipboard.writeText(JSON.stringify(body.answer)) }, "copy");
+  } else await reopen(item, body, existingId || body.supersedes, id);
+  showNotice(existingId ? "You judged this task in another tab. Submit to replace that judgement, or skip the task." : `Not accepted: ${reason}. Your judgement is shown below; change it, or copy it.`, "alert");
+  const copy = el("button", { type: "button", class: "quiet", onclick: () => navigator.clipboard.writeText(JSON.stringify(body.judgement)) }, "Copy");
   $("#notice").append(" ", copy);
 }
 
-keep.addEventListener("kept", ({ detail: { told } }) => {
-  if (told.right === null || told.right === undefined) return;
-  say(`${told.right ? "✓ Right." : "✗ Not quite."} ${told.explanation}`, told.right ? "good" : "alert");
+outbox.addEventListener("stored", ({ detail: { result } }) => {
+  if (result.correct === null || result.correct === undefined) return;
+  showNotice(`${result.correct ? "✓ Correct." : "✗ Not correct."} ${result.explanation}`, result.correct ? "good" : "alert");
 });
 
-// Correct the answer that was just preferred.
+// Open a correction of the response that was just preferred.
 async function edit() {
-  const better = now?.control.better();
-  if (!better || deaf) return;
-  const { item } = now;
-  const { ok, told } = await send(`${home}/correct`, { query: item.query, item: better });
-  if (!ok) return say("That needs a connection.");
-  shelf.unshift(told);
-  if (now?.item === item) await submit();
+  const preferred = current?.control.preferred();
+  if (!preferred || isDelayed) return;
+  const { item } = current;
+  const { ok, data } = await send(`${api}/corrections`, { task: item.task, item: preferred });
+  if (!ok) return showNotice("Editing needs a connection.");
+  queue.unshift(data);
+  if (current?.item === item) await submit();
 }
 
-// Keys; none of them works while somebody writes, but Escape and Ctrl+Enter.
+// Keyboard shortcuts. While the labeller types only Escape and Ctrl+Enter are shortcuts.
 
-let flagging = false;
+let awaitsFlag = false;
 
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
-  // A key that is held down repeats itself: it moves the page and writes letters, and says nothing.
-  const presses = event.key === "Enter" || (event.key === " " ? event.target.closest?.("button, summary") : event.key.length === 1);
-  if (event.repeat && (writing(event) ? event.key === "Enter" && (event.ctrlKey || event.metaKey) : presses)) return event.preventDefault();
+  // A held key repeats itself: it scrolls and types letters, but submits and chooses nothing.
+  const isShortcut = event.key === "Enter" || (event.key === " " ? event.target.closest?.("button, summary") : event.key.length === 1);
+  if (event.repeat && (isTyping(event) ? event.key === "Enter" && (event.ctrlKey || event.metaKey) : isShortcut)) return event.preventDefault();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return event.preventDefault(), submit();
-  if (writing(event)) {
-    if (event.key === "Escape" || (event.key === "Enter" && event.target.id === "note")) event.target.blur();
+  if (isTyping(event)) {
+    if (event.key === "Escape" || (event.key === "Enter" && event.target.id === "comment")) event.target.blur();
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = keyOf(event);
-  const always = { u: undo, g: () => $("#guidelines").showModal(), "?": () => $("#help").showModal(), v: toggleSource };
-  if (!now) return always[key] ? (event.preventDefault(), always[key]()) : undefined;
-  if (flagging) {
-    flagging = false;
-    const name = $("#flags").children[Number(key) - 1];
-    say("");
-    if (name) return event.preventDefault(), name.click();
+  const globalActions = { u: undo, g: () => $("#guidelines").showModal(), "?": () => $("#help").showModal(), v: toggleSource };
+  if (!current) return globalActions[key] ? (event.preventDefault(), globalActions[key]()) : undefined;
+  if (awaitsFlag) {
+    awaitsFlag = false;
+    const flag = $("#flags").children[Number(key) - 1];
+    showNotice("");
+    if (flag) return event.preventDefault(), flag.click();
   }
-  if (now.control.key(key)) return event.preventDefault();
+  if (current.control.handleKey(key)) return event.preventDefault();
   const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
-  const actions = { ...always, Enter: button ? null : submit, s: () => deaf || skip(), w: () => $("#note").focus(), e: edit, f: () => { flagging = true; say("Flag: press 1 for the first, 2 for the second, and so on."); } };
+  const actions = { ...globalActions, Enter: button ? null : submit, s: () => isDelayed || skip(), w: () => $("#comment").focus(), e: edit, f: () => { awaitsFlag = true; showNotice("Flag: press 1 for the first, 2 for the second, and so on."); } };
   if (actions[key]) event.preventDefault(), actions[key]();
 });
 
 $("#submit").addEventListener("click", submit);
 $("#skip").addEventListener("click", skip);
-$("#skipping").addEventListener("close", ({ target }) => target.returnValue === "skip" && now?.item === skipping && leave());
+$("#skipping").addEventListener("close", ({ target }) => target.returnValue === "skip" && current?.item === skipCandidate && confirmSkip());
 $("#source").addEventListener("click", toggleSource);
 $("#undo").addEventListener("click", undo);
 $("#edit").addEventListener("click", edit);
-$("#guide").addEventListener("click", () => $("#guidelines").showModal());
+$("#guidelines-button").addEventListener("click", () => $("#guidelines").showModal());
 $("#help-button").addEventListener("click", () => $("#help").showModal());
-$("#note").addEventListener("input", () => {
-  now.draft.note = $("#note").value;
-  change(false);
+$("#comment").addEventListener("input", () => {
+  current.draft.comment = $("#comment").value;
+  onChange(false);
 });
 
-// While the page is open: signs of life, new items when there were none, and comparing notes after a time offline.
+// While the page is open: heartbeats, new tasks when there were none, and reconciliation after a time offline.
 
 setInterval(async () => {
-  const queries = held();
-  if (!queries.length || document.hidden) return;
-  const { status } = await send(`${home}/heartbeat`, { queries });
-  if (status === 204 && keep.apart) keep.reconcile();
-  keep.apart ||= !status;
-}, BEAT);
+  const tasks = heldTasks();
+  if (!tasks.length || document.hidden) return;
+  const { status } = await send(`${api}/heartbeat`, { tasks });
+  if (status === 204 && outbox.isUnreconciled) outbox.reconcile();
+  outbox.isUnreconciled ||= !status;
+}, HEARTBEAT);
 setInterval(() => {
-  if (!now && !document.hidden) more();
+  if (!current && !document.hidden) loadMore();
 }, 5000);
 addEventListener("online", async () => {
-  await keep.reconcile();
-  more();
+  await outbox.reconcile();
+  loadMore();
 });
-addEventListener("pagehide", () => now?.touched && keep.lastWords(drafted()));
+addEventListener("pagehide", () => current?.touched && outbox.saveOnUnload(draftWithDuration()));
 
-await keep.ready.catch((error) => {
-  say(error.name === "Blocked" ? error.message : "This browser keeps nothing, so that answers could be lost: leave the private window, or allow this site to store data.", "alert");
-  throw error;
+await outbox.ready.catch((failure) => {
+  showNotice(failure.name === "Blocked" ? failure.message : "This browser cannot store data, so judgements could be lost. Leave the private window, or allow this site to store data.", "alert");
+  throw failure;
 });
-tally(0, 0);
-for (const back of await keep.returned()) if (back.item) await inTurn(() => giveBack(back));
-await more();
-keep.reconcile();
+addToTally(0, 0);
+for (const entry of await outbox.returned()) if (entry.item) await inSequence(() => showReturned(entry));
+await loadMore();
+outbox.reconcile();
 document.body.dataset.ready = "yes";

@@ -1,4 +1,4 @@
-// What every page has.
+// The theme button that every page has.
 document.querySelector("#theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -1,33 +1,33 @@
-// Signing in again on the page, without leaving it, or in another tab: what waits is sent afterwards.
+// Signing in again without leaving the page, here or in another tab; waiting judgements are sent afterwards.
 import { base } from "./dom.js";
 
-const LOOK = 5_000; // whether somebody has signed in elsewhere
+const POLL_INTERVAL = 5_000; // milliseconds between checks for a sign-in in another tab
 const $ = (selector) => document.querySelector(selector);
 
-const whoami = () => fetch(`${base}/api/me`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+const fetchUser = () => fetch(`${base}/api/me`).then((response) => (response.ok ? response.json() : null)).catch(() => null);
 
-// Ask for the password when the session of `person` (an id) has ended; `after` runs once they are back.
-export function signIn(person, after) {
-  const dialog = $("#sign-in"), form = $("#sign-in-form"), words = $("#sign-in-words");
+// Ask for the password when the session of `user` (an id) has ended; `onSignedIn` runs afterwards.
+export function signIn(user, onSignedIn) {
+  const dialog = $("#sign-in"), form = $("#sign-in-form"), error = $("#sign-in-error");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form));
     const response = await fetch(`${base}/login`, { method: "POST", body, redirect: "manual" }).catch(() => null);
-    const me = await whoami();
-    words.hidden = Boolean(me);
-    if (!me) return (words.textContent = response ? "No account with this name and password." : "The server cannot be reached.");
-    await welcome(me);
+    const signedIn = await fetchUser();
+    error.hidden = Boolean(signedIn);
+    if (!signedIn) return (error.textContent = response ? "No account with this name and password." : "The server cannot be reached.");
+    await finish(signedIn);
   });
-  async function welcome(me) {
-    if (me.id !== person) return location.reload();
+  async function finish(signedIn) {
+    if (signedIn.id !== user) return location.reload();
     form.reset();
     dialog.close();
-    await after();
+    await onSignedIn();
   }
   setInterval(async () => {
-    const me = dialog.open && !document.hidden && (await whoami());
-    if (me && dialog.open) await welcome(me);
-  }, LOOK);
+    const signedIn = dialog.open && !document.hidden && (await fetchUser());
+    if (signedIn && dialog.open) await finish(signedIn);
+  }, POLL_INTERVAL);
   return {
     open: () => dialog.open || dialog.showModal(),
     close: () => dialog.open && dialog.close(),

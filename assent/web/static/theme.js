@@ -1,3 +1,3 @@
-// Light or dark as the system says, unless somebody chose; before anything is drawn.
+// Light or dark as the system says, unless the user chose; this runs before the page is drawn.
 const chosen = localStorage.getItem("assent-theme");
 if (chosen) document.documentElement.dataset.theme = chosen;

@@ -1,27 +1,27 @@
-// Good enough, or not.
+// Approval: a response is good enough, or not.
 import { el } from "../dom.js";
 
-export const keys = "J: approve. K: disapprove.";
+export const help = "J: approve. K: disapprove.";
 
-export function make(item, answer, changed) {
+export function makeControl(item, judgement, onChange) {
   const choices = [["j", "Approve", true], ["k", "Disapprove", false]];
-  const buttons = choices.map(([key, words, value]) =>
-    el("button", { type: "button", class: `step ${value ? "a" : "b"}`, "aria-pressed": "false", onclick: () => set(value) }, el("span", {}, words), el("kbd", {}, key.toUpperCase())));
-  const show = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", answer.approved === choices[i][2]));
+  const buttons = choices.map(([key, label, value]) =>
+    el("button", { type: "button", class: `step ${value ? "a" : "b"}`, "aria-pressed": "false", onclick: () => set(value) }, el("span", {}, label), el("kbd", {}, key.toUpperCase())));
+  const update = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", judgement.approved === choices[i][2]));
   function set(value) {
-    answer.approved = value;
-    show();
-    changed(true);
+    judgement.approved = value;
+    update();
+    onChange(true);
   }
-  show();
+  update();
   return {
-    node: el("div", { class: "scale", role: "group", "aria-label": "Is it good enough" }, ...buttons),
-    key: (key) => {
+    node: el("div", { class: "scale", role: "group", "aria-label": "Is the response good enough" }, ...buttons),
+    handleKey: (key) => {
       const choice = choices.find(([name]) => name === key.toLowerCase());
       if (choice) set(choice[2]);
       return Boolean(choice);
     },
-    ready: () => typeof answer.approved === "boolean",
-    better: () => null,
+    isReady: () => typeof judgement.approved === "boolean",
+    preferred: () => null,
   };
 }

@@ -1,4 +1,4 @@
-// Which of two, and by how much. Keys stay where they are for ever: left of the keyboard, left on the screen.
+// Comparison: which of two responses is better, and by how much. Keys on the left mean the response on the left.
 import { el } from "../dom.js";
 
 const SCALE = [
@@ -7,32 +7,32 @@ const SCALE = [
   ["5", "B slightly", 1, 1], ["6", "B better", 1, 2], ["7", "B much", 1, 3],
 ];
 
-export const keys = "1 2 3: A is much better, better, slightly better. 5 6 7: B slightly, better, much. 4: tie. 0: both bad.";
+export const help = "1 2 3: A is much better, better, slightly better. 5 6 7: B slightly, better, much. 4: tie. 0: both bad.";
 
-export function make(item, answer, changed) {
-  const says = ([, , side, strength]) =>
+export function makeControl(item, judgement, onChange) {
+  const toJudgement = ([, , side, strength]) =>
     typeof side === "number" ? { verdict: "better", preferred: item.items[side].id, strength } : { verdict: side };
-  const same = (said, answer) => Object.entries(said).every(([name, value]) => answer[name] === value);
+  const isChosen = (step) => Object.entries(toJudgement(step)).every(([name, value]) => judgement[name] === value);
   const buttons = SCALE.map((step) =>
     el("button", { type: "button", class: `step ${typeof step[2] === "number" ? "ab"[step[2]] : "middle"}`,
       "aria-pressed": "false", onclick: () => choose(step) },
     el("span", {}, step[1]), el("kbd", {}, step[0])));
-  const show = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", same(says(SCALE[i]), answer)));
+  const update = () => buttons.forEach((button, i) => button.setAttribute("aria-pressed", isChosen(SCALE[i])));
   function choose(step) {
-    Object.keys(answer).forEach((name) => delete answer[name]);
-    Object.assign(answer, says(step));
-    show();
-    changed(true);
+    Object.keys(judgement).forEach((name) => delete judgement[name]);
+    Object.assign(judgement, toJudgement(step));
+    update();
+    onChange(true);
   }
-  show();
+  update();
   return {
-    node: el("div", { class: "scale", role: "group", "aria-label": "Which answer is better" }, ...buttons),
-    key: (key) => {
+    node: el("div", { class: "scale", role: "group", "aria-label": "Which response is better" }, ...buttons),
+    handleKey: (key) => {
       const step = SCALE.find(([name]) => name === key);
       if (step) choose(step);
       return Boolean(step);
     },
-    ready: () => Boolean(answer.verdict),
-    better: () => answer.preferred || null,
+    isReady: () => Boolean(judgement.verdict),
+    preferred: () => judgement.preferred || null,
   };
 }

@@ -1,41 +1,41 @@
-// The answer as it should have been: change it, and see what you changed.
+// Correction: the labeller edits the response, with the changes marked beside it.
 import { diff } from "../diff.js";
 import { el } from "../dom.js";
 
-export const keys = "Change the text; beside it stands what changed. Ctrl+Enter submits. If nothing has to be mended, say so: Escape, then N.";
-export const raw = true;
+export const help = "Edit the text; the changes are marked beside it. Ctrl+Enter submits. If nothing needs a correction: Escape, then N.";
+export const showsSource = true;
 
-export function make(item, answer, changed) {
-  const original = item.items[0].raw ?? item.items[0].text; // thoughts and calls stay as they are
-  const text = el("textarea", { rows: 7, dir: "auto", "aria-label": "The corrected answer" });
+export function makeControl(item, judgement, onChange) {
+  const original = item.items[0].raw ?? item.items[0].text; // reasoning and tool calls are not edited
+  const text = el("textarea", { rows: 7, dir: "auto", "aria-label": "Corrected response" });
   text.value = original;
-  const untouched = text.value; // a field writes every line end in one way
+  const untouched = text.value; // a textarea normalises line ends
   text.defaultValue = untouched;
-  text.value = answer.text ?? original;
-  answer.unchanged ??= answer.text === original;
-  const unchanged = el("button", { type: "button", onclick: () => keepAll() }, "Nothing to mend ", el("kbd", {}, "N"));
-  const shown = el("div", { class: "diff", role: "region", tabindex: "0", dir: "auto", "aria-label": "What you changed" });
-  const tags = { same: "span", gone: "del", new: "ins" };
-  const show = () => {
-    shown.replaceChildren(
-      ...(text.value === untouched ? [el("span", { class: "none" }, answer.unchanged ? "You say that nothing has to be mended." : "Nothing changed yet.")]
-        : diff(untouched, text.value).map(([kind, words]) => el(tags[kind], {}, words))));
-    unchanged.setAttribute("aria-pressed", String(answer.unchanged));
+  text.value = judgement.text ?? original;
+  judgement.unchanged ??= judgement.text === original;
+  const unchanged = el("button", { type: "button", onclick: () => toggleUnchanged() }, "No correction needed ", el("kbd", {}, "N"));
+  const changes = el("div", { class: "diff", role: "region", tabindex: "0", dir: "auto", "aria-label": "Your changes" });
+  const tags = { same: "span", removed: "del", added: "ins" };
+  const update = () => {
+    changes.replaceChildren(
+      ...(text.value === untouched ? [el("span", { class: "none" }, judgement.unchanged ? "Marked as correct: no correction needed." : "No changes yet.")]
+        : diff(untouched, text.value).map(([kind, part]) => el(tags[kind], {}, part))));
+    unchanged.setAttribute("aria-pressed", String(judgement.unchanged));
   };
-  const set = (deliberate) => {
-    answer.text = text.value;
-    answer.unchanged = deliberate;
-    show();
-    changed(false);
+  const setUnchanged = (isUnchanged) => {
+    judgement.text = text.value;
+    judgement.unchanged = isUnchanged;
+    update();
+    onChange(false);
   };
-  function keepAll() {
+  function toggleUnchanged() {
     text.value = original;
-    set(!answer.unchanged);
+    setUnchanged(!judgement.unchanged);
   }
-  text.addEventListener("input", () => set(false));
-  show();
-  return { node: el("div", { class: "writing" }, el("div", { class: "writing two" }, text, shown), el("div", { class: "actions" }, unchanged)),
-    key: (key) => key === "n" && (keepAll(), true),
-    ready: () => Boolean(text.value.trim()) && (text.value !== untouched || answer.unchanged),
-    better: () => null, body: () => ({ text: text.value === untouched ? original : text.value }) };
+  text.addEventListener("input", () => setUnchanged(false));
+  update();
+  return { node: el("div", { class: "writing" }, el("div", { class: "writing two" }, text, changes), el("div", { class: "actions" }, unchanged)),
+    handleKey: (key) => key === "n" && (toggleUnchanged(), true),
+    isReady: () => Boolean(text.value.trim()) && (text.value !== untouched || judgement.unchanged),
+    preferred: () => null, toJudgement: () => ({ text: text.value === untouched ? original : text.value }) };
 }

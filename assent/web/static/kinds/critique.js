@@ -1,29 +1,29 @@
-// What is wrong or right, in words; text that is marked in the answer is quoted.
+// Critique: what is wrong or right, in words; text that is selected in the response is quoted.
 import { el } from "../dom.js";
 
-export const keys = "Mark a passage of the answer, by mouse or with Shift and the arrows, to quote it; then write. Ctrl+Enter submits.";
-export const raw = true;
+export const help = "Select a passage of the response, by mouse or with Shift and the arrow keys, to quote it; then write. Ctrl+Enter submits.";
+export const showsSource = true;
 
-export function make(item, answer, changed) {
+export function makeControl(item, judgement, onChange) {
   const quote = el("blockquote", { class: "quote", dir: "auto" });
-  const text = el("textarea", { dir: "auto", rows: 3, "aria-label": "Your critique", placeholder: "What is wrong, or right, and why?" });
-  text.value = answer.text ?? "";
-  const clear = el("button", { type: "button", class: "quiet", onclick: () => set("") }, "no quote");
-  function set(words) {
-    answer.quote = words;
-    show(words);
-    changed(false);
+  const text = el("textarea", { dir: "auto", rows: 3, "aria-label": "Your critique", placeholder: "What is wrong or right, and why?" });
+  text.value = judgement.text ?? "";
+  const clear = el("button", { type: "button", class: "quiet", onclick: () => setQuote("") }, "Remove quote");
+  function setQuote(passage) {
+    judgement.quote = passage;
+    update(passage);
+    onChange(false);
   }
-  function show(words) {
-    quote.textContent = words || "Mark a passage of the answer to quote it.";
-    quote.classList.toggle("none", !words);
-    clear.hidden = !words;
+  function update(passage) {
+    quote.textContent = passage || "Select a passage of the response to quote it.";
+    quote.classList.toggle("none", !passage);
+    clear.hidden = !passage;
   }
   text.addEventListener("input", () => {
-    answer.text = text.value;
-    changed(false);
+    judgement.text = text.value;
+    onChange(false);
   });
-  show(answer.quote ?? "");
+  update(judgement.quote ?? "");
   return { node: el("div", { class: "writing" }, el("div", { class: "quoting" }, quote, clear), text),
-    key: () => false, ready: () => Boolean(text.value.trim()), better: () => null, mark: set };
+    handleKey: () => false, isReady: () => Boolean(text.value.trim()), preferred: () => null, quote: setQuote };
 }

@@ -1,18 +1,18 @@
-// The answer that a person would give.
+// Demonstration: the labeller writes the response.
 import { el } from "../dom.js";
 
-export const keys = "Write the answer. Ctrl+Enter submits.";
+export const help = "Write the response. Ctrl+Enter submits.";
 
-export function make(item, answer, changed) {
-  const text = el("textarea", { dir: "auto", rows: 9, "aria-label": "Your answer", placeholder: "Write the answer that should be given." });
+export function makeControl(item, judgement, onChange) {
+  const text = el("textarea", { dir: "auto", rows: 9, "aria-label": "Your response", placeholder: "Write the ideal response." });
   const count = el("p", { class: "hint" });
-  text.value = answer.text ?? "";
-  const show = () => (count.textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`);
+  text.value = judgement.text ?? "";
+  const update = () => (count.textContent = `${text.value.trim() ? text.value.trim().split(/\s+/).length : 0} words`);
   text.addEventListener("input", () => {
-    answer.text = text.value;
-    show();
-    changed(false);
+    judgement.text = text.value;
+    update();
+    onChange(false);
   });
-  show();
-  return { node: el("div", { class: "writing" }, text, count), key: () => false, ready: () => Boolean(text.value.trim()), better: () => null };
+  update();
+  return { node: el("div", { class: "writing" }, text, count), handleKey: () => false, isReady: () => Boolean(text.value.trim()), preferred: () => null };
 }

@@ -1,77 +1,77 @@
-// All of them in order: press digits best first; `=` puts the next beside the last, `0` says that the rest are bad.
+// Ranking: press digits, best first; `=` ties the next response with the last, `0` ranks the rest as bad.
 import { el } from "../dom.js";
 
-export const keys = "1 to 9: the next best. =: the next one ties with the last. 0: the rest are bad. Backspace: take one back.";
+export const help = "1 to 9: the next best response. =: tie the next one with the last. 0: the rest are bad. Backspace: remove the last one.";
 
-export function make(item, answer, changed) {
-  let tiers = (answer.tiers ?? []).map((tier) => [...tier]);
-  let tie = false;
-  const place = el("ol", { class: "tiers", "aria-live": "polite" });
-  const picks = item.items.map((one, i) =>
-    el("button", { type: "button", class: "pick", onclick: () => add(i) }, el("span", {}, `Answer ${i + 1}`), el("kbd", {}, String(i + 1))));
-  const tieButton = el("button", { type: "button", "aria-pressed": "false", onclick: () => toggle() }, "ties with the last ", el("kbd", {}, "="));
-  const rest = el("button", { type: "button", onclick: () => finish() }, "the rest are bad ", el("kbd", {}, "0"));
-  const back = el("button", { type: "button", onclick: () => undo() }, "take one back ", el("kbd", {}, "⌫"));
+export function makeControl(item, judgement, onChange) {
+  let tiers = (judgement.tiers ?? []).map((tier) => [...tier]);
+  let isTie = false;
+  const list = el("ol", { class: "tiers", "aria-live": "polite" });
+  const picks = item.items.map((_, i) =>
+    el("button", { type: "button", class: "pick", onclick: () => add(i) }, el("span", {}, `Response ${i + 1}`), el("kbd", {}, String(i + 1))));
+  const tieButton = el("button", { type: "button", "aria-pressed": "false", onclick: () => toggleTie() }, "Tie with the last ", el("kbd", {}, "="));
+  const rest = el("button", { type: "button", onclick: () => rankRest() }, "The rest are bad ", el("kbd", {}, "0"));
+  const back = el("button", { type: "button", onclick: () => removeLast() }, "Remove the last ", el("kbd", {}, "⌫"));
   const placed = () => tiers.flat();
-  const number = (id) => item.items.findIndex((one) => one.id === id) + 1;
+  const number = (id) => item.items.findIndex((response) => response.id === id) + 1;
 
-  function show() {
-    place.replaceChildren(...tiers.map((tier) => el("li", {}, tier.map((id) => `Answer ${number(id)}`).join(" = "))));
-    if (!tiers.length) place.append(el("li", { class: "none" }, "nothing placed yet: press the number of the best answer"));
+  function update() {
+    list.replaceChildren(...tiers.map((tier) => el("li", {}, tier.map((id) => `Response ${number(id)}`).join(" = "))));
+    if (!tiers.length) list.append(el("li", { class: "none" }, "Nothing ranked yet: press the number of the best response."));
     picks.forEach((button, i) => (button.disabled = placed().includes(item.items[i].id)));
-    tieButton.setAttribute("aria-pressed", tie);
+    tieButton.setAttribute("aria-pressed", isTie);
     tieButton.disabled = !tiers.length;
     rest.disabled = !tiers.length || placed().length === item.items.length;
     back.disabled = !tiers.length;
     document.querySelectorAll("#items .item").forEach((node, i) => {
-      const tier = tiers.findIndex((some) => some.includes(item.items[i].id));
-      node.querySelector(".place").textContent = tier < 0 ? "" : `place ${tier + 1}`;
+      const tier = tiers.findIndex((ids) => ids.includes(item.items[i].id));
+      node.querySelector(".place").textContent = tier < 0 ? "" : `rank ${tier + 1}`;
     });
   }
-  function settle() {
-    if (placed().length === item.items.length) answer.tiers = tiers;
-    else delete answer.tiers;
-    answer.partial = tiers;
-    show();
-    changed(placed().length === item.items.length);
+  function save() {
+    if (placed().length === item.items.length) judgement.tiers = tiers;
+    else delete judgement.tiers;
+    judgement.partial = tiers;
+    update();
+    onChange(placed().length === item.items.length);
   }
   function add(i) {
     const id = item.items[i]?.id;
     if (!id || placed().includes(id)) return;
-    if (tie && tiers.length) tiers.at(-1).push(id);
+    if (isTie && tiers.length) tiers.at(-1).push(id);
     else tiers.push([id]);
-    tie = false;
-    settle();
+    isTie = false;
+    save();
   }
-  function finish() {
-    const left = item.items.map((one) => one.id).filter((id) => !placed().includes(id));
+  function rankRest() {
+    const left = item.items.map((response) => response.id).filter((id) => !placed().includes(id));
     if (tiers.length && left.length) tiers.push(left);
-    settle();
+    save();
   }
-  function undo() {
+  function removeLast() {
     if (!tiers.length) return;
     tiers.at(-1).pop();
     if (!tiers.at(-1).length) tiers.pop();
-    settle();
+    save();
   }
-  function toggle() {
-    tie = !tie && tiers.length > 0;
-    show();
+  function toggleTie() {
+    isTie = !isTie && tiers.length > 0;
+    update();
   }
-  if (answer.partial && !answer.tiers) tiers = answer.partial.map((tier) => [...tier]);
-  queueMicrotask(show);
+  if (judgement.partial && !judgement.tiers) tiers = judgement.partial.map((tier) => [...tier]);
+  queueMicrotask(update);
   return {
-    node: el("div", { class: "ranking" }, place, el("div", { class: "picks" }, ...picks, tieButton, rest, back)),
-    key: (key) => {
+    node: el("div", { class: "ranking" }, list, el("div", { class: "picks" }, ...picks, tieButton, rest, back)),
+    handleKey: (key) => {
       if (/^[1-9]$/.test(key)) add(Number(key) - 1);
-      else if (key === "0") finish();
-      else if (key === "=") toggle();
-      else if (key === "Backspace") undo();
+      else if (key === "0") rankRest();
+      else if (key === "=") toggleTie();
+      else if (key === "Backspace") removeLast();
       else return false;
       return true;
     },
-    ready: () => Boolean(answer.tiers),
-    better: () => null,
-    body: () => ({ tiers: answer.tiers }),
+    isReady: () => Boolean(judgement.tiers),
+    preferred: () => null,
+    toJudgement: () => ({ tiers: judgement.tiers }),
   };
 }

@@ -1,0 +1,1 @@
+"""What `evaluate` and `arena` share: candidates, judges, win rates."""

@@ -1,0 +1,281 @@
+"""Online training: a step in seven steps, from prompts to updates and checks.
+
+Prompts are encoded once for all their completions. Parts of a step are shared out to the processes of torchrun.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from assent.batch import Rollout
+from assent.functional.kl import adapt_beta, sequence_kl
+from assent.generation.local import Local, kv_cache_bytes
+from assent.generation.sampling import Sample, Sampling
+from assent.generation.rollout_batch import RolloutBatch
+from assent.models.packing import SharedPrefix, pack
+from assent.models.forward import logprobs, values
+from assent.models.load import LoadedModel
+from assent.objectives.cross_entropy import CrossEntropy
+from assent.online.models import OnlineModels
+from assent.online.update import Readings, Update, sampler_logprob_diff, token_entropy
+from assent.protocols import Generator, OnlineObjective
+from assent.records import Prompt, Response
+from assent.rewards.model import Model
+from assent.run import Run
+from assent.scoring import Scores
+from assent.seeds import Purpose, derive
+from assent.training import distributed
+from assent.training.batching import select_batch, generator, plan_batches
+from assent.training.logging import add_metrics
+from assent.training.replicated import ReplicatedState
+from assent.training.settings import Training
+from assent.training.supervised import TokenizedExample, token_batch
+from assent.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Rollouts, and what is done to their scores."""
+
+    n: PositiveInt = 4
+    """Completions of each prompt."""
+    minibatches: PositiveInt = 1
+    """Optimiser steps in one pass over a rollout; there are `epochs` passes."""
+    missing_eos_score: Literal["lowest", "off"] | float = "lowest"
+    """Score of a completion without EOS: the rollout's lowest minus 1 (lowest), a number, or its own score (off)."""
+    overlong_buffer: NonNegativeInt = 0
+    """Tokens before the length limit over which a penalty grows to 1 (DAPO, arXiv:2503.14476, eq. 13); 0: none."""
+    dynamic_sampling: NonNegativeInt = 0
+    """Times in a step that prompts with equal scores on all completions are replaced by others (DAPO)."""
+    target_kl: NonNegativeFloat = 0.0
+    """KL in nats per completion towards which `beta` is adapted, such as 6; 0: `beta` is fixed."""
+    kl_horizon: PositiveFloat = 10000.0
+    """Completions over which the controller changes `beta` by at most a fifth."""
+    ptx_coef: NonNegativeFloat = 0.0
+    """Weight of the pretraining loss on `ptx_data` in every optimiser step (InstructGPT: 27.8); 0: none."""
+    ptx_data: str = ""
+    """A file of texts or demonstrations for the pretraining loss; each step takes `batch_size` of them."""
+    sampling: Sampling = Sampling(temperature=0.7)
+
+
+class Sampled(NamedTuple):
+    """Completions of one step, with their scores."""
+
+    prompts: list[Prompt]
+    completions: RolloutBatch
+    scores: Scores
+    resampled: int
+    """Prompts that replaced others whose completions all had the same score."""
+
+
+class OnlineTrainer:
+    """The state of online training, and one step of it."""
+
+    def __init__(
+        self,
+        run: Run,
+        settings: OnlineSettings,
+        objective: OnlineObjective,
+        training: Training,
+        models: OnlineModels,
+        states: dict[str, ReplicatedState],
+        prompts: list[Prompt],
+        ptx_examples: list[TokenizedExample],
+        extra_state: dict[str, float],
+    ) -> None:
+        self.run = run
+        self.settings = settings
+        self.base_objective = objective
+        self.training = training
+        self.policy = states["policy"]
+        self.value = states.get("value")
+        self.reference = models.reference
+        self.rewards = models.rewards
+        self.tokenizer = models.policy.chat_tokenizer
+        self.generator: Generator = Local()
+        self.generator.load(LoadedModel(self.policy.model, self.tokenizer))
+        self.prompts = prompts
+        self.ptx_examples = ptx_examples
+        self.extra_state = extra_state
+        """`beta`, as the controller leaves it."""
+        self.updates = training.epochs * settings.minibatches
+        self.temperature = settings.sampling.temperature
+        self.max_tokens = training.max_tokens_per_batch
+        self.prompt_ids = {prompt.id: self.tokenizer.encode_prompt(prompt) for prompt in prompts}
+
+    def largest_step(self) -> tuple[list[SharedPrefix], int]:
+        """Return the largest sequences that a step may train on, and the bytes that generation takes."""
+        settings = self.settings
+        count, n, length = self.training.batch_size, settings.n, settings.sampling.max_new_tokens
+        longest = sorted(self.prompt_ids.values(), key=len)[-count:]
+        cache_bytes = kv_cache_bytes(self.policy.model, [len(ids) for ids in longest], n, length)
+        sequences = [SharedPrefix(ids, ((0,) * length,) * n) for ids in longest]
+        return [*sequences, *(example.tokens for example in self.ptx_examples)], cache_bytes
+
+    def step(self, number: int) -> dict[str, float]:
+        """Run one step: generate, score, and update the policy and the value model; return its metrics."""
+        prompts = select_batch(self.prompts, self.training.batch_size, number, self.run.seed)  # 1. prompts
+        sampled = self.generate(prompts, number)  # 2. completions and 3. scores, with DAPO's dynamic sampling
+        objective = self.objective()
+        rollout, readings = self.read(sampled, objective)  # 4. log-probabilities of policy and reference, values
+        estimate = objective.advantages(rollout)  # 5. advantages and returns
+        update = Update(self, number, objective, sampled.completions, rollout, estimate, readings)
+        learned = update.run()  # 6. epochs of minibatches, and 7. the checks before the first optimiser step
+        metrics = sampled.scores.metrics | {name: float(value) for name, value in estimate.metrics.items()}
+        metrics |= self.rollout_metrics(sampled, update.rollout, update.entropy) | learned
+        if self.settings.target_kl:
+            self.extra_state["beta"] = adapt_beta(
+                self.extra_state["beta"],
+                metrics["kl"],
+                self.settings.target_kl,
+                len(sampled.completions.samples),
+                self.settings.kl_horizon,
+            )
+        return metrics | {"beta": self.extra_state["beta"]}
+
+    def objective(self) -> OnlineObjective:
+        """Return the objective at the controller's beta."""
+        objective: Any = self.base_objective
+        adapted: OnlineObjective = (
+            replace(objective, beta=self.extra_state["beta"]) if self.settings.target_kl else objective
+        )
+        return adapted
+
+    def generate(self, prompts: list[Prompt], number: int) -> Sampled:
+        """Generate and score completions; replace prompts whose completions all score the same, if asked to."""
+        prompts = list(prompts)
+        groups = self.sample(prompts, number)
+        completions = RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups)
+        scores = self.score(prompts, completions)
+        used, resampled = {prompt.id for prompt in prompts}, 0
+        for attempt in range(1, self.settings.dynamic_sampling + 1):
+            flat = _flat_groups(scores.total, len(prompts))
+            fresh = self.unused_prompts(used, len(flat), number, attempt)
+            if not fresh:
+                break
+            for i, prompt, group in zip(flat, fresh, self.sample(fresh, number, attempt), strict=False):
+                prompts[i], groups[i] = prompt, group
+            used |= {prompt.id for prompt in fresh}
+            resampled += len(fresh)
+            completions = RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups)
+            scores = self.score(prompts, completions)
+        return Sampled(prompts, completions, scores, resampled)
+
+    def sample(self, prompts: list[Prompt], number: int, attempt: int = 0) -> list[list[Sample]]:
+        """Return completions of each prompt; each process generates those of its share of the prompts."""
+        ids = [self.prompt_ids[prompt.id] for prompt in prompts]
+        share = distributed.shard(range(len(ids)))
+        # one process in its first attempt takes the plain number of the step
+        numbers = [attempt, distributed.rank()] if attempt or distributed.rank() else []
+        seed = derive(self.run.seed, Purpose.ROLLOUT, number, *numbers)
+        own = [ids[i] for i in share]
+        samples = self.generator.generate(own, self.settings.n, self.settings.sampling, seed) if own else []
+        gathered = distributed.all_gather([s._replace(prompt_index=share[s.prompt_index]) for s in samples])
+        groups: list[list[Sample]] = [[] for _ in ids]
+        for part in gathered:
+            for completion in part:
+                groups[completion.prompt_index].append(completion)
+        return groups
+
+    def unused_prompts(self, used: set[str], count: int, number: int, attempt: int) -> list[Prompt]:
+        """Return up to `count` random prompts that this step has not used."""
+        unused = [prompt for prompt in self.prompts if prompt.id not in used]
+        rng = generator(self.run.seed, Purpose.RESAMPLING, number, attempt)
+        order = torch.randperm(len(unused), generator=rng).tolist()
+        return [unused[i] for i in order[:count]]
+
+    def score(self, prompts: list[Prompt], completions: RolloutBatch) -> Scores:
+        """Score the B completions; a reward model with the policy's own tokenizer reads the sampled ids themselves."""
+        asked = [prompts[s.prompt_index] for s in completions.samples]
+        responses: list[Response] = []
+        parts: list[Tensor] = []
+        for term in self.rewards.terms:
+            if isinstance(term.reward, Model) and self._same_tokens(term.reward, prompts, completions):
+                parts.append(term.reward.score_trees(completions.shared_prefixes))
+                continue
+            if not responses:
+                for prompt, s in zip(asked, completions.samples, strict=True):
+                    completion = self.tokenizer.to_completion(prompt, s.token_ids, s.finished)
+                    responses.append(Response.of(prompt.id, completion, ""))
+            parts.append(term.reward.score(asked, responses))
+        return self.rewards.add(parts)
+
+    def _same_tokens(self, model: Model, prompts: list[Prompt], completions: RolloutBatch) -> bool:
+        """Return whether a reward model encodes these prompts and completions as the very tokens that were sampled."""
+        tokenizer = model.language.chat_tokenizer
+        return (
+            tokenizer.fingerprint == self.tokenizer.fingerprint
+            and all(tokenizer.encode_prompt(prompt) == self.prompt_ids[prompt.id] for prompt in prompts)
+            and all(s.token_ids[-1] == tokenizer.end_id(prompts[s.prompt_index]) for s in completions.samples if s.finished)
+        )
+
+    def shape_scores(self, scores: Tensor, completions: RolloutBatch) -> Tensor:
+        """Return the scores, (B,), with the overlong penalty and the score of a missing EOS."""
+        if buffer := self.settings.overlong_buffer:
+            lengths = completions.mask.sum(1)
+            scores = scores + ((self.settings.sampling.max_new_tokens - buffer - lengths) / buffer).clamp(-1, 0)
+        missing = self.settings.missing_eos_score
+        if missing == "off":
+            return scores
+        unfinished = torch.tensor([not s.finished for s in completions.samples])
+        return torch.where(unfinished, scores.min() - 1 if missing == "lowest" else float(missing), scores)
+
+    @torch.no_grad()
+    def read(self, sampled: Sampled, objective: OnlineObjective) -> tuple[Rollout, Readings | None]:
+        """Return the rollout with log-probabilities and values before the update.
+
+        A policy that is updated once, by an objective whose advantages need no log-probabilities, is read in the update
+        itself: the readings are None, and the rollout's log-probabilities 0.
+        """
+        completions = sampled.completions
+        reads_later = self.updates == 1 and not objective.needs_logprobs
+        old, reference, entropy = completions.zeros(), completions.zeros(), completions.zeros()
+        estimates = completions.zeros() if self.value else None
+        for part in distributed.shard(plan_batches(completions.shared_prefixes, self.max_tokens)):
+            packed = pack([completions.shared_prefixes[i] for i in part]).to(self.run.device)
+            if not reads_later:
+                now = logprobs(self.policy.model, packed, self.temperature, entropy=True)
+                completions.scatter(old, part, packed, now.logprobs)
+                completions.scatter(entropy, part, packed, token_entropy(now))
+            reference_now = logprobs(self.reference, packed, self.temperature)
+            completions.scatter(reference, part, packed, reference_now.logprobs)
+            if self.value and estimates is not None:
+                completions.scatter(estimates, part, packed, values(self.value.model, packed))
+        # each process filled in its own rows of zeros
+        distributed.all_reduce([old, reference, entropy, *([] if estimates is None else [estimates])])
+        scores = self.shape_scores(sampled.scores.total, completions)
+        groups = torch.tensor([s.prompt_index for s in completions.samples])
+        rollout = Rollout(completions.mask, old, reference, scores, groups, estimates)
+        return rollout, None if reads_later else Readings(old, entropy)
+
+    def rollout_metrics(self, sampled: Sampled, rollout: Rollout, entropy: Tensor) -> dict[str, float]:
+        """Return what is measured on the completions themselves."""
+        kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        metrics = {name: float(value) for name, value in kl.metrics.items()}
+        if self.settings.dynamic_sampling:
+            metrics["resampled"] = float(sampled.resampled)
+        samples = sampled.completions.samples
+        metrics["length"] = float(rollout.mask.sum(1).float().mean())
+        metrics["eos_rate"] = sum(s.finished for s in samples) / len(samples)
+        metrics["sampler_logprob_diff"] = sampler_logprob_diff(rollout, samples)
+        metrics["entropy"] = float(entropy[rollout.mask].mean())
+        return metrics
+
+    def ptx_backward(self, update: int) -> dict[str, float]:
+        """Add the gradient of the ptx loss on texts (PPO-ptx: Ouyang et al. 2022, eq. 2, arXiv:2203.02155)."""
+        metrics: dict[str, float] = {}
+        if not self.ptx_examples:
+            return metrics
+        chosen = select_batch(self.ptx_examples, self.training.batch_size, update, self.run.seed)
+        for part in distributed.shard(plan_batches([example.tokens for example in chosen], self.max_tokens)):
+            loss = CrossEntropy()(token_batch(self.policy.model, chosen, part))
+            (self.settings.ptx_coef * loss.value).backward()
+            add_metrics(metrics, {"ptx_loss": loss.value.detach()})
+        return distributed.reduce_dict(metrics)
+
+
+def _flat_groups(scores: Tensor, prompts: int) -> list[int]:
+    """Return the prompts whose completions all have the same score, so that advantages vanish."""
+    return [i for i, row in enumerate(scores.view(prompts, -1)) if bool((row == row[0]).all())]

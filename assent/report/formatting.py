@@ -1,0 +1,55 @@
+"""Names and numbers as the report writes them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from assent.registry import names, resolve
+from assent.report.rounds import parse_key
+
+DISPLAY_NAMES = {"base": "base model", "reward": "reward model"}
+
+
+def display_name(key: str) -> str:
+    """Return the name of a stage or policy: `ppo-2` is PPO-2, `dr_grpo` is DrGRPO."""
+    stage, number = parse_key(key)
+    for folder in ("objectives", "stages"):
+        if stage in names(folder):
+            name: str = DISPLAY_NAMES.get(stage) or resolve(folder, stage).__name__
+            name = name.lower() if name[1:].islower() else name
+            return f"{name}-{number}" if number > 1 else name
+    return DISPLAY_NAMES.get(key, key)
+
+
+def name_in_sentence(key: str) -> str:
+    """Return the display name with its article: `the base model`, `PPO`."""
+    name = display_name(key)
+    return f"the {name}" if " " in name else name
+
+
+def percent(share: float) -> str:
+    """Return a share in percent: 0.8 is `80 %`."""
+    return f"{100 * share:.0f} %"
+
+
+def interval(rate: Mapping[str, Any]) -> str:
+    """Return the 95 % limits of a rate in percent: `[72, 86]`."""
+    return f"[{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration: 8.2 s, 6 min 12 s, 2 h 05 min."""
+    minutes, remainder = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{minutes} min {remainder:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def no_break(sentence: str) -> str:
+    """Return a sentence that breaks neither between a number and its sign nor inside a name."""
+    return re.sub(r"(?<=\w)-(?=\w)", "\u2011", sentence.replace(" %", "\u00a0%"))
+
+
+def optional(value: float | None, digits: int = 2) -> str:
+    """Return a number with so many digits after the point; empty for None."""
+    return "" if value is None else f"{value:.{digits}f}"

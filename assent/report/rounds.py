@@ -1,0 +1,73 @@
+"""The results in a run folder: what finished stages reported, round by round."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from assent.run import read_result, read_run_recipe
+
+Result = Mapping[str, Any]
+"""What a finished stage reported: done/NAME.json."""
+
+
+class StageKey(NamedTuple):
+    """A stage and its round: `ppo-2` is `ppo` in round 2."""
+
+    stage: str
+    round: int
+
+
+class Round(NamedTuple):
+    """What was measured in one round."""
+
+    number: int
+    evaluation: Result
+    """What `evaluate` reported; empty: it has not finished."""
+    reward: Result
+    """What `reward` reported; empty: it has not finished."""
+
+    @property
+    def policies(self) -> Mapping[str, Result]:
+        """Every policy that was measured, the baseline first."""
+        policies: Mapping[str, Result] = self.evaluation.get("policies", {})
+        return policies
+
+    @property
+    def compared(self) -> dict[str, Result]:
+        """Policies with a win rate against the baseline."""
+        return {name: policy for name, policy in self.policies.items() if "win" in policy}
+
+    @property
+    def agreement(self) -> Result:
+        """Agreement of the reward model with the judge; empty: not measured."""
+        return self.evaluation.get("reward_model") or {}
+
+
+def find_rounds(results: Mapping[str, Result]) -> list[Round]:
+    """Return the rounds that measured something, in order."""
+    keys = [parse_key(key) for key in results]
+    numbers = sorted({key.round for key in keys if key.stage in ("evaluate", "reward")})
+    suffixes = {number: "" if number == 1 else f"-{number}" for number in numbers}
+    return [
+        Round(number, results.get(f"evaluate{suffix}", {}), results.get(f"reward{suffix}", {}))
+        for number, suffix in suffixes.items()
+    ]
+
+
+def last_compared(rounds: Iterable[Round]) -> Round | None:
+    """Return the last round that has a win rate."""
+    return next((item for item in reversed(list(rounds)) if item.compared), None)
+
+
+def parse_key(key: str) -> StageKey:
+    """Split the name of a stage in a round."""
+    match = re.fullmatch(r"(.+)-(\d+)", key)
+    return StageKey(match[1], int(match[2])) if match else StageKey(key, 1)
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """Return what every finished stage reported, in the order in which the stages began."""
+    results = {path.stem: read_result(path) for path in sorted((folder / "done").glob("*.json"))}
+    begun = [key for key in read_run_recipe(folder) if key in results]
+    return {key: results[key] for key in [*begun, *(key for key in results if key not in begun)]}
