@@ -1,4 +1,4 @@
-"""assent trains language models on what people prefer."""
+"""assent trains language models on human preferences."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RLHF", "AssentError", "Completion", "Preference", "Prompt", "Prompts", "Response", "RewardModel"]
 
-_HOMES = {
+_MODULES = {
     **dict.fromkeys(("RLHF", "Prompts", "RewardModel"), "assent.rlhf"),
     **dict.fromkeys(("Completion", "Preference", "Prompt", "Response"), "assent.records"),
     "AssentError": "assent.errors",
@@ -18,7 +18,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then, so that `import assent` is quick."""
-    if name not in _HOMES:
+    """Import a name on first use, so that `import assent` is fast."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'assent' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

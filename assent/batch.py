@@ -39,7 +39,7 @@ class WeightedBatch(Protocol):
     total: float
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the weighted mean of (B,) over the rows of the whole step -> (); 0, with gradient 0, without weight."""
+        """Return the weighted mean of (B,) over the rows of the whole step -> (); 0, gradient 0, without weight."""
         weight = self.weight.sum()
         return (values * self.weight).sum() / (self.total or weight + (weight == 0))
 
@@ -162,7 +162,7 @@ class PolicyBatch:
     """Completions in the whole step; 0: this batch is the whole step."""
 
     def token_mean(self, values: Tensor) -> Tensor:
-        """Return the mean of (B, T) over the completion tokens of the whole step -> (); 0, with gradient 0, without any."""
+        """Return the mean of (B, T) over the completion tokens of the whole step -> (); 0, gradient 0, without any."""
         return torch.where(self.mask, values, 0.0).sum() / (self.tokens or self.mask.sum().clamp(min=1))
 
     def surrogate_metrics(self, log_ratios: Tensor, ratio: Tensor, clipped: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The loop: a recipe's stages one after another, round after round; each reads what the last one wrote."""
+"""The loop over rounds: the stages of a recipe in order; each reads what the one before it wrote."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,25 +16,25 @@ class Iterate:
     """Run the stages of a recipe."""
 
     stages: tuple[str, ...] = ("generate", "label", "reward", "ppo", "evaluate", "report")
-    """What to do, in order."""
+    """Stages to run, in order."""
     rounds: PositiveInt = 1
-    """How often; from the second round on, with the policy that the last one improved."""
+    """Number of rounds; each starts with the policy of the round before."""
     policy_stage: str = ""
-    """The stage whose policy the next round starts from; empty: the first of `stages` that improves one."""
+    """The stage whose policy the next round starts from; empty: the first of `stages` that trains one."""
 
     def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
-        """Do whatever is not done yet.
+        """Run every stage that is not done.
 
         Raises:
-            AssentError: an unknown stage, or a setting that a stage does not have (before anything is started).
+            AssentError: an unknown stage or setting; nothing has run then.
         """
         from assent.runner import perform
 
         if not self.stages:
-            raise AssentError(f"stages is empty: name some of {', '.join(command_names())}")
+            raise AssentError(f"stages is empty; name at least one of {', '.join(command_names())}")
         jobs = {name: override(command(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
-        carry = self._policy_stage()
-        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": carry}
+        policy_stage = self._policy_stage()
+        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": policy_stage}
         for number in range(1, self.rounds + 1):
             round_run = Run(replace(run.setup, round=number), run.recipe)
             for name in self.stages:
@@ -43,14 +43,14 @@ class Iterate:
                     perform(round_run, name, override(jobs[name], own, f"[{name}-{number}]"))
 
     def _policy_stage(self) -> str:
-        """The stage whose policy the next round starts from; empty if there is none and no other round."""
+        """Return the stage whose policy the next round starts from; empty if there is none and no other round."""
         trained = [name for name in self.stages if name in policy_optimisers()]
         if self.policy_stage and self.policy_stage not in trained:
             hint = did_you_mean(self.policy_stage, trained)
-            raise AssentError(f"carry = '{self.policy_stage}' is none of the stages that improve the policy{hint}")
-        carry = self.policy_stage or (trained[0] if trained else "")
-        if self.rounds > 1 and not carry:
+            raise AssentError(f"policy_stage = '{self.policy_stage}' is no policy-training stage of this recipe{hint}")
+        policy_stage = self.policy_stage or (trained[0] if trained else "")
+        if self.rounds > 1 and not policy_stage:
             raise AssentError(
-                "a second round needs a stage that improves the policy, such as ppo or dpo, among the stages"
+                "a second round needs a stage that trains the policy, such as ppo or dpo; add one to stages"
             )
-        return carry
+        return policy_stage

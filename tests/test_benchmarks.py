@@ -46,7 +46,9 @@ def side(name: str, work: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
-def test_our_side_reports_results_seconds_and_operations(name: str, model: Path, harness_path: None, tmp_path: Path) -> None:
+def test_our_side_reports_results_seconds_and_operations(
+    name: str, model: Path, harness_path: None, tmp_path: Path
+) -> None:
     (tmp_path / "pairs.jsonl").write_text(
         "".join(
             json.dumps({"prompt": f"Where is the {word}?", "chosen": f"In the {word}.", "rejected": f"No {word}"})

@@ -141,7 +141,7 @@ def test_unchanged_correction_needs_an_explicit_choice(open_page: OpenPage) -> N
     screen.page.keyboard.press("Control+Enter")
     screen.page.wait_for_timeout(300)
     assert screen.run.feedback() == [] and button(screen, "Submit").is_disabled()
-    button(screen, "Nothing to mend").click()
+    button(screen, "No correction needed").click()
     screen.submit(by="Enter")
     assert [event.judgement for event in screen.stored(1)] == [Correction("All is well.")]
     text = screen.page.locator("#control textarea")

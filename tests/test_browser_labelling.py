@@ -134,8 +134,8 @@ def test_critique_and_demonstration_focus_the_text_field(open_page: OpenPage) ->
     screen.submit(by="Control+Enter")
     screen.page.keyboard.type("Forty-two.")
     screen.submit(by="Control+Enter")
-    answers = [event.judgement for event in screen.stored(2)]
-    assert answers == [Critique("Too short,\nand sure of itself. 1 2 3 j k s u g ?"), Demonstration("Forty-two.")]
+    judgements = [event.judgement for event in screen.stored(2)]
+    assert judgements == [Critique("Too short,\nand sure of itself. 1 2 3 j k s u g ?"), Demonstration("Forty-two.")]
 
 
 def select_text(screen: Screen, begin: str, end: str) -> None:
@@ -216,19 +216,19 @@ def test_correction_shows_the_diff_while_typing(open_page: OpenPage) -> None:
     screen.submit(by="Control+Enter")
     assert button(screen, "Submit").is_disabled()  # untouched, it says nothing yet
     screen.submit("Escape", "n")
-    answers = [event.judgement for event in screen.stored(2)]
-    assert answers == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
+    judgements = [event.judgement for event in screen.stored(2)]
+    assert judgements == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
 
 
 def test_correction_keeps_reasoning_and_tool_calls(open_page: OpenPage) -> None:
     task = make_task("correction", "The sea is red.")
     extra = {"reasoning_content": "Look at it.", "tool_calls": [{"function": {"name": "look"}}]}
     response = replace(task.responses[0], extra=extra)
-    query = replace(task.task, items=(response.id,))
-    screen = open_page(replace(task, task=query, responses=(response,)))
+    task_on_screen = replace(task.task, items=(response.id,))
+    screen = open_page(replace(task, task=task_on_screen, responses=(response,)))
     assert screen.page.locator("#control textarea").input_value() == "The sea is red."
-    answer = screen.page.locator("#items .text").inner_text()
-    assert all(words in answer for words in ("Look at it.", "The sea is red.", "tool_calls"))
+    judgement = screen.page.locator("#items .text").inner_text()
+    assert all(words in judgement for words in ("Look at it.", "The sea is red.", "tool_calls"))
     screen.submit("Escape", "n")
     assert [event.judgement for event in screen.stored(1)] == [Correction("The sea is red.")]
 
@@ -248,10 +248,12 @@ def test_edit_key_assigns_a_correction_to_this_user_only(open_page: OpenPage, li
     screen.submit(by="Control+Enter")
     first, second = screen.stored(2)
     assert first.judgement == Comparison(better, 2) and second.judgement == Correction("It is three.")
-    (asked,) = screen.run.store.tasks(ids=[second.task])
-    assert (asked.kind, asked.items, asked.prompt) == ("correction", (better,), task.prompt.id)
+    (request,) = screen.run.store.tasks(ids=[second.task])
+    assert (request.kind, request.items, request.prompt) == ("correction", (better,), task.prompt.id)
     assert screen.task == screen.run.tasks[1].task
-    assert all(one.task.id != asked.id for one in TaskQueue(screen.run.store).next_tasks(live_server.new_user().id, 10))
+    assert all(
+        event.task.id != request.id for event in TaskQueue(screen.run.store).next_tasks(live_server.new_user().id, 10)
+    )
 
 
 def test_shortcut_keys_are_text_while_typing(open_page: OpenPage) -> None:
@@ -290,29 +292,29 @@ def test_skipped_task_goes_to_other_labellers(open_page: OpenPage, live_server: 
     before = screen.instruction
     screen.press("s")
     screen.wait_for_next_task(before)
-    seen: list[Task] = []
+    visited: list[Task] = []
     while screen.task:
-        seen.append(screen.task)
+        visited.append(screen.task)
         screen.submit("4")
     screen.stored(4)
-    assert skipped and skipped not in seen
+    assert skipped and skipped not in visited
     assert open_page(run=screen.run, user=live_server.new_user()).task == skipped
 
 
 def test_skipped_task_stays_away_while_the_skip_is_sent(open_page: OpenPage) -> None:
     screen = open_page(*(make_task("comparison") for _ in range(6)))
-    held = screen.hold("**/api/skip")
+    held_requests = screen.hold("**/api/skip")
     skipped, before = screen.task, screen.instruction
     with screen.page.expect_response("**/api/tasks/next*"):
         screen.press("s")
         screen.wait_for_next_task(before)
-    held.wait()
-    held.release()
-    seen: list[Task] = []
-    while screen.task and len(seen) < 6:
-        seen.append(screen.task)
+    held_requests.wait()
+    held_requests.release()
+    visited: list[Task] = []
+    while screen.task and len(visited) < 6:
+        visited.append(screen.task)
         screen.submit("4")
-    assert skipped not in seen
+    assert skipped not in visited
 
 
 def test_undo_reopens_and_supersedes_the_judgement(open_page: OpenPage) -> None:
@@ -333,9 +335,9 @@ def test_undo_reopens_and_supersedes_the_judgement(open_page: OpenPage) -> None:
     screen.submit("5").stored(2)
     assert screen.task == second and screen.pressed == ["B much"]
     screen.submit()
-    old, new, other = screen.stored(3)
+    old, new, second_screen = screen.stored(3)
     assert (new.supersedes, new.task, new.judgement) == (old.id, old.task, Comparison(better, 1))
-    assert old.supersedes == other.supersedes == ""
+    assert old.supersedes == second_screen.supersedes == ""
     assert screen.run.store.verify() == 3
 
 
@@ -361,8 +363,8 @@ def test_undo_twice_supersedes_in_a_chain(open_page: OpenPage) -> None:
         before = screen.instruction
         screen.press("u")
         screen.wait_for_next_task(before)
-    one, two, three = screen.stored(3)
-    assert [one.supersedes, two.supersedes, three.supersedes] == ["", one.id, two.id]
+    event, two, three = screen.stored(3)
+    assert [event.supersedes, two.supersedes, three.supersedes] == ["", event.id, two.id]
 
 
 def test_undo_restores_the_quote(open_page: OpenPage) -> None:
@@ -385,12 +387,12 @@ def test_guidelines_and_help_dialogs_block_shortcuts(open_page: OpenPage, live_s
     screen = open_page(run=run)
     for key, name, words in (("g", "Guidelines", "Take all of it in."), ("?", "Keyboard shortcuts", "much")):
         screen.press(key)
-        shown = dialog(screen, name)
-        assert shown.is_visible() and words in shown.inner_text()
+        help_dialog = dialog(screen, name)
+        assert help_dialog.is_visible() and words in help_dialog.inner_text()
         screen.press("1", "s")
         assert screen.task and not screen.pressed
         screen.press("Escape")
-        assert not shown.is_visible()
+        assert not help_dialog.is_visible()
     screen.press("1")
     assert screen.pressed == ["A much"]
 
@@ -409,8 +411,8 @@ def test_controls_stay_visible_while_items_scroll(open_page: OpenPage) -> None:
     screen = open_page(make_task("comparison", *long))
     screen.press("End")
     ends = [screen.page.get_by_text(f"end of {name}") for name in ("first", "second")]
-    for one in ends:
-        one.scroll_into_view_if_needed()
+    for event in ends:
+        event.scroll_into_view_if_needed()
     texts = screen.page.locator("#items .text")
     tops = [box_of(texts.nth(i))["y"] for i in (0, 1)]
     assert tops[0] == tops[1] < 0
@@ -455,9 +457,9 @@ def test_new_feedback_kind_gets_a_form(open_page: OpenPage, tmp_path: Path) -> N
     home = tmp_path / "home"
     shutil.copytree(Path(schema.__file__).parents[1], home / "assent", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "assent/feedback/mood.py").write_text(MOOD)
-    with serving(tmp_path / "runs", home) as there:
+    with serving(tmp_path / "runs", home) as server:
         task = make_task("mood", "Oh, thanks a lot.")
-        screen = open_page(task, at=there)
+        screen = open_page(task, at=server)
         form = screen.page.locator("#control")
         assert "Oh, thanks a lot." in screen.page.locator("#items").inner_text()
         for words in ("How it sounds to you.", "From 0, a whisper, to 10.", "The word that gave it away."):
@@ -472,5 +474,7 @@ def test_new_feedback_kind_gets_a_form(open_page: OpenPage, tmp_path: Path) -> N
         screen.wait("() => document.querySelector('#state').dataset.state === 'saved'")
         with sqlite3.connect(screen.run.folder / "feedback.db") as database:
             rows = database.execute("SELECT task, kind, judgement FROM feedback").fetchall()
-    answer = {"tone": "cold", "loudness": 7, "sincere": False, "words": "lot"}
-    assert [(query, kind, json.loads(told)) for query, kind, told in rows] == [(task.task.id, "mood", answer)]
+    judgement = {"tone": "cold", "loudness": 7, "sincere": False, "words": "lot"}
+    assert [(task_on_screen, kind, json.loads(stored)) for task_on_screen, kind, stored in rows] == [
+        (task.task.id, "mood", judgement)
+    ]

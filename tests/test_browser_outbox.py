@@ -335,7 +335,9 @@ def test_two_offline_tabs_offer_the_second_judgement(open_page: OpenPage) -> Non
     first_tab.submit("j")
     two.submit("k")
     first_tab.context.set_offline(False)
-    first_tab.wait_until(lambda: bool(first_tab.run.feedback()) and any("another tab" in tab.notice for tab in (first_tab, two)))
+    first_tab.wait_until(
+        lambda: bool(first_tab.run.feedback()) and any("another tab" in tab.notice for tab in (first_tab, two))
+    )
     offered = first_tab if "another tab" in first_tab.notice else two
     assert offered.task == task and offered.pressed == ["Disapprove"]
     offered.submit()
@@ -374,7 +376,9 @@ def test_two_tabs_posting_one_draft_lose_no_judgement(open_page: OpenPage) -> No
     first_tab.wait_until(lambda: bool(first_tab.run.feedback()) and state_kind(first_tab) != "saving")
     recorded = [event.judgement for event in first_tab.run.feedback() if task and event.task == task.id]
     offered = [tab for tab in (first_tab, two) if tab.task == task and tab.pressed == ["Disapprove"]]
-    assert Approval(False) in recorded or offered, f"'{first_tab.state}', but Disapprove is neither stored nor on a page"
+    assert Approval(False) in recorded or offered, (
+        f"'{first_tab.state}', but Disapprove is neither stored nor on a page"
+    )
 
 
 def test_late_responses_show_one_task_at_a_time(open_page: OpenPage, live_server: Server) -> None:
@@ -444,13 +448,13 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
         acknowledged: list[str] = []
         recorded: list[tuple[str, Judgement]] = []
 
-        def messages(response: Any) -> None:
-            if response.request.method == "POST" and response.url.endswith("/feedback") and response.ok:
+        def record_acknowledged(response: Any) -> None:
+            if response.request.method == "POST" and response.url.endswith("/judgements") and response.ok:
                 acknowledged.append(response.request.post_data_json["id"])
 
-        screen.page.on("response", messages)
+        screen.page.on("response", record_acknowledged)
 
-        def judgement() -> None:
+        def judge_task() -> None:
             task, key = screen.task, rng.choice(list(VERDICTS))
             assert task  # two are at hand behind the one on the screen
             recorded.append((task.id, VERDICTS[key](screen.display_order)))
@@ -458,21 +462,21 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
 
         for _ in range(11):
             with screen.page.expect_request_finished(lambda request: "/api/tasks/next" in request.url):
-                judgement()
+                judge_task()
             offline = rng.random() < 0.3
             if not offline:
-                judgement()
+                judge_task()
                 screen.page.wait_for_timeout(rng.uniform(0, 60))
             server.kill()
             assert {event.id for event in run.feedback()}.issuperset(acknowledged)
             if offline:
-                judgement()
+                judge_task()
             server.start(die=rng.choice(["asked", "stored", "told"]))
-            judgement()
+            judge_task()
             screen.wait_until(lambda: not server.alive())
             assert {event.id for event in run.feedback()}.issuperset(acknowledged)
             server.start()
-        judgement()
+        judge_task()
         screen.wait_until(lambda: len(run.feedback()) >= len(recorded))
         events = screen.stored(len(recorded))
         assert server.num_starts > 20
@@ -588,93 +592,3 @@ def test_outbox_upgrade_keeps_waiting_judgements_and_drafts(open_page: OpenPage)
         Demonstration("An old draft."),
         Critique("Old words."),
     ]
-
-
-OLD_RECORDS = """
-({ name, outbox, draft, words }) => new Promise((resolve, reject) => {
-    const request = indexedDB.open(name, 2);
-    request.onupgradeneeded = () => ["drafts", "outbox", "returned", "sent", "skipped"].forEach((store) => request.result.createObjectStore(store));
-    request.onerror = () => reject(request.error);
-    request.onsuccess = () => {
-        const transaction = request.result.transaction(["outbox", "drafts"], "readwrite");
-        transaction.objectStore("outbox").put(outbox, outbox.id);
-        transaction.objectStore("drafts").put(draft, draft.query);
-        transaction.oncomplete = () => (request.result.close(), resolve());
-    };
-    localStorage.setItem(`${name} ${words.query}`, JSON.stringify(words));
-})
-"""
-"""Write records as version 2 of the outbox did, which had other names for the fields."""
-
-
-def test_outbox_upgrade_keeps_waiting_judgements_and_drafts(open_page: OpenPage) -> None:
-    screen = open_page(make_task("approval"), make_task("demonstration"), make_task("critique"), path="/guidelines")
-    aliases = [item["task"] for item in screen.page.request.get(screen.server.url + screen.at("/api/tasks/next")).json()["tasks"]]
-    approval, demonstration, critique = aliases
-    items = [response.id for response in screen.run.tasks[0].responses]
-    post = {"query": approval, "answer": {"approved": True}, "shown": items, "seconds": 2.5, "note": "an old note"}
-    body = {"id": "0192-old", **post, "flags": ["harm"], "supersedes": ""}
-    entry = {"id": "0192-old", "path": "feedback", "query": approval, "body": body, "item": None, "tab": "old"}
-    draft = {"answer": {"text": "An old draft."}, "flags": [], "note": "", "seconds": 1, "supersedes": "", "returned": ""}
-    records = {
-        "name": f"assent {screen.at('/api')} {screen.user.id}",
-        "outbox": entry,
-        "draft": {"query": demonstration, **draft},
-        "words": {"query": critique, **draft, "answer": {"text": "Old words."}},
-    }
-    screen.page.evaluate(OLD_RECORDS, records)
-    screen.go("/label")
-    (event,) = screen.stored(1)
-    assert (event.id, event.judgement, event.comment) == ("0192-old", Approval(True), "an old note")
-    assert (event.duration, event.flags, list(event.display_order)) == (2.5, ("harm",), items)
-    text = screen.page.locator("#control textarea")
-    assert text.input_value() == "An old draft."
-    screen.submit(by="Control+Enter")
-    assert text.input_value() == "Old words."
-    screen.submit(by="Control+Enter")
-    assert [event.judgement for event in screen.stored(3)[1:]] == [Demonstration("An old draft."), Critique("Old words.")]
-
-
-OLD_RECORDS = """
-({ name, outbox, draft, words }) => new Promise((resolve, reject) => {
-    const request = indexedDB.open(name, 2);
-    request.onupgradeneeded = () => ["drafts", "outbox", "returned", "sent", "skipped"].forEach((store) => request.result.createObjectStore(store));
-    request.onerror = () => reject(request.error);
-    request.onsuccess = () => {
-        const transaction = request.result.transaction(["outbox", "drafts"], "readwrite");
-        transaction.objectStore("outbox").put(outbox, outbox.id);
-        transaction.objectStore("drafts").put(draft, draft.query);
-        transaction.oncomplete = () => (request.result.close(), resolve());
-    };
-    localStorage.setItem(`${name} ${words.query}`, JSON.stringify(words));
-})
-"""
-"""Write records as version 2 of the outbox did, which had other names for the fields."""
-
-
-def test_outbox_upgrade_keeps_waiting_judgements_and_drafts(open_page: OpenPage) -> None:
-    screen = open_page(make_task("approval"), make_task("demonstration"), make_task("critique"), path="/guidelines")
-    aliases = [item["task"] for item in screen.page.request.get(screen.server.url + screen.at("/api/tasks/next")).json()["tasks"]]
-    approval, demonstration, critique = aliases
-    items = [response.id for response in screen.run.tasks[0].responses]
-    post = {"query": approval, "answer": {"approved": True}, "shown": items, "seconds": 2.5, "note": "an old note"}
-    body = {"id": "0192-old", **post, "flags": ["harm"], "supersedes": ""}
-    entry = {"id": "0192-old", "path": "feedback", "query": approval, "body": body, "item": None, "tab": "old"}
-    draft = {"answer": {"text": "An old draft."}, "flags": [], "note": "", "seconds": 1, "supersedes": "", "returned": ""}
-    records = {
-        "name": f"assent {screen.at('/api')} {screen.user.id}",
-        "outbox": entry,
-        "draft": {"query": demonstration, **draft},
-        "words": {"query": critique, **draft, "answer": {"text": "Old words."}},
-    }
-    screen.page.evaluate(OLD_RECORDS, records)
-    screen.go("/label")
-    (event,) = screen.stored(1)
-    assert (event.id, event.judgement, event.comment) == ("0192-old", Approval(True), "an old note")
-    assert (event.duration, event.flags, list(event.display_order)) == (2.5, ("harm",), items)
-    text = screen.page.locator("#control textarea")
-    assert text.input_value() == "An old draft."
-    screen.submit(by="Control+Enter")
-    assert text.input_value() == "Old words."
-    screen.submit(by="Control+Enter")
-    assert [event.judgement for event in screen.stored(3)[1:]] == [Demonstration("An old draft."), Critique("Old words.")]

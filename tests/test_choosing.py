@@ -28,7 +28,10 @@ def model_and_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start_run(model_and_prompts: Path, folder: Path) -> list[str]:
     run = ["--run", str(folder), "--model", str(model_and_prompts / "model"), "--device", "cpu", "--dtype", "float32"]
-    assert main(["import", str(model_and_prompts / "prompts.jsonl"), "--run", str(folder), "--no-apply-chat-template"]) == 0
+    assert (
+        main(["import", str(model_and_prompts / "prompts.jsonl"), "--run", str(folder), "--no-apply-chat-template"])
+        == 0
+    )
     return run
 
 

@@ -117,7 +117,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of temporary files of our own, and a run folder that does not exist yet."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("ASSENT_DEBUG", raising=False)
-    monkeypatch.setattr("assent.errors._Here.folder", None)
+    monkeypatch.setattr("assent.errors._Process.log_folder", None)
     log_into(tmp_path / "run")
     return tmp_path
 

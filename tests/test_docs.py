@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from assent.cli import main
 from assent.formats.files.importing import read_file
 from assent.formats.files.sniffing import FORMATS
 from assent.functional.statistics import Interval, WinRate
-from assent.registry import ROOT, names
+from assent.labelling.arena import PolicyRating
+from assent.registry import ROOT, names, resolve
 from assent.report.sections.drift import Style
 from assent.training.preferences import BATCH_SPECS
 
@@ -209,18 +211,33 @@ def rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in cells if not set("".join(row)) <= set("- :")]
 
 
+def sections(page: str) -> list[tuple[str, str]]:
+    """Return (heading, text) of every `###` section of a page."""
+    parts = re.split(r"^(#+) (.+)$", (TOP / "docs" / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [(parts[i + 1].strip(), parts[i + 2]) for i in range(1, len(parts), 3) if parts[i] == "###"]
+
+
 @pytest.mark.parametrize("name", names("objectives"))
-def test_objective_has_a_row_in_the_docs(name: str) -> None:
-    (row,) = [row for row in rows("objectives.md") if row[0] == f"`{name}`"]
-    _, equation, paper, file, test, when, watch = row
+def test_objective_has_a_section_in_the_docs(name: str) -> None:
+    (text,) = [text for heading, text in sections("objectives.md") if heading == name]
     source = (ROOT / "objectives" / f"{name}.py").read_text(encoding="utf-8")
-    assert equation and when and watch
-    assert f"(../assent/objectives/{name}.py)" in file
-    cited = re.findall(r"arXiv:[\d.]+\d", paper)
-    assert cited or re.search(r"(19|20)\d\d", paper)
+    assert re.search(r"^ {4}\S", text, re.MULTILINE), "no equation"
+    facts = dict(re.findall(r"^- ([A-Z][a-z]+): (.+?)(?=\n- |\n\n|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert {"Paper", "File", "Test", "Use", "Watch"} <= facts.keys()
+    assert f"(../assent/objectives/{name}.py)" in facts["File"]
+    cited = re.findall(r"arXiv:[\d.]+\d", facts["Paper"])
+    assert cited or re.search(r"(19|20)\d\d", facts["Paper"])
     assert [paper_id for paper_id in cited if paper_id not in source] == []
     tests = "".join(path.read_text(encoding="utf-8") for path in (TOP / "tests").glob("test_objectives*.py"))
-    assert f"def {test.strip('`')}(" in tests
+    assert f"def {facts['Test'].strip('`')}(" in tests
+
+
+@pytest.mark.parametrize("name", names("objectives"))
+def test_objective_settings_have_their_defaults_in_the_docs(name: str) -> None:
+    (text,) = [text for heading, text in sections("objectives.md") if heading == name]
+    listed = re.search(r"^- Settings: (.+?)(?=\n- |\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    settings = tomllib.loads("\n".join(re.findall(r"`(\w+ = [^`]+)`", listed[1] if listed else "")))
+    assert settings == {field.name: field.default for field in fields(resolve("objectives", name))}
 
 
 def keys_of(*patterns: str) -> set[str]:
@@ -238,20 +255,12 @@ def keys_of(*patterns: str) -> set[str]:
 
 
 MEASURING = (
-    *("batch.py", "objectives/*.py", *(f"functional/{name}.py" for name in ("advantages", "kl", "losses"))),
-    *("training/supervised.py", "training/left_out.py", "training/microbatch.py", "training/logging.py"),
-    *(f"stages/{name}.py" for name in ("pretrain", "sft", "generate", "label", "reward", "offline")),
-    *("online/trainer.py", "online/update.py", "scoring.py"),
-    *(
-        "stages/unpaired.py",
-        "stages/evaluate.py",
-        "stages/best_of_n.py",
-        "stages/rejection_sampling.py",
-    ),
+    *("batch.py", "runner.py", "scoring.py", "loggers/jsonl.py", "report/summary.py"),
+    *(f"{package}/[a-z]*.py" for package in ("evaluation", "functional", "objectives", "online", "stages", "training")),
 )
 NOT_METRICS = {
-    *("policy", "value"),  # models in training
-    *names("feedback"),  # kinds of task
+    *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
+    *("train_states", "extra_state"),  # the resumable state of a stage
 }
 
 
@@ -259,20 +268,27 @@ def metrics() -> set[str]:
     """Return every name of a metric or a result."""
     held_out = {f"held_out_{name}" for name in ("loss", "accuracy", "margin", "chosen", "rejected", "kl")}
     counts = {spec.noun for spec in BATCH_SPECS.values()}
-    return (
-        (keys_of(*MEASURING) - NOT_METRICS) | {*Interval._fields, *WinRate._fields, *Style._fields} | held_out | counts
-    )
+    records = {name for record in (Interval, WinRate, PolicyRating, Style) for name in record._fields}
+    return (keys_of(*MEASURING) - NOT_METRICS) | records | held_out | counts
+
+
+def explained_metrics() -> set[str]:
+    """Return the names in the first columns of the tables of metrics, which are those of five columns."""
+    return {word for row in rows("metrics.md") if len(row) == 5 for word in re.findall(r"`([a-z_0-9]+)`", row[0])}
 
 
 def test_every_metric_is_explained() -> None:
-    explained = set(re.findall(r"`([a-z_0-9]+)`", (TOP / "docs" / "metrics.md").read_text(encoding="utf-8")))
-    assert sorted(metrics() - explained) == []
+    assert sorted(metrics() - explained_metrics()) == []
 
 
 def test_every_explained_metric_is_measured() -> None:
-    explained = {word for row in rows("metrics.md") for word in re.findall(r"`([a-z_0-9]+)`", row[0])}
-    measured = metrics() | {"win_rate", "reward_model"}
-    assert sorted(explained - measured) == []
+    assert sorted(explained_metrics() - metrics()) == []
+
+
+def test_metric_tables_have_one_set_of_columns() -> None:
+    columns = ["metric", "unit", "what it is", "expected", "warning sign"]
+    headers = [row for row in rows("metrics.md") if row[0] == "metric"]
+    assert len(headers) > 10 and all(header == columns for header in headers)
 
 
 def test_metric_keys_are_read_from_the_source() -> None:
@@ -284,6 +300,9 @@ def test_metric_keys_are_read_from_the_source() -> None:
         "too_long",
         "peak_gb",
         "explained_variance",
+        "win_rate",
+        "connected",
+        "duplicate_share",
     } <= metrics()
 
 

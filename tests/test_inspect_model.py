@@ -54,7 +54,9 @@ def test_inspect_describes_a_policy(model: Path, page: Page) -> None:
     assert facts["vocabulary"] == "401 tokens, 401 rows in the embedding"
     assert (facts["template"], facts["thoughts"], facts["ends"]) == ("takes no arguments", "none", "<|end|>")
     assert facts["reward head"] == "of transformers (LlamaForSequenceClassification)"
-    assert facts["read as"].startswith("packed batches") and facts["--trainable-value-layers"] == "up to 2"
+    assert (
+        facts["read as"].startswith("packed batches") and facts["value layers"] == "up to 2 (--trainable-value-layers)"
+    )
 
 
 @pytest.mark.parametrize(

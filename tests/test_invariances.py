@@ -23,7 +23,7 @@ from assent.objectives.grpo import GRPO
 from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
-from assent.stages import online
+from assent.online import trainer, update
 
 TREES = [
     SharedPrefix((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
@@ -200,25 +200,16 @@ def test_one_update_per_rollout_needs_one_forward_pass(
     (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "Where is the {w}?"}}\n' for w in ("duck", "hat")))
     prompts = ["--prompts", str(tmp_path / "prompts.jsonl"), "--n-held-out", "1"]
     short = ["--n", "4", "--max-new-tokens", "8", "--temperature", "1", "--dtype", "float32", "--device", "cpu"]
-    flags = [
-        "--steps",
-        "3",
-        "--batch-size",
-        "2",
-        "--lr",
-        "1e-3",
-        "--rewards",
-        "conciseness_rubric",
-        "--missing-eos-score",
-        "off",
-    ]
+    flags = ["--steps", "3", "--batch-size", "2", "--lr", "1e-3"]
+    flags += ["--rewards", "conciseness_rubric", "--missing-eos-score", "off"]
     reads: dict[str, int] = {}
     for name in ("once", "twice"):
         monkeypatch.setattr(GRPO, "needs_logprobs", name == "twice")
         passes: list[bool] = []
-        monkeypatch.setattr(
-            online, "logprobs", lambda *a, calls=passes, **k: (calls.append(True), logprobs(*a, **k))[1]
-        )
+        for module in (trainer, update):
+            monkeypatch.setattr(
+                module, "logprobs", lambda *a, calls=passes, **k: (calls.append(True), logprobs(*a, **k))[1]
+            )
         run = ["--run", str(tmp_path / name), "--model", str(folder), *short]
         assert main(["generate", *run, *prompts]) == 0
         assert main(["grpo", *run, *flags]) == 0

@@ -86,7 +86,7 @@ def answer(page: Page, run: Path, count: int) -> int:
         else:
             page.keyboard.press("2" if lengths[0] <= lengths[1] else "6")  # whoever is brief is better
         text = page.locator("#prompt").inner_text() + page.locator("#items").inner_text()
-        page.wait_for_function("() => !document.querySelector('#controls[data-deaf]')")
+        page.wait_for_function("() => !document.querySelector('#controls[data-delayed]')")
         page.keyboard.press("Enter")
         page.wait_for_function(
             """([before, item]) => !document.querySelector("#empty").hidden
@@ -150,7 +150,7 @@ def test_chat_uses_the_newest_policy(run: Path, page: Page) -> None:
     page.wait_for_selector("body[data-ready]")
     assert page.locator("#policy option").all_inner_texts() == ["ppo", "base"]
     before = len(kinds(run))
-    page.fill("#words", "Tell me of the duck.")
+    page.fill("#message", "Tell me of the duck.")
     page.keyboard.press("Enter")
     page.locator(".thumbs button").first.click()
     saved(page)

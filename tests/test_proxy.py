@@ -520,11 +520,11 @@ def test_browser_labels_and_chats_through_the_proxy(site: Site, chromium: Browse
     page.wait_for_selector("body[data-ready]")
     page.get_by_label("Your message").fill("Tell me a story.")
     page.get_by_role("button", name="Send").click()
-    page.wait_for_function("() => document.querySelectorAll('#talk button').length > 0")
+    page.wait_for_function("() => document.querySelectorAll('#conversation button').length > 0")
     screen.check()
     context.close()
     assert [call for call in calls if not call.startswith(f"{site.url}/")] == []
-    assert {f"{site.at('/api')}/{name}" for name in ("feedback", "chat")} <= {call.partition("?")[0] for call in calls}
+    assert {site.at("/api/judgements"), site.at("/api/chat")} <= {call.partition("?")[0] for call in calls}
 
 
 # What you see, and what is missing

@@ -18,8 +18,6 @@ from web_server import routes
 from assent.cli import main
 from assent.labelling.users import User
 from assent.registry import ROOT
-from assent.registry import ROOT
-from assent.registry import ROOT
 from assent.web.app import make_app
 from assent.web.pages import Limits
 from assent.web.proxy import ProxyMiddleware, parse_networks
@@ -98,7 +96,7 @@ def test_forwarded_headers_of_trusted_addresses_are_used(
         assert link.startswith("https://lab.example.org/join/" if believed else "http://inside:8000/join/")
         origin = {"origin": "https://lab.example.org"}
         form = program.post("/login", data={"name": "Olga", "password": "wrong"}, headers=origin)
-        assert ("another site" in form.text) is not believed
+        assert ("cross-site request refused" in form.text) is not believed
 
 
 def test_client_address_is_the_last_untrusted_one(runs: Path) -> None:
@@ -164,10 +162,10 @@ def test_reserved_root_path_is_refused(runs: Path, capsys: pytest.CaptureFixture
         assert "choose another path" in error
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "removed"])
-def test_root_path_may_be_stripped_or_kept(kept: bool, runs: Path) -> None:
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "removed"])
+def test_root_path_may_be_stripped_or_kept(is_kept: bool, runs: Path) -> None:
     with application(runs, base="/lab") as at:
-        client, front = at.client(), "/lab" if kept else ""
+        client, front = at.client(), "/lab" if is_kept else ""
         secret = at.workspace.accounts.issue_setup()
         page = client.get(f"{front}/join/{secret}")
         assert f'action="/lab/join/{secret}"' in page.text
@@ -224,14 +222,14 @@ def test_head_of_every_page_matches_get(runs: Path) -> None:
 def test_rate_limits_match_the_docs() -> None:
     rows = re.findall(r"^\| (wrong \w+) \| (\d+) in (\d+) seconds \| ([\w ]+) \|$", PAGE.read_text(), re.MULTILINE)
     limits = Limits()
-    known = {
+    limits_by_key = {
         ("wrong password", "address and name"): limits.sign_in,
         ("wrong password", "address"): limits.sign_in_address,
         ("wrong password", "name"): limits.sign_in_name,
         ("wrong link", "address"): limits.join,
     }
-    shown = {(failure, each): (int(count), float(seconds)) for failure, count, seconds, each in rows}
-    assert shown == {key: (rate.count, rate.seconds) for key, rate in known.items()}
+    limits_in_docs = {(failure, key): (int(count), float(seconds)) for failure, count, seconds, key in rows}
+    assert limits_in_docs == {key: (rate.count, rate.seconds) for key, rate in limits_by_key.items()}
 
 
 @pytest.mark.usefixtures("quick_hashes")
@@ -263,10 +261,10 @@ def test_join_rate_limit_counts_wrong_links_only(runs: Path) -> None:
 def test_sign_in_rate_limit_counts_failures_only(runs: Path) -> None:
     with application(runs) as at:
         at.owner()
-        client, other = at.client("10.1.1.1"), at.client("10.1.1.2")
+        client, second_address = at.client("10.1.1.1"), at.client("10.1.1.2")
 
-        def sign_in(by: TestClient, password: str) -> int:
-            return by.post("/login", data={"name": "Olga", "password": password}).status_code
+        def sign_in(client: TestClient, password: str) -> int:
+            return client.post("/login", data={"name": "Olga", "password": password}).status_code
 
         assert {sign_in(client, PASSWORD) for _ in range(70)} == {303}
         assert {sign_in(client, "wrong") for _ in range(10)} == {403}
@@ -274,7 +272,7 @@ def test_sign_in_rate_limit_counts_failures_only(runs: Path) -> None:
         page = client.post("/login", data={"name": "Olga", "password": PASSWORD})
         assert re.search(r"too many attempts: wait \d+ seconds", page.text)
         assert '<a class="button main" href="/login">Try again</a>' in page.text
-        assert sign_in(other, PASSWORD) == 303, "another address is not refused"
+        assert sign_in(second_address, PASSWORD) == 303, "another address is not refused"
 
 
 def test_rate_limit_ends_after_its_window(runs: Path) -> None:
@@ -287,7 +285,7 @@ def test_rate_limit_ends_after_its_window(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "shared"),
+    ("first_address", "second_address", "shared"),
     [
         ("2001:db8:1:2::3", "2001:db8:1:2:4:5:6:7", True),
         ("2001:db8:1:2::3", "2001:db8:1:3::3", False),
@@ -295,7 +293,7 @@ def test_rate_limit_ends_after_its_window(runs: Path) -> None:
         pytest.param("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
     ],
 )
-def test_rate_limit_counts_ipv6_by_network(one: str, other: str, shared: bool, runs: Path) -> None:
+def test_rate_limit_counts_ipv6_by_network(first_address: str, second_address: str, shared: bool, runs: Path) -> None:
     with application(runs) as at:
-        assert [at.client(one).get("/join/wrong").status_code for _ in range(21)] == [403] * 20 + [429]
-        assert at.client(other).get("/join/wrong").status_code == (429 if shared else 403)
+        assert [at.client(first_address).get("/join/wrong").status_code for _ in range(21)] == [403] * 20 + [429]
+        assert at.client(second_address).get("/join/wrong").status_code == (429 if shared else 403)

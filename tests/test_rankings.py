@@ -187,7 +187,8 @@ def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
 
 def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--dtype", "float32"]
-    assert main(["generate", *run, "--num-prompts", "12", "--n", "4", "--n-held-out", "3", "--max-new-tokens", "8"]) == 0
+    counts = ["--num-prompts", "12", "--n", "4", "--n-held-out", "3"]
+    assert main(["generate", *run, *counts, "--max-new-tokens", "8"]) == 0
     assert main(["label", *run, "--kind", "ranking"]) == 0
     assert main(["reward", *run, "--objective", "kway", "--lr", "1e-3", "--batch-size", "4", "--epochs", "2"]) == 0
     result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())

@@ -208,7 +208,8 @@ def test_reference_logprobs_of_other_examples_are_recomputed(
             torch.save(torch.zeros(3), tmp_path / "run" / "state" / "dpo" / "reference.pt")
         sums = reference_logprobs(run, "dpo", model, trees, 200)
         expected = [completion_logprobs(model, [tree], run.device) for tree in trees]
-        assert capsys.readouterr().err.count("note: dpo: the saved reference log-probabilities belong to other examples") == 1
+        warning = "note: dpo: the saved reference log-probabilities belong to other examples"
+        assert capsys.readouterr().err.count(warning) == 1
         again = reference_logprobs(run, "dpo", model, trees, 200)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(sums, expected, strict=True))
     assert all(map(torch.equal, sums, again)) and "note" not in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """Ensembles of reward models: mean, worst-case or uncertainty-weighted score.
 
 Coste et al. 2023 (arXiv:2310.02743): a policy that is trained on one reward model exploits its mistakes. Members that
-were trained apart disagree there. Worst-case optimization (WCO) takes their minimum. Uncertainty-weighted optimization (UWO)
-takes their mean minus a multiple of their variance; here of their standard deviation, which has the unit of the scores.
+were trained apart disagree there. Worst-case optimization (WCO) takes their minimum. Uncertainty-weighted optimization
+(UWO) takes their mean minus a multiple of their variance; here of their standard deviation, which has the unit of the
+scores.
 """
 
 from typing import Literal

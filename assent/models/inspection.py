@@ -93,10 +93,10 @@ def describe_loaded(loaded: LoadedModel) -> list[Fact]:
     if supports_packing(loaded.model.base_model):
         layout = "packed batches: a prompt is encoded once for all its completions"
     try:
-        layers = f"up to {len(decoder_layers(loaded.model))}"
+        layers = f"up to {len(decoder_layers(loaded.model))} (--trainable-value-layers)"
     except AssentError as error:
         layers = str(error)
-    return [Fact("read as", layout), Fact("--trainable-value-layers", layers)]
+    return [Fact("read as", layout), Fact("value layers", layers)]
 
 
 def compare_loaded(loaded: LoadedModel, plain: Any) -> list[Fact]:

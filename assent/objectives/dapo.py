@@ -1,4 +1,4 @@
-"""DAPO: GRPO with a higher upper clip, so that rare tokens can rise, a mean over all tokens, and no KL penalty.
+"""DAPO: GRPO with a higher upper clip, a mean over all tokens, and no KL penalty.
 
     A as in GRPO,  L = mean over all tokens of max(-A rho, -A clip(rho, 1 - .2, 1 + .28))
 

@@ -1,4 +1,4 @@
-"""DPO: the policy's log-ratio to its reference is the reward, fitted to the choices without a reward model.
+"""DPO: fit the policy to comparisons directly; its log-ratio to the reference is the reward.
 
     h = beta [(log pi - log ref)(chosen) - (log pi - log ref)(rejected)],  L = -[p log s(h) + (1 - p) log s(-h)]
 

@@ -1,4 +1,4 @@
-"""Dr. GRPO: GRPO without its two biases, towards long wrong completions and towards prompts with little variance.
+"""Dr. GRPO: GRPO without its biases towards long completions and prompts of little variance.
 
     A_i = r_i - mean(group)
     L = mean over completions of sum_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) / max_completion_length

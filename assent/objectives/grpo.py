@@ -1,4 +1,4 @@
-"""GRPO: PPO without a critic; a completion's advantage is its score relative to the others of its prompt.
+"""GRPO: PPO without a critic; the advantage is a score relative to its prompt's completions.
 
     A_i = (r_i - mean(group)) / (std(group) + 1e-4), the same for each token of completion i
     L = average over tokens of max(-A rho, -A clip(rho, 1 - low, 1 + high)) + beta k3(pi, ref)

@@ -1,4 +1,4 @@
-"""IPO: regress the margin of log-ratios to a fixed gap, so that unanimous choices cannot push it to infinity.
+"""IPO: regress the margin of log-ratios to a fixed gap, so that unanimous choices cannot overfit.
 
     L = (margin - (2 p - 1) / (2 beta))^2,  margin = (log pi - log ref)(chosen) - (log pi - log ref)(rejected)
 

@@ -1,4 +1,4 @@
-"""KTO: desirable completions should rise above a reference point, undesirable ones fall below it; no pairs needed.
+"""KTO: raise approved completions above a reference point, disapproved ones below it; no pairs.
 
     r = log pi - log ref,  z = max(0, mean of log pi - log ref over mismatched completions), without gradient
     L = lambda_D (1 - s(beta (r - z))) if desirable, else lambda_U (1 - s(beta (z - r)))

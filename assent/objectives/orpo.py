@@ -1,4 +1,4 @@
-"""ORPO: imitate the chosen completion and widen its odds against the rejected one, in one stage, with no reference.
+"""ORPO: imitate the chosen completion and raise its odds against the rejected one; no reference.
 
     L = -log P(chosen) - weight log s(log odds(chosen) - log odds(rejected)),  odds = P / (1 - P)
 

@@ -1,4 +1,4 @@
-"""RLOO: a completion is one action, and its baseline the mean reward of the prompt's other completions.
+"""RLOO: the baseline of a completion is the mean reward of the prompt's other completions.
 
     R_i = score_i - beta sum_t (log pi - log ref)_t,  A_i = R_i - mean_{j != i} R_j
     L = mean_i max(-A_i rho_i, -A_i clip(rho_i, 1 - low, 1 + high)),  rho_i = pi(y_i | x) / pi_old(y_i | x)

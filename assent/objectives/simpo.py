@@ -1,4 +1,4 @@
-"""SimPO: the reward is the mean log-probability of a token; the chosen one should lead by a margin; no reference.
+"""SimPO: the reward is a completion's mean log-probability, with a target margin; no reference.
 
     h = beta [log pi(chosen) / |chosen| - log pi(rejected) / |rejected|],  L = -log s(h - gamma)
 

@@ -98,13 +98,7 @@ def select(
     Raises:
         AssentError: a setting out of range; an item without scores or features; a pair that is there twice.
     """
-    if acquisition not in get_args(Acquisition):
-        suggestion = did_you_mean(acquisition, get_args(Acquisition))
-        raise AssentError(f"no acquisition function '{acquisition}'{suggestion}")
-    if count < 1:
-        raise AssentError(f"cannot select {count} pairs; the number must be 1 or more")
-    if not 0 <= random_fraction <= 1:
-        raise AssentError(f"random_fraction must be between 0 and 1, got {random_fraction}")
+    _check_settings(acquisition, count, random_fraction)
     if not candidates:
         return []
     _check_unique(candidates)
@@ -147,6 +141,16 @@ def distinct(candidates: Sequence[Candidate], texts: Mapping[str, str]) -> Disti
         if not differs_by_few_edits(normal_forms[candidate.first], normal_forms[candidate.second])
     ]
     return DistinctPairs(distinct_pairs, len(candidates) - len(distinct_pairs))
+
+
+def _check_settings(acquisition: Acquisition, count: int, random_fraction: float) -> None:
+    if acquisition not in get_args(Acquisition):
+        suggestion = did_you_mean(acquisition, get_args(Acquisition))
+        raise AssentError(f"no acquisition function '{acquisition}'{suggestion}")
+    if count < 1:
+        raise AssentError(f"cannot select {count} pairs; the number must be 1 or more")
+    if not 0 <= random_fraction <= 1:
+        raise AssentError(f"random_fraction must be between 0 and 1, got {random_fraction}")
 
 
 def _check_unique(candidates: Sequence[Candidate]) -> None:

@@ -1,11 +1,11 @@
-"""Best-of-n sampling: sample several responses to each prompt and take the one with the highest reward."""
+"""Best-of-n sampling: sample several responses, and take the one with the highest reward."""
 
 import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from assent.generation.sampling import Sampling
 from assent.generation.responses import GenerationJob, generate_responses, prompts_of_split, response_label
+from assent.generation.sampling import Sampling
 from assent.models.load import LoadedModel, load_policy
 from assent.protocols import Stage
 from assent.records import Prompt, Response, content_id

@@ -1,4 +1,4 @@
-"""Win rates: every policy responds to the held-out prompts, and a judge compares it with the baseline."""
+"""Win rates: policies respond to held-out prompts, a judge compares them with the baseline."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from assent.generation.sampling import Sampling
 from assent.generation.responses import GenerationJob, generate_responses, load_prompts, response_label
+from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
 from assent.models.load import load_policy
 from assent.protocols import Stage

@@ -1,4 +1,4 @@
-"""Collect human feedback: turn responses into annotation tasks and collect the judgements of annotators."""
+"""Human feedback: turn responses into annotation tasks, and collect the judgements."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Rejection sampling: sample several responses to each prompt and fine-tune the policy on the best ones."""
+"""Rejection sampling: sample several responses to each prompt, fine-tune on the best ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The results of a run as a page (report.html), for programs (summary.json), and as a table in the terminal."""
+"""The results of a run: report.html, summary.json for programs, a table for the terminal."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Verify the hash chain of the feedback: nothing was changed, removed or inserted since it was stored."""
+"""Verify the hash chain of the feedback: no judgement was changed, removed or inserted."""
 
 from dataclasses import dataclass
 

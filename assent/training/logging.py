@@ -52,9 +52,8 @@ class ProgressBar:
         if self._live is not None:
             self._live.stop()
         elif kind is None:
-            self._print(
-                f"{self._name}: {self._completed}/{self._total} in {format_seconds(time.monotonic() - self._started_at)}"
-            )
+            elapsed = format_seconds(time.monotonic() - self._started_at)
+            self._print(f"{self._name}: {self._completed}/{self._total} in {elapsed}")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count more units as completed; `note` is printed beside the progress."""

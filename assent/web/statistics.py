@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from assent.errors import AssentError
 from assent.labelling.accounts import Accounts
-from assent.labelling.arena import RatingTable, rate_policies
 from assent.labelling.agreement import Consensus, measure_consensus
+from assent.labelling.arena import RatingTable, rate_policies
 from assent.labelling.judgement_table import JudgementTable, VoteShare
 from assent.labelling.quality import AnnotatorQuality, measure_annotators
 from assent.records import Prompt
