@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from assent.commands import command as resolve_command
 from assent.commands import command_names
 from assent.config import Setting, override, plugin_with, read_recipe, settings, table
-from assent.errors import STOPPED, AssentError, Waiting, log_into, did_you_mean, is_out_of_memory, may_print
+from assent.errors import STOPPED, AssentError, Waiting, did_you_mean, is_out_of_memory, log_into, may_print
 from assent.help import LOOP, PAGES, default_text, metavar, overview
 from assent.iterate import Iterate
 from assent.protocols import Stage, Tool
@@ -199,12 +199,17 @@ def _named_plugins(action: Any, name: str, rest: list[str]) -> dict[str, Any]:
     """Return the plug-ins that the recipe and the command line name: they decide which other flags there are."""
     choosers = [setting.name for setting in settings(action).values() if setting.chooses_plugins]
     path = next((word for word in rest if word.endswith(".toml")), "")
-    own = read_recipe(Path(path)).get(name, {}) if path and choosers else {}
+    recipe = read_recipe(Path(path)) if path and choosers else {}
+    own = recipe.get(name, {})
     chosen = {key: own[key] for key in choosers if isinstance(own, dict) and key in own}
     scout = _Parser(prog="assent", add_help=False, allow_abbrev=False)
-    for key in choosers:
+    for key in ("run", *choosers):
         scout.add_argument("--" + key.replace("_", "-"), default=argparse.SUPPRESS)
-    return chosen | vars(scout.parse_known_args(rest)[0])
+    flags = vars(scout.parse_known_args(rest)[0])
+    run = flags.pop("run", recipe.get("run"))
+    if run is not None:
+        log_into(Path(run))  # a plug-in's own code runs before all settings are known
+    return chosen | flags
 
 
 def _recipe_path(name: str, arguments: _Arguments) -> str:

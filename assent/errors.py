@@ -83,7 +83,9 @@ def report_crash(error: Exception, words: Iterable[str]) -> int:
             print(trace, end="", file=sys.stderr)
         place = f"{log}, which holds the traceback" if log else "the traceback above; no log could be written"
         reason = " ".join(_redact(f"{type(error).__name__}: {error}").split())
-        print(f"assent: {reason if len(reason) <= MAX_CHARACTERS else reason[:MAX_CHARACTERS] + ' ...'}", file=sys.stderr)
+        print(
+            f"assent: {reason if len(reason) <= MAX_CHARACTERS else reason[:MAX_CHARACTERS] + ' ...'}", file=sys.stderr
+        )
         print(f"assent: this is a fault in assent or in a plug-in: report it with {place}", file=sys.stderr)
     return 1
 

@@ -22,8 +22,8 @@ from assent.errors import AssentError
 from assent.formats.files.importing import import_file, insert_examples, read_file
 from assent.functional.ensemble import combine, ensemble_std
 from assent.generation.local import Local
-from assent.generation.sampling import Sampling
 from assent.generation.responses import DEMO_PROMPTS
+from assent.generation.sampling import Sampling
 from assent.models.checkpoints import locate
 from assent.models.load import LoadedModel, load_policy
 from assent.models.rendering import DEFAULT_RENDERING, Rendering
@@ -121,7 +121,7 @@ class RewardModel:
     def _scores(self, prompt: str | Prompt, responses: Sequence[str]) -> Tensor:
         model = Model.load(self.folder, rendering=self.rendering)
         if isinstance(prompt, str):
-            prompt = _as_prompt(prompt, model.language)
+            prompt = _as_prompt(prompt, model.first)
         return model.score([prompt] * len(responses), [Response(prompt.id, text, "") for text in responses])
 
 

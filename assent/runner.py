@@ -8,12 +8,12 @@ import torch
 from assent.config import table
 from assent.errors import AssentError, Waiting
 from assent.files import write_atomically
+from assent.loggers.jsonl import read_metrics
 from assent.models import card, memory
 from assent.protocols import Stage, Tool
 from assent.run import Run
 from assent.store.database import Counts
 from assent.training import distributed
-from assent.loggers.jsonl import read_metrics
 from assent.training.loop import Stopped
 
 

@@ -163,7 +163,7 @@ class WeightedRewards:
     def renderable(self, prompts: list[Prompt]) -> list[Prompt]:
         """Return the prompts that the chat template of every reward model can render; a rule takes all."""
         for model in self.models:
-            prompts = model.language.chat_tokenizer.select_renderable(prompts)
+            prompts = model.first.chat_tokenizer.select_renderable(prompts)
         return prompts
 
 
@@ -233,4 +233,4 @@ def load_scorer(run: Run, name: str, max_tokens_per_batch: int = INFERENCE_TOKEN
 
 def renderable_prompts(prompts: list[Prompt], reward: Reward) -> list[Prompt]:
     """Return the prompts that the chat template of a reward model can render; a rule takes all."""
-    return reward.language.chat_tokenizer.select_renderable(prompts) if isinstance(reward, Model) else prompts
+    return reward.first.chat_tokenizer.select_renderable(prompts) if isinstance(reward, Model) else prompts

@@ -50,7 +50,7 @@ class StageFiles:
 
     @property
     def has_outputs(self) -> bool:
-        """Whether the stage has left any file."""
+        """Return whether the stage has left any file."""
         return any(path.exists() for path in self.outputs.values())
 
     def read_result(self) -> dict[str, Any] | None:
@@ -70,7 +70,7 @@ class StageFiles:
 
     @property
     def is_moved_aside(self) -> bool:
-        """Whether earlier files of the stage lie in `replaced/`."""
+        """Return whether earlier files of the stage are in `replaced/`."""
         return self._aside.exists()
 
     def delete_outputs(self) -> None:

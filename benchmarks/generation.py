@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from harness import Benchmark
 from harness.clock import Clock
-from harness.roofline import Cost
 from harness.data import common_settings, encode_prompts, load_prompts
+from harness.roofline import Cost
 
 from assent.generation.local import sample_completions
 from assent.generation.sampling import Sampling

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import ROOT, device_name, append_result
+from harness import ROOT, append_result, device_name
 from harness.clock import Clock
 from harness.data import PROMPTS
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from harness import device_name, append_result
+from harness import append_result, device_name
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from assent.models.attention import ATTN_IMPLEMENTATION, register_attention

@@ -1,6 +1,6 @@
-"""A reward of one's own: was the alphabet said from one letter to another? Take it with --reward examples/alphabet.py.
+"""A reward in your own file: is the response the alphabet from one letter to another? Use --rewards examples/alphabet.py.
 
-Any file will do that holds one class with such a `score`; what a rule can check needs no reward model.
+Any file with one class that has such a `score` works. What a rule can check needs no reward model.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class Alphabet:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         pairs = zip(prompts, responses, strict=True)
-        return torch.tensor([float(r.finished and r.text == self.answer(p.text)) for p, r in pairs])
+        return torch.tensor([float(r.finished and r.text == self.correct_response(p.text)) for p, r in pairs])
 
     @staticmethod
-    def answer(question: str) -> str:
-        """What should be answered."""
-        _, first, _, last, _ = question.split()
+    def correct_response(prompt: str) -> str:
+        """Return the response that scores 1."""
+        _, first, _, last, _ = prompt.split()
         return "".join(f" {letter}" for letter in LETTERS[LETTERS.index(first) : LETTERS.index(last) + 1]) + " ."

@@ -51,7 +51,7 @@ def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) 
     assert good > bad + 1
 
 
-def test_how_sure_by_how_much_and_how_weighty_a_preference_is_reaches_training(tmp_path: Path) -> None:
+def test_preference_p_chosen_margin_and_weight_reach_training(tmp_path: Path) -> None:
     model = tiny.make(tmp_path / "model")
     asked = [Prompt.ask(f"Where is number {number}?") for number in range(8)]
     given = [Preference(p, Completion("In the sea."), Completion("No no", False), 0.7, 1.5, 2.0) for p in asked]
@@ -78,9 +78,7 @@ def test_bare_texts_are_held_out_one_by_one(tmp_path: Path, capsys: pytest.Captu
     assert 5 <= int(said["held_out"]) <= 20
 
 
-def test_the_model_of_a_run_is_settled_by_its_first_stage_and_not_by_an_import(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_first_stage_fixes_the_model_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.make(tmp_path / "model", chat=False)
     (tmp_path / "shown.jsonl").write_text('{"prompt": "Where?", "completion": " Here."}\n' * 4)
     run = ["--run", str(tmp_path / "run")]

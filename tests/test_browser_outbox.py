@@ -438,6 +438,7 @@ def test_full_disk_keeps_the_judgement_in_the_outbox(open_page: OpenPage, tmp_pa
         screen.submit("j").stored(2)
 
 
+@pytest.mark.slow
 def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_path: Path) -> None:
     rng = random.Random(20)
     with crashing_servers(tmp_path) as server:

@@ -256,7 +256,7 @@ def check_no_model_name(open_page: OpenPage, run: LabellingRun, keys: list[str])
 
 
 def run_axe(page: Page) -> list[str]:
-    """What axe finds wrong with a page."""
+    """Return the accessibility violations that axe reports for a page."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     found = Axe().run(page).response["violations"]
@@ -445,6 +445,7 @@ def test_saved_state_is_announced_to_screen_readers(open_page: OpenPage) -> None
     assert screen.page.get_by_role("alert").count() <= 1
 
 
+@pytest.mark.slow
 def test_next_task_appears_quickly(
     open_page: OpenPage, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
@@ -534,6 +535,7 @@ def test_empty_page_says_that_others_hold_the_tasks(open_page: OpenPage, live_se
     other.wait_until(lambda: other.task == screen.run.tasks[0].task)
 
 
+@pytest.mark.slow
 def test_chat_sends_approvals_after_sign_in_in_another_tab(
     open_page: OpenPage, live_server: Server, tmp_path: Path
 ) -> None:

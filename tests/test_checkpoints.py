@@ -340,7 +340,7 @@ def test_unmergeable_adapter_is_refused_in_one_line(base: Path, tmp_path: Path) 
         assert "\n" not in str(error.value)
 
     adapted(base, tmp_path / "prompt", "PromptTuning", num_virtual_tokens=4)
-    refused(tmp_path / "prompt", "of the kind PROMPT_TUNING, which cannot be merged")
+    refused(tmp_path / "prompt", "is a PROMPT_TUNING adapter, which cannot be merged into weights")
     adapter = tmp_path / "adapter"
     adapted(base, adapter, "Lora", **LINEAR)
     wide = network("llama", tmp_path / "wide", base, hidden_size=128)
@@ -560,7 +560,7 @@ def test_card_has_no_code_for_a_complex_template(base: Path, tmp_path: Path) -> 
     opening = tiny.CHATML.replace("'<|start|>assistant\n'", "'<|start|>assistant\n<think>\n'")
     tokenizer = load_policy(chat_model(tmp_path / "model", base, chat_template=opening)).chat_tokenizer
     text = card.reward_card(card.ModelOrigin("herons/tiny", "bradley_terry", {}), tokenizer, [tmp_path / "model"])
-    assert "`assent` itself must score it" in text and "```" not in text
+    assert "score it with `assent` itself" in text and "```" not in text
 
 
 def test_card_is_valid_and_has_no_local_path(base: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> N
     assert "Traceback" not in process.stdout + process.stderr
     when, command, versions, empty, trace, *_ = log.read_text().splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", when)
-    assert command == "assent grpo --run run --reward ./faulty.py --steps 1 --max-new-tokens 4"
+    assert command == "assent grpo --run run --rewards ./faulty.py --steps 1 --max-new-tokens 4"
     assert f"torch {version('torch')}, transformers {version('transformers')}" in versions
     assert f"Python {platform.python_version()}, {platform.platform()}" in versions
     assert (empty, trace) == ("", "Traceback (most recent call last):")
@@ -88,7 +88,7 @@ def test_traceback_flag_shows_it_and_faults_are_appended(run: Path) -> None:
         (
             "raise MemoryError",
             2,
-            "assent: out of memory: lower --generation-batch-size, --max-new-tokens or --max-tokens-per-batch",
+            "assent: out of memory; lower --generation-batch-size, --max-new-tokens or --max-tokens-per-batch",
         ),
         ("raise OSError(28, 'No space left on device', 'disk')", 2, "assent: disk: No space left on device"),
         ("raise KeyboardInterrupt", 130, "assent: stopped; the same command goes on from what is saved"),

@@ -512,6 +512,7 @@ def judge_page(crowd_run: CrowdRun, annotator: str, browser: TestClient, rng: ra
     return len(bodies_sent) < QUOTAS[annotator]
 
 
+@pytest.mark.slow
 def test_careless_annotators_are_paused(crowd_run: CrowdRun) -> None:
     paused = {annotator for annotator in QUOTAS if crowd_run.server.state(annotator) == "paused"}
     assert paused == crowd_run.refused

@@ -271,6 +271,7 @@ def ids_in(database: str) -> list[str]:
         return list(on.scalars(sa.select(schema.feedback.c.id).order_by(schema.feedback.c.seq)))
 
 
+@pytest.mark.slow
 def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: list[ForkServer]) -> None:
     rng = random.Random(1)
     with Store.open(database) as store:

@@ -100,6 +100,7 @@ def many(format: str, count: int) -> Iterator[str]:
                     yield json.dumps(row) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["label-studio", "argilla", "csv", "preference", "events"])
 def test_large_file_is_streamed_in_constant_memory(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

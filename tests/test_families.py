@@ -134,7 +134,9 @@ def test_rwkv_forward_keeps_the_saved_weights(tmp_path: Path) -> None:
 def test_load_policy_refuses_a_model_that_is_not_causal(tmp_path: Path) -> None:
     path = make("roberta", tmp_path)
     change(path, "config.json", is_decoder=False)
-    with pytest.raises(AssentError, match=r"^.* is a RobertaForCausalLM \(roberta\), which looks at later tokens: .*$"):
+    with pytest.raises(
+        AssentError, match=r"^.* is a RobertaForCausalLM \(roberta\), which attends to later tokens: .*$"
+    ):
         load_policy(path)
 
 
@@ -301,14 +303,16 @@ def test_too_many_trainable_value_layers_are_refused(tmp_path: Path, capsys: pyt
     assert main(["import", str(tmp_path / "pairs.jsonl"), *run, "--no-apply-chat-template"]) == 0
     assert main(["reward", *run, "--lr", "1e-2"]) == 0
     assert main(["ppo", *run, "--trainable-value-layers", "3"]) == 2
-    assert "value_layers is 3, and the value model has 2 layers" in capsys.readouterr().err
+    assert "--trainable-value-layers is 3; the value model has 2 layers" in capsys.readouterr().err
 
 
 def test_decoder_layers_are_not_guessed(tmp_path: Path) -> None:
     from transformers import XLMConfig, XLMModel
 
     model = XLMModel(XLMConfig(vocab_size=50, emb_dim=16, n_layers=2, n_heads=2))
-    with pytest.raises(AssentError, match=r"^it is not known which layers of a XLMModel come last: .*$"):
+    with pytest.raises(
+        AssentError, match=r"^cannot tell which layers of a XLMModel come last; leave --trainable-value-layers out$"
+    ):
         decoder_layers(model)
 
 
@@ -333,7 +337,7 @@ def test_load_policy_runs_no_code_of_a_model(tmp_path: Path, monkeypatch: pytest
     auto_map = {"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"}
     change(path, "config.json", model_type="own", auto_map=auto_map)
     monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("somebody was asked"))
-    with pytest.raises(AssentError, match=r"^.*needs code of its own \(auto_map\), and assent runs no code.*$"):
+    with pytest.raises(AssentError, match=r"^.*it needs its own code \(auto_map\), and assent runs no code.*$"):
         load_policy(path)
 
 
@@ -385,6 +389,6 @@ def test_token_without_an_embedding_row_is_refused(tmp_path: Path) -> None:
         assert tokenizer.convert_tokens_to_ids("<mark>") == rows
         tokenizer.save_pretrained(folder)
     load_policy(path)
-    pattern = rf"^the tokenizer of .* writes '<mark>' as token {rows}, and its embedding has {rows} rows: .*$"
+    pattern = rf"^the tokenizer of .* writes '<mark>' as token {rows}, and its embedding has {rows} rows; .*$"
     with pytest.raises(AssentError, match=pattern):
         load_policy(tmp_path / "text")

@@ -117,7 +117,7 @@ LONG = [(first, last) for first, last in ASKED if last > first + 1]
 
 
 def sides(first: int, last: int) -> list[str]:
-    """What is to be preferred, to stop one letter early, and the right answer, which the start finds far likelier."""
+    """Return the completion to prefer, one letter short, and the right one, which the base model finds likelier."""
     return [answer(first, last - 1), answer(first, last)]
 
 

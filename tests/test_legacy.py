@@ -64,7 +64,7 @@ def test_opening_an_old_run_rewrites_it_once(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.toml")
     assert MARK not in recipe and recipe == translate_recipe(read_recipe(OLD_RUN / "recipe.toml"))
     assert recipe["label"]["profiles"] == ["low_noise", "medium_noise", "high_noise"]
-    assert recipe["evaluate"]["judge"] == ["conciseness_rubric"]
+    assert recipe["evaluate"]["judge"] == "conciseness_rubric"
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".toml")}
     with open_run(Setup(run=folder)):
         pass
@@ -103,7 +103,7 @@ def test_metrics_of_an_old_run_have_todays_names(folder: Path) -> None:
         ("generate", {"count": 3, "rows": 8}, {"num_prompts": 3, "generation_batch_size": 8}),
         ("rejection", {"reward": "", "rows": 8}, {"rewards": [], "generation_batch_size": 8}),
         ("evaluate", {"policies": ["ppo", "rejection-2"], "against": "start", "judge": "runs/x/reward"},
-         {"policies": ["ppo", "rejection_sampling-2"], "baseline": "base", "judge": ["runs/x/reward"]}),
+         {"policies": ["ppo", "rejection_sampling-2"], "baseline": "base", "judge": "runs/x/reward"}),
     ],
 )  # fmt: skip
 def test_old_settings_are_translated(stage: str, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -108,14 +108,15 @@ def kinds(run: Path) -> list[Any]:
         return [event.judgement for event in store.feedback() if event.annotator.startswith("person-")]
 
 
+@pytest.mark.slow
 def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
-    said = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
-    found = re.search(r"0 of (\d+) answered; go on at (http://\S+), then give this command again", said)
-    assert found and page.url.startswith(found[2])
-    asked = int(found[1])
+    output = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
+    match = re.search(r"0 of (\d+) tasks judged; annotators label at (http://\S+), then rerun this command", output)
+    assert match and page.url.startswith(match[2])
+    num_tasks = int(match[1])
     assert answer(page, run, 30) == 30
     saved(page)
-    assert re.search(rf"30 of {asked} answered", assent(run, "label", *ENOUGH, status=3))
+    assert re.search(rf"30 of {num_tasks} tasks judged", assent(run, "label", *ENOUGH, status=3))
     answer(page, run, 200)
     saved(page)
     assert "done in" in assent(run, "label", *ENOUGH)
@@ -124,9 +125,9 @@ def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     assert answer(page, run, 200) >= 5
     saved(page)
     assent(run, "label", *ENOUGH)
-    told = kinds(run)
-    assert sum(isinstance(one, Comparison) for one in told) >= 30
-    assert sum(isinstance(one, Ranking) for one in told) >= 5
+    judgements = kinds(run)
+    assert sum(isinstance(judgement, Comparison) for judgement in judgements) >= 30
+    assert sum(isinstance(judgement, Ranking) for judgement in judgements) >= 5
 
     assent(run, "reward", "--lr", "1e-3")
     assent(run, "ppo", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
@@ -145,6 +146,7 @@ def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     assert page.locator("#curves svg").count() >= 5
 
 
+@pytest.mark.slow
 def test_chat_uses_the_newest_policy(run: Path, page: Page) -> None:
     page.goto(f"/r/{run.name}/chat")
     page.wait_for_selector("body[data-ready]")

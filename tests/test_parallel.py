@@ -70,7 +70,7 @@ def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def side_by_side(words: list[str], folder: Path) -> str:
-    """What torchrun does where nothing goes wrong, without its waiting for two processes to import everything."""
+    """Do what torchrun does without errors, without its wait until two processes have imported everything."""
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **rendezvous}
     both = [
@@ -126,7 +126,7 @@ def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) 
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-5) and lines[0]["ratio"] == pytest.approx(1, abs=1e-5)
-    assert lines[0]["rollout_gap"] < 1e-4
+    assert lines[0]["sampler_logprob_diff"] < 1e-4
 
 
 @pytest.mark.slow

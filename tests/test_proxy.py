@@ -82,7 +82,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def can_speak(port: int, tls: bool) -> bool:
-    """Whether somebody listens at a port and, if TLS is asked for, has a certificate by now."""
+    """Return whether a server listens at a port and, with TLS, has a certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -415,7 +415,7 @@ def test_proxy_passes_requests_up_to_the_body_limit(site: Site, size: int, statu
 
 
 def streamed(site: Site, client: httpx.Client) -> bool:
-    """Whether the first word of a short answer of the chat ever comes in the first half of the time that it takes."""
+    """Return whether the first word of a chat response arrives in the first half of its time."""
     talk = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_new_tokens": 24}
 
     def comes_early() -> bool:

@@ -254,7 +254,7 @@ def test_two_way_variance_is_clipped_at_zero() -> None:
 
 
 def marginal(of_prompt: float, of_annotator: float) -> BradleyTerryFit:
-    """What endless votes would say: Bradley-Terry fitted to the exact share of wins of each pair."""
+    """Fit Bradley-Terry to the exact share of wins of each pair: the limit of many votes."""
     points, weights = np.polynomial.hermite_e.hermegauss(60)
     taste = points * math.sqrt(2 * (of_prompt**2 + of_annotator**2))
     theta = np.linspace(-1, 1, 6)
@@ -264,7 +264,7 @@ def marginal(of_prompt: float, of_annotator: float) -> BradleyTerryFit:
 
 
 def coverage(of_prompt: float, of_annotator: float, sides: Sequence[str], worlds: int = 300) -> float:
-    """How often a nominal 95 % interval holds the truth."""
+    """Return the share of nominal 95 % intervals that contain the true value."""
     truth = marginal(of_prompt, of_annotator).ratings
     is_covered = []
     for seed in range(worlds):

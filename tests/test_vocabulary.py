@@ -61,7 +61,7 @@ REPLACED = frozenset(
     # statistics and simulation
     "Duel Habits evenness sharpness mistakes luck dice "
     # settings
-    "carry weigh redraw overlong ptx odds_weight normaliser centring tokens_per_pack per_prompt shuffled "
+    "carry weigh redraw ptx odds_weight normaliser centring tokens_per_pack per_prompt "
     # rules and annotators
     "one_sentence careful hasty".split()  # noqa: SIM905
 )

@@ -93,7 +93,7 @@ def test_labeller_responses_reveal_no_policy_purpose_or_gold(server: Server) -> 
 
 
 def test_gold_items_are_not_recognisable_by_their_task_id(server: Server) -> None:
-    """Who has our source can hash prompt, items and purpose into the names that queries have."""
+    """A reader of the source could hash prompt, items and purpose into task ids."""
     gold = replace(COMPARISON_TASK, purpose="gold")
     server.demo.queue.gold.add(gold, Comparison(ITEMS[0].id))
     server.demo.queue.assignments.assign(server.users["labeller"].id, gold)

@@ -26,7 +26,7 @@ UNSEEN = [
 
 
 def check_text(source: str) -> ParsedPage:
-    """That nothing of a text can run, load or hide."""
+    """Assert that nothing in a text can run, load or hide."""
     html_text = render(source)
     read = ParsedPage(html_text)
     assert read.suspicious == []

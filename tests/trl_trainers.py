@@ -108,7 +108,7 @@ def bare_trainer(kind: Any, **attributes: Any) -> Any:
 
 
 def completion_mask(lengths: Tensor = LENGTHS) -> Tensor:
-    """Which tokens of a padded batch belong to completions, (B, T) bool."""
+    """Return the mask of completion tokens in a padded batch, (B, T) bool."""
     position = torch.arange(PROMPT + int(lengths.max()))
     return (position >= PROMPT) & (position < PROMPT + lengths[:, None])
 
@@ -143,7 +143,7 @@ class PairData:
 
 
 def fused_output(logprobs: Tensor) -> SimpleNamespace:
-    """What a model with TRL's fused head returns."""
+    """Return the output of a model with TRL's fused head."""
     nothing = torch.zeros_like(logprobs)
     return SimpleNamespace(log_probs=logprobs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
 
@@ -225,7 +225,7 @@ def trl_grpo(data: PolicyData, **settings: Any) -> tuple[Tensor, dict[str, list[
 
 
 def trl_rollout(kind: Any, rewards: Tensor, size: int, policy: Tensor, reference: Tensor, **settings: Any) -> Any:
-    """What a trainer of TRL makes of completions that it is told it generated, and of rewards."""
+    """Return the batch that a trainer of TRL builds from given completions and rewards."""
     n = len(rewards)
     completion_ids = [[5] * int(length) for length in LENGTHS[:n]]
     logprobs = iter((policy, reference))

@@ -349,14 +349,14 @@ class ParsedPage(HTMLParser):
 
 
 def is_harmless(place: str) -> bool:
-    """Whether a link leads to a web page: browsers leave out white space and control characters, then read a scheme."""
+    """Return whether a link leads to a web page, after dropping white space and control characters as browsers do."""
     plain = re.sub(r"[\x00-\x20\x7f]", "", place).lower()
     scheme = re.match(r"[a-z][a-z0-9+.-]*:", plain)
     return scheme is None or scheme[0] in ("http:", "https:")
 
 
 def check_page(text: str) -> ParsedPage:
-    """That a page of ours runs nothing but our files, and loads nothing from anywhere else."""
+    """Assert that a page runs only the server's own files, and loads nothing from elsewhere."""
     page = ParsedPage(text)
     assert page.suspicious == []
     for tag, attributes in page.tags:

@@ -12,11 +12,11 @@ from torch import Tensor
 from assent.batch import Rollout
 from assent.functional.kl import adapt_beta, sequence_kl
 from assent.generation.local import Local, kv_cache_bytes
-from assent.generation.sampling import Sample, Sampling
 from assent.generation.rollout_batch import RolloutBatch
-from assent.models.packing import SharedPrefix, pack
+from assent.generation.sampling import Sample, Sampling
 from assent.models.forward import logprobs, values
 from assent.models.load import LoadedModel
+from assent.models.packing import SharedPrefix, pack
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.online.models import OnlineModels
 from assent.online.update import Readings, Update, sampler_logprob_diff, token_entropy
@@ -27,7 +27,7 @@ from assent.run import Run
 from assent.scoring import Scores
 from assent.seeds import Purpose, derive
 from assent.training import distributed
-from assent.training.batching import select_batch, generator, plan_batches
+from assent.training.batching import generator, plan_batches, select_batch
 from assent.training.logging import add_metrics
 from assent.training.replicated import ReplicatedState
 from assent.training.settings import Training
@@ -193,7 +193,7 @@ class OnlineTrainer:
         parts: list[Tensor] = []
         for term in self.rewards.terms:
             if isinstance(term.reward, Model) and self._same_tokens(term.reward, prompts, completions):
-                parts.append(term.reward.score_trees(completions.shared_prefixes))
+                parts.append(term.reward.score_prefixes(completions.shared_prefixes))
                 continue
             if not responses:
                 for prompt, s in zip(asked, completions.samples, strict=True):
@@ -204,11 +204,13 @@ class OnlineTrainer:
 
     def _same_tokens(self, model: Model, prompts: list[Prompt], completions: RolloutBatch) -> bool:
         """Return whether a reward model encodes these prompts and completions as the very tokens that were sampled."""
-        tokenizer = model.language.chat_tokenizer
+        tokenizer = model.first.chat_tokenizer
         return (
             tokenizer.fingerprint == self.tokenizer.fingerprint
             and all(tokenizer.encode_prompt(prompt) == self.prompt_ids[prompt.id] for prompt in prompts)
-            and all(s.token_ids[-1] == tokenizer.end_id(prompts[s.prompt_index]) for s in completions.samples if s.finished)
+            and all(
+                s.token_ids[-1] == tokenizer.end_id(prompts[s.prompt_index]) for s in completions.samples if s.finished
+            )
         )
 
     def shape_scores(self, scores: Tensor, completions: RolloutBatch) -> Tensor:

@@ -10,10 +10,10 @@ from assent.batch import Advantages, PolicyBatch, Rollout
 from assent.errors import AssentError
 from assent.functional.kl import sequence_kl
 from assent.functional.logprobs import TokenLogprobs
-from assent.generation.sampling import Sample
 from assent.generation.rollout_batch import RolloutBatch
-from assent.models.packing import pack
+from assent.generation.sampling import Sample
 from assent.models.forward import logprobs, values
+from assent.models.packing import pack
 from assent.protocols import OnlineObjective
 from assent.seeds import Purpose
 from assent.training import distributed

@@ -74,7 +74,7 @@ def compute_signals(
     rows = [(prompts[prompt], response) for prompt, completions in responses.items() for response in completions]
     inputs = [prompt for prompt, _ in rows], [response for _, response in rows]
     ids = [response.id for _, response in rows]
-    logits = (model.score(*inputs) * model.deviations).tolist()
+    logits = (model.score(*inputs) * model.stds).tolist()
     features = model.features(*inputs).tolist()
     return Signals(dict(zip(ids, logits, strict=True)), dict(zip(ids, features, strict=True)))
 

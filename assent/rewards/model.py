@@ -1,4 +1,4 @@
-"""A reward model, or an ensemble, as a reward: scores of a whole answer, in units of what each saw in training."""
+"""A reward model, or an ensemble of them, as a reward: standardised scores of whole responses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assent.models.packing import SharedPrefix, pack
-from assent.models.forward import scores, standardize_scores, hidden_states
+from assent.models.forward import hidden_states, scores, standardize_scores
 from assent.models.load import LoadedModel, load_reward
+from assent.models.packing import SharedPrefix, pack
 from assent.models.rendering import DEFAULT_RENDERING, Rendering
 from assent.records import Prompt, Response
 from assent.training.batching import INFERENCE_TOKENS
@@ -19,72 +19,76 @@ from assent.training.microbatch import map_batches
 
 @dataclass(frozen=True)
 class Model:
-    """Scores by the heads of one or several reward models.
+    """The heads of one or several reward models.
 
-    Those of each head are shifted and scaled to mean 0 and deviation 1 on its own training answers.
+    The scores of each head have mean 0 and standard deviation 1 on its own training responses.
     """
 
     members: tuple[LoadedModel, ...]
-    tokens_per_pack: int = INFERENCE_TOKENS
+    max_tokens_per_batch: int = INFERENCE_TOKENS
 
     @classmethod
     def load(
         cls,
-        where: str,
+        model_id: str,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         rendering: Rendering = DEFAULT_RENDERING,
-        tokens_per_pack: int = INFERENCE_TOKENS,
+        max_tokens_per_batch: int = INFERENCE_TOKENS,
     ) -> "Model":
-        """Load a sequence classifier from a folder or the hub, and the members that lie in folders inside it."""
-        others = sorted(Path(where).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))
-        folders = [Path(where), *(path.parent for path in others)] if others else [where]
-        return cls(tuple(load_reward(folder, dtype, device, rendering) for folder in folders), tokens_per_pack)
+        """Load a sequence classifier from a folder or the hub, with the other members in its sub-folders."""
+        members = sorted(Path(model_id).glob("member-*/config.json"), key=lambda path: (len(path.parent.name), path))
+        folders = [Path(model_id), *(path.parent for path in members)] if members else [model_id]
+        return cls(tuple(load_reward(folder, dtype, device, rendering) for folder in folders), max_tokens_per_batch)
 
     @property
-    def language(self) -> LoadedModel:
-        """The first member; all speak the same tokens."""
+    def first(self) -> LoadedModel:
+        """The first member; all members have the same tokenizer."""
         return self.members[0]
 
     @property
-    def deviations(self) -> Tensor:
-        """What a score of 1 is in the logits that each head was trained in, (heads of all members,)."""
-        known = [getattr(member.model.config, "reward_std", [1.0]) for member in self.members]
-        return torch.tensor([float(value) for some in known for value in some])
+    def stds(self) -> Tensor:
+        """Return the logits of each head that are one unit of its score, (heads of all members,)."""
+        stds: list[float] = []
+        for member in self.members:
+            stds += [float(value) for value in getattr(member.model.config, "reward_std", [1.0])]
+        return torch.tensor(stds)
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
-        """Score responses, (N, heads of all members) float32; those of a prompt that stand together share it."""
-        return self.score_trees(self._trees(prompts, responses))
+        """Score responses, (N, heads of all members) float32; consecutive responses share their prompt."""
+        return self.score_prefixes(self._prefixes(prompts, responses))
 
     @torch.no_grad()
     def features(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
-        """What the first member reads its scores from: the state at each response's last token, (N, H) float32."""
-        trees, model = self._trees(prompts, responses), self.language.model
+        """Return the first member's hidden state at each response's last token, (N, H) float32: what its head reads."""
+        prefixes, model = self._prefixes(prompts, responses), self.first.model
 
-        def last(some: list[SharedPrefix]) -> Tensor:
-            packed = pack(some).to(model.device)
+        def last_states(part: list[SharedPrefix]) -> Tensor:
+            packed = pack(part).to(model.device)
             return hidden_states(model, packed)[packed.last_index].float()
 
-        return torch.cat(map_batches(trees, self.tokens_per_pack, last))
+        return torch.cat(map_batches(prefixes, self.max_tokens_per_batch, last_states))
 
-    def _trees(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[SharedPrefix]:
-        codec = self.language.chat_tokenizer
-        trees: list[SharedPrefix] = []
-        last = None
+    def _prefixes(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[SharedPrefix]:
+        tokenizer = self.first.chat_tokenizer
+        prefixes: list[SharedPrefix] = []
+        previous = None
         for prompt, response in zip(prompts, responses, strict=True):
-            ids = codec.encode_completion(prompt, response.completion)
-            if prompt is last:
-                trees[-1] = SharedPrefix(trees[-1].prefix, (*trees[-1].completions, ids))
+            ids = tokenizer.encode_completion(prompt, response.completion)
+            if prompt is previous:
+                prefixes[-1] = SharedPrefix(prefixes[-1].prefix, (*prefixes[-1].completions, ids))
             else:
-                trees.append(SharedPrefix(codec.encode_prompt(prompt), (ids,)))
-            last = prompt
-        return trees
+                prefixes.append(SharedPrefix(tokenizer.encode_prompt(prompt), (ids,)))
+            previous = prompt
+        return prefixes
 
-    def score_trees(self, trees: Sequence[SharedPrefix]) -> Tensor:
-        """Score every branch, (B, heads of all members) float32 on the CPU, in order."""
-        return torch.cat([self._scores(member.model, trees) for member in self.members], 1)
+    def score_prefixes(self, prefixes: Sequence[SharedPrefix]) -> Tensor:
+        """Score every completion, (B, heads of all members) float32 on the CPU, in order."""
+        return torch.cat([self._scores(member.model, prefixes) for member in self.members], 1)
 
-    def _scores(self, model: Any, trees: Sequence[SharedPrefix]) -> Tensor:
-        found = map_batches(trees, self.tokens_per_pack, lambda some: scores(model, pack(some).to(model.device)))
-        return standardize_scores(model, torch.cat(found))
+    def _scores(self, model: Any, prefixes: Sequence[SharedPrefix]) -> Tensor:
+        parts = map_batches(
+            prefixes, self.max_tokens_per_batch, lambda part: scores(model, pack(part).to(model.device))
+        )
+        return standardize_scores(model, torch.cat(parts))

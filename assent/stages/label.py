@@ -135,7 +135,7 @@ class Label(Stage):
         if self.acquisition != "uniform":
             model = self._load_reward_model(run)
             prompt_ids = dict.fromkeys([*by_prompt, *(pair.prompt for pair in previous)])
-            renderable = model.language.chat_tokenizer.select_renderable([prompts[prompt] for prompt in prompt_ids])
+            renderable = model.first.chat_tokenizer.select_renderable([prompts[prompt] for prompt in prompt_ids])
             by_prompt = {prompt.id: by_prompt[prompt.id] for prompt in renderable if prompt.id in by_prompt}
             readable = {prompt.id for prompt in renderable}
             previous = [pair for pair in previous if pair.prompt in readable]

@@ -68,7 +68,7 @@ class Conflict(BaseModel):
     """A judgement was refused because an earlier one exists that it does not supersede."""
 
     message: str
-    before: str
+    existing_id: str
     """The id of the current judgement."""
 
 

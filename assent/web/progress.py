@@ -171,7 +171,7 @@ class BackgroundScorer:
                     response.id: response for response in project.store.responses(ids=item_ids - known.scores.keys())
                 }.values()
             )
-            refusal_reason = model.language.chat_tokenizer.refusal_reason
+            refusal_reason = model.first.chat_tokenizer.refusal_reason
             prompts_by_id = {
                 prompt.id: prompt
                 for prompt in project.store.prompts(ids={response.prompt for response in responses})

@@ -114,7 +114,7 @@ class Workspace:
 
     @property
     def is_single_run(self) -> bool:
-        """Whether `root` itself is a run."""
+        """Return whether `root` itself is a run."""
         return (self.root / "recipe.toml").exists() or (self.root / "feedback.db").exists()
 
     @cached_property

@@ -59,13 +59,8 @@ def upgrade() -> None:
         *_texts("used"),
     )
     op.create_index("keys_by_person", "keys", ["person", "kind"])
-    op.create_table(
-        "settings",
-        _seq(),
-        *_texts("name"),
-        sa.Column("value", sa.JSON, nullable=False),
-        *_texts("by", "at"),
-    )
+    value = sa.Column("value", sa.JSON, nullable=False)
+    op.create_table("settings", _seq(), *_texts("name"), value, *_texts("by", "at"))
     op.create_index("settings_by_name", "settings", ["name", "seq"])
     op.create_table("acts", _seq(), *_texts("at", "by", "what", "about"))
 
