@@ -1,9 +1,9 @@
 """One frozen dataclass is a stage, its settings, its TOML table, its flags and its help; here each becomes the others.
 
-A stage may hold other frozen dataclasses (an objective, the training settings). Their fields lie flat beside its own, so
-that `beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field. A field made by `plugin` can be
-replaced by another file of its folder (`objective = "kway"`); one made by `plugins` holds the settings of every plug-in
-that another field names (`rewards = ["length_penalty", "reward"]`).
+A stage may hold other frozen dataclasses (an objective, the training settings). Their fields are flat beside its own:
+`beta = 0.1` in a recipe and `--beta 0.1` on the command line mean the same field. A field made by `plugin` can be
+replaced by another file of its folder (`objective = "kway"`). A field made by `plugins` holds the settings of every
+plug-in that another field names (`rewards = ["length_penalty", "reward"]`).
 """
 
 import ast

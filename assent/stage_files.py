@@ -41,7 +41,7 @@ class StageFiles:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """The checkpoint, the resumable state and the result; the result is last, since it says that the stage is done."""
+        """Return the checkpoint, the resumable state, and the result, which comes last: it marks the stage as done."""
         return {
             "model": self.folder / self.key,
             "state": self.folder / "state" / self.key,

@@ -1,4 +1,4 @@
-"""A reward in your own file: is the response the alphabet from one letter to another? Use --rewards examples/alphabet.py.
+"""A reward in your own file: is the response the alphabet between two letters? Use --rewards examples/alphabet.py.
 
 Any file with one class that has such a `score` works. What a rule can check needs no reward model.
 """

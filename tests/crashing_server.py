@@ -16,7 +16,7 @@ Message = MutableMapping[str, Any]
 
 
 class CrashAt:
-    """An application that kills its process at the first judgement: when it is `asked`, has `stored` it, or `told` so."""
+    """An application that kills its process at the first judgement: when `asked`, once `stored`, or once `told`."""
 
     def __init__(self, app: Any, moment: str) -> None:
         self.app, self.moment = app, moment

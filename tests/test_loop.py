@@ -108,7 +108,6 @@ def kinds(run: Path) -> list[Any]:
         return [event.judgement for event in store.feedback() if event.annotator.startswith("person-")]
 
 
-@pytest.mark.slow
 def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     output = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
     match = re.search(r"0 of (\d+) tasks judged; annotators label at (http://\S+), then rerun this command", output)
@@ -146,7 +145,6 @@ def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     assert page.locator("#curves svg").count() >= 5
 
 
-@pytest.mark.slow
 def test_chat_uses_the_newest_policy(run: Path, page: Page) -> None:
     page.goto(f"/r/{run.name}/chat")
     page.wait_for_selector("body[data-ready]")

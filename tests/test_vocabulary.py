@@ -54,16 +54,19 @@ VAGUE = frozenset(
 MOST_VAGUE = 0.01
 """Share of bindings: twelve well-known codebases have between none and 1 %."""
 REPLACED = frozenset(
-    # records and stores
-    "Query Answer Ranked Imitation Rejected Inquiry Material Desk Lent Office Talker Ballot Sheet Voice "
-    # models, training, generation
-    "Tree Pack Language Codec Trainee Worker Draws Drawn Body Meter Bar by_tree descend imitate keep_freed give_back "
-    # statistics and simulation
-    "Duel Habits evenness sharpness mistakes luck dice "
-    # settings
-    "carry weigh redraw ptx odds_weight normaliser centring tokens_per_pack per_prompt "
-    # rules and annotators
-    "one_sentence careful hasty".split()  # noqa: SIM905
+    (
+        # records and stores
+        *("Query", "Answer", "Ranked", "Imitation", "Rejected", "Inquiry", "Material", "Desk", "Lent", "Office"),
+        *("Talker", "Ballot", "Sheet", "Voice"),
+        # models, training, generation
+        *("Tree", "Pack", "Language", "Codec", "Trainee", "Worker", "Draws", "Drawn", "Body", "Meter", "Bar"),
+        *("by_tree", "descend", "imitate", "keep_freed", "give_back"),
+        # statistics and simulation
+        *("Duel", "Habits", "evenness", "sharpness", "mistakes", "luck", "dice"),
+        # settings, rules and annotators
+        *("carry", "weigh", "redraw", "ptx", "odds_weight", "normaliser", "centring", "tokens_per_pack", "per_prompt"),
+        *("one_sentence", "careful", "hasty"),
+    )
 )
 """Names that were replaced by the field's; docs/glossary.md has the new ones."""
 
