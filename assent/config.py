@@ -173,6 +173,8 @@ def _choose_plugins(instance: T, table: Mapping[str, Any], where: str) -> T:
         elif "named_by" in field.metadata and field.metadata["named_by"] in table:
             chosen = _check(known[field.metadata["named_by"]], table[field.metadata["named_by"]], where)
             names = (chosen,) if isinstance(chosen, str) else chosen
+            if len(set(names)) < len(names):
+                raise AssentError(f"{where}: {field.metadata['named_by']} names a plug-in twice; name it once")
             classes = [cls for name in names if (cls := field.metadata["find"](name)) is not None]
             changes[field.name] = tuple(_with_defaults(cls, where) for cls in classes)
         elif dataclasses.is_dataclass(value):

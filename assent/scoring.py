@@ -64,8 +64,6 @@ class RewardSource:
             raise ValueError(
                 f"{len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards; give one for each"
             )
-        if repeated := [name for name in self.rewards if self.rewards.count(name) > 1]:
-            raise ValueError(f"rewards names '{repeated[0]}' twice; give it once, with its weight in reward_weights")
 
     def names(self, run: Run) -> tuple[str, ...]:
         """Return the rewards by name, `reward` replaced by this round's reward model.

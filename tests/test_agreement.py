@@ -1,16 +1,15 @@
 """Agreement by hand, by the examples of those who invented it, and by chance."""
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from public_data import read_llmfao_votes
 
 from assent.functional.agreement import (
     Level,
@@ -22,8 +21,6 @@ from assent.functional.reliability import dawid_skene
 from assent.functional.statistics import bootstrap, clustered_win_rate, wilson
 
 NAN = math.nan
-VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
-needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
 
 FOUR_OBSERVERS = np.array(
     [
@@ -276,9 +273,8 @@ def test_what_cannot_be_compared_is_refused_with_a_reason(call: Callable[[], obj
 # Real votes, and second sources
 
 
-@needs_votes
 def test_agreement_of_real_votes_is_wider_by_clusters() -> None:
-    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    rows = read_llmfao_votes()
     items, prompts = [row["id"] for row in rows], [row["prompt"] for row in rows]
     swapped = [int(row["model_x"]) > int(row["model_y"]) for row in rows]
     mirrored = {"left": "right", "right": "left", "tie": "tie"}
@@ -292,10 +288,9 @@ def test_agreement_of_real_votes_is_wider_by_clusters() -> None:
     assert together.high - together.low > 2.5 * (alpha.high - alpha.low)
 
 
-@needs_votes
 def test_alpha_needs_values_that_all_items_share() -> None:
     # Names of models as answers: hardly two items share any, so hardly anything would agree by chance.
-    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    rows = read_llmfao_votes()
     named = {"left": "model_x", "right": "model_y"}
     values = [row[named[row["winner"]]] if row["winner"] in named else "tie" for row in rows]
     assert krippendorff_alpha([row["id"] for row in rows], values, resamples=0).value == pytest.approx(0.44, abs=5e-3)

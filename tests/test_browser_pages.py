@@ -280,7 +280,7 @@ def used_run(live_server: Server) -> LabellingRun:
     query = run.tasks[-1].task
     for who, item in (("ann", 0), ("bob", 1)):
         run.store.add_feedback([Feedback(query.id, who, Comparison(query.items[item]), "2026-11-20", 3.0)])
-    lines = ({"stage": "sft", "step": step, "duration": step, "loss": 2 / step} for step in range(1, 9))
+    lines = ({"stage": "sft", "step": step, "seconds": step, "loss": 2 / step} for step in range(1, 9))
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
 

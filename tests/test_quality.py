@@ -1,6 +1,5 @@
 """The quality of annotators: by hand, with planted fakes in real votes, and in the undefined cases."""
 
-import csv
 import math
 import random
 import time
@@ -9,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from public_data import read_llmfao_votes
 from scipy.stats import rankdata
 
 from assent.errors import AssentError
@@ -31,9 +30,7 @@ from assent.labelling.judgement_table import JudgementTable
 from assent.labelling.quality import MIN_WEIGHT, AnnotatorQuality, Quality, measure_annotators, measure_quality
 from assent.records import Feedback, Judgement, Prompt, Purpose, Response, Task, implied_source
 
-VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
-SAMPLE = Path(__file__).parent / "data/llmfao_votes.csv"
-needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
+SAMPLE = "llmfao_votes.csv"
 
 
 # Quality of annotators
@@ -515,9 +512,9 @@ def auc(scores: Iterable[float], fake: Sequence[bool]) -> float:
     return float((ranks[is_fake].sum() - count * (count + 1) / 2) / (count * (~is_fake).sum()))
 
 
-def real_events(path: Path = VOTES) -> FeedbackLog:
+def real_events(name: str = "llmfao_all_votes.csv.gz") -> FeedbackLog:
     log = FeedbackLog()
-    for row in csv.DictReader(path.open(encoding="utf-8")):
+    for row in read_llmfao_votes(name):
         sides = tuple(f"{row['prompt']}/{row[side]}" for side in ("model_x", "model_y"))
         task = Task("comparison", row["prompt"], sides)
         log.tasks[task.id] = task
@@ -563,7 +560,6 @@ def _label(event: Feedback) -> int:
     return sorted(event.display_order).index(event.judgement.preferred) if event.judgement.preferred else -1
 
 
-@needs_votes
 def test_quality_of_real_votes() -> None:
     log = real_events()
     started_at = time.process_time()
@@ -582,7 +578,6 @@ def test_quality_of_real_votes() -> None:
     assert sum(chosen for chosen, _ in left_counts) / sum(n for _, n in left_counts) == pytest.approx(0.533, abs=5e-4)
 
 
-@needs_votes
 def test_reliability_finds_15_planted_fakes_of_139() -> None:
     areas = []
     for seed in range(3):
@@ -612,7 +607,6 @@ def test_reliability_finds_15_planted_fakes_of_139() -> None:
     assert 0.92 < frequent_kappa < 0.975  # .946 there
 
 
-@needs_votes
 def test_reliability_does_not_find_random_annotators() -> None:
     log = real_events()
     entries = measure_quality(log.events, log.tasks, resamples=0).annotators

@@ -1,10 +1,8 @@
 """Ratings by hand, against second sources, and in worlds where the truth is known."""
 
-import csv
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from public_data import read_llmfao_votes
 
 from assent.functional.ratings import POINTS, BradleyTerryFit, bradley_terry
 
 Array = NDArray[Any]
-
-VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
-needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
 
 
 def duel(wins: int, losses: int, ties: int = 0, copies: int = 1) -> BradleyTerryFit:
@@ -299,9 +295,8 @@ def test_a_hundred_thousand_votes_on_sixty_players_take_a_moment() -> None:
     assert np.corrcoef(fit.theta, np.linspace(-1, 1, 60))[0, 1] > 0.99
 
 
-@needs_votes
 def test_real_votes_on_few_prompts_cluster_by_annotator() -> None:
-    rows = list(csv.DictReader(VOTES.open(encoding="utf-8")))
+    rows = read_llmfao_votes()
     models = sorted({row[side] for row in rows for side in ("model_x", "model_y")})
     first, second = ([models.index(row[side]) for row in rows] for side in ("model_x", "model_y"))
     outcomes = [{"left": 1.0, "tie": 0.5, "right": 0.0}[row["winner"]] for row in rows]

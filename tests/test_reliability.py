@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +10,6 @@ import pytest
 
 from assent.functional.reliability import dawid_skene, peer_kappa
 from assent.functional.sequential import SequentialTest, TestState
-
-VOTES = Path(__file__).parents[2] / "shared/data/llmfao/votes.csv"
-needs_votes = pytest.mark.skipif(not VOTES.is_file(), reason=f"needs real votes in {VOTES}")
-
 
 # Gold items: the sequential test
 

@@ -11,6 +11,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
 from assent.labelling.users import User
+from assent.loggers.jsonl import read_metrics
+from assent.report.charts import Curve, stage_curves
 from assent.web.pages import render_page, require
 from assent.web.security import CurrentProject, RequireRole, workspace_of
 from assent.web.statistics import StatisticsView, policy_name, statistics_of
@@ -20,8 +22,6 @@ from assent.web.workspace import Project
 router = APIRouter(tags=["progress"])
 Viewer = Annotated[User, require("look")]
 Reviewer = Annotated[User, require("review")]
-MAX_CURVE_POINTS = 400
-"""Points of a curve that a page gets at most."""
 PAGE_SIZE = 50
 """Rows of a long table on one page."""
 EXTRA_VOTES = 2
@@ -30,8 +30,6 @@ PAUSED_SHARE_LIMIT = 0.1
 """Share of judgements by paused annotators above which the gold items are suspect rather than the annotators."""
 SCORE_BATCH = 16
 """Responses that the reward model scores at once."""
-Curves = dict[str, dict[str, list[list[float]]]]
-"""[step, value] pairs by stage and metric."""
 
 
 @router.get("/r/{run}/progress", response_class=HTMLResponse, include_in_schema=False)
@@ -60,22 +58,11 @@ def progress(request: Request, project: CurrentProject, user: Viewer) -> HTMLRes
 
 
 @router.get("/r/{run}/api/metrics")
-def metrics(project: CurrentProject, user: Annotated[User, Depends(RequireRole("look"))]) -> Curves:
-    """Return every curve of the run: stage, then metric, then [step, value] pairs, thinned to a few hundred."""
-    path = project.folder / "metrics.jsonl"
-    curves: Curves = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line may be half written
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("step", "seconds") and math.isfinite(value):
-                curves.setdefault(row["stage"], {}).setdefault(name, []).append([row["step"], value])
-    return {
-        stage: {name: points[:: max(1, -(-len(points) // MAX_CURVE_POINTS))] for name, points in by_name.items()}
-        for stage, by_name in curves.items()
-    }
+def metrics(
+    project: CurrentProject, user: Annotated[User, Depends(RequireRole("look"))]
+) -> dict[str, dict[str, Curve]]:
+    """Return every curve of the run, by stage and metric: points and ticks, thinned by the rule of the report."""
+    return stage_curves(read_metrics(project.folder))
 
 
 def measure_annotators(project: Project) -> StatisticsView:

@@ -25,15 +25,8 @@ function shortNumber(value, digits = 3) {
   return text.replaceAll("-", "\u2212");
 }
 
-// Until the server sends ticks, a curve is its points alone, and the axis has the lowest and the highest value.
-function readCurve(curve) {
-  if (!Array.isArray(curve)) return curve;
-  const values = curve.map(([, value]) => value);
-  return { points: curve, ticks: [Math.min(...values), Math.max(...values)] };
-}
-
 function createChart(metric, curve) {
-  const { points, ticks } = readCurve(curve);
+  const { points, ticks } = curve;
   const steps = points.map(([step]) => step);
   const [firstStep, lastStep] = [steps[0], steps.at(-1)];
   const [low, high] = [ticks[0], ticks.at(-1)];
