@@ -1,8 +1,7 @@
 """Batches of objectives: small tensors, computed by the model, with the totals of the whole step.
 
-An optimizer step may be computed in several parts (batches, ranks). So that a mean is the mean over the whole step and
-not a mean of means, every batch carries the step's totals and averages through `mean`; the loss values of the parts
-add up to the loss of the step.
+An optimizer step may be computed in several parts (batches, ranks), whose loss values add up to the loss of the step.
+Every batch carries the step's totals and averages through `mean`, so that a mean is over the whole step.
 """
 
 from collections.abc import Mapping

@@ -130,7 +130,7 @@ def _configure(name: str, rest: list[str]) -> _Job:
     if arguments.words:
         expected = f"one {positional}" if positional else "one recipe (.toml)"
         raise AssentError(f"'{name}' takes {expected} and flags, not '{arguments.words[0]}'")
-    recipe = read_recipe(Path(recipe_path)) if recipe_path else {}
+    recipe = _read_recipe(recipe_path)
     _check_recipe(recipe, recipe_path)
     setup, earlier = _setup(arguments.settings, recipe, recipe_path, where)
     if isinstance(action, Iterate):
@@ -148,13 +148,16 @@ def _configure(name: str, rest: list[str]) -> _Job:
 
 
 def _setup(flags: Mapping[str, Any], recipe: Mapping[str, Any], recipe_path: str, where: str) -> tuple[Any, Any]:
-    """Return the set-up of the run, and the recipe of its folder; a run keeps its settings unless told otherwise."""
+    """Return the set-up of the run, and the recipe of its folder.
+
+    A run keeps its settings unless a flag or recipe overrides them.
+    """
     from assent.run import Setup, read_run_recipe
 
     shared = settings(Setup())
     from_flags = {key: value for key, value in flags.items() if key in shared}
     from_recipe = {key: value for key, value in recipe.items() if key in shared}
-    if Path(recipe_path).name == "recipe.toml" and (Path(recipe_path).parent / "done").is_dir():
+    if _is_of_a_run(recipe_path):
         from_recipe["run"] = str(Path(recipe_path).parent)  # the recipe of a run folder is about that folder
     setup = override(override(Setup(), from_recipe, recipe_path), from_flags, where)
     if not str(setup.run).strip(". "):
@@ -199,17 +202,30 @@ def _named_plugins(action: Any, name: str, rest: list[str]) -> dict[str, Any]:
     """Return the plug-ins that the recipe and the command line name: they decide which other flags there are."""
     choosers = [setting.name for setting in settings(action).values() if setting.chooses_plugins]
     path = next((word for word in rest if word.endswith(".toml")), "")
-    recipe = read_recipe(Path(path)) if path and choosers else {}
+    recipe = _read_recipe(path) if choosers else {}
     own = recipe.get(name, {})
     chosen = {key: own[key] for key in choosers if isinstance(own, dict) and key in own}
-    scout = _Parser(prog="assent", add_help=False, allow_abbrev=False)
+    scout = _Parser(prog=f"assent {name}", add_help=False, allow_abbrev=False)
     for key in ("run", *choosers):
         scout.add_argument("--" + key.replace("_", "-"), default=argparse.SUPPRESS)
     flags = vars(scout.parse_known_args(rest)[0])
     run = flags.pop("run", recipe.get("run"))
-    if run is not None:
+    if isinstance(run, str) and run.strip(". "):
         log_into(Path(run))  # a plug-in's own code runs before all settings are known
     return chosen | flags
+
+
+def _read_recipe(path: str) -> dict[str, Any]:
+    """Return a recipe; that of a run folder with today's names, if an earlier version wrote it."""
+    from assent.run import read_run_recipe
+
+    if not path:
+        return {}
+    return read_run_recipe(Path(path).parent) if _is_of_a_run(path) else read_recipe(Path(path))
+
+
+def _is_of_a_run(path: str) -> bool:
+    return Path(path).name == "recipe.toml" and (Path(path).parent / "done").is_dir()
 
 
 def _recipe_path(name: str, arguments: _Arguments) -> str:
@@ -264,7 +280,7 @@ def _parse(name: str, action: Any, known: dict[str, Setting], rest: list[str], p
             owner = setting.owner
             group = parser.add_argument_group(owner.__name__, (owner.__doc__ or "").split("\n")[0])
         flag = "--" + setting.name.replace("_", "-")
-        text = f"{setting.help} [{default_text(setting.value)}]".replace("%", "%%")
+        text = f"{setting.help} [{default_text(setting.value, setting.help)}]".replace("%", "%%")
         if setting.type is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:

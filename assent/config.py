@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +42,13 @@ class Setting:
     """The dataclass that declares it."""
     chooses_plugins: bool = False
     """Whether its value decides which other settings there are."""
+
+
+class NamedPlugin(NamedTuple):
+    """A plug-in with its settings, and the name by which the user chose it."""
+
+    name: str
+    plugin: Any
 
 
 def plugin(folder: str, default: Any, choices: Callable[[], Iterable[str]]) -> Any:
@@ -81,7 +88,7 @@ def plugin_with(instance: Any, name: str) -> str:
                 chooser, cls = field.name, resolve(field.metadata["folder"], choice)
             else:
                 chooser, cls = field.metadata["named_by"], field.metadata["find"](choice)
-            if name in {own.name for own in dataclasses.fields(cls)}:
+            if dataclasses.is_dataclass(cls) and name in {own.name for own in dataclasses.fields(cls)}:
                 return f"{chooser} = {choice}"
     return ""
 
@@ -148,8 +155,9 @@ def _walk(instance: Any) -> Iterator[Setting]:
     for field in dataclasses.fields(instance):
         value, text = getattr(instance, field.name), texts.get(field.name, "")
         if "named_by" in field.metadata:
-            for part in filter(dataclasses.is_dataclass, value):  # a user's own plain class has no settings
-                yield from _walk(part)
+            for part in value:
+                if dataclasses.is_dataclass(part.plugin):  # a user's own plain class has no settings
+                    yield from _walk(part.plugin)
         elif dataclasses.is_dataclass(value):
             if field.metadata:
                 choices: Any = Literal[tuple(field.metadata["choices"]())]
@@ -175,11 +183,24 @@ def _choose_plugins(instance: T, table: Mapping[str, Any], where: str) -> T:
             names = (chosen,) if isinstance(chosen, str) else chosen
             if len(set(names)) < len(names):
                 raise AssentError(f"{where}: {field.metadata['named_by']} names a plug-in twice; name it once")
-            classes = [cls for name in names if (cls := field.metadata["find"](name)) is not None]
-            changes[field.name] = tuple(_with_defaults(cls, where) for cls in classes)
+            changes[field.name] = _named_plugins(names, value, field.metadata["find"], where)
         elif dataclasses.is_dataclass(value):
             changes[field.name] = _choose_plugins(value, table, where)
     return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
+
+
+def _named_plugins(
+    names: Iterable[str], chosen: tuple[NamedPlugin, ...], find: Callable[[str], type | None], where: str
+) -> tuple[NamedPlugin, ...]:
+    """Return the plug-ins of these names; one that was chosen before keeps its settings."""
+    earlier = {part.name: part for part in chosen}
+    parts: list[NamedPlugin] = []
+    for name in names:
+        if name in earlier:
+            parts.append(earlier[name])
+        elif (cls := find(name)) is not None:
+            parts.append(NamedPlugin(name, _with_defaults(cls, where)))
+    return tuple(parts)
 
 
 def _with_defaults(cls: type, where: str) -> Any:
@@ -195,7 +216,8 @@ def _replace(instance: T, values: Mapping[str, Any]) -> T:
         value = getattr(instance, field.name)
         if "named_by" in field.metadata:
             changes[field.name] = tuple(
-                _replace(part, values) if dataclasses.is_dataclass(part) else part for part in value
+                part._replace(plugin=_replace(part.plugin, values)) if dataclasses.is_dataclass(part.plugin) else part
+                for part in value
             )
         elif dataclasses.is_dataclass(value):
             changes[field.name] = _replace(value, values)
@@ -216,8 +238,9 @@ def _check(setting: Setting, value: Any, where: str) -> Any:
         if isinstance(value, bool) and setting.type in (int, float):
             raise ValueError("a number")
         checked = TypeAdapter(setting.constrained_type).validate_python(value)
-        if isinstance(checked, float) and not math.isfinite(checked):
-            raise ValueError("a finite number")
+        for number in checked if isinstance(checked, tuple) else (checked,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError("a finite number")
         return checked
     except ValueError as error:  # pydantic's own is one
         expected = str(error)

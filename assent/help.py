@@ -2,9 +2,10 @@
 
 from typing import Any, Literal, get_args, get_origin
 
-from assent.commands import PREPARATION, command_names, policy_optimisers
+from assent.commands import command_names, policy_commands
 from assent.config import Setting
 from assent.registry import describe, names
+from assent.stage_names import PREPARATION
 
 LOOP = (
     ("demo", "The whole loop on a small language model, from responses to a report; start here."),
@@ -17,11 +18,11 @@ WIDTH = 100
 
 def overview() -> str:
     """Return the text of `assent --help`."""
-    others = [name for name in command_names() if name not in (*PREPARATION, *policy_optimisers())]
+    others = [name for name in command_names() if name not in (*PREPARATION, *policy_commands())]
     groups = (
         ("The whole loop", LOOP),
         ("Stages", _described(PREPARATION)),
-        ("Policy optimisation (start with dpo, or ppo)", _described(policy_optimisers())),
+        ("Policy optimisation (start with dpo, or ppo)", _described(policy_commands())),
         ("People", PAGES),
         ("Evaluation and files", _described(sorted(others))),
     )
@@ -34,11 +35,10 @@ def overview() -> str:
     return "\n".join([*lines, "'assent COMMAND --help' explains a command and its settings."])
 
 
-def default_text(value: Any) -> str:
-    """Return a default as the help shows it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    return str(value) or "none"
+def default_text(value: Any, description: str) -> str:
+    """Return a default as the help shows it; `empty` if the description of the setting says what that means."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text or ("empty" if "empty:" in description.lower() else "none")
 
 
 def metavar(setting: Setting) -> str:

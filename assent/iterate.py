@@ -7,7 +7,8 @@ from typing import Any
 from assent.commands import command, command_names
 from assent.config import override
 from assent.errors import AssentError, did_you_mean
-from assent.run import POLICY_STAGES, Run, policy_optimisers
+from assent.run import Run
+from assent.stage_names import POLICY_STAGES, policy_training_stages
 from assent.types import PositiveInt
 
 
@@ -44,7 +45,7 @@ class Iterate:
 
     def _policy_stage(self) -> str:
         """Return the stage whose policy the next round starts from; empty if there is none and no other round."""
-        trained = [name for name in self.stages if name in policy_optimisers()]
+        trained = [name for name in self.stages if name in policy_training_stages()]
         if self.policy_stage and self.policy_stage not in trained:
             hint = did_you_mean(self.policy_stage, trained)
             raise AssentError(f"policy_stage = '{self.policy_stage}' is no policy-training stage of this recipe{hint}")

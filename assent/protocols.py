@@ -167,7 +167,7 @@ class Logger(Protocol):
     """A destination of a training stage's metrics, one file in loggers/ for each; constructed as below."""
 
     def __init__(self, folder: "Path", stage: str, start: int) -> None:
-        """Open the destination for steps after `start`; 0 begins anew. Later steps of an earlier process are replaced.
+        """Open the destination for steps after `start`; 0: a new one. Later steps of an earlier process are replaced.
 
         Args:
             folder: of the run.

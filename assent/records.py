@@ -233,7 +233,7 @@ def _show(text: str, extra: Mapping[str, Any]) -> ItemView:
 
 
 def implied_source(annotator: str) -> Source:
-    """Return the source of feedback that names none: up to version 0.1 the annotator's prefix alone said it."""
+    """Infer the source of feedback from the annotator's prefix (files of version 0.1 name no source)."""
     sources: dict[str, Source] = {"ai": "model", "judge": "scorer", "simulated": "simulated"}
     prefix, colon, _ = annotator.partition(":")
     return sources.get(prefix, "human") if colon else "human"

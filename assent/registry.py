@@ -1,6 +1,7 @@
 """A folder is a registry: `resolve("objectives", "dpo")` is the class in `objectives/dpo.py`; new file, new name."""
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -47,7 +48,8 @@ def resolve_file(path: str, method: str) -> Any:
     file = Path(path)
     if not file.exists():
         raise AssentError(f"no file at {path}")
-    spec = importlib.util.spec_from_file_location(f"assent_plugin_{file.stem}", file)
+    place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]  # two files may have one name
+    spec = importlib.util.spec_from_file_location(f"assent_plugin_{file.stem}_{place}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there for the names in their annotations

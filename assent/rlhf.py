@@ -29,10 +29,12 @@ from assent.models.load import LoadedModel, load_policy
 from assent.models.rendering import DEFAULT_RENDERING, Rendering
 from assent.models.tokenizer import read_chat_tokenizer
 from assent.records import Preference, Prompt, Response
+from assent.registry import declared
 from assent.rewards.model import Model
 from assent.run import Setup, open_run
 from assent.runner import perform
 from assent.seeds import Purpose, derive
+from assent.stage_names import objectives_of
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ class RLHF:
         self.environment = environment
         self.reward_model = reward_model
         self.objective = objective
+        if declared("objectives", objective, "stage") != "online":
+            online = ", ".join(objectives_of("online"))
+            raise AssentError(f"RLHF trains online; objective = '{objective}' must be one of {online}")
         rewards = {"rewards": (reward_model.folder,)}
         self._stage: Any = override(stage(objective), {**rewards, **settings}, f"RLHF {objective}")
 
@@ -151,7 +156,8 @@ class RLHF:
         """Compare the policy with its base on held-out prompts.
 
         Args:
-            judge: a file of rewards/ or a reward model's folder; empty: the reward model itself, which flatters.
+            judge: a file of rewards/ or a reward model's folder; empty: the reward model itself, which is biased
+                towards the policy trained on it.
         """
         sampling = self._stage.settings.sampling
         shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}

@@ -7,8 +7,8 @@ It holds everything that a killed process needs to go on:
     metrics.jsonl    one line a step: stage, step, seconds and the metrics
     done/NAME.json   what a finished stage reported
     NAME/            a checkpoint: a Hugging Face folder
-    replaced/NAME/   what `--overwrite` does afresh, until the new one is complete
-    state/NAME/      an unfinished stage: weights, optimiser, step
+    replaced/NAME/   the old result of a stage that `--overwrite` reruns, until the new one is complete
+    state/NAME/      an unfinished stage: weights, optimizer, step
     tensorboard/     the same curves for TensorBoard
     report.html
 """
@@ -30,8 +30,8 @@ from assent.errors import AssentError
 from assent.files import write_atomically
 from assent.functional.finite import replace_nonfinite
 from assent.legacy import MARK, rewrite_folder, translate_recipe, translate_result
-from assent.registry import names
 from assent.stage_files import StageFiles, read_json
+from assent.stage_names import POLICY_STAGES, policy_training_stages
 from assent.types import Fraction, PositiveInt
 
 if TYPE_CHECKING:
@@ -42,13 +42,6 @@ if TYPE_CHECKING:
 
 BASE = "base"
 """Name of the model that a run starts from."""
-POLICY_STAGES = ("pretrain", "sft")
-"""Stages that prepare the policy before the first round, in order."""
-
-
-def policy_optimisers() -> tuple[str, ...]:
-    """Return the names of the stages that improve the policy in a round."""
-    return (*names("objectives"), "rejection_sampling")
 
 
 @dataclass(frozen=True)
@@ -143,12 +136,12 @@ class Run:
         key = self.key(stage)
         earlier = self.recipe.get(key)
         if earlier is not None:
-            # A setting that the recipe lacks came with a later version; its default is what was done before.
+            # Settings missing from the recipe are newer than it: their defaults apply.
             changed = next((name for name, value in earlier.items() if value != table.get(name)), "")
             if changed:
                 raise AssentError(
                     f"{self.folder} holds '{key}' with {changed} = {earlier.get(changed)!r}, "
-                    f"not {table.get(changed)!r}: use another --run, or start '{key}' afresh with --overwrite"
+                    f"not {table.get(changed)!r}: use another --run, or rerun '{key}' with --overwrite"
                 )
             return False
         self.recipe[key] = dict(table)
@@ -172,7 +165,7 @@ class Run:
         StageFiles(self.folder, self.key(stage)).write_result(text + "\n")
 
     def move_aside(self, stage: str, table: Mapping[str, Any]) -> None:
-        """Prepare a stage to be done afresh with these settings; `restore` undoes it, `finish` makes it final.
+        """Prepare a rerun of a stage with these settings; `restore` undoes it, `finish` makes it final.
 
         Settings, state, checkpoint, result and measurements are moved aside, so that a kill at any moment does no harm;
         feedback is never touched. A stopped attempt continues if the settings are the same.
@@ -235,7 +228,7 @@ class Run:
         if policy_stage:
             return f"{policy_stage}{suffix}"
         stages = [name for name in self.recipe if name.endswith(suffix)]
-        improved = [name for name in stages if name.removesuffix(suffix) in policy_optimisers()]
+        improved = [name for name in stages if name.removesuffix(suffix) in policy_training_stages()]
         trained = [name for name in improved if (self.folder / name / "config.json").exists()]
         return trained[0] if trained else f"ppo{suffix}"
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from assent.config import plugins
+from assent.config import NamedPlugin, plugins
 from assent.errors import AssentError, did_you_mean
 from assent.functional.ensemble import Reduction, combine, ensemble_std
 from assent.protocols import Reward
@@ -52,7 +52,7 @@ class RewardSource:
     (`reward` for this round's, a checkpoint of the run, a folder); empty: `reward`."""
     reward_weights: tuple[float, ...] = ()
     """Weight of each reward, in the same order; empty: 1 for each."""
-    rules: tuple[Any, ...] = plugins("rewards", rule_class, lambda: RULES)
+    rules: tuple[NamedPlugin, ...] = plugins("rewards", rule_class, lambda: RULES)
     ensemble: Reduction = "mean"
     """Score of a reward-model ensemble: the members' mean, the lowest (worst_case), or the mean minus
     `uncertainty_coef` standard deviations (uncertainty_weighted)."""
@@ -62,7 +62,7 @@ class RewardSource:
     def __post_init__(self) -> None:
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise ValueError(
-                f"{len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards; give one for each"
+                f"{len(self.reward_weights)} reward_weights for {len(self.rewards)} rewards; give one for each, or none"
             )
 
     def names(self, run: Run) -> tuple[str, ...]:
@@ -94,20 +94,15 @@ class RewardSource:
 
     def combined(self, run: Run, models: dict[str, Model]) -> "WeightedRewards":
         """Return the rewards with these reward models, by name, in the order of the settings."""
-        rules, names = iter(self._rules()), self.names(run)
+        names, rules = self.names(run), {part.name: part.plugin for part in self.rules}
         weights = self.reward_weights or (1.0,) * len(names)
         terms = [
-            Term(name, models[name] if name in models else CheckedRule(name, next(rules)), weight)
+            Term(
+                name, models[name] if name in models else CheckedRule(name, rules.get(name) or load_rule(name)), weight
+            )
             for name, weight in zip(names, weights, strict=True)
         ]
         return WeightedRewards(tuple(terms), self.ensemble, self.uncertainty_coef)
-
-    def _rules(self) -> tuple[Any, ...]:
-        """The rules with their settings; in Python they may be named without them."""
-        named = [name for name in self.rewards if is_rule(name)]
-        if len(self.rules) == len(named):
-            return self.rules
-        return tuple(load_rule(name) for name in named)
 
 
 class Term(NamedTuple):

@@ -17,7 +17,7 @@ class Purpose(IntEnum):
     MINIBATCHES = 3
     """Order of a rollout's prompts in one epoch of updates: step, epoch."""
     RESPONSE = 4
-    """`RLHF.answer`: one response to one prompt."""
+    """`RLHF.generate`: one response to one prompt."""
     RESAMPLING = 5
     """Prompts that replace those whose rewards are all equal (dynamic sampling): step, attempt."""
 

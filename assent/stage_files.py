@@ -1,4 +1,4 @@
-"""The files of one stage in a run folder, and the log that lets a stage be done afresh without risk.
+"""The files of one stage in a run folder, and the log that makes a rerun of a stage safe.
 
 `--overwrite` moves what a stage left into `replaced/NAME/`. A kill at any moment does no harm: the next process
 restores it, or continues the new attempt.
@@ -84,7 +84,7 @@ class StageFiles:
         existing = {name: path for name, path in self.outputs.items() if path.exists()}
         if not (self._aside / LOG).exists():
             lines = self._metrics()
-            log = {"settings": settings, "left": list(existing), "metrics": lines.of_stage}
+            log = {"version": 1, "settings": settings, "left": list(existing), "metrics": lines.of_stage}
             write_atomically(self._aside / LOG, json.dumps(log))
             write_atomically(self.folder / "metrics.jsonl", "".join(lines.of_other_stages))
         for name, path in existing.items():
@@ -102,7 +102,9 @@ class StageFiles:
             if earlier.exists():
                 earlier.rename(path)
         settings = log["settings"]
-        return Restored(None if settings is None else translate_settings(self.key, settings), bool(log["left"]))
+        if settings is not None and "version" not in log:  # moved aside by version 0.1
+            settings = translate_settings(self.key, settings)
+        return Restored(settings, bool(log["left"]))
 
     def finish_restoring(self) -> None:
         """Put the metrics back and delete the log, once the recipe is written."""

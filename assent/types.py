@@ -10,4 +10,4 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 ErrorRate = Annotated[float, Interval(ge=0, lt=0.5)]
-"""Share of flipped choices: from 1/2 on they would teach the reverse."""
+"""Share of flipped choices: above 1/2 the labels would be anti-correlated with the true choices."""

@@ -58,9 +58,10 @@ def main() -> None:
         print(f"{name:14}{estimate:>9.1f} {peak:>7.1f}  {estimate / peak - 1:+.0%}")
     far = [name for name, (estimate, peak) in results.items() if abs(estimate - peak) > TOLERANCE * peak]
     line = {
-        "what": "memory told before training", "device": device_name(arguments.device), "dtype": arguments.dtype,
-        "gb_told_and_held": results, "within": TOLERANCE, "too_far": far, "ours_seconds": None, "peer_seconds": None,
-        "ratio": None, "ours_peak_gb": max(peak for _, peak in results.values()), "peer_peak_gb": None,
+        "what": "estimated memory", "device": device_name(arguments.device), "dtype": arguments.dtype,
+        "estimated_and_peak_gb": results, "within": TOLERANCE, "too_far": far,
+        "ours_seconds": None, "peer_seconds": None, "ratio": None,
+        "ours_peak_gb": max(peak for _, peak in results.values()), "peer_peak_gb": None,
         "losses_agree": None, "command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]]),
     }  # fmt: skip
     print(json.dumps(line), flush=True)

@@ -111,7 +111,7 @@ def serving(folder: Path, session: str) -> Iterator[httpx.Client]:
 
 
 def seconds(client: httpx.Client, path: str) -> float:
-    """Return the seconds of one request; NaN if there is no such page."""
+    """Return the seconds of one request; NaN if the page does not exist."""
     start = time.perf_counter()
     reply = client.get(f"/{path}")
     took = time.perf_counter() - start

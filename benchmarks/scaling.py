@@ -1,4 +1,4 @@
-"""The time of a DPO step by prompts, completion length, completions a prompt and model size: a plot and the slopes.
+"""The time of a DPO step by prompts, completion length, completions per prompt and model size: a plot and the slopes.
 
     python benchmarks/scaling.py                 DPO steps, float32; docs/pictures/scaling-cpu.svg
     python benchmarks/scaling.py --device cuda --dtype bfloat16
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -> None:
-    """Draw one plot an axis, each with a proportional line."""
+    """Draw one plot for each axis, with a line of proportional time."""
     figure, places = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3.2), sharey=True, layout="constrained")
     for (label, points), place in zip(lines.items(), places, strict=True):
         xs, ys = (np.array(column) for column in zip(*points, strict=True))

@@ -52,7 +52,7 @@ addEventListener("securitypolicyviolation", (event) =>
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task of its own; its instruction distinguishes it from the other tasks of its run."""
+    """A task with an instruction that no other task of its run has."""
 
     task: Task
     prompt: Prompt
@@ -60,14 +60,14 @@ class TaskSpec:
     required: int = 1
 
 
-def make_task(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, wanted: int = 1) -> TaskSpec:
+def make_task(kind: str, *texts: str, turns: Sequence[tuple[str, str]] = (), k: int = 0, required: int = 1) -> TaskSpec:
     """Make a task of a kind, about `k` responses or about these texts."""
     n = next(NUMBER)
     texts = texts or tuple(f"Answer {i} of {n}, and a few more words." for i in range(k or ITEM_COUNTS.get(kind, 1)))
     prompt = Prompt(tuple(Message(*turn) for turn in turns or [("user", f"What is the answer to question {n}?")]))
     responses = tuple(Response(prompt.id, text, "sft") for text in texts)
     items = tuple(response.id for response in responses)
-    return TaskSpec(Task(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, wanted)
+    return TaskSpec(Task(kind, prompt.id, items, "train", f"Item {n}: a {kind}, please."), prompt, responses, required)
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Server:
         return Accounts(Store.open(self.root / PEOPLE))
 
     def user_with_role(self, role: str = "labeller") -> Account:
-        """Return a user with this role, the same each time."""
+        """Return the user with this role; all calls return the same user."""
         if role not in self._users_by_role:
             self._users_by_role[role] = self.new_user(role)
         return self._users_by_role[role]
@@ -144,8 +144,8 @@ class Server:
     def new_user(self, role: str = "labeller") -> Account:
         """Make a user."""
         secret = self.accounts.issue_setup() if role == "owner" else self._secret(role)
-        person = self.accounts.join(secret, f"Lou {next(NUMBER)}", PASSWORD)
-        return Account(person.id, person.name, self.accounts.credentials.open_session(person))
+        user = self.accounts.join(secret, f"Lou {next(NUMBER)}", PASSWORD)
+        return Account(user.id, user.name, self.accounts.credentials.open_session(user))
 
     def _secret(self, role: str) -> str:
         owner = self.accounts.get(self.user_with_role("owner").id)
@@ -191,7 +191,7 @@ def _address(log: Path, alive: Callable[[], bool]) -> str:
 
 @dataclass
 class CrashingServers(Server):
-    """Servers at one address, one after the other; each is killed in the end."""
+    """Consecutive servers at one address; each is killed in the end."""
 
     full: bool = False
     """Whether the disk can be made full."""
@@ -253,21 +253,21 @@ class Screen:
         self.page.add_init_script(ERROR_SCRIPT)
         self.page.on("dialog", self._interrupted)
         self.page.on("pageerror", lambda error: self.errors.append(f"error: {error}"))
-        self.page.on("console", self._heard)
-        self.page.on("request", self._asked)
+        self.page.on("console", self._record_console_error)
+        self.page.on("request", self._record_request)
 
     def _interrupted(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def _record_console_error(self, message: ConsoleMessage) -> None:
         expected = message.text.startswith("Failed to load resource")  # which a test of an offline page is about
         if message.type in ("error", "warning") and not expected:
             self.errors.append(f"console: {message.text}")
 
-    def _asked(self, request: Request) -> None:
-        there = urlsplit(request.url)
-        if there.scheme not in ("data", "blob") and there.netloc != urlsplit(self.server.url).netloc:
+    def _record_request(self, request: Request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in ("data", "blob") and address.netloc != urlsplit(self.server.url).netloc:
             self.errors.append(f"request to another host: {request.url}")
 
     @property
@@ -339,7 +339,7 @@ class Screen:
 
     @property
     def task(self) -> Task | None:
-        """The task on the page."""
+        """Return the task on the page."""
         if self.page.locator("#controls").is_hidden():
             return None
         found = [task.task for task in self.run.tasks if task.task.instruction == self.instruction]
@@ -370,7 +370,7 @@ class Screen:
         return found
 
     def stored(self, n: int) -> list[Feedback]:
-        """Wait until n judgements are stored and the page says so; return them. There must be no more."""
+        """Wait until n judgements are stored and the page says so; return them. Fail if there are more."""
         self.wait_until(lambda: len(self.run.feedback()) >= n)
         self.wait("() => document.querySelector('#state').dataset.state === 'saved'")
         events = self.run.feedback()
@@ -387,8 +387,8 @@ class Screen:
         """Open another tab of the same browser."""
         return Screen(self.context.new_page(), self.server, self.run, self.user, self.errors)
 
-    def sign_in_as(self, person: Account) -> None:
-        cookie = {"name": COOKIE, "value": person.session, "url": self.server.url, "httpOnly": True, "sameSite": "Lax"}
+    def sign_in_as(self, account: Account) -> None:
+        cookie = {"name": COOKIE, "value": account.session, "url": self.server.url, "httpOnly": True, "sameSite": "Lax"}
         self.context.add_cookies([cookie])  # type: ignore[list-item]
 
     def check(self) -> None:
@@ -450,7 +450,7 @@ VERDICTS: dict[str, Callable[[list[str]], Comparison]] = {
 
 
 def box_of(locator: Any) -> Any:
-    """Return where an element is on the screen."""
+    """Return the position and size of an element on the screen."""
     box = locator.bounding_box()
     assert box, "it is not on the page"
     return box

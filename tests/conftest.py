@@ -110,7 +110,7 @@ def quick_hashes() -> Iterator[None]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty store: a file, and a new database on a PostgreSQL server."""
+    """Return the address of an empty store: a file, and a new database on a PostgreSQL server."""
     if request.param == "sqlite":
         yield str(tmp_path / "store.db")
         return
@@ -133,7 +133,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one run; tests copy it."""
+    """Return a folder with one run; tests copy it."""
     from web_server import build_run_root
 
     return build_run_root(tmp_path_factory.mktemp("run"), single=True)
@@ -141,7 +141,7 @@ def run_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(run_root: Path, tmp_path: Path) -> Iterator[Server]:
-    """A server of a copy of the run, for one test."""
+    """Return a server of a copy of the run, for one test."""
     from web_server import Server
 
     server = Server.of(Path(shutil.copytree(run_root, tmp_path / "demo")))
@@ -151,7 +151,7 @@ def server(run_root: Path, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of two runs for many tests, none of which depends on what another one left."""
+    """Return a server of two runs that many tests share; no test depends on the changes of another test."""
     from web_server import Server, build_run_root
 
     server = Server.of(build_run_root(tmp_path_factory.mktemp("shared"), single=False))
@@ -161,7 +161,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def judged_server(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a comparison that the labeller judged as `0192-first`; tests must not add to it."""
+    """Return a server with a comparison that the labeller judged as `0192-first`; tests must not add to it."""
     from web_server import Server, comparison_of, judgement_of
 
     server = Server.of(Path(shutil.copytree(run_root, tmp_path_factory.mktemp("judged") / "demo")))
@@ -175,7 +175,7 @@ def judged_server(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A Chromium without a window."""
+    """Return a Chromium without a window."""
     from browsing import browser_path
     from playwright.sync_api import sync_playwright
 
@@ -187,7 +187,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsing.Server]:
-    """A server in its own process, of an empty folder of runs."""
+    """Return a server of an empty folder of runs, in its own process."""
     from browsing import serving
 
     with serving(tmp_path_factory.mktemp("runs")) as server:

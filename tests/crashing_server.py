@@ -16,7 +16,10 @@ Message = MutableMapping[str, Any]
 
 
 class CrashAt:
-    """An application that kills its process at the first judgement: when `asked`, once `stored`, or once `told`."""
+    """An application that kills its process at the first judgement.
+
+    The moment is `received` (before the request is handled), `stored` or `acknowledged`.
+    """
 
     def __init__(self, app: Any, moment: str) -> None:
         self.app, self.moment = app, moment
@@ -32,9 +35,9 @@ class CrashAt:
             self.crash("stored")
             await send(message)
 
-        self.crash("asked")
+        self.crash("received")
         await self.app(scope, receive, send_unless_crashed)
-        self.crash("told")
+        self.crash("acknowledged")
 
     def crash(self, moment: str) -> None:
         if moment == self.moment:

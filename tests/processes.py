@@ -41,7 +41,7 @@ def fork_server() -> ForkServerContext:
 
 
 class Process:
-    """A function in a process of its own.
+    """A function in its own process.
 
     Args:
         log: file of its standard error; a file beside it gets its standard output.
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """The status of `subprocess.Popen.poll`: None while it runs, the negative signal if one has killed it."""
+        """Return the status as `subprocess.Popen.poll` does: None while it runs, the negative signal that killed it."""
         return self._process.exitcode
 
     @property

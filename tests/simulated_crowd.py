@@ -51,7 +51,7 @@ def kind_of(annotator: str) -> str:
 
 
 def choose(annotator: str, display_order: Sequence[str], better_item: str, rng: random.Random) -> str:
-    """Return the item that an annotator prefers; the name says their kind."""
+    """Return the item that an annotator prefers; the name gives their kind."""
     if kind_of(annotator) == "left":
         return display_order[0]
     (worse,) = (item for item in display_order if item != better_item)
@@ -59,7 +59,7 @@ def choose(annotator: str, display_order: Sequence[str], better_item: str, rng: 
 
 
 def open_queue(path: Path) -> TaskQueue:
-    """Return a new queue with the same random draws in every run."""
+    """Return a new queue with the same random numbers in every run."""
     store = Store.open(path)
     change_setting(store, "salt", SALT, "server", AT)
     return TaskQueue(store)

@@ -1,4 +1,4 @@
-"""Who is let in: links that work once, secrets of which only hashes are kept, roles, and being forgotten."""
+"""Accounts: links that work once, secrets stored as hashes, roles, and erasure."""
 
 import base64
 import json
@@ -279,7 +279,7 @@ def test_sign_in_hashes_once_for_unknown_names_too(accounts: Accounts, monkeypat
         words.add(str(error.value))
     assert accounts.sign_in("Olga", PASSWORD) == owner
     assert len(verified) == 5
-    assert len({hash.rsplit("$", 2)[0] for hash in verified}) == 1  # the same parameters each time
+    assert len({hash.rsplit("$", 2)[0] for hash in verified}) == 1  # with equal parameters
     assert words == {"no account with this name and password"}  # which of the two is wrong stays secret
 
 
@@ -407,7 +407,7 @@ def test_audit_log_records_account_changes(accounts: Accounts, owner: User) -> N
 
 @pytest.fixture
 def judged(accounts: Accounts, owner: User) -> tuple[User, list[Feedback]]:
-    """A user, and her feedback and that of another user."""
+    """Return a user, her feedback, and the feedback of another user."""
     prompt = Prompt.ask("Which is the largest planet?")
     a, b = (Response(prompt.id, text, "sft") for text in ("Jupiter.", "Saturn."))
     task = Task("comparison", prompt.id, (a.id, b.id))

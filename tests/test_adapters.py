@@ -18,7 +18,7 @@ from assent.generation.local import sample_completions
 from assent.generation.sampling import Sampling
 from assent.loggers.jsonl import read_metrics as metrics_of
 from assent.models import linear
-from assent.models.adapters import SharedBase, matches_base
+from assent.models.adapters import SharedBase, lora_config, matches_base
 from assent.models.forward import logprobs, scores, values
 from assent.models.load import load_policy, load_reward
 from assent.models.packing import SharedPrefix, pack
@@ -258,3 +258,14 @@ def test_adapter_without_a_saved_head_still_loads(top: Path, tmp_path: Path, mon
     assert torch.allclose(scores(view.model, pack(TREES)), expected, atol=1e-5)
     with pytest.raises(AssentError, match=r"holds no reward head .*; name the folder of the merged model instead"):
         load_reward(adapter)
+
+
+def test_lora_alpha_is_twice_the_rank_by_default() -> None:
+    assert (lora_config(4).lora_alpha, lora_config(4, alpha=6).lora_alpha) == (8, 6)
+
+
+def test_lora_alpha_scales_the_adapter(top: Path, tmp_path: Path) -> None:
+    run = begin(top, tmp_path / "run")
+    assert main(["ppo", *run, *LORA, *SMALL, "--lora-alpha", "1"]) == 0
+    config = json.loads((tmp_path / "run" / "ppo" / "adapter" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == 1

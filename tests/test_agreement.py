@@ -1,4 +1,4 @@
-"""Agreement by hand, by the examples of those who invented it, and by chance."""
+"""Agreement by hand, by published examples, and of random labels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -38,22 +38,22 @@ UNITS = np.broadcast_to(np.arange(12), (4, 12))
 
 
 @pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
-def test_alpha_is_that_of_krippendorffs_own_example(level: Level, alpha: float) -> None:
+def test_alpha_equals_krippendorffs_example(level: Level, alpha: float) -> None:
     result = krippendorff_alpha(UNITS.ravel(), FOUR_OBSERVERS.ravel(), level)
     assert result.value == pytest.approx(alpha, abs=5e-4)
-    assert result.n == 11  # the last unit has one answer, and nothing to agree with
+    assert result.n == 11  # the last unit has one label only
     assert result.low < result.value < result.high
 
 
 def test_alpha_by_hand() -> None:
-    # Two items, answers aa and ab: 2 of 4 ordered pairs within items differ, of all ordered pairs 2 * 3 of 12.
+    # Two items, labels aa and ab: 2 of 4 ordered pairs within items differ, of all ordered pairs 2 * 3 of 12.
     assert krippendorff_alpha([0, 0, 1, 1], ["a", "a", "a", "b"]).value == pytest.approx(1 - (2 / 4) / (6 / 12))
     # aa and bb: none differ within; aa, bb, ab: 2 of 6, and 2 * 3 * 3 of 30.
     assert krippendorff_alpha([0, 0, 1, 1], ["a", "a", "b", "b"]).value == 1
     assert krippendorff_alpha([0, 0, 1, 1, 2, 2], list("aabbab")).value == pytest.approx(1 - (2 / 6) / (18 / 30))
 
 
-def test_a_missing_answer_is_as_one_that_was_never_asked_for() -> None:
+def test_missing_labels_are_ignored() -> None:
     items, values = UNITS.ravel(), FOUR_OBSERVERS.ravel()
     is_present = ~np.isnan(values)
     assert krippendorff_alpha(items, values, "interval") == krippendorff_alpha(
@@ -61,11 +61,11 @@ def test_a_missing_answer_is_as_one_that_was_never_asked_for() -> None:
     )
 
 
-def by_pairs(items: Sequence[int], values: Sequence[int], level: Level) -> float:
-    """Alpha as it is defined, pair by pair."""
-    answers = [[v for i, v in zip(items, values, strict=True) if i == item] for item in sorted(set(items))]
-    answers = [judgements for judgements in answers if len(judgements) > 1]
-    every = [v for judgements in answers for v in judgements]
+def alpha_by_definition(items: Sequence[int], values: Sequence[int], level: Level) -> float:
+    """Return alpha by its definition, pair by pair."""
+    by_item = [[v for i, v in zip(items, values, strict=True) if i == item] for item in sorted(set(items))]
+    by_item = [labels for labels in by_item if len(labels) > 1]
+    every = [v for labels in by_item for v in labels]
 
     def distance(a: int, b: int) -> float:
         if level == "ordinal":
@@ -73,9 +73,7 @@ def by_pairs(items: Sequence[int], values: Sequence[int], level: Level) -> float
             return (between - (every.count(a) + every.count(b)) / 2) ** 2 if a != b else 0
         return (a - b) ** 2 if level == "interval" else a != b
 
-    within = sum(
-        sum(distance(a, b) for a, b in permutations(judgements, 2)) / (len(judgements) - 1) for judgements in answers
-    )
+    within = sum(sum(distance(a, b) for a, b in permutations(labels, 2)) / (len(labels) - 1) for labels in by_item)
     across = sum(distance(a, b) for a, b in permutations(every, 2))
     return 1 - within * (len(every) - 1) / across if across else NAN
 
@@ -84,11 +82,11 @@ def by_pairs(items: Sequence[int], values: Sequence[int], level: Level) -> float
     st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3)), max_size=25),
     st.sampled_from(["nominal", "ordinal", "interval"]),
 )
-def test_alpha_is_what_its_definition_says(answers: list[tuple[int, int]], level: Level) -> None:
-    items, values = [i for i, _ in answers], [v for _, v in answers]
+def test_alpha_equals_its_definition(labels: list[tuple[int, int]], level: Level) -> None:
+    items, values = [i for i, _ in labels], [v for _, v in labels]
     result = krippendorff_alpha(items, values, level, resamples=20)
-    assert result.value == pytest.approx(by_pairs(items, values, level), nan_ok=True)
-    shuffled = np.random.default_rng(len(answers)).permutation(len(answers))
+    assert result.value == pytest.approx(alpha_by_definition(items, values, level), nan_ok=True)
+    shuffled = np.random.default_rng(len(labels)).permutation(len(labels))
     again = krippendorff_alpha(np.array(items)[shuffled], np.array(values)[shuffled], level, resamples=0)
     assert again.value == pytest.approx(result.value, nan_ok=True)
 
@@ -117,9 +115,9 @@ def test_alpha_intervals_over_items_cover_the_truth() -> None:
     assert 0.88 < np.mean(is_covered) < 0.99
 
 
-def test_items_of_one_prompt_are_drawn_together() -> None:
+def test_bootstrap_resamples_items_of_a_prompt_together() -> None:
     random = np.random.default_rng(1)
-    prompts = np.repeat(np.arange(40), 60)  # twenty items of three answers each
+    prompts = np.repeat(np.arange(40), 60)  # twenty items of three labels each
     clear = np.repeat(random.random(40), 60)
     values = np.where(random.random(2400) < clear, 0, random.integers(2, size=2400))
     values = np.where(random.random(40).repeat(60) < 0.5, values, 1 - values)
@@ -131,17 +129,17 @@ def test_items_of_one_prompt_are_drawn_together() -> None:
     assert raw[1].high - raw[1].low > 1.5 * (raw[0].high - raw[0].low)
 
 
-def test_a_seed_repeats_an_interval() -> None:
+def test_alpha_interval_repeats_with_its_seed() -> None:
     items, values = UNITS.ravel(), FOUR_OBSERVERS.ravel()
     assert krippendorff_alpha(items, values, seed=1) == krippendorff_alpha(items, values, seed=1)
     assert krippendorff_alpha(items, values, seed=1) != krippendorff_alpha(items, values, seed=2)
 
 
-# The raw share
+# Raw agreement
 
 
-def test_the_raw_share_counts_pairs_of_answers() -> None:
-    # aab: 1 of 3; a-tie: 0 of 1; tie-tie: 1 of 1. Without ties: 1 of 3, and two items have too few answers left.
+def test_raw_agreement_counts_pairs_of_labels() -> None:
+    # aab: 1 of 3; a-tie: 0 of 1; tie-tie: 1 of 1. Without ties: 1 of 3, and two items have too few labels left.
     items, values = [0, 0, 0, 1, 1, 2, 2, 3], ["a", "a", "b", "a", "tie", "tie", "tie", "a"]
     result = raw_agreement(items, values, "tie")
     assert result.decisive.value == pytest.approx(1 / 3)
@@ -151,9 +149,9 @@ def test_the_raw_share_counts_pairs_of_answers() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 7)), max_size=25), st.sampled_from([0, 1, 2.5]))
-def test_answers_within_a_step_are_counted_pair_by_pair(answers: list[tuple[int, int]], step: float) -> None:
-    pairs = [abs(a - b) <= step for (i, a), (j, b) in combinations(answers, 2) if i == j]
-    items, values = [i for i, _ in answers], [v for _, v in answers]
+def test_near_agreement_counts_pairs_within_a_step(labels: list[tuple[int, int]], step: float) -> None:
+    pairs = [abs(a - b) <= step for (i, a), (j, b) in combinations(labels, 2) if i == j]
+    items, values = [i for i, _ in labels], [v for _, v in labels]
     result = near_agreement(items, values, step, resamples=0)
     assert result.value == pytest.approx(np.mean(pairs) if pairs else NAN, nan_ok=True)
     assert result.n == len({i for i in items if items.count(i) > 1})
@@ -163,18 +161,20 @@ def test_answers_within_a_step_are_counted_pair_by_pair(answers: list[tuple[int,
 # Dawid and Skene
 
 
-def crowd(skill: float, labels: int, items: int, seed: int) -> tuple[list[int], list[str], list[int]]:
-    """Four annotators answer each item: the truth with the chance of their skill, else any label."""
+def sample_labels(skill: float, labels: int, items: int, seed: int) -> tuple[list[int], list[str], list[int]]:
+    """Return labels of four annotators for each item: the truth with the probability of their skill, else any label."""
     random = np.random.default_rng(seed)
-    knows = random.random((items, 4)) < skill
-    judgements = np.where(knows, random.integers(labels, size=(items, 1)), random.integers(labels, size=(items, 4)))
+    is_true = random.random((items, 4)) < skill
+    judgements = np.where(is_true, random.integers(labels, size=(items, 1)), random.integers(labels, size=(items, 4)))
     return np.repeat(np.arange(items), 4).tolist(), list("abcd") * items, judgements.ravel().tolist()
 
 
 @pytest.mark.parametrize("skill", [0.5, 0.8])
 def test_reliability_weight_does_not_depend_on_label_count(skill: float) -> None:
     two, seven = (
-        np.mean([dawid_skene(*crowd(skill, labels, 100, seed), among=range(labels)).weight for seed in range(10)])
+        np.mean(
+            [dawid_skene(*sample_labels(skill, labels, 100, seed), among=range(labels)).weight for seed in range(10)]
+        )
         for labels in (2, 7)
     )
     assert two == pytest.approx(seven, abs=0.06)
@@ -183,8 +183,8 @@ def test_reliability_weight_does_not_depend_on_label_count(skill: float) -> None
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
 @pytest.mark.parametrize("items", [0, 42, 420])
-def test_the_prior_is_ten_judgements_of_weight_three_fifths(labels: int, items: int) -> None:
-    # Six who always agree are each right `items` times; of ten answers beforehand six were given with knowledge.
+def test_dawid_skene_prior_is_ten_judgements_of_weight_0_6(labels: int, items: int) -> None:
+    # Six annotators always agree, so each is right `items` times. The prior is ten judgements, six of them right.
     truth = np.arange(items) % labels
     result = dawid_skene(
         np.repeat(np.arange(items), 6), list("abcdef") * items, np.repeat(truth, 6), among=range(labels)
@@ -193,11 +193,11 @@ def test_the_prior_is_ten_judgements_of_weight_three_fifths(labels: int, items: 
     assert result.prior_weight == 0.6
 
 
-def test_three_judgements_move_the_prior_less_than_three_hundred() -> None:
+def test_dawid_skene_prior_matters_less_with_more_judgements() -> None:
     truth = np.arange(300) % 2
-    items, people, labels = np.repeat(np.arange(300), 5), list("abcde") * 300, np.repeat(truth, 5)
-    few = dawid_skene([*items, 0, 1, 2], [*people, *["new"] * 3], [*labels, *truth[:3]])
-    many = dawid_skene([*items, *range(300)], [*people, *["new"] * 300], [*labels, *truth])
+    items, annotators, labels = np.repeat(np.arange(300), 5), list("abcde") * 300, np.repeat(truth, 5)
+    few = dawid_skene([*items, 0, 1, 2], [*annotators, *["new"] * 3], [*labels, *truth[:3]])
+    many = dawid_skene([*items, *range(300)], [*annotators, *["new"] * 300], [*labels, *truth])
     assert few.annotators[5] == many.annotators[5] == "new"
     assert 0.65 < few.weight[5] < 0.75  # about (6 + 3) / (10 + 3)
     assert many.weight[5] > 0.98
@@ -207,18 +207,18 @@ def test_three_judgements_move_the_prior_less_than_three_hundred() -> None:
 
 
 @pytest.mark.parametrize(("same", "prompts", "low", "high"), [(True, 8, 68, 100), (False, 12, 0, 24)])
-def test_a_share_of_all_or_none_has_wilson_limits_of_prompts(same: bool, prompts: int, low: int, high: int) -> None:
+def test_raw_agreement_of_0_or_1_has_wilson_limits_of_prompts(same: bool, prompts: int, low: int, high: int) -> None:
     items = np.repeat(np.arange(prompts), 2)
     share = raw_agreement(items, np.tile([0, 0 if same else 1], prompts)).three_way
     assert [round(100 * share.low), round(100 * share.high)] == [low, high]
     assert share[:3] == wilson(prompts if same else 0, prompts)[:3]
-    # Three pairs a prompt are no surer than one: what is said of a prompt stands and falls together.
-    thrice = raw_agreement(np.arange(6 * prompts) // 2, np.tile([0, 0 if same else 1], 3 * prompts), None,
+    # Three pairs of a prompt are no more certain than one, since the pairs of a prompt are one cluster.
+    tripled = raw_agreement(np.arange(6 * prompts) // 2, np.tile([0, 0 if same else 1], 3 * prompts), None,
                            np.arange(6 * prompts) // 6).three_way  # fmt: skip
-    assert (thrice[:3], thrice.n) == (share[:3], 3 * prompts)
+    assert (tripled[:3], tripled.n) == (share[:3], 3 * prompts)
 
 
-def test_a_win_rate_equal_in_every_prompt_has_a_width() -> None:
+def test_win_rate_equal_in_every_prompt_has_wilson_limits() -> None:
     prompts = np.repeat(np.arange(10), 2)
     for outcomes in ([0.5, 0.5], [1, 0]):
         rate = clustered_win_rate(np.tile(outcomes, 10), prompts)
@@ -228,12 +228,12 @@ def test_a_win_rate_equal_in_every_prompt_has_a_width() -> None:
     assert bootstrap([1.0, 1.0], ["a", "a"])[:3] == wilson(1, 1)[:3]
 
 
-def test_an_alpha_that_is_the_same_in_every_draw_has_no_limits() -> None:
+def test_alpha_constant_over_resamples_has_no_limits() -> None:
     result = krippendorff_alpha([0, 0, 1, 1, 2, 2, 3, 3], list("aabbaabb"))
     assert result.value == 1 and np.isnan([result.low, result.high]).all()
 
 
-# Where there is nothing to measure
+# Undefined agreement
 
 
 def test_agreement_of_equal_judgements_is_undefined() -> None:
@@ -246,15 +246,15 @@ def test_agreement_of_equal_judgements_is_undefined() -> None:
 
 
 @pytest.mark.parametrize(("items", "values"), [([], []), ([0], [1]), ([0, 1, 2], [1, 2, 1]), ([0, 0], [NAN, 1])])
-def test_one_annotator_alone_agrees_with_nobody(items: list[int], values: list[float]) -> None:
+def test_agreement_of_single_labels_is_undefined(items: list[int], values: list[float]) -> None:
     for result in (krippendorff_alpha(items, values), *raw_agreement(items, values)):
         assert np.isnan(result[:3]).all()
         assert result.n == 0
 
 
-def test_one_item_has_a_value_and_no_limits() -> None:
+def test_alpha_of_one_item_has_no_limits() -> None:
     result = krippendorff_alpha([0, 0, 0], list("aab"))
-    assert result.value == pytest.approx(0)  # what lies within is all there is
+    assert result.value == pytest.approx(0)  # the disagreement within the item is all disagreement
     assert np.isnan([result.low, result.high]).all()
 
 
@@ -265,15 +265,15 @@ def test_one_item_has_a_value_and_no_limits() -> None:
         (lambda: krippendorff_alpha([0, 0], ["a", "b"], "interval"), "have no differences"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_a_reason(call: Callable[[], object], message: str) -> None:
+def test_alpha_refuses_invalid_input_with_a_reason(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-# Real votes, and second sources
+# Real votes and other implementations
 
 
-def test_agreement_of_real_votes_is_wider_by_clusters() -> None:
+def test_clustered_alpha_of_real_votes_is_wider() -> None:
     rows = read_llmfao_votes()
     items, prompts = [row["id"] for row in rows], [row["prompt"] for row in rows]
     swapped = [int(row["model_x"]) > int(row["model_y"]) for row in rows]
@@ -288,8 +288,8 @@ def test_agreement_of_real_votes_is_wider_by_clusters() -> None:
     assert together.high - together.low > 2.5 * (alpha.high - alpha.low)
 
 
-def test_alpha_needs_values_that_all_items_share() -> None:
-    # Names of models as answers: hardly two items share any, so hardly anything would agree by chance.
+def test_alpha_is_inflated_by_labels_of_single_items() -> None:
+    # Labels are names of models: few items share a label, so little agreement by chance is expected.
     rows = read_llmfao_votes()
     named = {"left": "model_x", "right": "model_y"}
     values = [row[named[row["winner"]]] if row["winner"] in named else "tie" for row in rows]
@@ -298,7 +298,7 @@ def test_alpha_needs_values_that_all_items_share() -> None:
 
 @pytest.mark.conformance
 @pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
-def test_alpha_agrees_with_the_package_named_for_it(level: Level) -> None:
+def test_alpha_agrees_with_the_krippendorff_package(level: Level) -> None:
     module: Any = pytest.importorskip("krippendorff", reason="needs krippendorff: pip install krippendorff==0.9.0")
     random = np.random.default_rng(0)
     truth = random.integers(5, size=80)
@@ -309,7 +309,7 @@ def test_alpha_agrees_with_the_package_named_for_it(level: Level) -> None:
     assert krippendorff_alpha(items.ravel(), table.ravel(), level).value == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_raw_share_of_many_pairs_is_the_share_of_equal_pairs() -> None:
+def test_raw_agreement_is_the_share_of_equal_pairs() -> None:
     random = np.random.default_rng(2)
     items, values = random.integers(20, size=120), random.integers(3, size=120)
     pairs = [(a, b) for item in range(20) for a, b in combinations(values[items == item].tolist(), 2)]

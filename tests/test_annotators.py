@@ -1,4 +1,4 @@
-"""Simulated annotators: number of votes, noise, and judgements that depend on the seed and the task alone."""
+"""Simulated annotators: number of votes, noise, and judgements that depend only on the seed and the task."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The README's ten lines of Python, run."""
+"""The ten lines of Python in the README run."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ README = Path(__file__).parent.parent / "README.md"
 OPENINGS = README.parent / "examples" / "openings.jsonl"
 
 
-def test_the_lines_of_the_readme_train_a_policy_and_measure_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_lines_train_and_evaluate_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len([line for line in lines.splitlines() if line.strip()]) < 10
     model = tiny.make(tmp_path / "runs" / "tiny" / "pretrain", chat=False)
@@ -36,7 +36,7 @@ def test_the_lines_of_the_readme_train_a_policy_and_measure_it(tmp_path: Path, m
     assert model.exists()
 
 
-def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) -> None:
+def test_reward_model_fits_its_preferences(tmp_path: Path) -> None:
     model = tiny.make(tmp_path / "model")
     words = ["duck", "cat", "dog", "king", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird"]
     prompts = [Prompt.ask(f"Where is the {word}?") for word in words]
@@ -53,10 +53,10 @@ def test_a_reward_model_fits_preferences_and_prefers_their_kind(tmp_path: Path) 
 
 def test_preference_p_chosen_margin_and_weight_reach_training(tmp_path: Path) -> None:
     model = tiny.make(tmp_path / "model")
-    asked = [Prompt.ask(f"Where is number {number}?") for number in range(8)]
-    given = [Preference(p, Completion("In the sea."), Completion("No no", False), 0.7, 1.5, 2.0) for p in asked]
-    environment = Prompts(asked, model=str(model), run=tmp_path / "run", dtype="float32")
-    RewardModel.fit(environment, given, batch_size=8)
+    prompts = [Prompt.ask(f"Where is number {number}?") for number in range(8)]
+    preferences = [Preference(p, Completion("In the sea."), Completion("No no", False), 0.7, 1.5, 2.0) for p in prompts]
+    environment = Prompts(prompts, model=str(model), run=tmp_path / "run", dtype="float32")
+    RewardModel.fit(environment, preferences, batch_size=8)
     with open_run(environment.setup) as run:
         kept, held, _ = load_preferences(run, tiny.load(model).chat_tokenizer, 256, BATCH_SPECS[ScorePairs])
     assert len(kept) + len(held) == 8
@@ -67,15 +67,15 @@ def test_preference_p_chosen_margin_and_weight_reach_training(tmp_path: Path) ->
         assert (ended[pair.chosen], ended[pair.rejected]) == (True, False)
 
 
-def test_bare_texts_are_held_out_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_texts_are_held_out_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.make(tmp_path / "model", chat=False)
     texts = [f'{{"text": "The cat ran home {number} times."}}\n' for number in range(40)]
     (tmp_path / "texts.jsonl").write_text("".join(texts))
     run = ["--run", str(tmp_path / "run"), "--model", str(model)]
     assert main(["sft", *run, "--data", str(tmp_path / "texts.jsonl"), "--dtype", "float32"]) == 0
-    said = dict(re.findall(r"(\w+) ([\d.]+)", capsys.readouterr().out))
-    assert int(said["demonstrations"]) + int(said["held_out"]) == 40
-    assert 5 <= int(said["held_out"]) <= 20
+    counts = dict(re.findall(r"(\w+) ([\d.]+)", capsys.readouterr().out))
+    assert int(counts["demonstrations"]) + int(counts["held_out"]) == 40
+    assert 5 <= int(counts["held_out"]) <= 20
 
 
 def test_first_stage_fixes_the_model_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Rules of the architecture: what loads quickly, what is documented, what each folder holds, how long files are."""
+"""Rules of the architecture: import time, documentation, contents of folders, and lengths of files."""
 
 import ast
 import re
@@ -154,7 +154,7 @@ def dependencies() -> list[Requirement]:
     return [Requirement(line) for line in (*project["dependencies"], *extras)]
 
 
-def test_dependencies_are_what_is_imported() -> None:
+def test_dependencies_equal_the_imported_packages() -> None:
     tests = sorted((TOP / "tests").glob("*.py"))
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (*MODULES, *tests)]
     imported: set[str] = set()
@@ -247,8 +247,8 @@ def test_stages_import_no_more_than_two_stages() -> None:
     assert len(imports) <= 2, imports
 
 
-def test_nothing_asks_a_stage_by_getattr_or_hasattr() -> None:
-    """The runner, the commands and the command line read what `Stage` and `Tool` declare."""
+def test_stage_is_not_read_by_getattr_or_hasattr() -> None:
+    """Runner, commands and command line read only the declared members of `Stage` and `Tool`."""
     for path in (ROOT / name for name in ("runner.py", "commands.py", "cli.py", "iterate.py", "help.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert [ast.unparse(call) for call in calls if ast.unparse(call.func) in ("getattr", "hasattr")] == []
@@ -286,3 +286,20 @@ def test_dpo_reaches_its_loss_within_40_changes_of_file() -> None:
     files = [path for path, _ in walk("dpo")]
     steps = files[: files.index("assent/objectives/dpo.py") + 1]
     assert sum(before != after for before, after in pairwise(steps)) <= 40
+
+
+# Settings
+
+
+def test_every_setting_has_a_test_or_an_example() -> None:
+    files = [*(TOP / "tests").glob("*.py"), *(TOP / "examples").glob("*.toml"), ROOT / "data" / "demo.toml"]
+    text = "\n".join(path.read_text() for path in files if path.name not in ("test_legacy.py", "test_architecture.py"))
+    known = {**settings(Setup()), **settings(Iterate())}
+    for command in command_names():
+        known |= settings(command_of(command))
+    untested = [
+        name
+        for name in known
+        if not re.search(rf'--(no-)?{name.replace("_", "-")}\b|(\b|\\n){name}\s*=|["\']{name}["\']\s*:', text)
+    ]
+    assert untested == []

@@ -1,4 +1,4 @@
-"""The arena and win rates by annotators: which policies are compared, and how judgements become rates and ratings."""
+"""The arena and win rates by annotators: choice of pairs, and rates and ratings from judgements."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 import tiny
 
-from assent.config import override
+from assent.config import NamedPlugin, override
 from assent.errors import AssentError
 from assent.evaluation.candidates import held_out_prompts
 from assent.evaluation.judges import AnnotatorJudge, RewardJudge, load_judge
@@ -65,7 +65,7 @@ UNEQUAL = BradleyTerry({"poor": -2.5, "fair": -1.5, "good": 0.0, "best": 1.5})
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Four models, and prompts half of which are held out."""
+    """Return a run with four models, and prompts of which half are held out."""
     folder = tmp_path / "run"
     for seed, name in enumerate(POLICIES):
         tiny.make(folder / name, seed=seed)
@@ -103,7 +103,7 @@ def test_best_pairs_find_the_best_policy(run: Run) -> None:
     assert sum(pairs.values()) <= 2 * result["prompts"]
     ids = [event.id for event in run.store.feedback()]
     assert len(ids) > 2 * WAVE_SIZE
-    assert arena(run, "arena") == result  # the same tasks, judged already
+    assert arena(run, "arena") == result  # all tasks are judged already
     assert [event.id for event in run.store.feedback()] == ids
 
 
@@ -111,7 +111,7 @@ def test_best_pairs_of_equal_policies_rate_them_equal(run: Run) -> None:
     arena = Arena(POLICIES, tasks_per_prompt=2, pairs="best", sampling=SHORT, annotator=EQUAL)
     rows = arena(run, "arena")["policies"].values()
     low, high = max(row["low"] for row in rows), min(row["high"] for row in rows)
-    assert low <= 1000 <= high  # the baseline's rating lies in every interval
+    assert low <= 1000 <= high  # every interval contains the baseline's rating
 
 
 def test_prompts_of_chats_are_not_compared(run: Run) -> None:
@@ -132,7 +132,9 @@ def test_arena_refuses_a_single_policy(run: Run) -> None:
 
 
 def evaluate_by(annotator: BradleyTerry) -> Evaluate:
-    return Evaluate(("fair", "best"), "poor", judge="human", judge_plugins=(annotator,), sampling=SHORT)
+    return Evaluate(
+        ("fair", "best"), "poor", judge="human", judge_plugins=(NamedPlugin("human", annotator),), sampling=SHORT
+    )
 
 
 def test_evaluate_asks_an_annotator(run: Run) -> None:
@@ -198,14 +200,14 @@ def test_evaluate_without_a_reward_model_asks_for_a_judge(run: Run) -> None:
         Evaluate(("best",), "poor", sampling=SHORT)(run, "evaluate")
 
 
-def test_evaluate_warns_that_the_reward_model_flatters(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_warns_that_the_reward_model_is_biased(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     save(new_reward(run.policy("poor"), 0), run.folder / "reward")
     result = Evaluate(("best",), "poor", sampling=SHORT)(run, "evaluate")
     assert result["judge"] == "reward"
-    assert "the judge is the run's own reward model 'reward': its win rates flatter" in capsys.readouterr().err
+    assert "the judge is the run's own reward model 'reward': its win rates are biased" in capsys.readouterr().err
     named = Evaluate(("best",), "poor", judge="reward", sampling=SHORT)(run, "evaluate")
     assert named == result
-    assert "flatter" not in capsys.readouterr().err
+    assert "biased" not in capsys.readouterr().err
 
 
 def test_evaluate_takes_a_judge_that_is_a_plain_class(run: Run, tmp_path: Path) -> None:
@@ -223,8 +225,8 @@ def test_evaluate_takes_a_judge_that_is_a_plain_class(run: Run, tmp_path: Path) 
 def test_settings_of_the_judge_are_settings_of_evaluate() -> None:
     evaluate = override(Evaluate(), {"judge": "human", "wait": 0.0}, "evaluate")
     assert evaluate.judge == "human"
-    (annotator,) = evaluate.judge_plugins
-    assert annotator.wait == 0.0
+    ((name, annotator),) = evaluate.judge_plugins
+    assert (name, annotator.wait) == ("human", 0.0)
     assert override(Evaluate(), {"judge": "human,simulated"}, "evaluate").judge_plugins == ()  # one name, unknown
     with pytest.raises(AssentError, match="evaluate has no setting 'wait'"):
         override(Evaluate(), {"judge": "conciseness_rubric", "wait": 0.0}, "evaluate")
@@ -254,19 +256,19 @@ def pair(*items: str, prompt: str = "p") -> Task:
     return Task("comparison", prompt, items, "evaluate")
 
 
-def test_a_shared_response_wins_once_for_each_of_its_policies() -> None:
+def test_shared_response_wins_once_for_each_of_its_policies() -> None:
     ratings = rate(("ann", pair("xy", "z"), Comparison("xy")))
     assert counts(ratings) == {"a": (1, 0, 0), "b": (1, 0, 0), "c": (0, 0, 1)}
     assert (ratings.comparisons, ratings.annotators) == (1, 1)
 
 
-def test_a_shared_response_does_not_rank_its_policies() -> None:
+def test_shared_response_does_not_rank_its_policies() -> None:
     ratings = rate(("ann", pair("xy", "x"), Comparison("x")), ("ann", pair("y", "z"), Comparison(verdict="tie")))
     assert counts(ratings) == {"b": (0, 1, 0), "c": (0, 1, 0)}
     assert ratings.comparisons == 1
 
 
-def test_a_ranking_of_three_counts_as_three_comparisons() -> None:
+def test_ranking_of_three_counts_as_three_comparisons() -> None:
     task = Task("ranking", "p", ("x", "y", "z"), "evaluate")
     ratings = rate(("ann", task, Ranking((("x",), ("y", "z")))))
     assert counts(ratings) == {"a": (2, 0, 0), "b": (0, 1, 1), "c": (0, 1, 1)}

@@ -1,4 +1,4 @@
-"""Backups: complete while others write, verified, limited in number, and restorable."""
+"""Backups: complete during concurrent writes, verified, limited in number, and restorable."""
 
 import os
 import threading
@@ -114,7 +114,7 @@ def test_damaged_copy_is_not_restored(folder: Path, harm: str, capsys: pytest.Ca
     assert len(feedback_ids(folder / "feedback.db")) == 10
 
 
-def test_tampered_store_makes_no_copy(folder: Path) -> None:
+def test_tampered_store_is_not_copied(folder: Path) -> None:
     with Store.open(folder / "feedback.db") as store:
         with store.writing() as on:
             on.exec_driver_sql("DROP TRIGGER feedback_no_update")
@@ -158,3 +158,12 @@ def test_server_copies_changed_stores_daily(folder: Path) -> None:
     assert copies(1) == [2, 1]  # too soon
     assert copies(24) == [3, 1]
     office.close()
+
+
+def test_backup_keeps_the_newest_copies(folder: Path) -> None:
+    for number in range(3):
+        run_command(folder, "backup", "--keep", "2")
+        add_feedback(folder, 100 + number, 101 + number)
+        time.sleep(1.1)  # copies are named by the second
+    copies = sorted((folder / "backups").iterdir())
+    assert [len(feedback_ids(copy)) for copy in copies] == [11, 12]

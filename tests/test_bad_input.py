@@ -1,4 +1,4 @@
-"""Bad input gets one line that says what was found and what to do, exit status 2, and nothing is lost."""
+"""Bad input: one line with the fault and the remedy, exit status 2, and no loss of data."""
 
 import io
 import json
@@ -96,12 +96,12 @@ def run(model: Path, prompts: Path) -> Path:
         (("pretrain", "--data", "missing.txt"), "no file at missing.txt"),
     ],
 )
-def test_a_wrong_command_line_prints_one_line(words: tuple[str, ...], line: str, tmp_path: Path) -> None:
+def test_wrong_command_line_prints_one_line(words: tuple[str, ...], line: str, tmp_path: Path) -> None:
     assert line in refused(*words, cwd=tmp_path)
 
 
 @pytest.mark.slow
-def test_a_wrong_command_line_exits_with_status_2(tmp_path: Path) -> None:
+def test_wrong_command_line_exits_with_status_2(tmp_path: Path) -> None:
     assert "no command 'dppo'" in refused("dppo", cwd=tmp_path, execute=completed)
     assert "no model folder at nowhere" in refused(
         "generate", "--model", "nowhere/at/all", cwd=tmp_path, execute=completed
@@ -119,13 +119,13 @@ def test_a_wrong_command_line_exits_with_status_2(tmp_path: Path) -> None:
         ("stages = [", "is not TOML"),
     ],
 )
-def test_a_wrong_recipe_is_refused_before_any_stage(recipe: str, line: str, tmp_path: Path) -> None:
+def test_wrong_recipe_is_refused_before_any_stage(recipe: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text('run = "made"\n' + recipe)
     assert line in refused("run", "recipe.toml", cwd=tmp_path)
     assert not (tmp_path / "made" / "done" / "generate.json").exists()
 
 
-def test_an_empty_data_file_is_named(model: Path, tmp_path: Path) -> None:
+def test_empty_data_file_is_named(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "empty.txt").write_text("\n\n")
     assert "empty.jsonl is empty" in refused(
@@ -141,7 +141,7 @@ def test_prompts_longer_than_the_context_are_refused(model: Path, tmp_path: Path
     assert "context of 256" in line
 
 
-def test_a_broken_chat_template_is_refused(model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_broken_chat_template_is_refused(model: Path, prompts: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     (broken / "chat_template.jinja").write_text(tiny.CHATML.replace("<|end|>\n", "\n"))
@@ -156,7 +156,7 @@ def test_changed_settings_of_a_run_are_refused(run: Path, model: Path, tmp_path:
     assert (run / "recipe.toml").read_text() == before
 
 
-def test_a_locked_run_is_refused(run: Path, tmp_path: Path) -> None:
+def test_locked_run_is_refused(run: Path, tmp_path: Path) -> None:
     import fcntl
 
     with open(run / ".lock", "a+") as lock:
@@ -164,7 +164,7 @@ def test_a_locked_run_is_refused(run: Path, tmp_path: Path) -> None:
         assert "another process works in" in refused("reward", "--run", str(run), cwd=tmp_path)
 
 
-def test_a_non_finite_gradient_stops_the_stage_and_keeps_state(run: Path, tmp_path: Path) -> None:
+def test_non_finite_gradient_stops_the_stage_and_keeps_state(run: Path, tmp_path: Path) -> None:
     words = ("reward", "--run", str(run), "--lr", "1e30", "--batch-size", "1", "--warmup-ratio", "0")
     line = refused(*words, cwd=tmp_path)
     assert "reward stopped at step" in line
@@ -179,7 +179,7 @@ def test_a_non_finite_gradient_stops_the_stage_and_keeps_state(run: Path, tmp_pa
     )
 
 
-def test_a_non_finite_metric_is_null_and_in_no_curve(tmp_path: Path) -> None:
+def test_non_finite_metric_is_null_and_in_no_curve(tmp_path: Path) -> None:
     old = '{"stage": "dpo", "step": 1, "seconds": 1.0, "loss": NaN, "margin": Infinity}\n'  # as it was once written
     (tmp_path / "metrics.jsonl").write_text(old)
     logger = MetricsLogger(tmp_path, "dpo", 1)
@@ -193,7 +193,7 @@ def test_a_non_finite_metric_is_null_and_in_no_curve(tmp_path: Path) -> None:
     assert set(stage_curves(read_metrics(tmp_path))["dpo"]) == {"loss"}
 
 
-def test_a_full_disk_is_named_and_the_command_resumes(model: Path, prompts: Path, tmp_path: Path) -> None:
+def test_full_disk_is_named_and_the_command_resumes(model: Path, prompts: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -205,7 +205,7 @@ def test_a_full_disk_is_named_and_the_command_resumes(model: Path, prompts: Path
     try:
         fill = small / "fill"
         fill.write_bytes(b"x" * 330_000)
-        line = refused(*words, cwd=tmp_path, execute=completed)  # which leaves nothing open on the disk
+        line = refused(*words, cwd=tmp_path, execute=completed)  # a process of its own leaves no open file on the disk
         assert "disk" in line.lower()
         fill.unlink()
         assert completed(*words, cwd=tmp_path).returncode == 0
@@ -256,7 +256,7 @@ def test_a_full_disk_is_named_and_the_command_resumes(model: Path, prompts: Path
         ("run true.toml", "steps must be a number, got True"),
     ],
 )
-def test_a_setting_out_of_range_is_refused(
+def test_setting_out_of_range_is_refused(
     words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -304,13 +304,13 @@ def damage(model: Path, folder: Path, kind: str) -> Path:
         ("lacking", "is incomplete: it lacks 9 of its weights"),
     ],
 )
-def test_a_damaged_model_is_refused(kind: str, line: str, model: Path, tmp_path: Path) -> None:
+def test_damaged_model_is_refused(kind: str, line: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(AssentError, match=line) as error:
         load_policy(damage(model, tmp_path / "model", kind))
     assert "\n" not in str(error.value)
 
 
-def test_policy_and_reward_model_are_told_apart(model: Path, tmp_path: Path) -> None:
+def test_policy_and_reward_model_are_distinguished(model: Path, tmp_path: Path) -> None:
     with pytest.raises(AssentError, match="has no reward head, it is a policy"):
         load_reward(model)
     save(new_reward(model, 0), tmp_path / "reward")
@@ -319,7 +319,7 @@ def test_policy_and_reward_model_are_told_apart(model: Path, tmp_path: Path) -> 
         load_policy(tmp_path / "reward")
 
 
-def test_a_failed_first_attempt_leaves_no_settings(
+def test_failed_first_attempt_leaves_no_settings(
     model: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["generate", "--run", str(tmp_path / "run"), *SHORT]
@@ -374,7 +374,7 @@ def test_overwrite_takes_the_default_settings(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])
-def test_a_kill_while_results_are_moved_loses_nothing(moved: int, trained: Path, model: Path) -> None:
+def test_kill_while_results_are_moved_loses_nothing(moved: int, trained: Path, model: Path) -> None:
     before = contents(trained)
 
     class Killed(BaseException):
@@ -429,7 +429,7 @@ def test_preferences_of_weight_0_are_not_trained_on(model: Path, tmp_path: Path)
     assert main(["kto", *words]) == 0
 
 
-def test_a_task_about_a_missing_response_is_skipped(run: Path, tmp_path: Path) -> None:
+def test_task_about_a_missing_response_is_skipped(run: Path, tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "all.jsonl"), "--format", "events", "--run", str(run)]) == 0
     rows = (tmp_path / "all.jsonl").read_text().splitlines(keepends=True)
     lost = next(json.loads(row)["items"][0] for row in rows if '"record": "task"' in row)
@@ -463,3 +463,25 @@ def test_label_without_different_responses_says_so(tmp_path: Path) -> None:
     process = assent("label", "--run", "run", "--policy", "mute", cwd=tmp_path)
     assert process.returncode == 0
     assert "no tasks: none of the 1 prompts has two different responses" in process.stderr
+
+
+OWN_RULE = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Own:
+    length: int = 5
+
+    def score(self, prompts, responses):
+        return [float(len(response.text) > self.length) for response in responses]
+"""
+
+
+def test_overwrite_restores_the_settings_of_an_own_rule(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_RULE)
+    copy = shutil.copytree(run, tmp_path / "run")
+    words = ("best_of_n", "--run", str(copy), "--rewards", str(tmp_path / "own.py"), "--length", "9")
+    assert assent(*words, "--max-new-tokens", "4", "--n", "2", cwd=tmp_path).returncode == 0
+    assert "no policy 'nowhere'" in refused(*words, "--overwrite", "--policy", "nowhere", cwd=tmp_path)
+    assert "length = 9" in (copy / "recipe.toml").read_text()
+    assert assent("best_of_n", "--run", str(copy), cwd=tmp_path).returncode == 0

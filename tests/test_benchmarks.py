@@ -1,4 +1,4 @@
-"""Benchmarks: our side does the work that it times, and different results of the two sides are found."""
+"""Benchmarks: our side does the work that it times, and different results of the two sides are detected."""
 
 import argparse
 import importlib.util
@@ -70,7 +70,7 @@ def test_our_side_reports_results_seconds_and_operations(
         assert output["results"][0]["loss"] > 0
 
 
-def test_compare_finds_different_results_of_the_sides(harness_path: None) -> None:
+def test_compare_detects_different_results_of_the_sides(harness_path: None) -> None:
     harness = importlib.import_module("harness")
     tolerances = {"loss": (1e-3, 0.1), "grad_norm": (5e-3, 0.1)}
     comparison = harness.Benchmark("x", lambda flags, dtype: {}, lambda work, clock: {}, "x.py", "x", tolerances, 1.0)
@@ -82,19 +82,19 @@ def test_compare_finds_different_results_of_the_sides(harness_path: None) -> Non
     assert all(gap <= allowed for _, gap, allowed in comparison.compare(result, expected, "bfloat16"))
     not_a_number = [*expected[:1], {"loss": float("nan"), "grad_norm": 21.0}]
     assert not all(gap <= allowed for _, gap, allowed in comparison.compare(result, not_a_number, "bfloat16"))
-    with pytest.raises(AssertionError, match="1 steps beside 2"):
+    with pytest.raises(AssertionError, match="1 steps compared with 2"):
         comparison.compare(result[:1], expected, "float32")
 
 
-def test_a_round_begins_only_if_it_ends_in_time(harness_path: None) -> None:
+def test_round_begins_only_if_it_ends_in_time(harness_path: None) -> None:
     has_time = importlib.import_module("harness").has_time_for_round
     assert has_time(0, 0.0, 60.0) and has_time(0, 0.0, 0.0)
     assert has_time(1, 30.0, 60.0) and has_time(2, 40.0, 60.0)
     assert not has_time(1, 31.0, 60.0) and not has_time(2, 41.0, 60.0)
 
 
-def test_the_clock_imports_without_assent(harness_path: None) -> None:
-    """The environments of the peers have no assent."""
+def test_clock_imports_without_assent(harness_path: None) -> None:
+    """Check it because the environments of the peers do not contain assent."""
     alone = "import sys; sys.modules['assent'] = None; import harness.clock"
     environment = os.environ | {"PYTHONPATH": str(TOP)}
     process = subprocess.run(

@@ -1,4 +1,4 @@
-"""Races on the labelling page: double clicks, held keys, undo, drafts, and judgements that were sent back."""
+"""Races on the labelling page: double clicks, repeated keys, undo, drafts, and returned judgements."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_undo_of_a_skip_restores_the_draft(open_page: OpenPage, kind: str, reloa
     screen.page.locator("#control textarea").fill(WORDS)
     before = screen.instruction
     button(screen, "Skip").click()
-    asked = dialog(screen, "Skip this task?")
-    asked.get_by_role("button", name="Keep writing").click()
+    skip_dialog = dialog(screen, "Skip this task?")
+    skip_dialog.get_by_role("button", name="Keep writing").click()
     assert screen.task == first and screen.page.locator("#control textarea").input_value() == WORDS
     button(screen, "Skip").click()
-    asked.get_by_role("button", name="Skip").click()
+    skip_dialog.get_by_role("button", name="Skip").click()
     screen.wait_for_next_task(before)
     assert screen.task != first
     if reload:
@@ -75,13 +75,13 @@ def test_skip_asks_only_if_text_was_written(open_page: OpenPage) -> None:
 
 def test_undo_reverts_skips_before_older_judgements(open_page: OpenPage) -> None:
     screen = open_page(*(make_task("approval") for _ in range(4)))
-    queries = [task.task for task in screen.run.tasks]
+    tasks = [task.task for task in screen.run.tasks]
     screen.submit("j")
     for _ in range(2):
         before = screen.instruction
         screen.press("s")
         screen.wait_for_next_task(before)
-    for expected in (queries[2], queries[1], queries[0]):
+    for expected in (tasks[2], tasks[1], tasks[0]):
         screen.press("u")
         screen.wait_until(lambda expected=expected: screen.task == expected)  # type: ignore[misc]
     assert screen.pressed == ["Approve"]
@@ -110,7 +110,7 @@ def test_held_key_stores_one_judgement(open_page: OpenPage, keys: str) -> None:
     *modifier, key = keys.split("+")
     for name in modifier:
         screen.page.keyboard.down(name)
-    for _ in range(30):  # a keyboard repeats a key that is held
+    for _ in range(30):  # a keyboard repeats a pressed key
         screen.page.keyboard.down(key)
         screen.page.wait_for_timeout(40)
     for name in (key, *modifier):
@@ -147,7 +147,7 @@ def test_unchanged_correction_needs_an_explicit_choice(open_page: OpenPage) -> N
     text = screen.page.locator("#control textarea")
     text.fill("All is better.")
     text.fill("All is ill.")
-    assert button(screen, "Submit").is_disabled()  # what was written back is no statement either
+    assert button(screen, "Submit").is_disabled()  # the restored original text cannot be submitted
 
 
 KEYBOARDS = {
@@ -171,7 +171,7 @@ def test_shortcuts_work_on_other_keyboard_layouts(open_page: OpenPage) -> None:
         press_layout_key(screen, key, code)
         assert screen.pressed == [choice], (key, code)
     screen.press("4")
-    press_layout_key(screen, "o", "KeyS")  # Dvorak: the layout has a letter there, which means nothing here
+    press_layout_key(screen, "o", "KeyS")  # Dvorak: the layout has a letter there that is no shortcut
     assert screen.pressed == ["Tie"] and screen.task == screen.run.tasks[0].task
     press_layout_key(screen, "п", "KeyG")
     dialog(screen, "Guidelines").get_by_role("button", name="Close").click()
@@ -217,8 +217,8 @@ def test_correction_ignores_line_end_differences(open_page: OpenPage) -> None:
     screen.submit("Escape", "n")
     screen.page.locator("#control textarea").fill("Line one.\nLine two.")
     screen.submit(by="Control+Enter")
-    answers = [event.judgement for event in screen.stored(2)]
-    assert answers == [Correction(source), Correction("Line one.\nLine two.")]
+    judgements = [event.judgement for event in screen.stored(2)]
+    assert judgements == [Correction(source), Correction("Line one.\nLine two.")]
 
 
 def test_sent_back_judgement_needs_a_change_to_submit(open_page: OpenPage) -> None:
@@ -291,5 +291,5 @@ def test_submit_during_undo_stores_nothing_twice(open_page: OpenPage, wait: int)
     screen.wait_until(lambda: screen.task == screen.run.tasks[0].task)
     while screen.task:
         screen.submit(*(["j"] if not screen.pressed else []))
-    queries = [event.task for event in screen.stored(3)]
-    assert sorted(queries) == sorted(task.task.id for task in screen.run.tasks)
+    task_ids = [event.task for event in screen.stored(3)]
+    assert sorted(task_ids) == sorted(task.task.id for task in screen.run.tasks)

@@ -59,7 +59,7 @@ def test_choice_can_be_changed_until_submit(open_page: OpenPage) -> None:
     screen = open_page(make_task("comparison"), make_task("comparison"))
     first = screen.instruction
     screen.press("Enter")
-    assert screen.instruction == first  # nothing is chosen yet
+    assert screen.instruction == first  # no choice yet
     screen.press("1")
     assert screen.pressed == ["A much"]
     screen.press("6")
@@ -94,7 +94,7 @@ def test_ranking_keys_store_the_order_of_the_digits(open_page: OpenPage) -> None
     expected = []
     for k, (keys, places) in RANKED.items():
         assert len(screen.display_order) == k
-        screen.press("Enter")  # it starts without an order, so that this does nothing
+        screen.press("Enter")  # no effect, since the ranking starts without an order
         expected.append([{screen.display_order[place - 1] for place in tier} for tier in places])
         screen.submit(*keys.split())
     events = screen.stored(len(RANKED))
@@ -139,7 +139,7 @@ def test_critique_and_demonstration_focus_the_text_field(open_page: OpenPage) ->
 
 
 def select_text(screen: Screen, begin: str, end: str) -> None:
-    """Mark with the mouse what stands in an answer from some words to others; an empty end is the heading above."""
+    """Select with the mouse a part of a response, between two phrases; an empty end means the heading above."""
     box = """(words) => {
         const walk = document.createTreeWalker(document.querySelector("#items .text"), NodeFilter.SHOW_TEXT);
         for (let node = walk.nextNode(); node; node = walk.nextNode()) {
@@ -193,9 +193,9 @@ def test_critique_quote_by_keyboard(open_page: OpenPage) -> None:
         screen.press("Shift+Tab")
         if screen.page.evaluate(inside):
             break
-    assert screen.page.evaluate(inside), "no key leads into the answer"
+    assert screen.page.evaluate(inside), "no key leads into the response"
     screen.press("Control+Home", "Shift+ArrowRight", "Shift+ArrowRight")
-    screen.wait("() => document.querySelector('.quote').textContent === 'Pl'")  # the browser tells of it a little later
+    screen.wait("() => document.querySelector('.quote').textContent === 'Pl'")  # the event comes a little later
     screen.page.locator("#control textarea").focus()
     screen.page.keyboard.type("Do they?")
     screen.submit(by="Control+Enter")
@@ -214,7 +214,7 @@ def test_correction_shows_the_diff_while_typing(open_page: OpenPage) -> None:
     assert (diff.locator("del").all_inner_texts(), diff.locator("ins").all_inner_texts()) == (["red"], ["blue"])
     assert "The sea is" in diff.inner_text()
     screen.submit(by="Control+Enter")
-    assert button(screen, "Submit").is_disabled()  # untouched, it says nothing yet
+    assert button(screen, "Submit").is_disabled()  # an unchanged text cannot be submitted
     screen.submit("Escape", "n")
     judgements = [event.judgement for event in screen.stored(2)]
     assert judgements == [Correction("The sea is blue, and deep."), Correction("All **right**.")]
@@ -273,7 +273,7 @@ def test_shortcut_keys_are_text_while_typing(open_page: OpenPage) -> None:
 
 def test_flags_and_comment_are_stored(open_page: OpenPage) -> None:
     screen = open_page(make_task("comparison"), make_task("comparison"))
-    screen.press("f", "1", "f", "5", "f", "2", "f", "2")  # the same flag twice is none
+    screen.press("f", "1", "f", "5", "f", "2", "f", "2")  # pressing a flag twice removes it
     assert screen.pressed == ["Harm", "PII"]
     screen.press("w")
     screen.page.keyboard.type("it names a person")
@@ -286,7 +286,7 @@ def test_flags_and_comment_are_stored(open_page: OpenPage) -> None:
     assert (second.flags, second.comment) == ((), "")
 
 
-def test_skipped_task_goes_to_other_labellers(open_page: OpenPage, live_server: Server) -> None:
+def test_skipped_task_is_assigned_to_other_labellers(open_page: OpenPage, live_server: Server) -> None:
     screen = open_page(*(make_task("comparison") for _ in range(5)))
     skipped = screen.task
     before = screen.instruction

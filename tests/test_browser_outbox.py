@@ -49,7 +49,7 @@ def test_state_is_saved_only_after_the_server_confirms(open_page: OpenPage) -> N
     screen.submit("2")
     held_requests.wait()
     screen.wait_until(lambda: state_kind(screen) == "saving")
-    screen.submit("3")  # who goes on working sees the same
+    screen.submit("3")  # the state is the same after more work
     assert state_kind(screen) == "saving" and len(screen.run.feedback()) == 1
     held_requests.release()
     held_requests.wait()
@@ -89,7 +89,7 @@ def test_outbox_keeps_judgements_and_order_offline(open_page: OpenPage) -> None:
     screen.wait_until(lambda: "3 waiting" in screen.state)
     screen.context.set_offline(False)
     screen.stored(3)
-    screen.page.clock.fast_forward("00:10")  # what comes next comes by itself
+    screen.page.clock.fast_forward("00:10")  # the next tasks come without a click
     screen.wait("() => !document.querySelector('#controls').hidden")
     task = screen.task
     screen.submit("j").stored(4)
@@ -131,7 +131,7 @@ def test_outbox_outlives_its_tab(open_page: OpenPage) -> None:
 
 
 def test_outbox_times_out_a_hanging_post(open_page: OpenPage) -> None:
-    """As after a change of network: the connection stays open, and nothing comes through it any more."""
+    """Simulate a change of network: the connection stays open, but no more data arrives."""
     screen = open_page(make_task("approval"), make_task("approval"), make_task("approval"), clock=True)
     held_requests = screen.hold("**/api/judgements")
     screen.submit("j")
@@ -219,7 +219,7 @@ def test_expired_session_asks_to_sign_in_then_sends_outbox(open_page: OpenPage, 
     items.get_by_label("Password").fill("not the one")
     items.get_by_role("button", name="Sign in").click()
     items.get_by_text("No account with this name and password.").wait_for()
-    screen.press("Escape")  # who does not want to sign in now goes on working
+    screen.press("Escape")  # users can continue without signing in
     screen.submit("k")
     items.wait_for()
     screen.wait_until(lambda: "2 waiting" in screen.state)
@@ -233,11 +233,11 @@ def test_expired_session_asks_to_sign_in_then_sends_outbox(open_page: OpenPage, 
 
 def test_outbox_of_one_user_is_not_sent_by_the_next(open_page: OpenPage, live_server: Server) -> None:
     first, second = live_server.new_user(), live_server.new_user()
-    screen = open_page(make_task("approval", wanted=2), make_task("approval", wanted=2), user=first)
+    screen = open_page(make_task("approval", required=2), make_task("approval", required=2), user=first)
     screen.context.set_offline(True)
     screen.submit("j")
     screen.wait_until(lambda: "1 waiting" in screen.state)
-    TaskQueue(screen.run.store).next_tasks(second.id, 2)  # they have the same items on a screen elsewhere
+    TaskQueue(screen.run.store).next_tasks(second.id, 2)  # the second user has the same items on another screen
     screen.sign_in_as(second)
     screen.context.set_offline(False)
     screen.wait_until(lambda: state_kind(screen) not in ("offline", "saving"))
@@ -254,7 +254,7 @@ def test_outbox_of_one_user_is_not_sent_by_the_next(open_page: OpenPage, live_se
 def test_refused_judgement_is_shown_again_and_can_be_copied(open_page: OpenPage, kind: str) -> None:
     screen = open_page(make_task(kind), make_task("approval"), permissions=["clipboard-read", "clipboard-write"])
     task, better = screen.task, [*screen.display_order, ""][0]
-    with screen.run.store.writing() as on:  # as if the item had been taken from this person
+    with screen.run.store.writing() as on:  # as if the task were no longer assigned to this user
         for table in (schema.assignments, schema.queue):
             on.execute(table.delete().where(table.c.task == (task.id if task else "")))
     if kind == "comparison":
@@ -423,14 +423,14 @@ def test_full_disk_keeps_the_judgement_in_the_outbox(open_page: OpenPage, tmp_pa
             make_task("demonstration"), make_task("approval"), make_task("approval"), at=server, clock=True
         )
         server.flag.touch()
-        text = "A very long answer. " * 4000  # more than the pages at hand can hold
+        text = "A very long answer. " * 4000  # more than the free pages of the database can hold
         screen.page.locator("#control textarea").fill(text)
         with screen.page.expect_response("**/api/judgements") as result:
             screen.submit(by="Control+Enter")
         assert result.value.status == 507
         screen.wait_until(lambda: state_kind(screen) == "offline")
         assert "disk is full" in screen.state and "1 waiting" in screen.state
-        assert screen.task == screen.run.tasks[1].task  # the work goes on
+        assert screen.task == screen.run.tasks[1].task  # the next task is shown
         assert screen.run.feedback() == []
         server.flag.unlink()
         screen.page.clock.fast_forward("02:00")
@@ -472,7 +472,7 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
             assert {event.id for event in run.feedback()}.issuperset(acknowledged)
             if offline:
                 judge_task()
-            server.start(die=rng.choice(["asked", "stored", "told"]))
+            server.start(die=rng.choice(["received", "stored", "acknowledged"]))
             judge_task()
             screen.wait_until(lambda: not server.alive())
             assert {event.id for event in run.feedback()}.issuperset(acknowledged)
@@ -486,7 +486,7 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
 
 
 @pytest.mark.parametrize("when", ["while the items were on the page", "before they were handed out"])
-def test_outbox_resends_what_a_restored_backup_lost(open_page: OpenPage, tmp_path: Path, when: str) -> None:
+def test_outbox_resends_judgements_lost_by_a_restored_backup(open_page: OpenPage, tmp_path: Path, when: str) -> None:
     with crashing_servers(tmp_path) as server:
         run = make_run(server.root, *(make_task("approval") for _ in range(3)))
         server.user_with_role()
@@ -551,7 +551,7 @@ OLD_RECORDS = """
     localStorage.setItem(`${name} ${words.query}`, JSON.stringify(words));
 })
 """
-"""Write records as version 2 of the outbox did, which had other names for the fields."""
+"""Write records as version 2 of the outbox did, with its older names of fields."""
 
 
 def test_outbox_upgrade_keeps_waiting_judgements_and_drafts(open_page: OpenPage) -> None:

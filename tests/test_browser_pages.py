@@ -106,7 +106,7 @@ CORPUS = (
 
 
 def check_harmless(screen: Screen) -> None:
-    """Click what can be clicked in what somebody wrote; nothing of it may run, and nothing may be fetched."""
+    """Click all links in user text; no script may run and no request may be sent."""
     page = screen.page
     found = page.evaluate(
         """() => [
@@ -173,9 +173,9 @@ def test_hostile_text_runs_nothing_on_manager_pages(open_page: OpenPage, live_se
     run = make_run(
         live_server.root, make_task("comparison", everything, everything + "!", turns=[("user", everything)])
     )
-    (query,) = (task.task for task in run.tasks)
+    (task,) = (task.task for task in run.tasks)
     for who, key, note in (("a" + bad, 0, everything), ("<script>pwned=1</script>", 1, bad)):
-        run.store.add_feedback([Feedback(query.id, who, Comparison(query.items[key]), "2026-11-20", comment=note)])
+        run.store.add_feedback([Feedback(task.id, who, Comparison(task.items[key]), "2026-11-20", comment=note)])
     for name, value in (("guidelines", everything), ("flags", [bad, "</script>"]), ("axes", [bad])):
         change_setting(run.store, name, value, bad, "2026-11-20")
     (run.folder / "metrics.jsonl").write_text(json.dumps({"stage": bad, "step": 1, bad: 0.5}) + "\n")
@@ -207,7 +207,7 @@ def test_trusted_types_policy_is_enforced(open_page: OpenPage) -> None:
     ].map((one) => { try { one(); return "done"; } catch (error) { return error.name; } })"""
     assert screen.page.evaluate(tries) == ["TypeError"] * 5
     screen.page.evaluate("() => (pageErrors.length = 0)")
-    screen.errors.clear()  # it was asked for
+    screen.errors.clear()  # the errors are expected
 
 
 MODEL = "acme/Marmoset-7B-Instruct"
@@ -237,18 +237,18 @@ def test_label_page_redacts_model_names_in_earlier_turns(open_page: OpenPage, li
 
 
 def check_no_model_name(open_page: OpenPage, run: LabellingRun, keys: list[str]) -> None:
-    """Answer everything, and look at all that came to the browser."""
+    """Judge all tasks; no reply to the browser may contain a model name."""
     change_setting(run.store, "names", ["GPT-4", "Claude", "Anthropic"], "owner", "2026-11-20")
     screen = open_page(run=run, path="")
-    came: list[Any] = []
-    screen.page.on("response", lambda response: came.append(response))  # noqa: PLW0108
+    responses: list[Any] = []
+    screen.page.on("response", lambda response: responses.append(response))  # noqa: PLW0108
     screen.go("/label")
     for some in keys:
         if not some:
             screen.page.locator("#control textarea").fill("Well.")
         screen.submit(*some.split(), by="Control+Enter")
     screen.stored(len(keys))
-    texts = [response.text() for response in came if "/api/" in response.url or "/label" in response.url]
+    texts = [response.text() for response in responses if "/api/" in response.url or "/label" in response.url]
     screen.go("/guidelines").go("//")
     texts.append(screen.page.content())
     for name in ("GPT-4", "Claude", "Anthropic", "Marmoset", "sft"):
@@ -270,16 +270,16 @@ KINDS = ("comparison", "ranking", "rating", "approval", "critique", "correction"
 
 @pytest.fixture(scope="module")
 def used_run(live_server: Server) -> LabellingRun:
-    """A run in which something happened, so that every page has something to show."""
+    """Return a run with enough content to fill every page."""
     turns = [("system", "Be brief."), ("user", "What is a prime?"), ("assistant", "A *number*."), ("user", "Is 7 one?")]
     text = (
         "Yes.\n\n* It has **two** divisors\n\n> `7 = 7 * 1`, [so](https://example.org)\n\n| a | b |\n|--|--|\n| 1 | 2 |"
     )
     tasks = [make_task(kind, turns=turns) for kind in KINDS]
     run = make_run(live_server.root, *tasks, make_task("comparison", text, "No."))
-    query = run.tasks[-1].task
+    task = run.tasks[-1].task
     for who, item in (("ann", 0), ("bob", 1)):
-        run.store.add_feedback([Feedback(query.id, who, Comparison(query.items[item]), "2026-11-20", 3.0)])
+        run.store.add_feedback([Feedback(task.id, who, Comparison(task.items[item]), "2026-11-20", 3.0)])
     lines = ({"stage": "sft", "step": step, "seconds": step, "loss": 2 / step} for step in range(1, 9))
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
@@ -346,7 +346,7 @@ def test_axe_finds_no_violation_on_the_label_page(open_page: OpenPage, live_serv
 
 
 def check_fits(page: Page) -> None:
-    """Nothing sticks out to the right, so that nobody has to scroll sideways."""
+    """Fail if an element extends beyond the right edge, since users would have to scroll sideways."""
     wide = page.evaluate(
         """() => [document.scrollingElement, ...document.querySelectorAll("body, main, #controls")]
             .filter((node) => node && node.scrollWidth > node.clientWidth + 1).map((node) => node.tagName)"""
@@ -414,8 +414,8 @@ def test_zoomed_label_page_reaches_every_control(open_page: OpenPage, kind: str)
             return last - main.getBoundingClientRect().bottom; }"""
     )
     assert beyond <= 0
-    room = screen.page.evaluate("() => document.querySelector('main').clientHeight")
-    assert room >= 100, f"{room} of 400 pixels are left for what is to be read"
+    height = screen.page.evaluate("() => document.querySelector('main').clientHeight")
+    assert height >= 100, f"{height} of 400 pixels are left for what is to be read"
 
 
 def test_keyboard_focus_is_visible(open_page: OpenPage) -> None:
@@ -458,7 +458,7 @@ def test_next_task_appears_quickly(
     median = statistics.median(took[-20:])
     record_testsuite_property("milliseconds to the next item", round(median, 1))
     print(f"the next item is there after {median:.0f} ms (median of 20; slowest {max(took):.0f})")
-    assert len(took) >= 20 and median < 300  # 100 on a machine that does nothing else
+    assert len(took) >= 20 and median < 300  # 100 on an idle machine
 
 
 def test_texts_have_the_direction_of_their_language(open_page: OpenPage) -> None:
@@ -482,7 +482,7 @@ def test_texts_have_the_direction_of_their_language(open_page: OpenPage) -> None
         return left("الجواب") > left("Wikipedia") && left("Wikipedia") > left("تريد");
     }"""
     for place in (0, 1):
-        assert screen.page.evaluate(order, place)  # read from the right, in the English answer too
+        assert screen.page.evaluate(order, place)  # right to left, in the English response too
     screen.submit("1")
     assert screen.page.evaluate(directions, "#control textarea, #items .text") == ["rtl", "rtl"]
 
@@ -531,7 +531,7 @@ def test_empty_page_says_that_others_hold_the_tasks(open_page: OpenPage, live_se
     screen = open_page(make_task("approval"), user=live_server.new_user())
     other = open_page(run=screen.run, user=live_server.new_user())
     assert "Other labellers hold the remaining tasks" in other.page.locator("#empty").inner_text()
-    screen.page.get_by_role("button", name="Sign out").click()  # what lay with them is free at once
+    screen.page.get_by_role("button", name="Sign out").click()  # signing out releases assigned tasks at once
     other.wait_until(lambda: other.task == screen.run.tasks[0].task)
 
 
@@ -548,8 +548,8 @@ def test_chat_sends_approvals_after_sign_in_in_another_tab(
     live_server.accounts.credentials.revoke(screen.user.session)
     screen.page.locator(".thumbs button").first.click()
     dialog(screen, "Sign in again").wait_for()
-    person = live_server.accounts.get(screen.user.id)
-    screen.sign_in_as(Account(person.id, person.name, live_server.accounts.credentials.open_session(person)))
+    user = live_server.accounts.get(screen.user.id)
+    screen.sign_in_as(Account(user.id, user.name, live_server.accounts.credentials.open_session(user)))
     screen.wait_until(lambda: len(run.feedback()) == before + 1)
     dialog(screen, "Sign in again").wait_for(state="hidden")
     screen.reload()

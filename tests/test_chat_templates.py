@@ -2,7 +2,7 @@
 
     pip install --no-deps trl==1.16.0
 
-TRL is not imported: its templates are files. Each is laid on a tiny tokenizer that has its control tokens.
+TRL is not imported: its templates are files. Each is applied to a tiny tokenizer with its control tokens.
 """
 
 import re
@@ -57,7 +57,7 @@ CLOSES = {"deepseek_r1_distill", "deepseekv3", "nemotron_3_nano", "nemotron_3_su
 ONE = Prompt.ask("Name a bird.")
 BRIEF = Prompt((Message("system", "Be brief."), Message("user", "Name a bird.")))
 TALK = Prompt((Message("user", "Name a bird."), Message("assistant", "A wren."), Message("user", "Another?")))
-ANSWER = "An owl."
+COMPLETION = "An owl."
 
 
 def template(name: str) -> str:
@@ -103,16 +103,16 @@ def test_encode_equals_the_text_of_the_template(name: str) -> None:
     require_valid(chat_tokenizer, name)
     for prompt in (ONE, BRIEF, TALK):
         try:
-            before, whole = rendered(chat_tokenizer, prompt), rendered(chat_tokenizer, prompt, ANSWER)
-        except Exception:  # noqa: BLE001 (templates raise what they like)
+            before, whole = rendered(chat_tokenizer, prompt), rendered(chat_tokenizer, prompt, COMPLETION)
+        except Exception:  # noqa: BLE001 (templates raise exceptions of any type)
             assert chat_tokenizer.refusal_reason(prompt).startswith("the chat template fails on turns of system, user")
             continue
-        ids = chat_tokenizer.encode(prompt, Completion(ANSWER))
+        ids = chat_tokenizer.encode(prompt, Completion(COMPLETION))
         assert chat_tokenizer.tokenizer.decode(list(ids.prompt_ids)) == before
         completion = str(chat_tokenizer.tokenizer.decode(list(ids.completion_ids)))
         assert completion.endswith(ENDS[name]) and completion.count(ENDS[name]) == 1
         if name in CLOSES:
-            assert completion == f"\n</think>\n\n{ANSWER}{ENDS[name]}" and not whole.startswith(before)
+            assert completion == f"\n</think>\n\n{COMPLETION}{ENDS[name]}" and not whole.startswith(before)
         else:
             assert f"{whole}{ENDS[name]}".startswith(before + completion)
 
@@ -132,7 +132,7 @@ def test_truncated_thoughts_stay_as_sampled(name: str) -> None:
 def test_control_tokens_in_a_prompt_open_no_turn(name: str) -> None:
     chat_tokenizer = load_tokenizer(name)
     special = set(chat_tokenizer.tokenizer.all_special_ids) | set(chat_tokenizer.stop_ids)
-    spelt = " ".join(token for token in chat_tokenizer.tokenizer.get_added_vocab() if "channel" not in token)
-    prompt = Prompt.ask(f"What is {spelt}?")
+    control_tokens = " ".join(token for token in chat_tokenizer.tokenizer.get_added_vocab() if "channel" not in token)
+    prompt = Prompt.ask(f"What is {control_tokens}?")
     usual = [token for token in chat_tokenizer.encode_prompt(Prompt.ask("What is it?")) if token in special]
     assert [token for token in chat_tokenizer.encode_prompt(prompt) if token in special] == usual

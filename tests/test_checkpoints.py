@@ -126,17 +126,17 @@ def as_published(folder: Path, like: Path) -> Path:
 
 def test_save_copies_tokenizer_files_byte_for_byte(base: Path, tmp_path: Path) -> None:
     published = as_published(tmp_path / "published", base)
-    came = {name: text for name, text in files(published).items() if "model" not in name and name != "config.json"}
-    assert len(came) == 10
+    original = {name: text for name, text in files(published).items() if "model" not in name and name != "config.json"}
+    assert len(original) == 10
     saved = files(again(again(published, tmp_path / "first"), tmp_path / "second"))
-    assert {name: saved.get(name) for name in came} == came
+    assert {name: saved.get(name) for name in original} == original
 
 
 def test_reward_model_keeps_the_tokenizer_files(base: Path, tmp_path: Path) -> None:
     published = as_published(tmp_path / "published", base)
-    came, saved = files(published), files(trained("reward", published, tmp_path / "run"))
+    original, saved = files(published), files(trained("reward", published, tmp_path / "run"))
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json"):
-        assert saved[name] == came[name]
+        assert saved[name] == original[name]
 
 
 def test_model_folder_of_a_hub_id_is_in_the_cache(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_transformers_4_reads_the_same_checkpoint(base: Path, tmp_path: Path) ->
         a, b = (torch.tensor(contents.pop("logits")) for contents in (now, then))
         assert float((a - b).abs().max()) < 1e-4, folder.name
         assert then == now, folder.name
-    for kind in FAMILIES:  # and version 5 reads what it would read without the added keys
+    for kind in FAMILIES:  # version 5 reads the same with and without the added keys
         assert reading.read(tmp_path / kind) == reading.read(tmp_path / "source" / kind)
 
 
@@ -463,15 +463,15 @@ def test_weights_digest_covers_bin_files(base: Path, tmp_path: Path) -> None:
 # Cards
 
 
-QUESTIONS = [("Who is it?", "Yes, it is the heron."), ("Name a bird.", "No."), ("Why?", "No no no.")]
+CONVERSATIONS = [("Who is it?", "Yes, it is the heron."), ("Name a bird.", "No."), ("Why?", "No no no.")]
 
 
 def score(folder: Path, chat: bool = True, date: str = "") -> torch.Tensor:
     """Return assent's scores of the completions, the mean over all heads."""
-    prompts = [Prompt((Message("user", q),)) if chat else Prompt.plain(q) for q, _ in QUESTIONS]
+    prompts = [Prompt((Message("user", q),)) if chat else Prompt.plain(q) for q, _ in CONVERSATIONS]
     return (
         Model.load(str(folder), rendering=Rendering(date=date))
-        .score(prompts, [Response(p.id, a, "") for p, (_, a) in zip(prompts, QUESTIONS, strict=True)])
+        .score(prompts, [Response(p.id, a, "") for p, (_, a) in zip(prompts, CONVERSATIONS, strict=True)])
         .mean(1)
     )
 
@@ -514,7 +514,7 @@ def chat_model(folder: Path, base: Path, kind: str = "llama", **settings: Any) -
 
 def holds(folder: Path, monkeypatch: pytest.MonkeyPatch, date: str = "") -> None:
     expected, actual = score(folder, date=date), by_its_card(folder, monkeypatch)
-    scores = [actual([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in QUESTIONS]
+    scores = [actual([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in CONVERSATIONS]
     assert scores == pytest.approx(expected.tolist(), abs=1e-4)
     assert max(scores) - min(scores) > 0.01
 
@@ -553,7 +553,7 @@ def test_reward_does_not_depend_on_the_pad_token(base: Path, tmp_path: Path, mon
 def test_card_code_scores_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = trained("reward", tiny.make(tmp_path / "model", chat=False), tmp_path / "run", chat=False)
     expected, actual = score(saved, chat=False), by_its_card(saved, monkeypatch)
-    assert [actual(q, a) for q, a in QUESTIONS] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [actual(q, a) for q, a in CONVERSATIONS] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_card_has_no_code_for_a_complex_template(base: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_rejection_sampling_trains_on_the_best_responses(model_and_prompts: Path
     assert losses[-1] < losses[0] - 0.3
     assert main(["evaluate", *run, "--judge", "conciseness_rubric", "--max-new-tokens", "8"]) == 0
     assert "rejection_sampling" in read_result(tmp_path / "run", "evaluate")["policies"]
-    assert main(["generate", *run, "--round", "2", "--max-new-tokens", "4"]) == 0  # round 2 goes on from it
+    assert main(["generate", *run, "--round", "2", "--max-new-tokens", "4"]) == 0  # round 2 starts from it
     assert read_result(tmp_path / "run", "generate-2")["policy"] == "rejection_sampling"
 
 

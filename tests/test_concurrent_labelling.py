@@ -37,11 +37,11 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
     with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # the same draws each time
+        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
         yield TaskQueue(store, clock)
 
 
-NEXT_PARTY = count()
+NEXT_NUMBER = count()
 
 
 @dataclass
@@ -49,7 +49,7 @@ class LabellingStateMachine:
     """Some annotators of a queue, and the feedback that the queue acknowledged."""
 
     database: str
-    number: int = field(default_factory=lambda: next(NEXT_PARTY))
+    number: int = field(default_factory=lambda: next(NEXT_NUMBER))
     next_id: Iterator[int] = field(default_factory=count)
     clock: Clock = field(default_factory=Clock)
     acknowledged: list[Feedback] = field(default_factory=list)
@@ -76,12 +76,12 @@ class LabellingStateMachine:
             for assignment in self.queue.next_tasks(annotator, 2):
                 assert self.screens.setdefault((annotator, assignment.task.id), assignment) == assignment
         elif act == "answer" and fresh:
-            self._keep(self._answer(fresh[pick % len(fresh)], annotator, rng))
+            self._submit_and_record(self._make_feedback(fresh[pick % len(fresh)], annotator, rng))
         elif act == "undo" and judged_events:
             last = {event.task: event for event in judged_events}
             before = list(last.values())[pick % len(last)]
             assignment = self.screens[annotator, before.task]
-            self._keep(replace(self._answer(assignment, annotator, rng), supersedes=before.id))
+            self._submit_and_record(replace(self._make_feedback(assignment, annotator, rng), supersedes=before.id))
         elif act == "repeat" and judged_events:
             event = judged_events[pick % len(judged_events)]
             assert [self.queue.submit(replace(event, created_at=str(n))) for n in range(10)] == [event] * 10
@@ -91,13 +91,16 @@ class LabellingStateMachine:
         elif act == "twice" and judged_events:
             assignment = self.screens[annotator, judged_events[pick % len(judged_events)].task]
             with pytest.raises(AlreadyJudged):
-                self.queue.submit(self._answer(assignment, annotator, rng))
+                self.queue.submit(self._make_feedback(assignment, annotator, rng))
         elif act == "turned round" and assigned:
             assignment = assigned[pick % len(assigned)]
             if len(assignment.display_order) > 1:
                 with pytest.raises(NotAssigned):
                     self.queue.submit(
-                        replace(self._answer(assignment, annotator, rng), display_order=assignment.display_order[::-1])
+                        replace(
+                            self._make_feedback(assignment, annotator, rng),
+                            display_order=assignment.display_order[::-1],
+                        )
                     )
         elif act == "skip" and fresh:
             self.queue.assignments.skip(annotator, fresh[pick % len(fresh)].task.id)
@@ -107,11 +110,11 @@ class LabellingStateMachine:
             self.queue.store.close()
             self.queue = TaskQueue(Store.open(self.database), self.clock)
 
-    def _keep(self, event: Feedback) -> None:
+    def _submit_and_record(self, event: Feedback) -> None:
         assert self.queue.submit(event) == event
         self.acknowledged.append(event)
 
-    def _answer(self, assignment: Assignment, annotator: str, rng: random.Random) -> Feedback:
+    def _make_feedback(self, assignment: Assignment, annotator: str, rng: random.Random) -> Feedback:
         display_order = assignment.display_order
         judgement: Judgement
         match assignment.task.kind:

@@ -1,11 +1,11 @@
 """Losses against those of TRL, where it is installed.
 
-TRL's own code runs on random inputs, and its result has to be ours. Where it differs on purpose, the test says how,
-makes up for exactly that, and asserts equality all the same.
+Each test runs TRL's own code on random inputs and asserts equal results. Where assent differs on purpose, the test
+names the difference, corrects for exactly that, and asserts equality.
 
     pip install trl==1.16.0
 
-PPO left TRL after 1.12: its tests run where trl==1.12.0 is installed instead, and the other tests then do not.
+TRL 1.12 was the last release with PPO: its tests need trl==1.12.0, and the other tests are then skipped.
 """
 
 from dataclasses import replace
@@ -114,7 +114,7 @@ def test_cdpo_agrees_with_the_smoothed_loss_of_trl(error_rate: float) -> None:
 
 @pytest.mark.parametrize("error_rate", [0.1, 0.3])
 def test_cdpo_of_one_pair_agrees_with_optimal_transport_in_trl(error_rate: float) -> None:
-    # TRL's "aot" is smoothed DPO on sorted log-ratios: with one pair there is nothing to sort.
+    # TRL's "aot" is smoothed DPO on sorted log-ratios: a single pair needs no sorting.
     data = PairData.random(LENGTHS[:2])
     result = CDPO(0.5, error_rate)(data.pairs).value
     same_with_gradients(result, trl_dpo("aot", data, 0.5, error_rate), data.policy)
@@ -162,7 +162,7 @@ def test_simpo_of_uncertain_pairs_agrees_with_smoothed_trl() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0])
-def test_the_odds_ratio_of_orpo_agrees_with_trl(weight: float) -> None:
+def test_odds_ratio_of_orpo_agrees_with_trl(weight: float) -> None:
     data = PairData.random()
     trainer = bare_trainer(trl("experimental.orpo.orpo_trainer").ORPOTrainer, beta=weight)
     losses, *_ = trainer.odds_ratio_loss(*(data.policy.sum(1) / LENGTHS).chunk(2))
@@ -170,8 +170,8 @@ def test_the_odds_ratio_of_orpo_agrees_with_trl(weight: float) -> None:
     same_with_gradients(result, -losses.mean(), data.policy, 1e-6)  # TRL computes it in single precision
 
 
-def test_orpo_agrees_with_trl_once_it_imitates_prompts_too() -> None:
-    # TRL imitates prompt and completion with one mean over all tokens; ours takes a mean for each completion, alone.
+def test_orpo_with_prompt_loss_agrees_with_trl() -> None:
+    # TRL's SFT loss is one mean over all tokens, prompts included; ours is a mean for each completion.
     module, vocabulary = trl("experimental.orpo.orpo_trainer"), 11
     mask = completion_mask()
     ids, attended = torch.randint(vocabulary, mask.shape), torch.arange(mask.shape[1]) < PROMPT + LENGTHS[:, None]
@@ -307,7 +307,7 @@ def test_model_logprobs_agree_with_the_fused_head_of_trl(temperature: float) -> 
     hidden = model.model(ids).last_hidden_state[:, :-1].flatten(0, 1)
     result = token_logprobs(hidden, ids[:, 1:].flatten(), lambda x: 20 * model.lm_head(x), temperature, True, 5)
     with torch.no_grad():
-        model.lm_head.weight.mul_(20)  # a random head says next to nothing; both sides sharpen it
+        model.lm_head.weight.mul_(20)  # a random head is nearly uniform; both sides sharpen it
     utils.add_fused_lm_head(model, temperature, outputs=("log_probs", "entropy"))
     expected = model(ids, labels=ids, fused_lm_head=True)
     assert result.entropy is not None
@@ -337,13 +337,13 @@ def test_model_logprobs_agree_with_the_fused_head_of_trl(temperature: float) -> 
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, dict) else " ".join(f"{k}={v}" for k, v in x.items()),
 )
-def test_losses_of_groups_agree_with_trl(objective: Any, settings: dict[str, Any], training: bool, gaps: bool) -> None:
+def test_group_losses_agree_with_trl(objective: Any, settings: dict[str, Any], training: bool, gaps: bool) -> None:
     data = random_policy_data(gaps)
     expected, _ = trl_grpo(data, training=training, **settings)
     same_with_gradients(objective(data.batch).value, expected, data.batch.logprobs)
 
 
-def test_what_grpo_reports_agrees_with_trl() -> None:
+def test_grpo_metrics_equal_trl() -> None:
     data = random_policy_data()
     _, expected = trl_grpo(data, beta=0.04)
     result = GRPO()(data.batch).metrics
@@ -351,15 +351,15 @@ def test_what_grpo_reports_agrees_with_trl() -> None:
     same(data.batch.token_mean(k3(data.batch.logprobs, data.batch.reference_logprobs)), expected["kl"][0], 1e-7)
 
 
-def test_grpo_in_equal_parts_agrees_with_trl() -> None:
-    # TRL divides each part's mean by the number of parts; ours divides by the step's totals, whatever the parts are.
+def test_grpo_in_equal_microbatches_agrees_with_trl() -> None:
+    # TRL divides each part's mean by the number of parts; ours divides by the totals of the step.
     parts = [random_policy_data(), random_policy_data()]
     expected = sum(trl_grpo(part, training=True, current_gradient_accumulation_steps=2)[0] for part in parts)
     result = sum(GRPO(beta=0.0)(replace(part.batch, sequences=16.0)).value for part in parts)
     same(result, expected)
 
 
-def test_a_step_of_dapo_in_parts_agrees_with_trl() -> None:
+def test_dapo_step_in_microbatches_agrees_with_trl() -> None:
     parts = [random_policy_data(), random_policy_data(gaps=True)]
     tokens = torch.stack([part.batch.mask.sum() for part in parts]).sum()
     expected = sum(
@@ -371,7 +371,7 @@ def test_a_step_of_dapo_in_parts_agrees_with_trl() -> None:
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("scale", ["group", "none"])
-def test_advantages_of_groups_agree_with_trl(scale: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_advantages_agree_with_trl(scale: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, mask = trl("trainer.grpo_trainer"), completion_mask()[:, PROMPT:]
     monkeypatch.setattr(module, "gather_object", lambda x: x)
     rewards, nothing = randn(8), torch.zeros(mask.shape).double()
@@ -388,7 +388,7 @@ def test_advantages_of_groups_agree_with_trl(scale: str, size: int, monkeypatch:
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("beta", [0.0, 0.05])
-def test_advantages_of_rloo_agree_with_trl(beta: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rloo_advantages_agree_with_trl(beta: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, mask = trl("trainer.rloo_trainer"), completion_mask()[:, PROMPT:]
     monkeypatch.setattr(module, "gather_object", lambda x: x)
     monkeypatch.setattr(module, "gather", lambda x: x)
@@ -399,7 +399,7 @@ def test_advantages_of_rloo_agree_with_trl(beta: float, size: int, monkeypatch: 
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.1, 0.5)])
-def test_the_loss_of_rloo_agrees_with_trl(low: float, high: float) -> None:
+def test_rloo_loss_agrees_with_trl(low: float, high: float) -> None:
     data = random_policy_data()
     kind = trl("trainer.rloo_trainer").RLOOTrainer
     output = (data.batch.logprobs, data.batch.logprobs, None)
@@ -434,7 +434,7 @@ FULL, RAGGED = tensor([7, 7, 7, 7, 7]), tensor([7, 3, 1, 5, 6])
 
 
 @pytest.mark.parametrize(("gamma", "gae_lambda", "beta"), [(1.0, 0.95, 0.05), (0.9, 0.8, 0.0), (1.0, 1.0, 0.5)])
-def test_advantages_of_ppo_agree_with_trl(
+def test_ppo_advantages_agree_with_trl(
     gamma: float, gae_lambda: float, beta: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = trl_ppo_step(monkeypatch, FULL, gamma=gamma, lam=gae_lambda, kl_coef=beta)
@@ -449,7 +449,7 @@ def test_advantages_of_ppo_agree_with_trl(
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_padded_ppo_advantages_agree_with_trl_one_token_longer(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # TRL pays the score one step after the last token and reads the value there; ours ends at the last token.
+    # TRL adds the score one step after the last token and reads the value there; ours ends at the last token.
     data = trl_ppo_step(monkeypatch, RAGGED, kl_estimator=estimator, gamma=0.9)
     kl = torch.where(data.mask, (k1 if estimator == "k1" else k3)(data.old, data.reference), 0.0)
     rewards = token_rewards(data.scores, kl, data.longer, 0.05)
@@ -461,7 +461,7 @@ def test_padded_ppo_advantages_agree_with_trl_one_token_longer(estimator: str, m
 
 
 @pytest.mark.parametrize(("clip", "value_clip", "coefficient"), [(0.2, 0.2, 0.1), (0.1, 0.05, 1.0), (0.5, 10.0, 0.5)])
-def test_losses_of_ppo_agree_with_trl(
+def test_ppo_losses_agree_with_trl(
     clip: float, value_clip: float, coefficient: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = trl_ppo_step(monkeypatch, FULL, cliprange=clip, cliprange_value=value_clip, vf_coef=coefficient)
@@ -480,7 +480,7 @@ def test_losses_of_ppo_agree_with_trl(
 def test_padded_ppo_losses_agree_with_trl_one_token_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # TRL trains the value of the step after the last token too; the policy's loss is over the completion alone.
+    # TRL trains the value of the step after the last token too; the policy's loss is over the completion only.
     data = trl_ppo_step(monkeypatch, RAGGED)
     same(ppo_loss(PPO(), data, data.mask).metrics["policy_loss"], data.metrics["loss/policy_avg"], 1e-5)
     longer = ppo_loss(PPO(), data, data.longer)
@@ -489,7 +489,7 @@ def test_padded_ppo_losses_agree_with_trl_one_token_longer(
 
 
 def ppo_loss(objective: PPO, data: PPOStep, mask: Tensor) -> Loss:
-    """Our loss over the tokens of a mask, of TRL's advantages."""
+    """Return our loss over the tokens of a mask, with TRL's advantages."""
     returns = torch.where(data.longer, data.advantages + data.values, 0.0)
     advantages = trl_with_ppo().masked_whiten(data.advantages, data.mask)
     return objective(

@@ -42,8 +42,8 @@ def evalica() -> Any:
 # Maximum likelihood
 
 
-def fitted(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
-    """The scores, of mean 0, at which a loss is least."""
+def fit_scores(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
+    """Return the scores with mean 0 that minimise a loss."""
     scores = torch.zeros(n, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [scores], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
@@ -59,8 +59,8 @@ def fitted(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
     return (scores - scores.mean()).detach()
 
 
-def games(n: int = 6, rounds: int = 300) -> list[tuple[int, int]]:
-    """Winner and loser of each comparison, of items that are unequal but not by much."""
+def sample_games(n: int = 6, rounds: int = 300) -> list[tuple[int, int]]:
+    """Return winner and loser of each comparison, of items with slightly different strengths."""
     strength = randn(n)
     players = [torch.randperm(n)[:2].tolist() for _ in range(rounds)]
     wins = torch.rand(rounds).double() < torch.sigmoid(
@@ -70,21 +70,21 @@ def games(n: int = 6, rounds: int = 300) -> list[tuple[int, int]]:
 
 
 def bradley_terry(scores: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """Our loss of comparisons by index."""
+    """Return our loss of comparisons by index."""
     winners, losers = tensor(pairs).T
     ones = torch.ones(len(pairs)).double()
     return BradleyTerry()(ScorePairs(scores[winners], scores[losers], ones, 0 * ones, ones)).value
 
 
 def rankings(n: int = 6, rounds: int = 60) -> list[list[int]]:
-    """Items best first, two to all of them."""
+    """Return rankings of two to all items, best first."""
     sizes = torch.randint(2, n + 1, (rounds,)).tolist()
     strength = torch.linspace(-1, 1, n)
     return [torch.multinomial(strength.softmax(0), size).tolist() for size in sizes]
 
 
-def ranked(scores: Tensor, orders: list[list[int]]) -> RankedScores:
-    """Our batch of rankings by index, padded."""
+def ranking_batch(scores: Tensor, orders: list[list[int]]) -> RankedScores:
+    """Return our padded batch of rankings by index."""
     longest = max(map(len, orders))
     index = tensor([order + [0] * (longest - len(order)) for order in orders])
     tiers = torch.arange(longest).expand(len(orders), longest)
@@ -92,28 +92,28 @@ def ranked(scores: Tensor, orders: list[list[int]]) -> RankedScores:
     return RankedScores(scores[index], tiers, mask, torch.ones(len(orders)).double())
 
 
-def test_the_likelihood_of_comparisons_agrees_with_choix() -> None:
-    pairs, scores = games(), randn(6)
+def test_likelihood_of_comparisons_agrees_with_choix() -> None:
+    pairs, scores = sample_games(), randn(6)
     expected = choix().log_likelihood_pairwise(pairs, scores.numpy())
     same(-len(pairs) * bradley_terry(scores, pairs), expected, 1e-10)
 
 
-def test_the_likelihood_of_rankings_agrees_with_choix() -> None:
+def test_likelihood_of_rankings_agrees_with_choix() -> None:
     orders, scores = rankings(), randn(6)
     expected = choix().log_likelihood_rankings(orders, scores.numpy())
-    same(-len(orders) * PlackettLuce()(ranked(scores, orders)).value, expected, 1e-10)
+    same(-len(orders) * PlackettLuce()(ranking_batch(scores, orders)).value, expected, 1e-10)
 
 
-def test_the_mean_over_the_pairs_of_a_ranking_agrees_with_choix() -> None:
+def test_mean_over_the_pairs_of_a_ranking_agrees_with_choix() -> None:
     scores = randn(6)
     for order in rankings(rounds=8):
         pairs = list(combinations(order, 2))
         expected = -choix().log_likelihood_pairwise(pairs, scores.numpy()) / len(pairs)
-        same(KWay()(ranked(scores, [order])).value, expected, 1e-10)
+        same(KWay()(ranking_batch(scores, [order])).value, expected, 1e-10)
 
 
 def test_plackett_luce_of_a_top_choice_agrees_with_choix() -> None:
-    # In our ranking of one above equals each of the equals is drawn from their tier; choix stops after the first.
+    # Our ranking of one item above ties also chooses each tied item from its tier; choix stops after the first choice.
     scores = randn(6)
     tiers, mask = tensor([[0, 1, 1, 1, 1, 1]]), torch.ones(1, 6, dtype=torch.bool)
     result = PlackettLuce()(RankedScores(scores[None], tiers, mask, torch.ones(1).double())).value
@@ -129,10 +129,10 @@ def test_plackett_luce_of_a_top_choice_agrees_with_choix() -> None:
         ("mm_pairwise", {"tol": 1e-12}),
     ],
 )
-def test_the_fit_of_comparisons_agrees_with_choix(method: str, options: dict[str, float]) -> None:
-    pairs = games()
+def test_fit_of_comparisons_agrees_with_choix(method: str, options: dict[str, float]) -> None:
+    pairs = sample_games()
     expected = getattr(choix(), method)(6, pairs, max_iter=100000, **options)
-    same(fitted(lambda scores: bradley_terry(scores, pairs), 6), expected - expected.mean(), 1e-7)
+    same(fit_scores(lambda scores: bradley_terry(scores, pairs), 6), expected - expected.mean(), 1e-7)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,14 @@ def test_the_fit_of_comparisons_agrees_with_choix(method: str, options: dict[str
         ("mm_rankings", {"tol": 1e-12}),
     ],
 )
-def test_the_fit_of_rankings_agrees_with_choix(method: str, options: dict[str, float]) -> None:
+def test_fit_of_rankings_agrees_with_choix(method: str, options: dict[str, float]) -> None:
     orders = rankings()
     expected = getattr(choix(), method)(6, orders, max_iter=100000, **options)
-    same(fitted(lambda scores: PlackettLuce()(ranked(scores, orders)).value, 6), expected - expected.mean(), 1e-7)
+    same(
+        fit_scores(lambda scores: PlackettLuce()(ranking_batch(scores, orders)).value, 6),
+        expected - expected.mean(),
+        1e-7,
+    )
 
 
 # Outcomes with ties
@@ -172,34 +176,34 @@ class Contest:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of evalica."""
+        """Return the arguments of evalica."""
         winner = evalica().Winner
         names = {1.0: winner.X, 0.5: winner.Draw, 0.0: winner.Y}
         winners = [names[x] for x in self.outcome.tolist()]
         return dict(xs=self.first.tolist(), ys=self.second.tolist(), winners=winners)
 
 
-def in_logs(scores: Any) -> Tensor:
-    """Scores of evalica in the order of their items, as logarithms of mean 0."""
+def log_scores(scores: Any) -> Tensor:
+    """Return the scores of evalica in the order of items, as logarithms with mean 0."""
     logs = tensor(scores.sort_index().to_numpy()).log()
     return logs - logs.mean()
 
 
-def test_the_fit_with_ties_as_half_wins_agrees_with_evalica() -> None:
+def test_fit_with_ties_as_half_wins_agrees_with_evalica() -> None:
     contest = Contest.random(6, 400)
     expected = evalica().bradley_terry(**contest.arguments, tolerance=1e-13, limit=100000)
-    same(fitted(lambda scores: BradleyTerry()(contest.scores(scores)).value, 6), in_logs(expected.scores), 1e-7)
+    same(fit_scores(lambda scores: BradleyTerry()(contest.scores(scores)).value, 6), log_scores(expected.scores), 1e-7)
 
 
-def test_the_fit_with_davidsons_ties_agrees_with_evalica() -> None:
-    # Newman's v, which evalica fits along with the scores, is half of Davidson's nu, which ours is told.
+def test_fit_with_davidsons_ties_agrees_with_evalica() -> None:
+    # Newman's v, which evalica fits along with the scores, is half of Davidson's nu, which is a setting of ours.
     contest = Contest.random(6, 400)
     expected = evalica().newman(**contest.arguments, tolerance=1e-13, limit=100000)
 
     def fit(nu: float) -> Tensor:
-        return fitted(lambda scores: BradleyTerry("davidson", nu)(contest.scores(scores)).value, 6)
+        return fit_scores(lambda scores: BradleyTerry("davidson", nu)(contest.scores(scores)).value, 6)
 
-    same(fit(2 * expected.v), in_logs(expected.scores), 1e-6)
+    same(fit(2 * expected.v), log_scores(expected.scores), 1e-6)
     costs = [
         BradleyTerry("davidson", nu)(contest.scores(fit(nu))).value.item()
         for nu in (2 * expected.v, 2.02 * expected.v, 1.98 * expected.v)
@@ -207,14 +211,14 @@ def test_the_fit_with_davidsons_ties_agrees_with_evalica() -> None:
     assert costs[0] == min(costs)
 
 
-def test_chances_of_winning_agree_with_evalica() -> None:
+def test_win_probabilities_agree_with_evalica() -> None:
     scores = randn(6)
     expected = tensor(evalica().pairwise_scores(scores.exp().numpy()))
     losses = [[bradley_terry(scores, [(a, b)]).item() for b in range(6)] for a in range(6)]
     same((-tensor(losses, dtype=torch.float64)).exp(), expected)
 
 
-def test_a_win_rate_agrees_with_evalica() -> None:
+def test_win_rate_agrees_with_evalica() -> None:
     contest = Contest.random(2, 50)
     outcomes = torch.where(contest.first == 0, contest.outcome, 1 - contest.outcome)
     result = win_rate(*(int((outcomes == result).sum()) for result in (1.0, 0.5, 0.0)))
@@ -223,7 +227,7 @@ def test_a_win_rate_agrees_with_evalica() -> None:
     same(result.rate * result.n, evalica().counting(**contest.arguments).scores[0])
 
 
-def test_a_mean_of_win_rates_over_opponents_agrees_with_evalica() -> None:
+def test_mean_of_win_rates_over_opponents_agrees_with_evalica() -> None:
     contest = Contest.random(4, 200)
     expected = evalica().average_win_rate(**contest.arguments).scores
     for item in range(4):
@@ -237,8 +241,8 @@ def test_a_mean_of_win_rates_over_opponents_agrees_with_evalica() -> None:
         same(sum(rates) / 3, expected[item])
 
 
-def test_the_bootstrap_of_a_win_rate_agrees_with_evalica() -> None:
-    # Of one seed both draw the same resamples, so the percentiles are equal and not just close.
+def test_bootstrap_of_a_win_rate_agrees_with_evalica() -> None:
+    # With one seed both draw the same resamples, so the percentiles are exactly equal.
     contest = Contest.random(2, 60)
     outcomes = torch.where(contest.first == 0, contest.outcome, 1 - contest.outcome).numpy()
     result = bootstrap(outcomes, np.arange(60), 500, seed=7)
@@ -253,9 +257,9 @@ def test_the_bootstrap_of_a_win_rate_agrees_with_evalica() -> None:
     same([result.low, result.high], [expected.low[0], expected.high[0]])
 
 
-def test_the_clustered_bootstrap_agrees_with_sacrebleu(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A corpus's error rate is a mean over words, drawn by sentences, and of one seed both draw the same ones. Limits
-    # of sacrebleu are resamples, ours lie between two: of 1001 both are the 26th from either end.
+def test_clustered_bootstrap_agrees_with_sacrebleu(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The error rate of a corpus is a mean over words, resampled by sentences; with one seed both draw the same ones.
+    # Limits of sacrebleu are resamples, ours are between two: of 1001 both are the 26th from either end.
     module = pytest.importorskip("sacrebleu", reason="needs sacrebleu: pip install sacrebleu==2.6.0")
     monkeypatch.setenv("SACREBLEU_SEED", "7")
     words = ["the", "a", "of", "cat", "dog", "sat", "ran", "on", "mat", "house"]

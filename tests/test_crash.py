@@ -1,4 +1,4 @@
-"""What nobody foresaw is told in two lines, and its traceback lies in a log; what was foreseen is one line as ever."""
+"""Unexpected errors print two lines and write a traceback to a log; expected errors print one line."""
 
 import platform
 import re
@@ -27,7 +27,7 @@ class Faulty:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has prompts."""
+    """Return a run with prompts."""
     folder = tmp_path_factory.mktemp("crash")
     model = tiny.make(folder / "model")
     (folder / "prompts.jsonl").write_text('{"prompt": "Where is the duck?"}\n{"prompt": "Where is the cat?"}\n')
@@ -38,26 +38,26 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(generated: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """Return a copy of the generated run."""
     return Path(shutil.copytree(generated, tmp_path / "run"))
 
 
 def grpo(run: Path, fault: str) -> list[str]:
-    """The words of `assent grpo` with a reward that does this when it is made."""
+    """Return the arguments of `assent grpo` with a reward whose constructor fails."""
     (run.parent / "faulty.py").write_text(FAULTY.format(fault))
     return ["grpo", "--run", "run", "--rewards", "./faulty.py", "--steps", "1", "--max-new-tokens", "4"]
 
 
-def told(stderr: str) -> list[str]:
+def error_lines(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("assent: ")]
 
 
-def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> None:
+def test_plugin_error_prints_two_lines_and_writes_a_log(run: Path) -> None:
     words = [sys.executable, "-m", "assent", *grpo(run, "raise LookupError('no such\\nduck')")]
     process = subprocess.run(words, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
     log = run / "error.log"
     assert process.returncode == 1
-    assert told(process.stderr) == [
+    assert error_lines(process.stderr) == [
         "assent: LookupError: no such duck",
         f"assent: this is a fault in assent or in a plug-in: report it with {log}, which holds the traceback",
     ]
@@ -71,13 +71,13 @@ def test_a_plug_in_that_raises_is_two_lines_and_a_log_in_the_run(run: Path) -> N
     assert "faulty.py\", line 4, in __init__\n    raise LookupError('no such\\nduck')" in log.read_text()
 
 
-def test_traceback_flag_shows_it_and_faults_are_appended(run: Path) -> None:
+def test_assent_debug_prints_the_traceback_and_log_is_appended(run: Path) -> None:
     completed(*grpo(run, "raise LookupError('first')"), cwd=run.parent)
-    again = grpo(run, "raise LookupError('second')")
-    process = completed(*again, cwd=run.parent, environment={"ASSENT_DEBUG": "1"})
+    second = grpo(run, "raise LookupError('second')")
+    process = completed(*second, cwd=run.parent, environment={"ASSENT_DEBUG": "1"})
     assert process.returncode == 1
     assert "Traceback (most recent call last):" in process.stderr
-    assert told(process.stderr)[0] == "assent: LookupError: second"
+    assert error_lines(process.stderr)[0] == "assent: LookupError: second"
     log = (run / "error.log").read_text()
     assert log.index("LookupError: first") < log.index("LookupError: second")
 
@@ -96,16 +96,16 @@ def test_traceback_flag_shows_it_and_faults_are_appended(run: Path) -> None:
         ("raise SystemExit(7)", 7, ""),
     ],
 )
-def test_what_was_foreseen_is_no_fault_and_leaves_no_log(fault: str, status: int, line: str, run: Path) -> None:
+def test_expected_errors_write_no_log(fault: str, status: int, line: str, run: Path) -> None:
     process = completed(*grpo(run, fault), cwd=run.parent)
     assert process.returncode == status
-    assert len(told(process.stderr)) == bool(line)
+    assert len(error_lines(process.stderr)) == bool(line)
     assert line in process.stderr
     assert "Traceback" not in process.stderr
     assert not (run / "error.log").exists()
 
 
-def fault(message: str) -> Exception:
+def make_error(message: str) -> Exception:
     try:
         raise ValueError(message)
     except ValueError as error:
@@ -113,8 +113,8 @@ def fault(message: str) -> Exception:
 
 
 @pytest.fixture
-def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of temporary files of our own, and a run folder that does not exist yet."""
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder for temporary files; the log goes into its subfolder `run`, which does not exist yet."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("ASSENT_DEBUG", raising=False)
     monkeypatch.setattr("assent.errors._Process.log_folder", None)
@@ -122,27 +122,29 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_crash_log_without_a_run_is_a_temporary_file(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report_crash(fault("boom"), ["serve"]) == 1
-    (log,) = at_work.glob("assent-error-*.log")
+def test_crash_log_without_a_run_is_a_temporary_file(
+    temporary_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report_crash(make_error("boom"), ["serve"]) == 1
+    (log,) = temporary_folder.glob("assent-error-*.log")
     assert f"report it with {log}, " in capsys.readouterr().err
     assert log.is_absolute() and "ValueError: boom" in log.read_text()
 
 
-def test_where_no_log_can_be_written_the_traceback_is_shown(
-    at_work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_traceback_is_printed_if_no_log_can_be_written(
+    temporary_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (at_work / "run" / "error.log").mkdir(parents=True)  # in its place lies a folder
-    monkeypatch.setattr("tempfile.tempdir", str(at_work / "gone"))
-    assert report_crash(fault("boom"), ["serve"]) == 1
+    (temporary_folder / "run" / "error.log").mkdir(parents=True)  # a folder has the name of the log
+    monkeypatch.setattr("tempfile.tempdir", str(temporary_folder / "gone"))
+    assert report_crash(make_error("boom"), ["serve"]) == 1
     assert "Traceback (most recent call last):" in capsys.readouterr().err
 
 
-def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (at_work / "run").mkdir()
+def test_crash_log_and_message_hold_no_password(temporary_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (temporary_folder / "run").mkdir()
     address = "postgresql://duck:quack@db.example/house"
-    report_crash(fault(f"cannot reach {address}"), ["label", "--database", address])
-    log = (at_work / "run" / "error.log").read_text()
+    report_crash(make_error(f"cannot reach {address}"), ["label", "--database", address])
+    log = (temporary_folder / "run" / "error.log").read_text()
     expected = capsys.readouterr().err
     assert "quack" not in log + expected
     assert log.count("postgresql://***@db.example/house") == 2
@@ -162,41 +164,41 @@ def test_a_log_that_is_to_be_sent_on_holds_no_password(at_work: Path, capsys: py
         "duck:qu@ack@db.example",
     ],
 )
-def test_the_crash_log_has_no_password_of_any_url(
-    address: str, at_work: Path, capsys: pytest.CaptureFixture[str]
+def test_crash_log_has_no_password_of_any_url(
+    address: str, temporary_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (at_work / "run").mkdir()
-    report_crash(fault(f"cannot reach {address}, or ({address!r})"), ["label", "--database", address])
-    log = (at_work / "run" / "error.log").read_text()
+    (temporary_folder / "run").mkdir()
+    report_crash(make_error(f"cannot reach {address}, or ({address!r})"), ["label", "--database", address])
+    log = (temporary_folder / "run" / "error.log").read_text()
     assert "ack" not in (log + capsys.readouterr().err).replace("Traceback", "").replace("traceback", "")
     assert "db.example" in log and "***" in log
 
 
-def test_what_only_looks_like_a_password_stays(at_work: Path) -> None:
-    (at_work / "run").mkdir()
+def test_text_without_a_password_is_not_redacted(temporary_folder: Path) -> None:
+    (temporary_folder / "run").mkdir()
     line = "https://hub.example/duck at 10:15 (a @ b, password == given): x:y and duck@db.example"
-    report_crash(fault(line), [])
-    assert line in (at_work / "run" / "error.log").read_text()
+    report_crash(make_error(line), [])
+    assert line in (temporary_folder / "run" / "error.log").read_text()
 
 
-def test_a_log_is_for_its_owner_alone(at_work: Path) -> None:
-    (at_work / "run").mkdir()
-    report_crash(fault("boom"), [])
-    assert (at_work / "run" / "error.log").stat().st_mode & 0o777 == 0o600
+def test_crash_log_is_readable_by_its_owner_only(temporary_folder: Path) -> None:
+    (temporary_folder / "run").mkdir()
+    report_crash(make_error("boom"), [])
+    assert (temporary_folder / "run" / "error.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_long_message_is_cut_on_screen_and_whole_in_the_log(
-    at_work: Path, capsys: pytest.CaptureFixture[str]
+def test_long_message_is_cut_on_screen_and_whole_in_the_log(
+    temporary_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (at_work / "run").mkdir()
-    report_crash(fault("x" * 1000), [])
+    (temporary_folder / "run").mkdir()
+    report_crash(make_error("x" * 1000), [])
     first, second, end = capsys.readouterr().err.split("\n")
     assert len(first) == len("assent: ") + MAX_CHARACTERS + len(" ...")
     assert second.startswith("assent: this is a fault") and end == ""
-    assert "x" * 1000 in (at_work / "run" / "error.log").read_text()
+    assert "x" * 1000 in (temporary_folder / "run" / "error.log").read_text()
 
 
-def test_running_out_of_memory_is_known_by_what_torch_says() -> None:
+def test_out_of_memory_is_recognised_from_torchs_message() -> None:
     import torch
 
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))

@@ -116,7 +116,7 @@ def test_career_length_decreases_with_accuracy() -> None:
     assert [entry.mean for entry in stop_probability[:4]] == sorted(entry.mean for entry in stop_probability[:4])
     early_stops = [sum(entry.stopped[:40]) for entry in stop_probability]
     assert early_stops == sorted(early_stops, reverse=True)
-    # An accuracy of 3/4 lies between good and bad: about half of these annotators are paused.
+    # An accuracy of 3/4 is between good and bad: about half of these annotators are paused.
     assert 0.3 < early_stops[3] < 0.7
 
 
@@ -287,7 +287,7 @@ class Server:
         return self.queue.store
 
     def open_browser(self, id: str, role: str = "labeller", state: str = "active") -> TestClient:
-        """Add a user with this id, the same in every run, and return their browser."""
+        """Add a user with this id, which is equal in every run, and return their browser."""
         annotator = User(id, id.title(), role, state=state, created_at=AT)
         with self.store.writing() as connection:
             connection.execute(sa.insert(schema.users), {**vars(annotator), "password_hash": ""})
@@ -307,7 +307,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def judgement_body(annotator: str, item: Mapping[str, Any], number: int, rng: random.Random) -> dict[str, Any]:
-    """Return the judgement of an annotator who reads the page; every fifth one has strength 1."""
+    """Return the judgement of an annotator who reads the page; every fifth judgement has strength 1."""
     (better_item,) = (item_view["id"] for item_view in item["items"] if "This is right" in item_view["text"])
     display_order = [item_view["id"] for item_view in item["items"]]
     judgement = {
@@ -468,7 +468,7 @@ QUOTAS = {
     "good-0": 260, "good-1": 110, "good-2": 110, "noisy-0": 110, "noisy-1": 110,
     "random-0": 460, "random-1": 460, "left-0": 460, "adversarial-0": 200,
 }  # fmt: skip
-"""The number of judgements that each of them wants to give; careless annotators are fast."""
+"""The largest number of judgements of each kind of annotator; careless annotators are fast."""
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +494,7 @@ def crowd_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrowdRun]:
 
 
 def judge_page(crowd_run: CrowdRun, annotator: str, browser: TestClient, rng: random.Random) -> bool:
-    """Judge a page of tasks, and return whether the annotator goes on."""
+    """Judge a page of tasks, and return whether the annotator continues."""
     bodies_sent = crowd_run.bodies[annotator]
     reply = browser.get("/r/demo/api/tasks/next", params={"count": crowd_run.batch})
     if reply.status_code == 403:

@@ -32,7 +32,7 @@ CROWD = [
 
 @dataclass
 class JudgedCrowd:
-    """A crowd in which everybody judged everything, with a few gold items."""
+    """A crowd in which every annotator judged every item, with a few gold items."""
 
     store: Store
     tasks: dict[str, Task]

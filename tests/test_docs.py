@@ -1,4 +1,4 @@
-"""The docs are true: commands parse, formats are read, metrics and objectives are explained, links work."""
+"""The docs are correct: commands parse, formats are read, metrics and objectives are explained, links work."""
 
 import ast
 import doctest
@@ -87,7 +87,7 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the examples and the recipes of the docs, where commands stop after their settings."""
+    """Return a folder with the examples and the recipes of the docs, where commands only read their settings."""
 
     def start(*_: Any, **__: Any) -> Any:
         raise Started
@@ -120,7 +120,7 @@ def supply(words: list[str], folder: Path) -> None:
 
 
 def outcome(words: list[str]) -> Any:
-    """Return the exit status of a command, or 0 where it would start."""
+    """Return the exit status of a command, or 0 if it would start."""
     try:
         return main(words)
     except SystemExit as exit_:
@@ -139,7 +139,7 @@ def test_every_command_of_the_docs_parses(
 
 
 @pytest.mark.parametrize("command", ["assent ppo --stpes 3", "assent pppo", "assent run no.toml", "assent dpo --lr x"])
-def test_a_wrong_command_would_fail(command: str, sandbox: Path) -> None:
+def test_wrong_command_would_fail(command: str, sandbox: Path) -> None:
     assert main(shlex.split(command)[1:]) == 2
 
 
@@ -190,7 +190,7 @@ def test_python_sessions_of_the_docs_are_true(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks_in("jsonl", "csv"), ids=str)
-def test_format_example_is_read_as_its_heading_says(block: Block, tmp_path: Path) -> None:
+def test_format_example_is_read_as_the_format_of_its_heading(block: Block, tmp_path: Path) -> None:
     path = tmp_path / f"example.{block.language}"
     path.write_text(block.text)
     reading, header = read_file(path), block.language == "csv"

@@ -80,10 +80,10 @@ def make_tasks(store: Store, *sizes: int) -> list[Task]:
     return tasks
 
 
-def assign_tasks(desk: TaskQueue, annotator: str, number: int) -> list[Assignment]:
+def assign_tasks(task_queue: TaskQueue, annotator: str, number: int) -> list[Assignment]:
     """Put new comparisons and rankings on an annotator's page."""
-    desk.enqueue(map(TaskRequest, make_tasks(desk.store, *(2 + n % 2 for n in range(number)))), "label")
-    assignments = desk.next_tasks(annotator, number)
+    task_queue.enqueue(map(TaskRequest, make_tasks(task_queue.store, *(2 + n % 2 for n in range(number)))), "label")
+    assignments = task_queue.next_tasks(annotator, number)
     assert len(assignments) == number
     return assignments
 
@@ -139,9 +139,9 @@ def fork_children() -> None:
     with suppress(ImportError):
         import psycopg  # noqa: F401 (before the fork, so that a fork is fast)
     with TemporaryDirectory() as folder, Store.open(Path(folder) / "warm.db") as store:
-        desk = TaskQueue(store)
-        for event in make_feedback(assign_tasks(desk, "nobody", 2), "nobody", random.Random(0)):
-            desk.submit(event)
+        task_queue = TaskQueue(store)
+        for event in make_feedback(assign_tasks(task_queue, "nobody", 2), "nobody", random.Random(0)):
+            task_queue.submit(event)
     send_line("ready")
     for line in sys.stdin:
         child = os.fork()
@@ -166,11 +166,11 @@ def store_and_die(database: str, posts: list[Post], moment: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with Store.open(database) as store:
-        desk = TaskQueue(store)
+        task_queue = TaskQueue(store)
         for kind, name in MOMENTS:
             sa.event.listen(kind, name, partial(pass_by, name))
         for post in posts:
-            stored = desk.submit(replace(from_post(post), created_at=datetime.now(UTC).isoformat()))
+            stored = task_queue.submit(replace(from_post(post), created_at=datetime.now(UTC).isoformat()))
             pass_by("before the reply")
             send_line("acknowledged", to_post(stored))
             pass_by("after the reply")
@@ -262,7 +262,7 @@ def fork_servers() -> Iterator[list[ForkServer]]:
 
 
 def are_as_sent(stored: list[Feedback], sent: list[Feedback]) -> bool:
-    """Return whether replies equal what was posted, except for the time of arrival, which the server sets."""
+    """Return whether replies equal the posts, except for the time of arrival, which the server sets."""
     return stored == [replace(event, created_at=reply.created_at) for event, reply in zip(sent, stored, strict=False)]
 
 
@@ -277,40 +277,40 @@ def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: l
     with Store.open(database) as store:
         assignments = assign_tasks(TaskQueue(store), "ann", 2 * KILLS)
     sent = make_feedback(assignments, "ann", rng)
-    waiting, replies, doubted, watched = list(sent), list[Feedback](), set[str](), None
+    waiting, replies, unacknowledged, watched = list(sent), list[Feedback](), set[str](), None
 
     started_at = time.monotonic()
     first, second = (fork_servers[0].run_child(database, waiting[:1]) for _ in range(2))
-    seconds, anew, again = (time.monotonic() - started_at) / 2, first.passed, second.passed
-    assert first.acknowledged == second.acknowledged and len(anew) > len(again) > 10
-    committed, replied = anew.index("commit") + 2, anew.index("before the reply") + 1
+    seconds, first_points, repeat_points = (time.monotonic() - started_at) / 2, first.passed, second.passed
+    assert first.acknowledged == second.acknowledged and len(first_points) > len(repeat_points) > 10
+    committed, replied = first_points.index("commit") + 2, first_points.index("before the reply") + 1
     replies += first.acknowledged
     del waiting[:1]
     for number in range(KILLS):
         posts = waiting[: rng.randint(1, 3)]
         if number % 4 == 0:
-            life = fork_servers[0].kill_child(database, posts, rng.uniform(0, 2 * seconds))
-        else:  # in the last of its answers: half of all between commit and reply, a quarter anywhere
-            before = sum(len(again if event.id in doubted else anew) for event in posts[:-1])
-            inside = rng.randint(1, len(anew)) if number % 4 == 1 else rng.randint(committed, replied)
-            life = fork_servers[0].run_child(database, posts, before + inside)
-        assert are_as_sent(life.acknowledged, posts)
-        replies += life.acknowledged
-        del waiting[: len(life.acknowledged)]
+            child = fork_servers[0].kill_child(database, posts, rng.uniform(0, 2 * seconds))
+        else:  # during the last reply: half of all between commit and reply, a quarter anywhere
+            before = sum(len(repeat_points if event.id in unacknowledged else first_points) for event in posts[:-1])
+            inside = rng.randint(1, len(first_points)) if number % 4 == 1 else rng.randint(committed, replied)
+            child = fork_servers[0].run_child(database, posts, before + inside)
+        assert are_as_sent(child.acknowledged, posts)
+        replies += child.acknowledged
+        del waiting[: len(child.acknowledged)]
         stored, acknowledged = ids_in(database), [event.id for event in replies]
         assert stored[: len(acknowledged)] == acknowledged, f"acknowledged feedback is lost after kill {number}"
-        unsaid = stored[len(acknowledged) :]
-        assert unsaid in ([], [event.id for event in waiting[:1]]), (
+        stored_only = stored[len(acknowledged) :]
+        assert stored_only in ([], [event.id for event in waiting[:1]]), (
             f"feedback is stored twice, or was never sent, after kill {number}"
         )
-        doubted.update(unsaid)
-        if rng.random() < 0.1:  # sometimes another process has it open, so that the dead one was not its last user
+        unacknowledged.update(stored_only)
+        if rng.random() < 0.1:  # sometimes another process has it open, so the killed one was not its last user
             if watched:
                 watched.close()
             watched = None if watched else Store.open(database)
     if watched:
         watched.close()
-    assert len(doubted) > KILLS / 4, "too few died between commit and reply"
+    assert len(unacknowledged) > KILLS / 4, "too few kills between commit and reply"
     assert KILLS / 2 < len(sent) - len(waiting) < len(sent)
     replies += fork_servers[0].run_child(database, waiting).acknowledged
 
@@ -319,28 +319,28 @@ def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: l
         everything = list(store.feedback())
         assert Counter(everything) == Counter(replies)
         assert len({event.id for event in everything}) == len(everything) == store.verify() == len(sent)
-        desk = TaskQueue(store)
-        assert desk.progress() == (len(assignments), len(assignments))
-        assert desk.next_tasks("ann", 1) == []
+        task_queue = TaskQueue(store)
+        assert task_queue.progress() == (len(assignments), len(assignments))
+        assert task_queue.next_tasks("ann", 1) == []
 
 
-def test_killed_process_costs_other_processes_nothing(database: str, fork_servers: list[ForkServer]) -> None:
-    steady, mortal = fork_servers
+def test_killed_process_does_not_affect_other_processes(database: str, fork_servers: list[ForkServer]) -> None:
+    surviving_server, killed_server = fork_servers
     rng = random.Random(2)
     with Store.open(database) as store:
-        desk = TaskQueue(store)
-        bobs = make_feedback(assign_tasks(desk, "bob", 120), "bob", rng)
-        anns = make_feedback(assign_tasks(desk, "ann", 40), "ann", rng)
+        task_queue = TaskQueue(store)
+        bobs = make_feedback(assign_tasks(task_queue, "bob", 120), "bob", rng)
+        anns = make_feedback(assign_tasks(task_queue, "ann", 40), "ann", rng)
     waiting, replies = list(anns), list[Feedback]()
-    steady.start_child(database, bobs, NEVER)
+    surviving_server.start_child(database, bobs, NEVER)
     for _ in range(20):
         posts = waiting[:2]
-        life = mortal.run_child(database, posts, rng.randint(1, 60))
-        assert are_as_sent(life.acknowledged, posts)
-        replies += life.acknowledged
-        del waiting[: len(life.acknowledged)]
-    replies += mortal.run_child(database, waiting).acknowledged
-    values = steady.wait().acknowledged
+        child = killed_server.run_child(database, posts, rng.randint(1, 60))
+        assert are_as_sent(child.acknowledged, posts)
+        replies += child.acknowledged
+        del waiting[: len(child.acknowledged)]
+    replies += killed_server.run_child(database, waiting).acknowledged
+    values = surviving_server.wait().acknowledged
     assert are_as_sent(replies, anns) and len(replies) == len(anns)
     assert are_as_sent(values, bobs) and len(values) == len(bobs)
     with Store.open(database) as store:
@@ -391,7 +391,7 @@ class Server:
         return items
 
     def post_concurrently(self, sendings: list[Post], threads: int = 5) -> list[tuple[Post, int, Any]]:
-        """Post from several tabs at the same moment; return each post with the status and body of the reply."""
+        """Post from several tabs at once; return each post with the status and body of the reply."""
         barrier = threading.Barrier(threads)
 
         def tab(posts: list[Post]) -> list[tuple[Post, int, Any]]:
@@ -419,7 +419,7 @@ def server(tmp_path: Path, database: str) -> Iterator[Server]:
 
 
 def make_post(task: Post, rng: random.Random, **fields: Any) -> Post:
-    """Return what the page posts for a task."""
+    """Return the post of the page for a task."""
     display_order = [item["id"] for item in task["items"]]
     values = to_values(random_judgement(tuple(display_order), rng))
     judgement = {name: values[name] for name in ("preferred", "strength", "verdict", "tiers") if name in values}
@@ -473,16 +473,16 @@ def test_concurrent_judgements_of_one_task_store_one(server: Server) -> None:
     assert server.queue.store.counts().feedback == server.queue.store.verify() == 4
 
 
-@pytest.mark.parametrize("again", ["at once", "after other judgements", "after superseding it"])
-def test_late_body_under_a_stored_id_is_refused(server: Server, again: str) -> None:
+@pytest.mark.parametrize("timing", ["at once", "after other judgements", "after superseding it"])
+def test_late_body_under_a_stored_id_is_refused(server: Server, timing: str) -> None:
     rng = random.Random(7)
     task, *later_tasks = server.enqueue(2, 2, 2)
     display_order = tuple(item["id"] for item in task["items"])
     first = make_post(task, rng, judgement={"preferred": display_order[0], "strength": 2})
     ((_, _, first_reply),) = server.post_concurrently([first], threads=1)
-    if again == "after other judgements":
+    if timing == "after other judgements":
         server.post_concurrently([make_post(later, rng) for later in later_tasks], threads=2)
-    if again == "after superseding it":
+    if timing == "after superseding it":
         server.post_concurrently([make_post(task, rng, supersedes=first["id"])], threads=1)
     before = list(server.queue.store.feedback())
     changed: list[Post] = [

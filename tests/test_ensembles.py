@@ -1,4 +1,4 @@
-"""Reward-model ensembles: training, saving, scoring, their use against the policy, and active learning with them."""
+"""Reward-model ensembles: training, saving, scoring, reduction in PPO, and active learning."""
 
 import json
 import os
@@ -177,7 +177,7 @@ def generate_and_train(labelled: Path, folder: Path) -> tuple[list[str], list[st
 
 
 @pytest.mark.parametrize("acquisition", get_args(Acquisition))
-def test_label_asks_about_no_pair_again(labelled: Path, tmp_path: Path, acquisition: str) -> None:
+def test_label_queues_no_pair_twice(labelled: Path, tmp_path: Path, acquisition: str) -> None:
     run, flags = generate_and_train(labelled, tmp_path / "run")
     tasks = [train_tasks(tmp_path / "run")]
     for round_number in (1, 2):

@@ -1,4 +1,4 @@
-"""Files in and out, on real data and on rows of every brokenness."""
+"""Import and export, on real data and on broken rows of every kind."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ from assent.store.database import Store
 DATA = Path(__file__).parent / "data"
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-SAID = st.one_of(
+REPLY_TEXT = st.one_of(
     TEXT, st.sampled_from(["a\n\nHuman: b", "\n\nAssistant: c", "\u2028", "\r\n", " x", "x ", '"', "\0"])
 ).filter(lambda text: bool(text.strip()))
 TURNS = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXT), min_size=1, max_size=4)
@@ -49,7 +49,7 @@ PROMPTS = st.one_of(
     st.builds(Prompt.plain, TEXT), st.builds(Prompt, TURNS.map(tuple), st.sampled_from(["", "creative"]))
 ).filter(lambda prompt: any(message.content.strip() for message in prompt.messages))
 WEIGHTS = st.sampled_from([1.0, 0.25])
-REPLIES = st.builds(Completion, SAID)
+REPLIES = st.builds(Completion, REPLY_TEXT)
 PAIRS = st.builds(
     Preference, PROMPTS, REPLIES, REPLIES, st.sampled_from([1.0, 0.75]), st.sampled_from([0.0, 1.5]), WEIGHTS
 )
@@ -64,11 +64,11 @@ def lines(path: Path, *rows: Any) -> Path:
 
 
 def multiset(examples: Iterable[Example]) -> Counter[Example]:
-    """Examples without their sources; a prompt counts by its messages, as in the store."""
+    """Count examples without their sources; the messages identify a prompt, as in the store."""
     return Counter(replace(entry, prompt=Prompt(entry.prompt.messages), feedback_ids=()) for entry in examples)
 
 
-def there_and_back(examples: list[Any], format: str, name: str = "file.jsonl") -> ImportResult | None:
+def round_trip(examples: list[Any], format: str, name: str = "file.jsonl") -> ImportResult | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         if write_file(examples, path, format).num_rows == 0:
@@ -137,15 +137,15 @@ def test_repeated_import_changes_nothing_and_export_returns_it(tmp_path: Path) -
     assert (again.format, multiset(again.examples)) == ("hh-rlhf", multiset(produced))
 
 
-def test_an_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path) -> None:
+def test_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path) -> None:
     file = lines(tmp_path / "pairs.jsonl", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
     with Store.open(tmp_path / "store.db") as store:
         assert str(import_file(file, store)) == "1 of 1 rows read as preference"
         (prompt,), (good, bad) = store.prompts(), store.responses()
-        (query,), (event,) = store.tasks(), store.feedback()
+        (task,), (event,) = store.tasks(), store.feedback()
     assert prompt == Prompt.plain("2 + 2 =", source="pairs.jsonl")
     assert [(entry.text, entry.policy) for entry in (good, bad)] == [(" 4", POLICY), (" 5", POLICY)]
-    assert (query.kind, set(query.items), query.purpose) == ("comparison", {good.id, bad.id}, "train")
+    assert (task.kind, set(task.items), task.purpose) == ("comparison", {good.id, bad.id}, "train")
     assert (event.judgement, event.annotator) == (Comparison(good.id), POLICY)
 
 
@@ -154,10 +154,12 @@ POLICY = "imported:pairs.jsonl"
 
 def test_task_item_order_does_not_reveal_the_preference() -> None:
     pairs = [Preference(Prompt.plain(str(n)), Completion("right"), Completion("wrong")) for n in range(400)]
-    reading = there_and_back(pairs, "preference")
+    reading = round_trip(pairs, "preference")
     assert reading
-    answers = zip(reading.tasks, reading.feedback, strict=True)
-    first = sum(isinstance(e.judgement, Comparison) and e.judgement.preferred == q.items[0] for q, e in answers)
+    tasks_with_feedback = zip(reading.tasks, reading.feedback, strict=True)
+    first = sum(
+        isinstance(e.judgement, Comparison) and e.judgement.preferred == q.items[0] for q, e in tasks_with_feedback
+    )
     assert 140 <= first <= 260  # 200 +- 6 standard deviations
 
 
@@ -298,7 +300,7 @@ def test_every_format_has_a_detection_test() -> None:
 
 def test_conversation_keeps_spaces_and_system_message() -> None:
     prompt = Prompt((Message("system", " Be kind. \n"), Message("user", " Hi\n\nHuman: you ")))
-    reading = there_and_back([Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))], "preference")
+    reading = round_trip([Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))], "preference")
     assert reading
     assert multiset(reading.examples) == multiset(
         [Preference(prompt, Completion(" yes \n"), Completion("\n\nAssistant: no"))]
@@ -308,7 +310,7 @@ def test_conversation_keeps_spaces_and_system_message() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PREFERENCES, min_size=1, max_size=5), st.sampled_from(["a.jsonl", "a.jsonl.gz"]))
 def test_preferences_round_trip(pairs: list[Preference], name: str) -> None:
-    reading = there_and_back(pairs, "preference", name)
+    reading = round_trip(pairs, "preference", name)
     assert reading
     assert not reading.skipped
     assert multiset(reading.examples) == multiset(pairs)
@@ -318,7 +320,7 @@ def test_preferences_round_trip(pairs: list[Preference], name: str) -> None:
 @given(st.lists(LABELS, min_size=1, max_size=5), st.lists(IMITATIONS, min_size=1, max_size=5))
 def test_labels_and_sft_examples_round_trip(labels: list[ScoredCompletion], demonstrated: list[SFTExample]) -> None:
     for examples, format in ((labels, "unpaired"), (demonstrated, "prompt-completion")):
-        reading = there_and_back(list(examples), format)
+        reading = round_trip(list(examples), format)
         assert reading
         assert not reading.skipped
         assert multiset(reading.examples) == multiset(examples)
@@ -331,8 +333,8 @@ def test_unsupported_records_are_skipped_by_name_on_export(pairs: list[Preferenc
         path = Path(folder) / "file.jsonl"
         rows, left_out = write_file(pairs, path, format)
         assert rows + len(left_out) == len(pairs)
-        gone = {int(rejected.location.split()[1]) - 1 for rejected in left_out}
-        kept = [pair for number, pair in enumerate(pairs) if number not in gone]
+        skipped = {int(rejected.location.split()[1]) - 1 for rejected in left_out}
+        kept = [pair for number, pair in enumerate(pairs) if number not in skipped]
         if kept:
             assert multiset(read_file(path, format).examples) == multiset(kept)
 
@@ -340,7 +342,7 @@ def test_unsupported_records_are_skipped_by_name_on_export(pairs: list[Preferenc
 @settings(max_examples=40, deadline=None)
 @given(st.lists(PROMPTS, min_size=1, max_size=5, unique_by=lambda prompt: prompt.id))
 def test_prompts_round_trip_with_category(prompts: list[Prompt]) -> None:
-    reading = there_and_back(prompts, "prompt-only")
+    reading = round_trip(prompts, "prompt-only")
     assert reading
     assert [replace(prompt, source="") for prompt in reading.prompts] == prompts
 
@@ -375,13 +377,13 @@ def test_store_round_trips_through_events(tmp_path: Path) -> None:
         Response(prompts[0].id, text, policy, False, "seed 3") for policy in ("a", "b") for text in ("Blue", "Red")
     ]
     names = (items[0].id, items[1].id)
-    queries = [Task("ranking", prompts[0].id, names, "gold", "Which?"), Task("comparison", prompts[0].id, names)]
-    first = Feedback(queries[0].id, "ann", Ranking((names[:1], names[1:])), "2026-11-20T10:00:00Z", 2.5, names, "hm")
-    events = [first, Feedback(queries[1].id, "bob", Comparison(names[0], 3), "", supersedes=first.id, id="0192")]
+    tasks = [Task("ranking", prompts[0].id, names, "gold", "Which?"), Task("comparison", prompts[0].id, names)]
+    first = Feedback(tasks[0].id, "ann", Ranking((names[:1], names[1:])), "2026-11-20T10:00:00Z", 2.5, names, "hm")
+    events = [first, Feedback(tasks[1].id, "bob", Comparison(names[0], 3), "", supersedes=first.id, id="0192")]
     with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
         one.add_prompts(prompts)
         one.add_responses(items)
-        one.add_tasks(queries)
+        one.add_tasks(tasks)
         one.add_feedback(events)
         assert write_file(one, tmp_path / "store.jsonl.gz", "events") == (10, ())
         for _ in range(2):
@@ -389,7 +391,7 @@ def test_store_round_trips_through_events(tmp_path: Path) -> None:
         assert (reading.format, reading.skipped) == ("events", ())
         assert list(two.prompts()) == prompts
         assert list(two.responses()) == items
-        assert list(two.tasks()) == queries
+        assert list(two.tasks()) == tasks
         assert list(two.feedback()) == events
         write_file(two, tmp_path / "again.jsonl.gz", "events")
     assert (tmp_path / "again.jsonl.gz").read_bytes() == (tmp_path / "store.jsonl.gz").read_bytes()

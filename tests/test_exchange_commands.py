@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from test_exchange import lines
-from test_exchange_formats import ENDS, LEFT, PAIR, WHEN, compared, ranked, saved, task
+from test_exchange_formats import ENDS, LEFT, PAIR, WHEN, comparison_task, ranking_task, saved, task
 from test_import_export_inspect import run_here
 
 from assent.cli import main
@@ -23,13 +23,13 @@ from assent.store.database import Store
 def run(tmp_path: Path) -> Path:
     """Return a run with a comparison, a ranking, a rating and an open task."""
     folder = tmp_path / "run"
-    rated = compared()
+    rated = comparison_task()
     annotation_task = Task("rating", rated.prompt.id, (rated.items[0].id,))
     waiting = Task("comparison", rated.prompt.id, tuple(reversed(rated.task.items)), "evaluate")
     lines(tmp_path / "first.jsonl", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
     assert main(["import", str(tmp_path / "first.jsonl"), "--run", str(folder)]) == 0
     with Store.open(folder / "feedback.db") as store:
-        for entry in (rated, ranked((0, 1), (2,))):
+        for entry in (rated, ranking_task((0, 1), (2,))):
             store.add_prompts([entry.prompt])
             store.add_responses(entry.items)
             store.add_tasks([entry.task])

@@ -1,4 +1,4 @@
-"""Label Studio, Argilla and tables: what goes out comes back, what others wrote comes in, what is broken is named."""
+"""Label Studio, Argilla and tables: round trips, files of other tools, and broken rows with their reasons."""
 
 import csv
 import gzip
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exchange import SAID, TEXT, lines
+from test_exchange import REPLY_TEXT, TEXT, lines
 
 from assent.errors import AssentError
 from assent.feedback.approval import Approval
@@ -41,28 +41,28 @@ KINDS = ("comparison", "ranking", "rating", "approval", "correction", "critique"
 WHEN = ["1970-01-01T00:00:00Z", "2026-11-20T10:00:00Z", "2021-03-09T22:16:08.728353Z"]
 WHO = ["ann", "imported:old.jsonl", "argilla:06f7d4c0-e048-43d2-ab3f-06f147616ac6", "0193a5f27c1e7aaa"]
 PURPOSES: list[Purpose] = ["train", "evaluate", "gold"]
-ODD = (
+UNUSUAL_TEXTS = (
     *("=1+1", "'=1+1", "''@SUM(A1)", "+49 30", "-1", "\t=x", "a", "b", "left", "response_2", "\ufeffbom", 'say "x"'),
     *("one,two;three\tfour", "line\r\nline\n", "[1, 2]", '[{"role": "user"}]', "tie", "yes", "'", "'\r-"),
 )
 """Texts that one format or another could take for something else."""
-SPOKEN = st.one_of(SAID, st.sampled_from(ODD))
-ASKED = st.one_of(TEXT, SPOKEN)
+RESPONSE_TEXT = st.one_of(REPLY_TEXT, st.sampled_from(UNUSUAL_TEXTS))
+PROMPT_TEXT = st.one_of(TEXT, RESPONSE_TEXT)
 PROMPTS = st.one_of(
-    st.builds(Prompt.plain, ASKED, st.sampled_from(["", "creative"])),
-    st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), ASKED), min_size=1, max_size=3).map(
-        lambda turns: Prompt(tuple(turns))
-    ),
+    st.builds(Prompt.plain, PROMPT_TEXT, st.sampled_from(["", "creative"])),
+    st.lists(
+        st.builds(Message, st.sampled_from(["system", "user", "assistant"]), PROMPT_TEXT), min_size=1, max_size=3
+    ).map(lambda turns: Prompt(tuple(turns))),
 )
 
 
 @st.composite
-def inquiry(draw: st.DrawFn, usual: bool) -> TaskWithJudgements:
-    """Draw a task of any kind with up to three judgements; `usual` draws only what every labelling tool can store."""
+def tasks_with_judgements(draw: st.DrawFn, usual: bool) -> TaskWithJudgements:
+    """Draw a task of any kind with up to three judgements; with `usual`, every labelling tool can store them."""
     kind = draw(st.sampled_from(KINDS))
     prompt = draw(PROMPTS)
     many = {"comparison": (2, 2), "ranking": (2, 6), "demonstration": (0, 3)}.get(kind, (1, 1))
-    texts = draw(st.lists(SPOKEN, min_size=many[0], max_size=many[1], unique=True))
+    texts = draw(st.lists(RESPONSE_TEXT, min_size=many[0], max_size=many[1], unique=True))
     items = [Response(prompt.id, text, "policy", draw(st.booleans())) for text in texts]
     ids = draw(st.permutations([item.id for item in items]))
     purpose = draw(st.sampled_from(PURPOSES))
@@ -75,7 +75,7 @@ def inquiry(draw: st.DrawFn, usual: bool) -> TaskWithJudgements:
             draw(st.sampled_from(WHEN)),
             draw(st.sampled_from([0.0, 2.5, 4.288, 1e-3])),
             draw(st.sampled_from([(), tuple(ids), tuple(reversed(ids))])),
-            draw(st.one_of(st.just(""), SPOKEN)),
+            draw(st.one_of(st.just(""), RESPONSE_TEXT)),
             "",
             draw(st.uuids()).hex,
             draw(st.sampled_from([(), ("harm",), ("pii", "language")])),
@@ -103,23 +103,23 @@ def judgement(kind: str, ids: list[str], texts: dict[str, str], usual: bool) -> 
         case "approval":
             return st.builds(Approval, st.booleans(), weight)
         case "correction":
-            return st.builds(Correction, SPOKEN)
+            return st.builds(Correction, RESPONSE_TEXT)
         case "critique":
             part = st.sampled_from(["", *{texts[ids[0]], texts[ids[0]][:2]}])
-            return st.builds(Critique, SPOKEN, part if usual else st.one_of(part, st.just("nowhere in it")))
-    return st.builds(Demonstration, SPOKEN, weight)
+            return st.builds(Critique, RESPONSE_TEXT, part if usual else st.one_of(part, st.just("nowhere in it")))
+    return st.builds(Demonstration, RESPONSE_TEXT, weight)
 
 
 @st.composite
 def tiers(draw: st.DrawFn, ids: list[str]) -> tuple[tuple[str, ...], ...]:
-    """Any tiers of two items or more; some items may be left out."""
+    """Draw tiers of at least two of the items."""
     order = draw(st.permutations(ids))[: draw(st.integers(2, len(ids)))]
     cuts = sorted(draw(st.sets(st.integers(1, len(order) - 1))))
     ends = zip([0, *cuts], [*cuts, len(order)], strict=True)
     return tuple(tuple(order[start:end]) for start, end in ends)
 
 
-USUAL, ANY = inquiry(True), inquiry(False)
+USUAL, ANY = tasks_with_judgements(True), tasks_with_judgements(False)
 
 
 @cache
@@ -177,7 +177,7 @@ def test_supported_judgements_round_trip_in_labelling_formats(format: str, judge
         bare = [{(p.messages, p.category) for p in store.prompts()} for store in (first, two)]
         assert len({messages for messages, _ in bare[0]}) < len(bare[0]) or bare[0] == bare[1]
         counts = first.counts()
-        assert insert(read_file(path), first) == (0, 0, 0, 0)  # and where it came from it is known
+        assert insert(read_file(path), first) == (0, 0, 0, 0)  # the ids are recognised: nothing new
         assert first.counts() == counts
 
 
@@ -188,8 +188,8 @@ def test_unsupported_judgements_are_skipped_and_never_altered(format: str, judge
     with fresh(*judged) as first, fresh() as two, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file.{ENDS[format]}"
         left_out = write_file(first, path, format).skipped
-        gone = {entry.location.removeprefix("judgement ") for entry in left_out}
-        saved_rows = [event for event in first.feedback() if event.id not in gone]
+        skipped = {entry.location.removeprefix("judgement ") for entry in left_out}
+        saved_rows = [event for event in first.feedback() if event.id not in skipped]
         assert len(saved_rows) + len(left_out) == len(list(first.feedback()))
         assert all(any(no in entry.reason for no in CANNOT[format]) for entry in left_out), left_out
         if saved_rows:
@@ -197,16 +197,21 @@ def test_unsupported_judgements_are_skipped_and_never_altered(format: str, judge
         assert Counter(two.feedback()) == Counter(saved_rows)
 
 
-TWICE = ("names each axis once", "a different record", "a second", "two responses of")  # an axis called rating
+REPEATED_AXIS_ERRORS = (
+    "names each axis once",
+    "a different record",
+    "a second",
+    "two responses of",
+)  # an axis called rating
 CANNOT = {
-    "label-studio": ("cannot store", "not a whole number", "a quote that is not in", *TWICE),
-    "argilla": ("cannot store", "not a whole number", "a quote that is not in", *TWICE),
+    "label-studio": ("cannot store", "not a whole number", "a quote that is not in", *REPEATED_AXIS_ERRORS),
+    "argilla": ("cannot store", "not a whole number", "a quote that is not in", *REPEATED_AXIS_ERRORS),
     "csv": (),
 }
 
 
-def ranked(*tiers: tuple[int, ...]) -> TaskWithJudgements:
-    """Three birds, ranked."""
+def ranking_task(*tiers: tuple[int, ...]) -> TaskWithJudgements:
+    """Return a ranking task about three birds, with a judgement."""
     prompt = Prompt.ask("Name a bird.")
     items = tuple(Response(prompt.id, text, "secret-model") for text in ("A wren.", "An owl.", "A bat."))
     ids = [item.id for item in items]
@@ -220,10 +225,10 @@ def ranked(*tiers: tuple[int, ...]) -> TaskWithJudgements:
     )
 
 
-def compared(
+def comparison_task(
     judgement: str = "", annotator: str = "ann", display: tuple[int, ...] = (0, 1), **extra: Any
 ) -> TaskWithJudgements:
-    """Two birds, of which the first is preferred unless there is a verdict."""
+    """Return a comparison of two birds; the first is preferred unless a verdict is given."""
     prompt = Prompt.ask("Name a bird.")
     items = tuple(Response(prompt.id, text, "secret-model") for text in ("A wren.", "An owl."))
     ids = tuple(item.id for item in items)
@@ -236,7 +241,7 @@ def compared(
 
 
 def test_ranking_ties_in_label_studio_argilla_and_csv(tmp_path: Path) -> None:
-    judged = ranked((1,), (0, 2))
+    judged = ranking_task((1,), (0, 2))
     for format in NEW:
         write_file([judged], tmp_path / format, format)
     (task,), (record,) = (json.loads((tmp_path / name).read_text()) for name in NEW[:2])
@@ -251,13 +256,13 @@ def test_ranking_ties_in_label_studio_argilla_and_csv(tmp_path: Path) -> None:
 
 
 def test_strict_ranking_is_one_label_studio_list(tmp_path: Path) -> None:
-    write_file([ranked((1,), (2,), (0,))], tmp_path / "tasks.json", "label-studio")
+    write_file([ranking_task((1,), (2,), (0,))], tmp_path / "tasks.json", "label-studio")
     (task,) = json.loads((tmp_path / "tasks.json").read_text())
     assert task["annotations"][0]["result"][0]["value"] == {"ranker": {"rank": ["2", "3", "1"]}}
 
 
 def test_label_studio_left_follows_each_display_order(tmp_path: Path) -> None:
-    first, second = compared(display=(0, 1)), compared(annotator="bob", display=(1, 0))
+    first, second = comparison_task(display=(0, 1)), comparison_task(annotator="bob", display=(1, 0))
     write_file([first._replace(feedback=first.feedback + second.feedback)], tmp_path / "tasks.json", "label-studio")
     tasks = json.loads((tmp_path / "tasks.json").read_text())
     assert [(exported["data"]["answer1"], exported["annotations"][0]["annotator"]) for exported in tasks] == [
@@ -274,7 +279,7 @@ def test_label_studio_left_follows_each_display_order(tmp_path: Path) -> None:
 
 
 def test_open_task_round_trips(tmp_path: Path) -> None:
-    open_task = compared()._replace(feedback=())
+    open_task = comparison_task()._replace(feedback=())
     for format in ("label-studio", "argilla"):
         assert write_file([open_task], tmp_path / format, format).num_rows == 1
         reading = read_file(tmp_path / format)
@@ -285,13 +290,13 @@ def test_open_task_round_trips(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", NEW)
 def test_export_hides_email_addresses_and_policy_names(format: str, tmp_path: Path) -> None:
     path = tmp_path / f"file.{ENDS[format]}"
-    write_file([compared(annotator="Bob@Example.org ")], path, format)
+    write_file([comparison_task(annotator="Bob@Example.org ")], path, format)
     assert "xample" not in path.read_text() and "secret" not in path.read_text()
     assert [event.annotator for event in read_file(path).feedback] == [pseudonym("bob@example.org")]
 
 
 def test_judgement_edited_in_another_tool_is_new(tmp_path: Path) -> None:
-    judged = compared()
+    judged = comparison_task()
     with fresh(judged) as store:
         write_file(store, tmp_path / "tasks.json", "label-studio")
         (task,) = json.loads((tmp_path / "tasks.json").read_text())
@@ -304,8 +309,8 @@ def test_judgement_edited_in_another_tool_is_new(tmp_path: Path) -> None:
 
 
 def test_superseded_feedback_is_not_exported(tmp_path: Path) -> None:
-    first = compared()
-    second = compared("tie")
+    first = comparison_task()
+    second = comparison_task("tie")
     event = replace(second.feedback[0], supersedes=first.feedback[0].id, id="later")
     with fresh(first._replace(feedback=(*first.feedback, event))) as store:
         assert [entry.id for open_task in iter_tasks(store) for entry in open_task.feedback] == ["later"]
@@ -313,7 +318,7 @@ def test_superseded_feedback_is_not_exported(tmp_path: Path) -> None:
             assert write_file(store, tmp_path / format, format).num_rows == 1
             assert (
                 insert(read_file(tmp_path / format, format), store).feedback == 0
-            )  # what it replaced is not told: no conflict
+            )  # the superseded event is not exported: no conflict
 
 
 # Files of others
@@ -510,7 +515,7 @@ def test_invalid_or_needless_scale_is_refused(tmp_path: Path) -> None:
         read_file(lines(tmp_path / "x.jsonl", {"prompt": "Hi?"}), scale="1-5")
 
 
-# What is broken
+# Broken files
 
 
 BROKEN: list[tuple[str, Any, str, str]] = [

@@ -19,13 +19,13 @@ from test_exchange_formats import (
     LEFT,
     NEW,
     PAIR,
-    SPOKEN,
+    RESPONSE_TEXT,
     VALUES,
     WHEN,
-    compared,
+    comparison_task,
     fresh,
     judgements_of,
-    ranked,
+    ranking_task,
     record,
     refused,
     saved,
@@ -44,7 +44,7 @@ from assent.records import Feedback, Prompt, Task
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''-x"])
 def test_formula_cell_is_escaped_and_restored(cell: str, tmp_path: Path) -> None:
-    judged = compared()
+    judged = comparison_task()
     event = replace(judged.feedback[0], comment=cell)
     write_file([judged._replace(feedback=(event,))], tmp_path / "x.csv", "csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
@@ -53,9 +53,9 @@ def test_formula_cell_is_escaped_and_restored(cell: str, tmp_path: Path) -> None
     assert read_file(tmp_path / "x.csv").feedback[0].comment == cell
 
 
-@given(st.lists(SPOKEN, min_size=1, max_size=4))
+@given(st.lists(RESPONSE_TEXT, min_size=1, max_size=4))
 def test_no_csv_cell_begins_like_a_formula(notes: list[str]) -> None:
-    judged = compared()
+    judged = comparison_task()
     judgements = tuple(replace(judged.feedback[0], comment=note, id=str(place)) for place, note in enumerate(notes))
     with tempfile.TemporaryDirectory() as folder:
         write_file([judged._replace(feedback=judgements)], Path(folder) / "x.csv", "csv")
@@ -72,7 +72,7 @@ def test_apostrophe_before_plain_text_stays(tmp_path: Path) -> None:
 # Files that are larger than memory
 
 
-def many(format: str, count: int) -> Iterator[str]:
+def generate_rows(format: str, count: int) -> Iterator[str]:
     """Yield a file of `count` rows of forty kilobytes, in pieces."""
     if format == "csv":
         yield "prompt,a,b,preference\n"
@@ -108,7 +108,7 @@ def test_large_file_is_streamed_in_constant_memory(
     monkeypatch.setattr("assent.formats.files.exporting.CHUNK_TASKS", 10)
     path = tmp_path / f"large.{ENDS.get(format, 'jsonl')}"
     with path.open("w") as file:
-        file.writelines(many(format, 600))
+        file.writelines(generate_rows(format, 600))
     with fresh() as store:
         tracemalloc.start()
         try:
@@ -158,7 +158,7 @@ def test_json_array_from_a_pipe_is_read(tmp_path: Path) -> None:
 
 
 def test_events_in_any_order_are_read_alike(tmp_path: Path) -> None:
-    with fresh(compared(), ranked((0,), (1, 2))) as store:
+    with fresh(comparison_task(), ranking_task((0,), (1, 2))) as store:
         write_file(store, tmp_path / "events.jsonl", "events")
     turned = reversed((tmp_path / "events.jsonl").read_text().splitlines(keepends=True))
     first, second = read_file(tmp_path / "events.jsonl"), read_file(saved(tmp_path, "turned.jsonl", "".join(turned)))
@@ -167,7 +167,7 @@ def test_events_in_any_order_are_read_alike(tmp_path: Path) -> None:
 
 
 def test_feedback_flags_round_trip_through_events(tmp_path: Path) -> None:
-    judged = compared()
+    judged = comparison_task()
     flagged = replace(judged.feedback[0], flags=("harm",), id="flagged")
     with fresh(judged._replace(feedback=(*judged.feedback, flagged))) as store:
         write_file(store, tmp_path / "events.jsonl", "events")

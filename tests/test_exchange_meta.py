@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from test_exchange import lines
-from test_exchange_formats import compared, fresh
+from test_exchange_formats import comparison_task, fresh
 
 from assent.formats.files.exporting import write_file
 from assent.formats.files.importing import import_file, read_file
@@ -74,7 +74,7 @@ def test_prompt_meta_leaves_out_side_columns_and_nan(tmp_path: Path) -> None:
 
 
 def test_prompt_meta_of_tasks_stays_out_of_labelling_tools(tmp_path: Path) -> None:
-    task = compared()
+    task = comparison_task()
     secret = task._replace(prompt=replace(task.prompt, meta={"solution": "hidden-answer"}))
     for format in ("label-studio", "argilla"):
         assert write_file([secret], tmp_path / format, format).num_rows == 1
@@ -84,7 +84,7 @@ def test_prompt_meta_of_tasks_stays_out_of_labelling_tools(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("format", ["csv", "lmarena", "prompt-responses", "events"])
 def test_prompt_meta_of_tasks_round_trips(format: str, tmp_path: Path) -> None:
-    task = compared()
+    task = comparison_task()
     task = task._replace(prompt=replace(task.prompt, meta=META))
     if format == "prompt-responses":
         task = task._replace(feedback=())
@@ -97,7 +97,7 @@ def test_prompt_meta_of_tasks_round_trips(format: str, tmp_path: Path) -> None:
 
 
 def test_feedback_source_round_trips_in_labelling_formats(tmp_path: Path) -> None:
-    task = compared(annotator="gpt")
+    task = comparison_task(annotator="gpt")
     task = task._replace(feedback=tuple(replace(event, source="model") for event in task.feedback))
     for format, suffix in (("csv", "csv"), ("label-studio", "json"), ("argilla", "json"), ("lmarena", "jsonl")):
         path = tmp_path / f"{format}.{suffix}"

@@ -85,7 +85,7 @@ def test_enable_packing_rejects_an_unknown_lm_head(family: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("family", "packs"), [("llama", True), ("phimoe", True), ("falcon_h1", False), ("lfm2", False)]
 )
-def test_enable_packing_tells_rounding_from_mixing(family: str, packs: bool, tmp_path: Path) -> None:
+def test_enable_packing_distinguishes_rounding_from_mixing(family: str, packs: bool, tmp_path: Path) -> None:
     path = make(family, tmp_path)
     policy, reward = load_policy(path, torch.bfloat16).model, new_reward(path, 0, torch.bfloat16).model
     assert supports_packing(policy.base_model) == supports_packing(reward.base_model) == packs
@@ -180,7 +180,7 @@ def test_kv_cache_bytes_counts_each_layer(tmp_path: Path) -> None:
 
 
 def halved(family: str, folder: Path) -> Any:
-    """Return a policy whose weights, but not its buffers, became bfloat16 after loading, as in a stage."""
+    """Return a policy whose weights, but not its buffers, are converted to bfloat16 after loading, as in a stage."""
     model = load_policy(make(family, folder)).model
     for weight in model.parameters():
         weight.data = weight.data.bfloat16()
@@ -253,7 +253,7 @@ def test_load_policy_refuses_a_folder_with_a_head_file(tmp_path: Path) -> None:
         load_policy(tmp_path / "reward")
 
 
-def test_head_file_goes_before_a_classifier(tmp_path: Path) -> None:
+def test_head_file_takes_precedence_over_a_classifier(tmp_path: Path) -> None:
     from transformers import AutoModel
 
     path = make("llama", tmp_path)
@@ -328,7 +328,7 @@ def test_lora_excludes_modules_of_mamba_kernels(tmp_path: Path) -> None:
         assert not any(name.endswith(("out_proj", "conv1d")) for name in adapted)
 
 
-# Checkpoints that cannot be trained as they stand
+# Checkpoints that cannot be trained without changes
 
 
 def test_load_policy_runs_no_code_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_load_policy_runs_no_code_of_a_model(tmp_path: Path, monkeypatch: pytest
     (path / "modeling_own.py").write_text("raise SystemExit('this code ran')\n")
     auto_map = {"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"}
     change(path, "config.json", model_type="own", auto_map=auto_map)
-    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("somebody was asked"))
+    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("input() was called"))
     with pytest.raises(AssentError, match=r"^.*it needs its own code \(auto_map\), and assent runs no code.*$"):
         load_policy(path)
 

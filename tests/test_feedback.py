@@ -124,7 +124,7 @@ def test_both_bad_is_two_scores_of_zero() -> None:
     )
 
 
-def test_cannot_tell_makes_no_example() -> None:
+def test_cannot_tell_becomes_no_example() -> None:
     assert examples_of(Comparison(verdict="cannot tell"), A, B) == ()
 
 
@@ -258,8 +258,8 @@ def test_judgement_of_another_task_is_refused(task: Task, message: str) -> None:
         feedback.check(Comparison(A), task)
 
 
-def convert_all(events: list[Feedback], *queries: Task, **options: Any) -> list[Example]:
-    return convert.to_examples(events, queries, [PROMPT], ITEMS, **options)
+def convert_all(events: list[Feedback], *tasks: Task, **options: Any) -> list[Example]:
+    return convert.to_examples(events, tasks, [PROMPT], ITEMS, **options)
 
 
 TASK = Task("comparison", PROMPT.id, (A, B))
@@ -283,7 +283,7 @@ def item_ids(judgement: Judgement) -> tuple[str, ...]:
     return (A, B) if isinstance(judgement, Comparison) else (A,)
 
 
-def test_simulated_feedback_counts_where_no_human_judged() -> None:
+def test_simulated_feedback_counts_if_no_human_judged() -> None:
     high = Task("comparison", PROMPT.id, (A, C))
     simulated = [Feedback(task.id, "sim", Comparison(A), "", source="simulated") for task in (TASK, high)]
     assert [example.feedback_ids for example in convert_all([*simulated, FIRST], TASK, high)] == [

@@ -1,4 +1,4 @@
-"""Pure arithmetic of assent/functional, against numbers that can be done by hand and against second sources."""
+"""Functions of assent/functional: by hand and against other implementations."""
 
 import math
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def test_kl_estimators_by_hand() -> None:
 
 
 @given(scalars, scalars)
-def test_k3_is_never_negative_and_zero_only_for_equals(a: float, b: float) -> None:
+def test_k3_is_positive_except_for_equal_logprobs(a: float, b: float) -> None:
     value = k3(tensor(a, dtype=torch.float64), tensor(b, dtype=torch.float64)).item()
     assert value >= -1e-15
     assert (value > 0) == (a != b) or abs(a - b) < 1e-6
@@ -59,7 +59,7 @@ def test_k1_and_k3_are_unbiased_on_a_small_vocabulary() -> None:
 
 
 def gradients_of_a_kl() -> dict[str, Tensor]:
-    """With respect to three logits: of both KLs, and of each estimator as a loss, expected exactly under the policy."""
+    """Return exact gradients with respect to three logits: of both KLs, and of each estimator used as a loss."""
     logits = tensor([1.2, -0.3, 0.4], dtype=torch.float64, requires_grad=True)
     policy, reference = logits.log_softmax(0), tensor([0.2, 0.3, 0.5]).double().log()
     probabilities, ratio = policy.detach().exp(), policy - reference
@@ -69,7 +69,7 @@ def gradients_of_a_kl() -> dict[str, Tensor]:
         "k1": (probabilities * k1(policy, reference)).sum(),
         "k2": (probabilities * kl_loss(ratio, "k2")).sum(),
         "k3": (probabilities * kl_loss(ratio, "k3")).sum(),
-        "away": logits.softmax(0).detach() @ logits - reference.exp() @ logits,  # whose gradient is pi - ref
+        "away": logits.softmax(0).detach() @ logits - reference.exp() @ logits,  # its gradient is pi - ref
     }
     return {name: torch.autograd.grad(loss, logits, retain_graph=True)[0] for name, loss in losses.items()}
 
@@ -84,7 +84,7 @@ def test_kl_loss_k3_has_the_forward_gradient_and_k2_the_reverse() -> None:
 
 
 @pytest.mark.parametrize(("estimator", "value", "slope"), [("k3", math.exp(20) - 21, 0.0), ("k2", 450.0, -30.0)])
-def test_a_penalty_stays_finite_far_from_the_reference(estimator: KLEstimator, value: float, slope: float) -> None:
+def test_kl_loss_stays_finite_far_from_the_reference(estimator: KLEstimator, value: float, slope: float) -> None:
     away = tensor(-30.0, dtype=torch.float64, requires_grad=True)
     loss = kl_loss(away, estimator)
     loss.backward()
@@ -92,7 +92,7 @@ def test_a_penalty_stays_finite_far_from_the_reference(estimator: KLEstimator, v
     assert away.grad is not None and away.grad.item() == slope
 
 
-def test_the_kl_of_a_completion_is_a_sum_over_its_tokens_alone() -> None:
+def test_completion_kl_sums_its_own_tokens_only() -> None:
     mask = tensor([[True, True, False], [True, False, False]])
     kl = sequence_kl(tensor([[1.0, 2.0, NAN], [0.5, INF, NAN]]), torch.zeros(2, 3), mask)
     assert close(kl.k1, [3.0, 0.5])
@@ -100,14 +100,14 @@ def test_the_kl_of_a_completion_is_a_sum_over_its_tokens_alone() -> None:
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (6.6, 0.102), (60.0, 0.104), (5.7, 0.099), (0.0, 0.096)])
-def test_beta_moves_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: float) -> None:
+def test_beta_changes_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: float) -> None:
     assert adapt_beta(0.1, kl, target=6, n=512, horizon=2560) == pytest.approx(expected, abs=1e-12)
 
 
 # JSON
 
 
-def test_a_number_that_json_cannot_say_becomes_null() -> None:
+def test_non_finite_number_becomes_null_in_json() -> None:
     measured = {"loss": NAN, "win": {"rate": -INF, "n": 0}, "rows": [(INF, 1.5), "NaN"], "policy": None, "done": True}
     expected = {"loss": None, "win": {"rate": None, "n": 0}, "rows": [[None, 1.5], "NaN"], "policy": None, "done": True}
     assert replace_nonfinite(measured) == expected
@@ -125,7 +125,7 @@ def test_gae_by_hand(gae_lambda: float, expected: list[float]) -> None:
 
 @pytest.mark.parametrize("hole", [None, 0, 1, 2, 3, 4])
 @pytest.mark.parametrize("garbage", [999.0, NAN, INF])
-def test_a_hole_anywhere_changes_no_advantage(hole: int | None, garbage: float) -> None:
+def test_gap_in_the_mask_changes_no_advantage(hole: int | None, garbage: float) -> None:
     values, rewards, expected = [0.1, 0.2, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0], [0.782324, 0.727618, 0.565250, 0.5]
     mask = [True] * 4
     if hole is not None:
@@ -139,7 +139,7 @@ def test_a_hole_anywhere_changes_no_advantage(hole: int | None, garbage: float) 
 
 
 @given(st.lists(st.tuples(scalars, scalars, st.booleans()), min_size=1, max_size=8), st.integers(0, 3))
-def test_gae_is_the_sum_over_future_deltas_whatever_the_padding(
+def test_gae_equals_the_sum_of_future_deltas_with_any_padding(
     steps: list[tuple[float, float, bool]], padding: int
 ) -> None:
     gamma, gae_lambda = 0.9, 0.8
@@ -158,7 +158,7 @@ def test_gae_is_the_sum_over_future_deltas_whatever_the_padding(
     assert (estimate.advantages[~m] == 0).all() and (estimate.returns[~m] == 0).all()
 
 
-def test_the_score_falls_on_the_last_token_of_the_mask() -> None:
+def test_score_is_added_to_the_last_token_of_the_mask() -> None:
     mask = tensor([[True, True, False, False], [True, False, True, False], [False, False, False, False]])
     rewards = token_rewards(tensor([10.0, 20.0, 30.0]), torch.where(mask, 1.0, NAN), mask, beta=0.5)
     assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0.0] * 4])
@@ -176,7 +176,7 @@ def test_leave_one_out_is_the_score_minus_the_mean_of_the_others(rows: list[tupl
         assert result[i].item() == pytest.approx(score - sum(others) / len(others) if others else 0.0, abs=1e-9)
 
 
-def test_group_relative_scores_do_not_look_into_other_groups() -> None:
+def test_group_relative_scores_ignore_other_groups() -> None:
     scores, groups = tensor([1.0, 5.0, 3.0, 9.0]), tensor([7, 2, 7, 2])
     assert close(group_relative(scores, groups, scale=False), [-1, -2, 1, 2])
     low, high = 1 / (math.sqrt(2) + 1e-4), 2 / (math.sqrt(8) + 1e-4)
@@ -184,7 +184,7 @@ def test_group_relative_scores_do_not_look_into_other_groups() -> None:
 
 
 @pytest.mark.parametrize("scale", [True, False])
-def test_a_group_of_one_or_of_equals_gets_nothing(scale: bool) -> None:
+def test_group_of_one_or_of_equals_has_zero_advantage(scale: bool) -> None:
     scores, groups = tensor([4.0, 2.0, 2.0]), tensor([0, 1, 1])
     assert close(group_relative(scores, groups, scale), [0, 0, 0])
     assert close(leave_one_out(scores, groups), [0, 0, 0])
@@ -212,7 +212,7 @@ def test_whitening_removes_the_mean_and_leaves_unit_variance() -> None:
     assert close(mean, 0.0) and close(variance, 1.0)
 
 
-def test_whitening_is_finite_for_equals_one_value_and_none() -> None:
+def test_whitening_is_finite_for_equal_single_and_no_values() -> None:
     for values, mask in (([2.0, 2.0], [True, True]), ([2.0, 3.0], [True, False]), ([2.0, 3.0], [False, False])):
         assert close(whiten(tensor(values), tensor(mask)), [0, 0])
 
@@ -232,22 +232,22 @@ def test_explained_variance_of_perfect_and_constant_critics() -> None:
     ("ratio", "advantage", "loss", "clipped"),
     [(1.0, 2, -2.0, 0), (1.5, 2, -2.4, 1), (0.5, 2, -1.0, 0), (1.5, -2, 3.0, 0), (0.5, -2, 1.6, 1), (1.1, -2, 2.2, 0)],
 )
-def test_the_clip_takes_the_gain_and_leaves_the_loss(ratio: float, advantage: float, loss: float, clipped: int) -> None:
+def test_clip_removes_gains_and_keeps_losses(ratio: float, advantage: float, loss: float, clipped: int) -> None:
     surrogate = clipped_surrogate(tensor([ratio]), tensor([float(advantage)]), 0.2, 0.2)
     assert close(surrogate.loss, [loss]) and close(surrogate.clipped, [clipped])
 
 
-def test_an_asymmetric_clip_lets_good_actions_rise_further() -> None:
+def test_asymmetric_clip_has_a_higher_limit_for_good_actions() -> None:
     assert close(clipped_surrogate(tensor([1.5]), tensor([1.0]), 0.2, 0.28).loss, [-1.28])
     assert close(clipped_surrogate(tensor([0.5]), tensor([-1.0]), 0.2, 0.28).loss, [0.8])
 
 
-def test_a_dual_clip_bounds_the_loss_of_a_bad_action_only() -> None:
+def test_dual_clip_bounds_the_loss_of_a_bad_action_only() -> None:
     ratio, advantages = tensor([5.0, 2.0, 5.0]), tensor([-1.0, -1.0, 1.0])
     assert close(clipped_surrogate(ratio, advantages, 0.2, 0.2, dual=3.0).loss, [3, 2, -1.2])
 
 
-def test_values_are_held_near_the_old_ones() -> None:
+def test_value_loss_clips_values_near_the_old_ones() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
     arguments = tensor([[1.0, 0.1, -1.0]]), torch.zeros(1, 3), tensor([[1.0, 1.0, 1.0]]), mask
     assert close(clipped_value_loss(*arguments, clip=0.2), [[0.32, 0.405, 2.0]])
@@ -255,7 +255,7 @@ def test_values_are_held_near_the_old_ones() -> None:
 
 
 @pytest.mark.parametrize("garbage", [NAN, INF, -INF])
-def test_garbage_outside_the_mask_has_a_gradient_of_exactly_zero(garbage: float) -> None:
+def test_values_outside_the_mask_have_zero_gradient(garbage: float) -> None:
     mask = tensor([[True, False]])
     new = tensor([[-1.0, garbage]], requires_grad=True)
     values = tensor([[1.0, garbage]], requires_grad=True)
@@ -268,7 +268,7 @@ def test_garbage_outside_the_mask_has_a_gradient_of_exactly_zero(garbage: float)
 
 
 @pytest.mark.parametrize("shift", [1e4, -1e4, 300.0])
-def test_a_ratio_is_finite_however_far_the_policy_has_moved(shift: float) -> None:
+def test_ratio_is_finite_far_from_the_old_policy(shift: float) -> None:
     shifts = tensor([shift], requires_grad=True)
     surrogate = clipped_surrogate(importance_ratio(shifts), tensor([1.0]), 0.2, 0.2)
     surrogate.loss.sum().backward()
@@ -283,14 +283,14 @@ def test_kway_loss_of_four_by_hand() -> None:
     assert close(kway_loss(scores, order), [0.207038, math.log(2)])
 
 
-def test_tied_tiers_are_not_compared() -> None:
+def test_completions_of_one_tier_are_not_compared() -> None:
     scores = tensor([[2.0, 1, 0, -1], [5, 1, 0, 0]])
     losses = kway_loss(scores, tensor([[0, 0, 1, 1], [2, 2, 2, 2]]))
     expected = sum(math.log1p(math.exp(-d)) for d in (2, 3, 1, 2)) / 4
     assert close(losses, [expected, 0.0])
 
 
-def test_padding_of_a_ranking_is_never_read() -> None:
+def test_ranking_losses_ignore_padding() -> None:
     scores = tensor([[2.0, 1.0, NAN]], requires_grad=True)
     mask = tensor([[True, True, False]])
     loss = kway_loss(scores, tensor([[0, 1, 2]]), mask) + plackett_luce_loss(scores, tensor([[0, 1, 2]]), mask)
@@ -300,17 +300,17 @@ def test_padding_of_a_ranking_is_never_read() -> None:
 
 
 @given(st.lists(scalars, min_size=2, max_size=5))
-def test_plackett_luce_is_a_product_of_choices_from_what_is_left(scores: list[float]) -> None:
+def test_plackett_luce_is_a_product_of_sequential_choices(scores: list[float]) -> None:
     losses = plackett_luce_loss(tensor([scores], dtype=torch.float64), torch.arange(len(scores))[None])
     chance = math.prod(math.exp(s) / sum(map(math.exp, scores[m:])) for m, s in enumerate(scores))
     assert losses.item() == pytest.approx(-math.log(chance), abs=1e-9)
 
 
-def test_plackett_luce_draws_equals_from_their_whole_tier() -> None:
+def test_plackett_luce_of_ties_chooses_from_the_whole_tier() -> None:
     s = [1.0, 0.5, -2.0]
     single, another = (math.log(sum(map(math.exp, s))) - x for x in s[:2])
     assert close(plackett_luce_loss(tensor([s]), tensor([[4, 4, 9]])), [single + another])
-    d = 0.7  # a tie of two: what the half-win pays for both sides together
+    d = 0.7  # a tie of two: the loss of a half-win for both sides
     both = pair_loss(tensor([d]), tensor([0.5])) * 2
     assert close(plackett_luce_loss(tensor([[d, 0.0]]), tensor([[0, 0]])), both.tolist())
 
@@ -323,12 +323,12 @@ def test_ranking_losses_do_not_depend_on_column_order(order: list[int]) -> None:
 
 
 @given(scalars, st.floats(0, 1))
-def test_a_pair_loss_is_symmetric_under_swapping(d: float, p: float) -> None:
+def test_pair_loss_is_symmetric_under_swapping(d: float, p: float) -> None:
     logits, target = tensor(d, dtype=torch.float64), tensor(p, dtype=torch.float64)
     assert torch.allclose(pair_loss(logits, target), pair_loss(-logits, 1 - target))
 
 
-def test_accuracy_of_pairs_gives_half_for_a_tie_on_either_side() -> None:
+def test_pair_accuracy_counts_half_for_a_tie_on_either_side() -> None:
     chosen, rejected = tensor([1.0, 0.0, 0.0, 1.0, 1.0]), tensor([0.0, 1.0, 0.0, 0.0, 0.0])
     metrics = pair_metrics(chosen, rejected, tensor([1.0, 1.0, 1.0, 0.5, 0.2]))
     assert close(metrics["accuracy"], [1, 0, 0.5, 0.5, 0])
@@ -346,12 +346,12 @@ def test_wilson_agrees_with_scipy(wins: int, n: int, confidence: float) -> None:
     assert interval[:3] == pytest.approx((wins / n, peer.low, peer.high), abs=1e-12)
 
 
-def test_nothing_seen_means_anything_is_possible() -> None:
+def test_wilson_interval_without_data_is_0_to_1() -> None:
     interval = wilson(0, 0)
     assert math.isnan(interval.rate) and (interval.low, interval.high, interval.n) == (0, 1, 0)
 
 
-def test_a_win_rate_counts_a_tie_for_half() -> None:
+def test_win_rate_counts_a_tie_for_half() -> None:
     rate = win_rate(wins=6, ties=2, losses=2)
     assert (rate.rate, rate.n, rate.wins, rate.ties, rate.losses) == (0.7, 10, 6, 2, 2)
     peer = binomtest(7, 10).proportion_ci(method="wilson")
@@ -360,17 +360,17 @@ def test_a_win_rate_counts_a_tie_for_half() -> None:
     assert mirrored[:3] == pytest.approx((1 - rate.rate, 1 - rate.high, 1 - rate.low))
 
 
-def test_accuracy_comes_with_its_interval() -> None:
+def test_pair_accuracy_has_an_interval() -> None:
     assert accuracy([1, 1, 0, 0.5]) == accuracy([1, 1, 0, 0.5], list("abcd")) == wilson(2.5, 4)
 
 
-def test_accuracy_is_as_wide_as_with_one_pair_per_prompt() -> None:
+def test_accuracy_interval_counts_prompts_not_pairs() -> None:
     rows, prompts = [1.0, 1.0, 1.0, 0.0] * 20, [f"prompt {n // 2}" for n in range(80)]
     assert accuracy(rows, prompts) == wilson(30, 40)._replace(n=80)
     assert accuracy([1.0] * 10, [n // 2 for n in range(10)]).low == wilson(5, 5).low
 
 
-def test_clusters_that_agree_with_themselves_widen_the_interval() -> None:
+def test_correlated_clusters_widen_the_interval() -> None:
     random = np.random.default_rng(1)
     prompts = np.repeat(np.arange(100), 10)
     votes = np.repeat(random.random(100) < 0.6, 10).astype(float)
@@ -380,25 +380,25 @@ def test_clusters_that_agree_with_themselves_widen_the_interval() -> None:
     assert widening == pytest.approx(math.sqrt(10), rel=0.15)
 
 
-def test_the_bootstrap_covers_a_mean_as_its_normal_theory_says() -> None:
+def test_bootstrap_interval_of_a_mean_agrees_with_normal_theory() -> None:
     values = np.random.default_rng(2).normal(size=400)
     interval = bootstrap(values, np.arange(400), resamples=2000)
     half = 1.96 * values.std() / 20
     assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.015)
 
 
-def test_a_seed_repeats_a_bootstrap_and_another_does_not() -> None:
+def test_bootstrap_repeats_with_its_seed_only() -> None:
     values, clusters = np.arange(50.0), np.arange(50) // 5
     assert bootstrap(values, clusters, seed=3) == bootstrap(values, clusters, seed=3)
     assert bootstrap(values, clusters, seed=3) != bootstrap(values, clusters, seed=4)
 
 
-def test_one_cluster_says_nothing_about_its_kind() -> None:
+def test_bootstrap_of_one_cluster_has_no_limits() -> None:
     interval = bootstrap([1.0, 0.0], ["a", "a"])
     assert interval.rate == 0.5 and interval.n == 2 and math.isnan(interval.low) and math.isnan(interval.high)
 
 
-def test_a_clustered_win_rate_counts_its_votes() -> None:
+def test_clustered_win_rate_counts_its_votes() -> None:
     rate = clustered_win_rate([1, 1, 0.5, 0], ["a", "a", "b", "b"])
     assert (rate.rate, rate.n, rate.wins, rate.ties, rate.losses) == (0.625, 4, 2, 1, 1)
     assert (rate.low, rate.high) == (0.25, 1.0)

@@ -43,12 +43,12 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
     with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # the same draws each time
+        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
         yield TaskQueue(store, clock)
 
 
 def add_gold(queue: TaskQueue, number: int, use: Use) -> list[Task]:
-    """Add gold items where the first item is the better one."""
+    """Add gold items whose first item is better."""
     tasks = comparisons(queue.store, number, "gold", f"{use} question")
     for task in tasks:
         queue.gold.add(task, Comparison(task.items[0]), use, f"because of {task.id}")
@@ -148,7 +148,7 @@ def test_screening_pass_mark_is_15_of_20(queue: TaskQueue, right: int, state: st
 @SQLITE
 @pytest.mark.parametrize("use", ["practice", "test"])
 def test_screening_continues_after_a_skipped_item(queue: TaskQueue, use: str) -> None:
-    """A skipped item comes back or counts as wrong; the other 19 are right."""
+    """Skip one of 20 items: it comes back or counts as wrong."""
     skipped = {"practice": ids_of(add_gold(queue, 10, "practice"))[0], "test": ids_of(add_gold(queue, 20, "test"))[0]}[
         use
     ]
@@ -205,7 +205,7 @@ def ranking(*tiers: str) -> Ranking:
         (ranking(A, B, C, D, E), ranking(B, A, D, C, E), True),
         (ranking(A, B, C, D, E), ranking(C, B, A, D, E), False),
         (ranking(A, B, C, D, E), ranking(E, D, C, B, A), False),
-        # A tie where the gold ranking has none is wrong; tied items match in any order.
+        # A tie that the gold ranking does not have is wrong; tied items match in any order.
         (ranking(A, B), ranking("AB"), False),
         (ranking("AB", C), ranking(B, A, C), True),
         (ranking("AB", C), ranking(C, "AB"), False),

@@ -1,5 +1,5 @@
-"""A decoding step that is recorded once. Without a GPU its needs are tested by tracing: the step becomes a list of
-operations on fixed tensors, and they are run again without Python in between, as the kernels of a CUDA graph are.
+"""Recorded decoding steps. Without a GPU, tracing replaces the recording: the step becomes a list of operations on
+fixed tensors, which run again without Python in between, as the kernels of a CUDA graph do.
 """
 
 import gc
@@ -43,7 +43,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tracer:
-    """Records like `cuda_graph.record_graph`, by tracing: the result has operations and addresses and nothing else."""
+    """Records like `cuda_graph.record_graph`, by tracing: the result has only operations and addresses."""
 
     def __init__(self) -> None:
         self.recorded: list[Tensor] = []

@@ -93,7 +93,7 @@ def judge_all(
 
 
 def judge_first_task(store: Store) -> None:
-    """Let every annotator judge something: a task that requires several votes waits for the known annotators only."""
+    """Let every annotator judge a task, since no task requires more votes than there are annotators."""
     queue = TaskQueue(store)
     task = Task("demonstration", next(store.prompts()).id, (), "train", "Look around.")
     queue.enqueue([TaskRequest(task, len(ANNOTATORS))], "hello")
@@ -130,7 +130,7 @@ def test_label_waits_and_resumes_until_all_tasks_are_judged(run: Run) -> None:
     result = LABEL(run, "label")
     assert result["tasks"] + result["held_out"] == 8
     assert result["prompts"] == 8
-    assert queued_votes(run.store) == queued  # the same tasks, each once
+    assert queued_votes(run.store) == queued  # the same tasks, each only once
     assert run.store.counts().tasks == 8
     assert run.store.counts().feedback == sum(queued.values()) > feedback
     assert run.store.verify() == sum(queued.values())
@@ -428,7 +428,7 @@ def test_human_feedback_replaces_simulated_examples(run: Run) -> None:
 
 
 def add_task(run: Run, items: int = 2, kind: str = "comparison", purpose: Purpose = "train") -> Task:
-    """Add a task on a prompt of its own."""
+    """Add a task about a new prompt."""
     prompt = Prompt.ask(f"Why is the sea salty in place {run.store.counts().prompts}?")
     responses = [Response(prompt.id, f"{n} rivers bring salt to it.", POLICY) for n in range(items)]
     run.store.add_prompts([prompt])

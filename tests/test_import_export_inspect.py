@@ -1,4 +1,4 @@
-"""Files in and out of a run, and what of them is trained on: as commands, on good files and on bad ones."""
+"""The commands import, export and inspect, on valid and invalid files."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ PAIRS = [{"prompt": f"Bird {n}?", "chosen": f"An owl, {n}.", "rejected": "No ide
 LABELS = [{"prompt": "Bird?", "completion": text, "label": good} for text, good in (("Owl.", True), ("Cat.", False))]
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     """The exit status and the output of a command."""
 
     status: int
@@ -36,17 +36,17 @@ class Said(NamedTuple):
     err: str
 
 
-def assent(*words: object, environment: Mapping[str, str] | None = None) -> Said:
-    """Run a command in a process of its own."""
+def assent(*words: object, environment: Mapping[str, str] | None = None) -> CommandResult:
+    """Run a command in its own process."""
     process = completed(*map(str, words), environment=environment)
-    return Said(process.returncode, process.stdout, process.stderr)
+    return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
-def run_here(*words: object) -> Said:
+def run_here(*words: object) -> CommandResult:
     """Run a command in this process."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         status = main([str(word) for word in words])
-    return Said(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -63,7 +63,7 @@ def model(folder: Path, template: str | None = CHATML, **special: str) -> Path:
 # Import
 
 
-def test_second_import_says_nothing_new(tmp_path: Path) -> None:
+def test_second_import_reports_nothing_new(tmp_path: Path) -> None:
     file, run = lines(tmp_path / "pairs.jsonl", *PAIRS), tmp_path / "run"
     first, second = assent("import", file, "--run", run), assent("import", file, "--run", run)
     assert (first.status, second.status) == (0, 0)
@@ -97,8 +97,8 @@ def test_files_with_one_name_share_the_skipped_rows_file(tmp_path: Path) -> None
 def test_format_reasons_sorts_by_frequency() -> None:
     rejected = [SkippedRow(f"f:{n}", "rare" if n == 1 else "often") for n in range(1, 7)]
     assert format_reasons(rejected) == ["5  often: f:2, f:3, f:4, ...", "1  rare: f:1"]
-    many = format_reasons(SkippedRow(f"f:{n}", f"reason {n}") for n in range(11))
-    assert (len(many), many[-1]) == (9, "3  for 3 other reasons")
+    reasons = format_reasons(SkippedRow(f"f:{n}", f"reason {n}") for n in range(11))
+    assert (len(reasons), reasons[-1]) == (9, "3  for 3 other reasons")
 
 
 def test_printable_escapes_control_characters() -> None:
@@ -151,7 +151,7 @@ def test_hh_rlhf_exports_as_every_preference_format(tmp_path: Path) -> None:
 # Export
 
 
-def test_export_prints_what_it_skipped(tmp_path: Path) -> None:
+def test_export_prints_skipped_rows(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out.jsonl"
     for name, rows in (("pairs", PAIRS), ("labels", LABELS)):
         run_here("import", lines(tmp_path / f"{name}.jsonl", *rows), "--run", run)
@@ -215,7 +215,7 @@ TEN = [
     ("import {}/same.jsonl", "no row of "),
     ("export {}/folder --run {}/full", "is a folder: name a file in it"),
 ]
-"""Kinds of bad input, as a person meets them: words, and what is told."""
+"""Bad input: arguments and expected error."""
 MORE = [
     ("import {}/pairs.jsonl --formt hh", "has no flag '--formt'; did you mean '--format'?"),
     ("import {}/pairs.jsonl {}/more.jsonl", "'import' takes one file and flags, not '"),
@@ -262,7 +262,7 @@ def test_invalid_settings_are_one_error_line(
     assert not (bad / "out.jsonl").exists()
 
 
-def refused(result: Said, expected: str) -> None:
+def refused(result: CommandResult, expected: str) -> None:
     assert result.status == 2
     assert result.err.startswith("assent: ") and result.err.count("\n") == 1
     assert expected in result.err
@@ -275,7 +275,7 @@ def test_inspect_marks_prompt_trained_and_end_tokens(tmp_path: Path) -> None:
     result = run_here(
         "inspect", "--model", model(tmp_path / "m"), "--run", tmp_path / "r", "--text", "Bird?", "--completion", "Owl"
     )
-    # ChatML's own tokens and one for each byte: 1+5+5+1+1 of the user, 1+10 that open the answer, 3 and the end.
+    # ChatML's own tokens and one for each byte: 1+5+5+1+1 of the user, 1+10 that open the assistant turn, 3 and end.
     assert "--text: prompt 0-23 (24 tokens), trained 24-27 (4 tokens); 1 token after the end, not trained" in result.out
     assert (
         "<|im_start|>user\\n\nBird?<|im_end|>\\n\n<|im_start|>assistant\\n\n[O][w][l][<|im_end|> <- end](\\n)\n"
@@ -287,7 +287,7 @@ def test_inspect_marks_prompt_trained_and_end_tokens(tmp_path: Path) -> None:
     assert result.status == 0
 
 
-def test_inspect_shows_ids_when_asked(tmp_path: Path) -> None:
+def test_inspect_shows_ids_with_its_flag(tmp_path: Path) -> None:
     result = run_here(
         "inspect",
         "--model",

@@ -1,4 +1,4 @@
-"""Files as people have them: Parquet, Arrow, folders of `datasets`, splits, ShareGPT, Alpaca and small tables."""
+"""Files of several tools: Parquet, Arrow, folders of `datasets`, splits, ShareGPT, Alpaca and small tables."""
 
 import gzip
 import json
@@ -239,7 +239,7 @@ def test_parquet_from_a_pipe_is_detected(tmp_path: Path) -> None:
     feeder.join()
 
 
-def test_without_pyarrow_the_error_says_what_to_install(
+def test_error_without_pyarrow_names_the_package_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = parquet(tmp_path / "a.parquet")
@@ -346,44 +346,44 @@ def test_row_that_resembles_a_splits_object_is_a_row(tmp_path: Path) -> None:
 HUMAN, GPT, NO = (
     {"from": annotator, "value": text} for annotator, text in (("human", "Sky?"), ("gpt", "Blue"), ("gpt", "Green"))
 )
-ASKED, REPLY, RIVAL = Prompt.ask("Sky?", source="x.jsonl"), Completion("Blue"), Completion("Green")
-TOLD = Prompt((Message("system", "Be brief."), *ASKED.messages), source="x.jsonl")
+PROMPT, REPLY, REJECTED = Prompt.ask("Sky?", source="x.jsonl"), Completion("Blue"), Completion("Green")
+PROMPT_WITH_SYSTEM = Prompt((Message("system", "Be brief."), *PROMPT.messages), source="x.jsonl")
 
 
 @pytest.mark.parametrize(
     ("row", "format", "expected"),
     [
-        ({"conversations": [HUMAN, GPT]}, "sharegpt", SFTExample(ASKED, REPLY)),
-        ({"conversations": [HUMAN, GPT], "system": "Be brief."}, "sharegpt", SFTExample(TOLD, REPLY)),
+        ({"conversations": [HUMAN, GPT]}, "sharegpt", SFTExample(PROMPT, REPLY)),
+        ({"conversations": [HUMAN, GPT], "system": "Be brief."}, "sharegpt", SFTExample(PROMPT_WITH_SYSTEM, REPLY)),
         (
             {"conversations": [{"from": "system", "value": "Be brief."}, HUMAN, GPT], "system": "Be brief."},
             "sharegpt",
-            SFTExample(TOLD, REPLY),
+            SFTExample(PROMPT_WITH_SYSTEM, REPLY),
         ),
-        ({"conversations": [USER, BLUE], "tools": ""}, "sharegpt", SFTExample(ASKED, REPLY)),
+        ({"conversations": [USER, BLUE], "tools": ""}, "sharegpt", SFTExample(PROMPT, REPLY)),
         (
             {"conversations": [HUMAN], "chosen": GPT, "rejected": NO, "margin": 2},
             "sharegpt",
-            Preference(ASKED, REPLY, RIVAL, margin=2),
+            Preference(PROMPT, REPLY, REJECTED, margin=2),
         ),
         (
             {"conversations": [HUMAN], "chosen": [BLUE], "rejected": [GREEN]},
             "sharegpt",
-            Preference(ASKED, REPLY, RIVAL),
+            Preference(PROMPT, REPLY, REJECTED),
         ),
-        ({"conversations": [HUMAN, GPT], "kto_tag": False}, "sharegpt", ScoredCompletion(ASKED, REPLY, 0.0)),
-        ({"instruction": "Sky?", "input": "", "output": "Blue"}, "alpaca", SFTExample(ASKED, REPLY)),
+        ({"conversations": [HUMAN, GPT], "kto_tag": False}, "sharegpt", ScoredCompletion(PROMPT, REPLY, 0.0)),
+        ({"instruction": "Sky?", "input": "", "output": "Blue"}, "alpaca", SFTExample(PROMPT, REPLY)),
         (
             {"instruction": "Sky?", "output": "Blue", "system": "Be brief.", "history": []},
             "alpaca",
-            SFTExample(TOLD, REPLY),
+            SFTExample(PROMPT_WITH_SYSTEM, REPLY),
         ),
         (
             {"instruction": "Sky?", "chosen": "Blue", "rejected": "Green", "weight": 2},
             "alpaca",
-            Preference(ASKED, REPLY, RIVAL, weight=2),
+            Preference(PROMPT, REPLY, REJECTED, weight=2),
         ),
-        ({"instruction": "Sky?", "output": "Blue", "kto_tag": True}, "alpaca", ScoredCompletion(ASKED, REPLY, 1.0)),
+        ({"instruction": "Sky?", "output": "Blue", "kto_tag": True}, "alpaca", ScoredCompletion(PROMPT, REPLY, 1.0)),
     ],
 )
 def test_sharegpt_and_alpaca_are_detected_by_their_keys(row: Any, format: str, expected: Any, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_broken_sharegpt_and_alpaca_rows_have_reasons(row: Any, reason: str, tmp
             ScoredCompletion(Prompt.plain("Sky?"), REPLY, 0.5),
         ),
         ("instruction,input,output", "Sky?,,Blue", "alpaca", SFTExample(Prompt.ask("Sky?"), REPLY)),
-        ("prompt,chosen,rejected", "Sky?,Blue,Green", "csv", Preference(Prompt.plain("Sky?"), REPLY, RIVAL)),
+        ("prompt,chosen,rejected", "Sky?,Blue,Green", "csv", Preference(Prompt.plain("Sky?"), REPLY, REJECTED)),
     ],
 )
 def test_table_format_is_detected_by_its_header(
@@ -501,7 +501,7 @@ def test_invalid_label_cell_is_named(cell: str, reason: str, tmp_path: Path) -> 
     assert location == "x.csv:2" and expected.startswith(reason)
 
 
-# Prompts that stand in the replies once more
+# Replies that repeat the prompt
 
 
 def test_replies_that_repeat_the_prompt_lose_it(tmp_path: Path) -> None:

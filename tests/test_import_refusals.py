@@ -1,4 +1,4 @@
-"""What an import says of keys, encodings, times and ids, and what it refuses before anything is stored."""
+"""Imports report or refuse unread keys, encodings, times and ids before any row is stored."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def preferred(reading: ImportResult) -> list[str]:
     ]
 
 
-# Keys that nobody reads
+# Unread keys
 
 
 def test_unread_keys_are_reported_with_row_counts(tmp_path: Path) -> None:
@@ -191,13 +191,13 @@ def test_deleted_label_studio_users_are_separate_annotators(tmp_path: Path) -> N
     )
 
 
-# What stands twice
+# Repeated rows
 
 
 def test_repeated_annotation_counts_once(tmp_path: Path) -> None:
     rows = [task(PAIR, LEFT, id=11), task(PAIR, LEFT, id=12), task(PAIR, LEFT, id=11), task(PAIR, LEFT, id=12)]
     reading = read_file(array(tmp_path, *rows))
-    assert len(reading.feedback) == len(reading.examples) == 2  # two annotations of one person are two answers
+    assert len(reading.feedback) == len(reading.examples) == 2  # two annotations by one annotator are two judgements
     out = run_here("import", tmp_path / "x.json", "--run", tmp_path / "run").out
     assert "\n  2 judgements: repeated under one id, counted once\n" in out and "2 comparisons by 1 annotators" in out
 
@@ -233,7 +233,7 @@ def test_csv_votes_under_a_task_id_all_count(tmp_path: Path) -> None:
     ] * 2  # the last is the third
 
 
-# Answers that wait to be compared
+# Open tasks
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_imported_open_tasks_go_into_the_queue(name: str, content: str, format: 
         assert (open_task.status, open_task.out) == (3, "") and "0 of 1 tasks judged" in open_task.err
 
 
-def test_label_asks_only_about_unjudged_imported_responses(tmp_path: Path) -> None:
+def test_label_queues_only_unjudged_imported_responses(tmp_path: Path) -> None:
     path = table(tmp_path, "prompt,a,b\n" + "".join(f"River {n}?,Elbe {n}.,Hill {n}.\n" for n in range(3)))
     with open_run(Setup(run=tmp_path / "run")) as run:
         insert(read_file(path), run.store)
         insert(read_file(lines(tmp_path / "judged.jsonl", ROW)), run.store)
         open_task = Label()(run, "label")
         assert open_task["tasks"] + open_task["held_out"] == open_task["prompts"] == 3
-        with pytest.raises(Waiting, match="0 of 3 tasks judged"):  # what simulated people said does not count as judged
+        with pytest.raises(Waiting, match="0 of 3 tasks judged"):  # simulated feedback does not count
             Label(annotator=Human(wait=0))(run, "label-2")
 
 
@@ -290,7 +290,7 @@ def test_task_keeps_its_place_while_annotators_work(tmp_path: Path) -> None:
             stage(run, "label")
 
 
-def test_label_asks_a_demonstration_for_every_prompt(tmp_path: Path) -> None:
+def test_label_queues_a_demonstration_for_every_prompt(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "run")) as run:
         insert(read_file(table(tmp_path, "prompt,a,b\nRiver?,Elbe.,Hill.\n")), run.store)
         insert(read_file(lines(tmp_path / "p.jsonl", {"prompt": "Lake?"})), run.store)
@@ -420,8 +420,13 @@ def test_unclear_time_keeps_the_judgement(tmp_path: Path) -> None:
         "prompt,response,rating,created_at\n" + "".join(f"Tree {n}?,Oak.,6,{at}\n" for n, at in enumerate(times)),
     )
     reading = read_file(path)
-    spelt = ["2026-03-02 10:15:00", "2026-03-02T08:15:00Z"]
-    assert [event.created_at for event in reading.feedback] == [UNKNOWN_TIME, UNKNOWN_TIME, *spelt, UNKNOWN_TIME]
+    expected_times = ["2026-03-02 10:15:00", "2026-03-02T08:15:00Z"]
+    assert [event.created_at for event in reading.feedback] == [
+        UNKNOWN_TIME,
+        UNKNOWN_TIME,
+        *expected_times,
+        UNKNOWN_TIME,
+    ]
     out = run_here("import", path, "--run", tmp_path / "run").out
     assert (
         "\n  2 judgements: the date could be day/month or month/day, such as 02/03/2026: the time stays unknown\n"
@@ -430,7 +435,7 @@ def test_unclear_time_keeps_the_judgement(tmp_path: Path) -> None:
     assert "\n  1 judgement: the time has no time zone and is taken as UTC\n" in out
 
 
-# Rows that say nothing
+# Rows without information
 
 
 @pytest.mark.parametrize(

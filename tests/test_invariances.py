@@ -1,4 +1,4 @@
-"""One loss and one gradient, however the same words are laid out: padded, packed, shared, chunked, cut into parts."""
+"""Loss and gradient do not depend on the layout of the tokens: padded, packed, shared, chunked or in microbatches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,15 +25,15 @@ from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
 from assent.online import trainer, update
 
-TREES = [
+PREFIXES = [
     SharedPrefix((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
     SharedPrefix((4,), ((20, 21, 2), (22, 23, 24, 25, 26, 2), (27, 2))),
     SharedPrefix((100, 101, 102, 103, 104, 105, 106), ((31, 2), (32, 33, 34, 2), (35, 36, 2))),
 ]
-ROWS = [(tree.prefix, branch) for tree in TREES for branch in tree.completions]
+ROWS = [(prefix.prefix, branch) for prefix in PREFIXES for branch in prefix.completions]
 """Nine completions of three prompts."""
 LONGEST = max(len(branch) for _, branch in ROWS)
-ALONE = [SharedPrefix(prefix, (branch,)) for prefix, branch in ROWS]
+SEPARATE_ROWS = [SharedPrefix(prefix, (branch,)) for prefix, branch in ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and positions of all rows, padded with a token of the vocabulary."""
+    """Return ids, attention mask and positions of all rows, padded with a token of the vocabulary."""
     width = max(len(prefix) + len(branch) for prefix, branch in ROWS) + 3
     ids, mask, positions = (torch.zeros(len(ROWS), width, dtype=torch.long) for _ in range(3))
     for i, (prefix, branch) in enumerate(ROWS):
@@ -54,56 +54,56 @@ def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hidden_rows(model: Any, side: str) -> list[Tensor]:
-    """Last hidden states of each row's own tokens, by transformers alone."""
+    """Return the last hidden states of each row without its padding, by transformers alone."""
     ids, mask, positions = padded(side)
     hidden = model.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
     return [row[row_mask.bool()] for row, row_mask in zip(hidden, mask, strict=True)]
 
 
-def grid(rows: list[Tensor]) -> Tensor:
+def pad_rows(rows: list[Tensor]) -> Tensor:
     return torch.stack([torch.nn.functional.pad(row, (0, LONGEST - len(row))) for row in rows])
 
 
-def by_transformers(side: str) -> Callable[[Any], Tensor]:
-    def look(model: Any) -> Tensor:
+def with_transformers(side: str) -> Callable[[Any], Tensor]:
+    def compute_logprobs(model: Any) -> Tensor:
         rows = []
         for (prefix, branch), hidden in zip(ROWS, hidden_rows(model, side), strict=True):
             logits = model.lm_head(hidden[len(prefix) - 1 : -1]).float().log_softmax(-1)
             rows.append(logits.gather(-1, torch.tensor(branch)[:, None])[:, 0])
-        return grid(rows)
+        return pad_rows(rows)
 
-    return look
+    return compute_logprobs
 
 
-def by_packs(packs: list[list[SharedPrefix]]) -> Callable[[Any], Tensor]:
-    def look(model: Any) -> Tensor:
+def with_packing(batches: list[list[SharedPrefix]]) -> Callable[[Any], Tensor]:
+    def compute_logprobs(model: Any) -> Tensor:
         rows = []
-        for chunk in packs:
+        for chunk in batches:
             packed = pack(chunk)
             rows += logprobs(model, packed).logprobs.split(packed.completion_lens.tolist())
-        return grid(rows)
+        return pad_rows(rows)
 
-    return look
+    return compute_logprobs
 
 
-def by_chunks(size: int) -> Callable[[Any], Tensor]:
-    def look(model: Any) -> Tensor:
-        packed = pack(TREES)
+def with_chunked_head(size: int) -> Callable[[Any], Tensor]:
+    def compute_logprobs(model: Any) -> Tensor:
+        packed = pack(PREFIXES)
         hidden = hidden_states(model, packed)[packed.predictor_index]
         result = token_logprobs(hidden, packed.targets, lm_head(model), chunk=size).logprobs
-        return grid(list(result.split(packed.completion_lens.tolist())))
+        return pad_rows(list(result.split(packed.completion_lens.tolist())))
 
-    return look
+    return compute_logprobs
 
 
 LAYOUTS: dict[str, Callable[[Any], Tensor]] = {
-    "shared prefixes": by_packs([TREES]),
-    "a prompt a pack": by_packs([[tree] for tree in TREES]),
-    "packed, nothing shared": by_packs([ALONE]),
-    "a row a pack": by_packs([[tree] for tree in ALONE]),
-    "padded on the left": by_transformers("left"),
-    "padded on the right": by_transformers("right"),
-    **{f"chunks of {size}": by_chunks(size) for size in (1, 5, 1000)},
+    "shared prefixes": with_packing([PREFIXES]),
+    "one prompt per batch": with_packing([[prefix] for prefix in PREFIXES]),
+    "packed, nothing shared": with_packing([SEPARATE_ROWS]),
+    "one row per batch": with_packing([[prefix] for prefix in SEPARATE_ROWS]),
+    "padded on the left": with_transformers("left"),
+    "padded on the right": with_transformers("right"),
+    **{f"chunks of {size}": with_chunked_head(size) for size in (1, 5, 1000)},
 }
 """Log-probabilities of all completions, (9, T), padded on the right with 0."""
 
@@ -117,7 +117,7 @@ def preference_loss(objective: Any, logprobs: Tensor) -> Tensor:
     return loss
 
 
-def trial_loss(logprobs: Tensor) -> Tensor:
+def rollout_loss(logprobs: Tensor) -> Tensor:
     mask = torch.tensor([[t < len(branch) for t in range(LONGEST)] for _, branch in ROWS])
     rng = torch.Generator().manual_seed(0)
     old = torch.where(mask, logprobs.detach() + 0.1 * torch.randn(mask.shape, generator=rng), 0.0)
@@ -126,9 +126,9 @@ def trial_loss(logprobs: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "dpo": lambda found: preference_loss(DPO(), found),
-    "orpo": lambda found: preference_loss(ORPO(), found),
-    "ppo": trial_loss,
+    "dpo": lambda logprobs: preference_loss(DPO(), logprobs),
+    "orpo": lambda logprobs: preference_loss(ORPO(), logprobs),
+    "ppo": rollout_loss,
 }
 
 
@@ -137,7 +137,7 @@ def gradient(loss: Tensor, model: Any) -> Tensor:
     return torch.cat([part.flatten() for part in parts if part is not None])
 
 
-def agree(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+def assert_close(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     assert torch.allclose(result[0], expected[0], rtol=1e-5)
     assert float((result[1] - expected[1]).norm() / expected[1].norm()) < 1e-4
 
@@ -146,26 +146,27 @@ def agree(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> Non
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_policy_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
     model, results = load_policy(folder).model, []
-    for look in (LAYOUTS[layout], LAYOUTS["padded on the right"]):
-        result = look(model)
-        # the draws of PPO's old policy follow from what it finds now: the same in every layout
+    for compute_logprobs in (LAYOUTS[layout], LAYOUTS["padded on the right"]):
+        result = compute_logprobs(model)
+        # the log-probabilities of PPO's old policy are these plus fixed noise, so they are the same in every layout
         loss = LOSSES[objective](result)
         results.append((loss.detach(), gradient(loss, model)))
-    agree(*results)
+    assert_close(*results)
 
 
 def scores_of(model: Any, layout: str) -> Tensor:
     if layout.startswith("padded"):
         rows = hidden_rows(model, layout.rpartition(" ")[2])
         return torch.stack([model.score(row[-1])[0] for row in rows])
-    trees = TREES if layout == "shared prefixes" else ALONE
-    packs = [trees] if layout != "a row a pack" else [[tree] for tree in trees]
-    return torch.cat([scores(model, pack(chunk))[:, 0] for chunk in packs])
+    trees = PREFIXES if layout == "shared prefixes" else SEPARATE_ROWS
+    batches = [trees] if layout != "one row per batch" else [[prefix] for prefix in trees]
+    return torch.cat([scores(model, pack(chunk))[:, 0] for chunk in batches])
 
 
 @pytest.mark.parametrize("objective", ["bradley_terry", "kway"])
 @pytest.mark.parametrize(
-    "layout", ["shared prefixes", "packed, nothing shared", "a row a pack", "padded on the left", "padded on the right"]
+    "layout",
+    ["shared prefixes", "packed, nothing shared", "one row per batch", "padded on the left", "padded on the right"],
 )
 def test_reward_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
     model, results = new_reward(folder, seed=3).model, []
@@ -179,14 +180,14 @@ def test_reward_loss_and_gradient_do_not_depend_on_layout(layout: str, objective
             ones = torch.ones(3)
             loss = BradleyTerry()(ScorePairs(*sides, ones, 0.3 * ones, ones)).value
         results.append((loss.detach(), gradient(loss, model)))
-    agree(*results)
+    assert_close(*results)
 
 
-def test_values_stand_where_tokens_are_chosen_in_every_layout(folder: Path) -> None:
+def test_values_are_aligned_with_tokens_in_every_layout(folder: Path) -> None:
     model = new_reward(folder, seed=4).model
     with torch.no_grad():
-        shared = values(model, pack(TREES))
-        alone = torch.cat([values(model, pack([tree])) for tree in ALONE])
+        shared = values(model, pack(PREFIXES))
+        alone = torch.cat([values(model, pack([prefix])) for prefix in SEPARATE_ROWS])
         for side in ("left", "right"):
             rows = zip(ROWS, hidden_rows(model, side), strict=True)
             by_hand = torch.cat([model.score(h[len(p) - 1 : -1])[:, 0] for (p, _), h in rows])  # type: ignore[operator]
@@ -216,7 +217,7 @@ def test_one_update_per_rollout_needs_one_forward_pass(
         reads[name] = len(passes)
     first, second = (load_file(tmp_path / name / "grpo" / "model.safetensors") for name in reads)
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
-    assert reads["twice"] * 2 == reads["once"] * 3  # reference and policy, beside policy, reference and policy
+    assert reads["twice"] * 2 == reads["once"] * 3  # twice: policy, reference, policy; once: reference, policy
     lines = [[x for x in metrics_of(tmp_path / n) if x["stage"] == "grpo"] for n in reads]
     assert all(a | {"seconds": 0} == b | {"seconds": 0} for a, b in zip(*lines, strict=True))
     assert lines[0][-1]["kl"] != 0 and lines[0][-1]["entropy"] > 0

@@ -78,8 +78,8 @@ class Project:
             client.cookies.set(COOKIE, self.accounts.credentials.open_session(self.users[name]))
         return client
 
-    def add_task(self, kind: str, question: str, *texts: str, required: int = 2) -> Task:
-        prompt = Prompt.ask(question)
+    def add_task(self, kind: str, prompt_text: str, *texts: str, required: int = 2) -> Task:
+        prompt = Prompt.ask(prompt_text)
         items = tuple(Response(prompt.id, text, "sft") for text in texts)
         self.store.add_prompts([prompt])
         self.store.add_responses(items)
@@ -144,9 +144,9 @@ def judged(project: Project) -> Project:
         ("state=superseded", []),
     ],
 )
-def test_judgements_page_filters(judged: Project, filter_query: str, expected: list[str]) -> None:
+def test_judgements_page_filters(judged: Project, url_query: str, expected: list[str]) -> None:
     page = judged.page(
-        "Olga", "judgements?" + filter_query.format(**{name: user.id for name, user in judged.users.items()})
+        "Olga", "judgements?" + url_query.format(**{name: user.id for name, user in judged.users.items()})
     )
     assert [" ".join(row.split()[2:4]) for row in rows(page)] == expected
     assert f"{len(expected)} judgement" in page
@@ -520,7 +520,7 @@ def test_chat_accepts_an_empty_assistant_message(project: Project) -> None:
         {"role": "user", "content": "And?"},
     ]
     reply = project.browser("Ann").post("/r/demo/api/chat", json={"messages": messages})
-    assert reply.status_code == 200  # the stream says that the run has no model
+    assert reply.status_code == 200  # the stream reports that the run has no model
     messages[0]["content"] = ""
     assert project.browser("Ann").post("/r/demo/api/chat", json={"messages": messages}).status_code == 422
 

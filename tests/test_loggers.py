@@ -1,4 +1,4 @@
-"""Loggers: what each writes for a stage, and what a repeated step does to it."""
+"""Loggers: the lines that each writes for a stage, and repeated steps."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def test_jsonl_replaces_the_line_of_a_repeated_step(tmp_path: Path) -> None:
     assert steps(tmp_path) == [("sft", 1, 9.0), ("dpo", 1, 1.0), ("dpo", 2, 2.12346)]
 
 
-def test_jsonl_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
+def test_jsonl_seconds_continue_after_a_resume(tmp_path: Path) -> None:
     line = {"stage": "dpo", "step": 1, "seconds": 100.0, "loss": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n" + '{"stage": "dpo", "st')  # cut short by a crash
     logger = Jsonl(tmp_path, "dpo", 1)
@@ -48,20 +48,20 @@ def test_report_to_chooses_loggers_and_jsonl_is_always_one(tmp_path: Path) -> No
         assert (folder / "tensorboard").exists() == bool(report_to)
 
 
-def test_an_unknown_logger_is_named_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_logger_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(AssentError, match=r"no 'wandbb' among loggers.*wandb"):
         MetricsLogger(tmp_path, "dpo", 0, ["wandbb"])
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_missing_package_is_named_with_its_extra(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named_with_its_extra(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(AssentError, match=rf"report_to = {name} .*pip install assent\[{name}\]"):
         MetricsLogger(tmp_path, "dpo", 0, [name])
 
 
 @pytest.mark.parametrize("name", names("loggers"))
-def test_a_logger_writes_steps_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logger_writes_steps_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
     if name in ("wandb", "trackio"):

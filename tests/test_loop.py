@@ -1,4 +1,4 @@
-"""The loop is closed: a model answers, a person in a real browser judges, a reward model and PPO follow, and again."""
+"""The whole loop, twice: responses, judgements in a real browser, a reward model and PPO."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WORDS = ["duck", "cat", "dog", "king", "queen", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird", "fish"]
 SHORT = ["--max-new-tokens", "6", "--temperature", "1"]
-ENOUGH = ["--annotator", "human", "--wait", "0"]
+HUMAN_FLAGS = ["--annotator", "human", "--wait", "0"]
 
 
 def assent(run: Path, *words: str, status: int = 0) -> str:
@@ -34,7 +34,7 @@ def assent(run: Path, *words: str, status: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in which a tiny model has answered."""
+    """Return a run with responses of a tiny model."""
     folder = tmp_path_factory.mktemp("loop")
     prompts = folder / "prompts.jsonl"
     rows = [{"prompt": f"Tell me of the {word} in the {place}."} for word in WORDS for place in ("garden", "house")]
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Iterator[Page]:
-    """The owner's page, signed in by the link of the first start."""
+    """Return the page of the owner, who has signed in by the set-up link."""
     from playwright.sync_api import sync_playwright
 
     server = processes.command("serve", str(run), "--port", "0", log=run.with_name("log"))
@@ -70,8 +70,8 @@ def page(run: Path) -> Iterator[Page]:
         server.kill()
 
 
-def answer(page: Page, run: Path, count: int) -> int:
-    """Answer by keyboard until nothing is asked any more, or so many times; how many it were."""
+def judge_tasks(page: Page, run: Path, count: int) -> int:
+    """Judge up to `count` tasks by keyboard, while the page shows one; return the number of judgements."""
     page.goto(f"/r/{run.name}/label")
     page.wait_for_selector("body[data-ready]")
     for done in range(count):
@@ -84,56 +84,56 @@ def answer(page: Page, run: Path, count: int) -> int:
             for i in order:
                 page.keyboard.press(str(i + 1))
         else:
-            page.keyboard.press("2" if lengths[0] <= lengths[1] else "6")  # whoever is brief is better
+            page.keyboard.press("2" if lengths[0] <= lengths[1] else "6")  # the shorter response is better
         text = page.locator("#prompt").inner_text() + page.locator("#items").inner_text()
         page.wait_for_function("() => !document.querySelector('#controls[data-delayed]')")
         page.keyboard.press("Enter")
         page.wait_for_function(
             """([before, item]) => !document.querySelector("#empty").hidden
               || (!document.querySelector("#controls").hidden
-                  && (["#prompt", "#items"].map((one) => document.querySelector(one).innerText).join("") !== before
+                  && (["#prompt", "#items"].map((name) => document.querySelector(name).innerText).join("") !== before
                       || document.querySelector("#items .item").dataset.item !== item))""",
             arg=[text, left],
         )
     return count
 
 
-def saved(page: Page) -> None:
+def wait_until_saved(page: Page) -> None:
     page.wait_for_function("() => document.querySelector('#state').dataset.state === 'saved'")
 
 
-def kinds(run: Path) -> list[Any]:
+def stored_judgements(run: Path) -> list[Any]:
     with open_store(run) as store:
         assert store.verify() == store.counts().feedback
         return [event.judgement for event in store.feedback() if event.annotator.startswith("person-")]
 
 
 def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
-    output = assent(run, "label", "--tasks-per-prompt", "2", *ENOUGH, status=3)
+    output = assent(run, "label", "--tasks-per-prompt", "2", *HUMAN_FLAGS, status=3)
     match = re.search(r"0 of (\d+) tasks judged; annotators label at (http://\S+), then rerun this command", output)
     assert match and page.url.startswith(match[2])
     num_tasks = int(match[1])
-    assert answer(page, run, 30) == 30
-    saved(page)
-    assert re.search(rf"30 of {num_tasks} tasks judged", assent(run, "label", *ENOUGH, status=3))
-    answer(page, run, 200)
-    saved(page)
-    assert "done in" in assent(run, "label", *ENOUGH)
+    assert judge_tasks(page, run, 30) == 30
+    wait_until_saved(page)
+    assert re.search(rf"30 of {num_tasks} tasks judged", assent(run, "label", *HUMAN_FLAGS, status=3))
+    judge_tasks(page, run, 200)
+    wait_until_saved(page)
+    assert "done in" in assent(run, "label", *HUMAN_FLAGS)
 
-    assent(run, "label", "--overwrite", "--kind", "ranking", "--tasks-per-prompt", "1", *ENOUGH, status=3)
-    assert answer(page, run, 200) >= 5
-    saved(page)
-    assent(run, "label", *ENOUGH)
-    judgements = kinds(run)
+    assent(run, "label", "--overwrite", "--kind", "ranking", "--tasks-per-prompt", "1", *HUMAN_FLAGS, status=3)
+    assert judge_tasks(page, run, 200) >= 5
+    wait_until_saved(page)
+    assent(run, "label", *HUMAN_FLAGS)
+    judgements = stored_judgements(run)
     assert sum(isinstance(judgement, Comparison) for judgement in judgements) >= 30
     assert sum(isinstance(judgement, Ranking) for judgement in judgements) >= 5
 
     assent(run, "reward", "--lr", "1e-3")
     assent(run, "ppo", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
-    assent(run, "arena", *SHORT, *ENOUGH, status=3)
-    assert answer(page, run, 200) >= 1
-    saved(page)
-    assert "done in" in assent(run, "arena", *SHORT, *ENOUGH)
+    assent(run, "arena", *SHORT, *HUMAN_FLAGS, status=3)
+    assert judge_tasks(page, run, 200) >= 1
+    wait_until_saved(page)
+    assert "done in" in assent(run, "arena", *SHORT, *HUMAN_FLAGS)
     arena = json.loads((run / "done" / "arena.json").read_text())
     assert set(arena["policies"]) == {"base", "ppo"}
 
@@ -149,11 +149,11 @@ def test_chat_uses_the_newest_policy(run: Path, page: Page) -> None:
     page.goto(f"/r/{run.name}/chat")
     page.wait_for_selector("body[data-ready]")
     assert page.locator("#policy option").all_inner_texts() == ["ppo", "base"]
-    before = len(kinds(run))
+    before = len(stored_judgements(run))
     page.fill("#message", "Tell me of the duck.")
     page.keyboard.press("Enter")
     page.locator(".thumbs button").first.click()
-    saved(page)
-    assert len(kinds(run)) == before + 1
+    wait_until_saved(page)
+    assert len(stored_judgements(run)) == before + 1
     with open_store(run) as store:
         assert any(response.policy == "chat:ppo" for response in store.responses())

@@ -1,4 +1,4 @@
-"""Memory: estimated before training, saved where it is scarce, refused where it is too little; results stay exact."""
+"""Memory: estimated before training, saved if scarce, refused if insufficient; results stay exact."""
 
 import copy
 import json
@@ -217,7 +217,7 @@ def test_train_state_of_another_version_is_refused(policy: LoadedModel, tmp_path
     torch.save(
         {"step": 1, "train_states": {"policy": state}, "extra_state": {}}, tmp_path / "state" / "dpo" / "state.pt"
     )
-    with pytest.raises(AssentError, match="delete it to begin this stage anew"):
+    with pytest.raises(AssentError, match="delete it to restart this stage"):
         train(
             tmp_path,
             "dpo",
@@ -229,7 +229,7 @@ def test_train_state_of_another_version_is_refused(policy: LoadedModel, tmp_path
 
 
 def test_gradient_norm_is_exact_for_large_gradients() -> None:
-    """A single float32 sum over many squares is wrong in the second digit, so the norm is summed weight by weight."""
+    """Sum the norm weight by weight: a single float32 sum over many squares is wrong in the second digit."""
     trainee = ReplicatedState(_Wide.policy(), Training(max_grad_norm=1e9), 1)
     for weight in trainee.model.parameters():
         (weight * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
@@ -280,7 +280,7 @@ def test_command_out_of_memory_keeps_its_results(
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_accumulated_gradients_equal_autograd(tied: bool, dtype: torch.dtype, policy: LoadedModel) -> None:
-    """The embedding and the head; a padding token occurs too, and torch gives its row no gradient."""
+    """Check the embedding and the head; torch gives the row of the padding token no gradient."""
     model = policy.model
     if not tied:
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())

@@ -1,4 +1,4 @@
-"""Messages with more than a role and a content: what they carry is kept, named or refused, and old ids stay."""
+"""Extra message keys are stored, reported or refused; ids do not change."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
-from test_exchange import lines, reasons, there_and_back
+from test_exchange import lines, reasons, round_trip
 
 from assent.cli import main
 from assent.errors import AssentError
@@ -47,12 +47,12 @@ def only(path: Path) -> Example:
     return example
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+def run_command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     status = main([str(word) for word in words])
     return status, *capsys.readouterr()
 
 
-# What is kept
+# Stored keys
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_tool_call_is_a_completion_and_tools_are_the_prompts(tmp_path: Path) -> 
     assert spelt.prompt == shown.prompt
 
 
-def test_completion_of_reasoning_alone_is_refused(tmp_path: Path) -> None:
+def test_completion_of_reasoning_only_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "x.jsonl", {"messages": [USER, {**THOUGHT, "content": ""}]})
     assert reasons(read_file(path)) == [("x.jsonl:1", "empty reply in 'messages'")]
 
@@ -104,7 +104,7 @@ def test_message_fields_round_trip_through_the_store(format: str, row: dict[str,
     assert [key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(row)] == [
         key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(made)
     ]
-    back = there_and_back(made, format)
+    back = round_trip(made, format)
     assert back and back.skipped == ()
     assert [event.judgement for event in back.feedback] == [event.judgement for event in reading.feedback]
     assert {prompt.id for prompt in back.prompts} == {reading.prompts[0].id}
@@ -118,25 +118,25 @@ def test_openai_keeps_tools_and_names_unread_keys(tmp_path: Path) -> None:
     assert isinstance(pair, Preference) and pair.prompt.tools == (TOOL,) and pair.chosen.extra == {"tool_calls": [CALL]}
     assert sniff(path).unread_counts == {}
     assert sniff(lines(path, {**row, "input": {**given, "seed": 3}})).unread_counts == {"input.seed": 1}
-    back = there_and_back([pair], "openai-preference")
+    back = round_trip([pair], "openai-preference")
     assert back and back.prompts[0].tools == (TOOL,)
 
 
-SPELT = {"type": "function", "function": {"name": "look", "arguments": '{"where": "up"}'}}
+JSON_CALL = {"type": "function", "function": {"name": "look", "arguments": '{"where": "up"}'}}
 """`CALL` as OpenAI spells it."""
 
 
 def test_json_arguments_of_tool_calls_become_objects(tmp_path: Path) -> None:
-    spelt = {**CALLS, "tool_calls": [SPELT]}
-    flat = {**CALLS, "tool_calls": [SPELT["function"]]}
+    spelt = {**CALLS, "tool_calls": [JSON_CALL]}
+    flat = {**CALLS, "tool_calls": [JSON_CALL["function"]]}
     rows = [{"messages": [USER, spelt, SEEN, USER, spelt]}, {"messages": [USER, flat]}]
-    old = {"role": "assistant", "content": None, "function_call": SPELT["function"]}
+    old = {"role": "assistant", "content": None, "function_call": JSON_CALL["function"]}
     talk, plain, older = read_file(lines(tmp_path / "x.jsonl", *rows, {"messages": [USER, old]})).examples
     assert isinstance(talk, SFTExample) and isinstance(plain, SFTExample) and isinstance(older, SFTExample)
     assert talk.prompt.messages[1].extra == talk.completion.extra == {"tool_calls": [CALL]}
     assert plain.completion.extra == {"tool_calls": [CALL["function"]]}
     assert older.completion.extra == {"function_call": CALL["function"]}
-    turns = [{"from": "human", "value": "Sky?"}, {"from": "function_call", "value": json.dumps(SPELT["function"])}]
+    turns = [{"from": "human", "value": "Sky?"}, {"from": "function_call", "value": json.dumps(JSON_CALL["function"])}]
     shared = only(lines(tmp_path / "y.jsonl", {"conversations": turns}))
     assert isinstance(shared, SFTExample) and shared.completion.extra == {"tool_calls": [CALL]}
 
@@ -151,7 +151,7 @@ def test_other_arguments_of_tool_calls_are_kept(arguments: Any, tmp_path: Path) 
 
 
 def test_openai_export_writes_arguments_as_text(tmp_path: Path) -> None:
-    spelt = {**CALLS, "tool_calls": [SPELT]}
+    spelt = {**CALLS, "tool_calls": [JSON_CALL]}
     given = {"messages": [USER, spelt, SEEN], "tools": [TOOL]}
     pair = only(
         lines(tmp_path / "x.jsonl", {"input": given, "preferred_output": [BLUE], "non_preferred_output": [spelt]})
@@ -159,7 +159,7 @@ def test_openai_export_writes_arguments_as_text(tmp_path: Path) -> None:
     assert isinstance(pair, Preference) and pair.rejected.extra == {"tool_calls": [CALL]}
     assert write_file([pair], tmp_path / "y.jsonl", "openai-preference") == (1, ())
     row = json.loads((tmp_path / "y.jsonl").read_text())
-    assert row["input"]["messages"][1]["tool_calls"] == row["non_preferred_output"][0]["tool_calls"] == [SPELT]
+    assert row["input"]["messages"][1]["tool_calls"] == row["non_preferred_output"][0]["tool_calls"] == [JSON_CALL]
     assert write_file([pair], tmp_path / "z.jsonl", "preference") == (1, ())
     assert json.loads((tmp_path / "z.jsonl").read_text())["rejected"][0]["tool_calls"] == [CALL]
 
@@ -178,7 +178,7 @@ def test_tasks_about_tool_calls_keep_them(tmp_path: Path) -> None:
         assert read_file(tmp_path / "y.jsonl").tasks == read_file(path).tasks
 
 
-def test_pair_may_differ_in_tool_calls_alone(tmp_path: Path) -> None:
+def test_pair_may_differ_in_tool_calls_only(tmp_path: Path) -> None:
     other = {
         **CALLS,
         "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"where": "down"}}}],
@@ -189,7 +189,7 @@ def test_pair_may_differ_in_tool_calls_alone(tmp_path: Path) -> None:
     assert reasons(read_file(path)) == [("x.jsonl:1", "identical replies")]
 
 
-# What is refused
+# Refused keys
 
 
 @pytest.mark.parametrize(
@@ -234,16 +234,16 @@ def test_ptx_texts_refused_by_the_template_are_counted(tmp_path: Path, capsys: p
     tiny.make(tmp_path / "model")
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + tiny.CHATML
     (tmp_path / "model" / "chat_template.jinja").write_text(strict)
-    codec, odd = tiny.load(tmp_path / "model").chat_tokenizer, {"messages": [SYSTEM, USER, BLUE]}
-    path = lines(tmp_path / "x.jsonl", {"messages": [USER, BLUE]}, odd, {"messages": [SYSTEM, USER, GREEN]})
-    assert len(read_texts(str(path), codec, 64)) == 1
+    chat_tokenizer, refused_row = tiny.load(tmp_path / "model").chat_tokenizer, {"messages": [SYSTEM, USER, BLUE]}
+    path = lines(tmp_path / "x.jsonl", {"messages": [USER, BLUE]}, refused_row, {"messages": [SYSTEM, USER, GREEN]})
+    assert len(read_texts(str(path), chat_tokenizer, 64)) == 1
     warned = capsys.readouterr().err
     assert warned.startswith("note: 2 rows that cannot be encoded are left out; the first, 'Sky?': ")
     assert warned.count("\n") == 1 and "no system turn" in warned
     with pytest.raises(
         AssentError, match=r"context of 64 tokens; 1 cannot be encoded, the first 'Sky\?': .*no system turn"
     ):
-        read_texts(str(lines(path, odd)), codec, 64)
+        read_texts(str(lines(path, refused_row)), chat_tokenizer, 64)
 
 
 def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_ignored_message_key_is_dropped_everywhere(tmp_path: Path, capsys: pytes
         lines(tmp_path / "x.jsonl", {**row, "weight": 2, "tools": [{**TOOL, "role": "x", "id": 7}]}),
         tmp_path / "run",
     )
-    status, out, _ = said(capsys, "import", path, "--run", run, "--ignore", "messages.id")
+    status, out, _ = run_command(capsys, "import", path, "--run", run, "--ignore", "messages.id")
     assert status == 0 and "\n  not read: messages.id (1 row)\n" in out
     with Store.open(run / "feedback.db") as store:
         assert store.prompts()
@@ -421,8 +421,8 @@ def _with_old_keys(row: dict[str, Any]) -> dict[str, Any]:
 
 def test_read_only_format_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = lines(tmp_path / "x.jsonl", {"instruction": "Name a fish.", "output": "A carp."})
-    assert said(capsys, "import", path, "--run", tmp_path / "run")[0] == 0
+    assert run_command(capsys, "import", path, "--run", tmp_path / "run")[0] == 0
     out = tmp_path / "out.jsonl"
-    status, _, err = said(capsys, "export", out, "--run", tmp_path / "run", "--format", "alpaca")
+    status, _, err = run_command(capsys, "export", out, "--run", tmp_path / "run", "--format", "alpaca")
     assert status == 2 and "alpaca cannot hold what" in err and "prompt-completion" in err
     assert not out.exists() and not FORMATS["alpaca"].record_types

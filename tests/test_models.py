@@ -306,7 +306,7 @@ UNPACKED_FAMILIES: dict[str, dict[str, Any]] = {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
     },
 }  # fmt: skip
-"""Families that do not support packing: ALiBi, a state space, attention of their own, linear attention."""
+"""Families that do not support packing: ALiBi, a state space, special attention, linear attention."""
 
 
 def make_family(folder: Path, name: str, settings: dict[str, Any], like: LoadedModel) -> Path:
@@ -380,7 +380,7 @@ def test_load_policy_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
         load_policy(tmp_path / "missing")
 
 
-def test_load_policy_asks_an_unreachable_hub_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_policy_requests_an_unreachable_hub_once(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = "http://127.0.0.1:9"  # no server listens on that port
     monkeypatch.setattr(constants, "ENDPOINT", closed)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed + "/{repo_id}/resolve/{revision}/{filename}")
@@ -389,7 +389,7 @@ def test_load_policy_asks_an_unreachable_hub_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(get_session().event_hooks, "request", [batch.append])
     with pytest.raises(AssentError, match=r"^cannot get the model 'no/such': .* hub cannot be reached .*$"):
         load_policy("no/such")
-    assert sum("/no/such/" in str(request.url) for request in batch) == 1  # transformers alone would ask repeatedly
+    assert sum("/no/such/" in str(request.url) for request in batch) == 1  # transformers alone would repeat the request
 
 
 def reference_varlen_attn(

@@ -1,4 +1,4 @@
-"""Objectives of imitation and preference, against numbers that can be done by hand; and what every file must have."""
+"""Supervised and preference objectives by hand; their properties; the required contents of their files."""
 
 import ast
 import importlib
@@ -45,7 +45,7 @@ SCORED: list[Objective] = [
 
 
 def pairs(margins: list[float], p: float | list[float] = 1.0, dtype: torch.dtype = torch.float32) -> LogprobPairs:
-    """Pairs whose chosen completions are `margins` likelier than the rejected, four tokens each."""
+    """Return pairs of four tokens each, with these margins between the log-ratios of chosen and rejected."""
     chosen = tensor(margins, dtype=dtype)
     ones = torch.ones_like(chosen)
     return LogprobPairs(
@@ -58,7 +58,7 @@ def scores(chosen: list[float], rejected: list[float], margin: float | list[floa
     return ScorePairs(tensor(chosen), tensor(rejected), p * ones, ones * tensor(margin), ones)
 
 
-def golden() -> LogprobPairs:
+def golden_pairs() -> LogprobPairs:
     chosen, rejected = tensor([-0.5, -10, -1]), tensor([-0.1, -30, -21])
     ones = torch.ones(3)
     return LogprobPairs(
@@ -66,16 +66,16 @@ def golden() -> LogprobPairs:
     )
 
 
-def rows(losses: Objective, batch: Batch) -> list[float]:
-    """The loss of each row on its own."""
+def row_losses(losses: Objective, batch: Batch) -> list[float]:
+    """Return the loss of each row."""
     n = len(batch.weight)
-    return [losses(pick(batch, slice(i, i + 1))).value.item() for i in range(n)]
+    return [losses(select_rows(batch, slice(i, i + 1))).value.item() for i in range(n)]
 
 
-def pick(batch: Batch, which: Any) -> Batch:
-    """Some rows of a batch."""
+def select_rows(batch: Batch, index: Any) -> Batch:
+    """Return some rows of a batch."""
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{k: v[which] for k, v in tensors.items() if isinstance(v, Tensor)})
+    return replace(batch, **{k: v[index] for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
 # Golden numbers
@@ -100,13 +100,13 @@ def test_bradley_terry_by_hand() -> None:
     assert BradleyTerry()(replace(batch, margin=tensor([0, 1, 0.5]))).value.item() == pytest.approx(1.718758, abs=1e-6)
 
 
-def test_an_error_rate_bounds_what_one_wrong_answer_can_cost() -> None:
+def test_error_rate_bounds_the_loss_of_a_wrong_label() -> None:
     loss = BradleyTerry(error_rate=0.1)
     assert loss(scores([2], [0])).value.item() == pytest.approx(-math.log(0.9 / (1 + math.exp(-2)) + 0.05))
     assert loss(scores([-1000], [0])).value.item() == pytest.approx(-math.log(0.05))
 
 
-def test_centring_charges_the_squared_sum_of_scores() -> None:
+def test_center_rewards_coef_adds_the_squared_sum_of_scores() -> None:
     batch = scores([3, 1], [1, -1])
     assert (
         BradleyTerry(center_rewards_coefficient=0.1)(batch).value - BradleyTerry()(batch).value
@@ -116,10 +116,10 @@ def test_centring_charges_the_squared_sum_of_scores() -> None:
 @pytest.mark.parametrize("error_rate", [0.0, 0.1])
 @pytest.mark.parametrize("objective", [BradleyTerry(ties="davidson", nu=0.5), BradleyTerry(ties="rao_kupper", eta=1.5)])
 @given(d=st.floats(-6, 6))
-def test_win_tie_and_loss_are_all_that_can_happen(objective: BradleyTerry, error_rate: float, d: float) -> None:
+def test_probabilities_of_win_tie_loss_sum_to_one(objective: BradleyTerry, error_rate: float, d: float) -> None:
     objective = replace(objective, error_rate=error_rate)
-    chances = [math.exp(-objective(scores([d], [0.0], p=p)).value.item()) for p in (1.0, 0.5, 0.0)]
-    assert sum(chances) == pytest.approx(1, abs=1e-5)
+    probabilities = [math.exp(-objective(scores([d], [0.0], p=p)).value.item()) for p in (1.0, 0.5, 0.0)]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("d", [0.0, 1.0])
@@ -131,12 +131,12 @@ def test_models_of_ties_agree_with_their_formulas(d: float) -> None:
     assert rao_kupper(scores([d], [0])).value.item() == pytest.approx(-math.log(win))
 
 
-def test_equals_tie_as_often_as_their_settings_say() -> None:
+def test_tie_probability_of_equal_scores_is_the_setting() -> None:
     for objective in (BradleyTerry(ties="davidson"), BradleyTerry(ties="rao_kupper")):
         assert objective(scores([1], [1], p=0.5)).value.item() == pytest.approx(math.log(3))
 
 
-def test_a_tie_pulls_unequal_scores_together() -> None:
+def test_tie_pulls_unequal_scores_together() -> None:
     for objective in SCORED:
         chosen = tensor([1.0], requires_grad=True)
         objective(replace(scores([1], [-1], p=0.5), chosen=chosen)).value.backward()
@@ -152,7 +152,7 @@ def test_plackett_luce_of_two_is_bradley_terry() -> None:
         assert loss.metrics["accuracy"].item() == pytest.approx(0.5)
 
 
-def test_kway_weighs_long_and_short_rankings_alike() -> None:
+def test_kway_weights_long_and_short_rankings_equally() -> None:
     scores = tensor([[2.0, 1, 0, -1], [0, 0, 0, 0]])
     tiers, mask = tensor([[0, 1, 2, 3], [0, 1, 0, 0]]), tensor([[True] * 4, [True, True, False, False]])
     loss = KWay()(RankedScores(scores, tiers, mask, tensor([1.0, 3.0])))
@@ -160,31 +160,31 @@ def test_kway_weighs_long_and_short_rankings_alike() -> None:
     assert loss.metrics["accuracy"].item() == pytest.approx((1 + 3 * 0.5) / 4)
 
 
-def test_regression_is_the_mean_squared_miss() -> None:
+def test_regression_is_the_mean_squared_error() -> None:
     loss = Regression()(RatedScores(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
     assert loss.value == 7 and loss.metrics["mae"] == 2.5
 
 
 def test_dpo_cdpo_and_ipo_by_hand() -> None:
-    assert rows(DPO(), golden()) == pytest.approx([0.693147, 0.313262, 0.126928], abs=1e-6)
-    assert DPO()(golden()).value.item() == pytest.approx(0.377779, abs=1e-6)
-    assert rows(CDPO(), golden()) == pytest.approx([0.693147, 0.413262, 0.326928], abs=1e-6)
-    assert rows(IPO(), golden()) == pytest.approx([25, 25, 225], abs=1e-4)
+    assert row_losses(DPO(), golden_pairs()) == pytest.approx([0.693147, 0.313262, 0.126928], abs=1e-6)
+    assert DPO()(golden_pairs()).value.item() == pytest.approx(0.377779, abs=1e-6)
+    assert row_losses(CDPO(), golden_pairs()) == pytest.approx([0.693147, 0.413262, 0.326928], abs=1e-6)
+    assert row_losses(IPO(), golden_pairs()) == pytest.approx([25, 25, 225], abs=1e-4)
 
 
-def test_dpo_reports_the_rewards_that_its_log_ratios_imply() -> None:
-    metrics = {name: value.item() for name, value in DPO()(golden()).metrics.items()}
+def test_dpo_reports_its_implicit_rewards() -> None:
+    metrics = {name: value.item() for name, value in DPO()(golden_pairs()).metrics.items()}
     expected = {"chosen": (0 + 0.1 - 0.9) / 30, "rejected": (0 - 9.9 - 20.9) / 30, "margin": 1.0, "accuracy": 2.5 / 3}
     assert metrics == pytest.approx(expected | {"loss": 0.377779}, abs=1e-6)
 
 
 @pytest.mark.parametrize("objective", [DPO(), DPO(beta=0.5), CDPO(), RobustDPO()])
 @pytest.mark.parametrize("p", [1.0, 0.5, 0.2])
-def test_the_first_step_of_dpo_costs_ln_2(objective: Objective, p: float) -> None:
+def test_first_loss_of_dpo_is_ln_2(objective: Objective, p: float) -> None:
     assert objective(pairs([0.0, 0.0], p)).value.item() == pytest.approx(math.log(2), abs=1e-6)
 
 
-def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
+def test_robust_dpo_is_unbiased_under_known_label_flips() -> None:
     truth, flipped = pairs([3.0]), pairs([3.0], p=0.0)
     loss = RobustDPO(label_smoothing=0.2)
     assert loss(truth).value.item() == pytest.approx((0.8 * 0.554355 - 0.2 * 0.854355) / 0.6, abs=1e-6)
@@ -192,13 +192,13 @@ def test_robust_dpo_undoes_known_flips_in_expectation() -> None:
     assert expected.item() == pytest.approx(DPO()(truth).value.item(), abs=1e-6)
 
 
-def test_robust_dpo_refuses_what_cannot_be_undone() -> None:
+def test_robust_dpo_refuses_an_error_rate_of_one_half() -> None:
     with pytest.raises(AssentError, match=r"label_smoothing is 0\.5"):
         RobustDPO(label_smoothing=0.5)
 
 
 @pytest.mark.parametrize(("margin", "loss"), [(5.0, 0.0), (4.0, 1.0), (7.0, 4.0)])
-def test_ipo_grows_with_the_square_of_the_miss(margin: float, loss: float) -> None:
+def test_ipo_loss_is_the_squared_distance_from_the_gap(margin: float, loss: float) -> None:
     assert IPO(beta=0.1)(pairs([margin])).value.item() == pytest.approx(loss, abs=1e-6)
 
 
@@ -207,7 +207,7 @@ def test_ipo_has_no_gap_for_ties_and_can_divide_by_length() -> None:
     assert IPO(per_token=True)(pairs([20.0])).value.item() == pytest.approx(0)
 
 
-def test_orpo_adds_an_odds_ratio_to_imitation() -> None:
+def test_orpo_adds_an_odds_ratio_to_the_sft_loss() -> None:
     ones = torch.ones(1)
     batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * ones, 0 * ones, 2 * ones, 3 * ones, ones, ones)
     chosen, rejected = math.exp(-0.5), math.exp(-1)
@@ -253,48 +253,48 @@ def test_kto_sends_no_gradient_through_its_reference_point() -> None:
 # Properties
 
 
-def learnable(batch: Batch) -> Batch:
-    """The same batch, in which what a model makes carries a gradient."""
+def with_gradients(batch: Batch) -> Batch:
+    """Return the batch with gradients for the outputs of the model."""
     names = ("logprobs", "scores", "chosen", "rejected")
     leaves = {name: getattr(batch, name) for name in names if hasattr(batch, name)}
     return replace(batch, **{name: value.clone().requires_grad_() for name, value in leaves.items()})
 
 
 def gradients(objective: Objective, batch: Batch) -> list[Tensor]:
-    batch = learnable(batch)
+    batch = with_gradients(batch)
     objective(batch).value.backward()
     return [v.grad for f in fields(batch) if isinstance(v := getattr(batch, f.name), Tensor) and v.grad is not None]
 
 
-def every_case() -> list[tuple[Objective, Batch]]:
-    """Each objective with four uneven rows of its kind."""
+def all_cases() -> list[tuple[Objective, Batch]]:
+    """Return each objective with a batch of four different rows."""
     torch.manual_seed(0)
     weight = tensor([1.0, 2.0, 0.5, 1.5]).double()
 
-    def draw(*shape: int) -> Tensor:
+    def sample(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64)
 
     p = tensor([1.0, 0.5, 0.3, 0.0]).double()
     lengths = tensor([3.0, 5.0, 2.0, 7.0]).double()
-    two = LogprobPairs(draw(4) - 9, draw(4) - 9, draw(4) - 9, draw(4) - 9, lengths, lengths.flip(0), p, weight)
-    scored = ScorePairs(draw(4), draw(4), p, draw(4).abs(), weight)
+    two = LogprobPairs(sample(4) - 9, sample(4) - 9, sample(4) - 9, sample(4) - 9, lengths, lengths.flip(0), p, weight)
+    scored = ScorePairs(sample(4), sample(4), p, sample(4).abs(), weight)
     alone = UnpairedLogprobs(
-        draw(4), draw(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4)
+        sample(4), sample(4), tensor([True, False, True, True]), weight, tensor(0.3).double().expand(4)
     )
     mask = tensor([[True, True, True], [True, True, False], [True, True, True], [True, True, False]])
     tiers = tensor([[0, 1, 2], [1, 0, 0], [2, 2, 1], [0, 1, 1]])
     return [
-        (CrossEntropy(), TokenLogprobsBatch(draw(4), weight)),
-        (Regression(), RatedScores(draw(4), draw(4), weight)),
-        (PlackettLuce(), RankedScores(draw(4, 3), tiers, mask, weight)),
-        (KWay(), RankedScores(draw(4, 3), tiers, mask, weight)),
+        (CrossEntropy(), TokenLogprobsBatch(sample(4), weight)),
+        (Regression(), RatedScores(sample(4), sample(4), weight)),
+        (PlackettLuce(), RankedScores(sample(4, 3), tiers, mask, weight)),
+        (KWay(), RankedScores(sample(4, 3), tiers, mask, weight)),
         (KTO(undesirable_weight=1.3), alone),
         *((objective, two) for objective in PAIRED),
         *((objective, scored) for objective in SCORED),
     ]
 
 
-CASES = pytest.mark.parametrize(("objective", "batch"), every_case(), ids=lambda x: repr(x) if is_objective(x) else "")
+CASES = pytest.mark.parametrize(("objective", "batch"), all_cases(), ids=lambda x: repr(x) if is_objective(x) else "")
 
 
 def is_objective(value: object) -> bool:
@@ -302,9 +302,9 @@ def is_objective(value: object) -> bool:
 
 
 @CASES
-def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective, batch: Batch) -> None:
+def test_microbatch_losses_add_up_to_the_step(objective: Objective, batch: Batch) -> None:
     whole, total = objective(batch), float(batch.weight.sum())
-    parts = [replace(pick(batch, which), total=total) for which in (slice(0, 1), slice(1, 4))]
+    parts = [replace(select_rows(batch, index), total=total) for index in (slice(0, 1), slice(1, 4))]
     losses = [objective(part) for part in parts]
     assert torch.allclose(losses[0].value + losses[1].value, whole.value)
     for name, value in whole.metrics.items():
@@ -315,8 +315,8 @@ def test_the_parts_of_a_step_add_up_to_the_step(objective: Objective, batch: Bat
 
 
 @CASES
-def test_a_row_twice_with_half_the_weight_changes_no_loss(objective: Objective, batch: Batch) -> None:
-    doubled = pick(batch, tensor([0, 1, 1, 2, 3, 3]))
+def test_repeated_row_with_half_weight_changes_no_loss(objective: Objective, batch: Batch) -> None:
+    doubled = select_rows(batch, tensor([0, 1, 1, 2, 3, 3]))
     doubled = replace(doubled, weight=doubled.weight * tensor([1, 0.5, 0.5, 1, 0.5, 0.5]).double())
     assert torch.allclose(objective(doubled).value, objective(batch).value)
     for grad, twice in zip(gradients(objective, batch), gradients(objective, doubled), strict=True):
@@ -324,23 +324,23 @@ def test_a_row_twice_with_half_the_weight_changes_no_loss(objective: Objective, 
 
 
 @CASES
-def test_a_row_without_weight_has_no_gradient(objective: Objective, batch: Batch) -> None:
-    silent = replace(batch, weight=batch.weight * tensor([1.0, 0, 1, 1]).double())
-    for grad in gradients(objective, silent):
+def test_row_without_weight_has_no_gradient(objective: Objective, batch: Batch) -> None:
+    weightless = replace(batch, weight=batch.weight * tensor([1.0, 0, 1, 1]).double())
+    for grad in gradients(objective, weightless):
         assert (grad[1] == 0).all() and (grad[0] != 0).any()
 
 
 @CASES
 @pytest.mark.parametrize("rows", [4, 0])
-def test_a_step_without_weight_has_loss_and_gradient_0(objective: Objective, batch: Batch, rows: int) -> None:
-    silent = pick(replace(batch, weight=0 * batch.weight), slice(0, rows))
-    loss = objective(silent)
+def test_step_without_weight_has_loss_and_gradient_0(objective: Objective, batch: Batch, rows: int) -> None:
+    weightless = select_rows(replace(batch, weight=0 * batch.weight), slice(0, rows))
+    loss = objective(weightless)
     assert loss.value == 0 and {value.item() for value in loss.metrics.values()} == {0.0}
-    assert all((grad == 0).all() for grad in gradients(objective, silent))
+    assert all((grad == 0).all() for grad in gradients(objective, weightless))
 
 
 @pytest.mark.parametrize("objective", [IPO(per_token=True), ORPO(), SimPO()], ids=repr)
-def test_a_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> None:
+def test_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> None:
     none, ones = torch.zeros(1), torch.ones(1)
     empty = LogprobPairs(none, -2 * ones, none, -2 * ones, none, 2 * ones, ones, ones)  # cut before its first token
     counted = replace(empty, chosen_tokens=ones)
@@ -350,7 +350,7 @@ def test_a_completion_without_tokens_has_a_mean_of_0(objective: Objective) -> No
 
 @CASES
 def test_metrics_carry_no_gradient_and_are_single_numbers(objective: Objective, batch: Batch) -> None:
-    loss = objective(learnable(batch))
+    loss = objective(with_gradients(batch))
     assert loss.value.requires_grad and loss.value.shape == ()
     assert all(not value.requires_grad and value.shape == () for value in loss.metrics.values())
     assert torch.equal(loss.metrics["loss"], loss.value.detach())
@@ -384,7 +384,7 @@ def test_swapping_scores_and_the_target_changes_nothing(objective: Objective, a:
 
 @pytest.mark.parametrize("objective", [DPO(), RobustDPO(), ORPO(), SimPO()], ids=repr)
 @given(margin=st.floats(-20, -0.5))
-def test_a_plain_choice_always_lifts_chosen_over_rejected(objective: Objective, margin: float) -> None:
+def test_certain_preference_always_raises_the_chosen_completion(objective: Objective, margin: float) -> None:
     ones = torch.ones(1)
     batch = LogprobPairs(margin - ones, -ones, 0 * ones - 5, 0 * ones - 5, 4 * ones, 4 * ones, ones, ones)
     chosen, rejected = gradients(objective, batch)
@@ -392,7 +392,7 @@ def test_a_plain_choice_always_lifts_chosen_over_rejected(objective: Objective, 
 
 
 @pytest.mark.parametrize("objective", [CDPO(), IPO()], ids=repr)
-def test_a_margin_beyond_the_target_is_pulled_back(objective: Objective) -> None:
+def test_margin_beyond_the_target_is_reduced(objective: Objective) -> None:
     for margin, sign in ((1.0, -1), (60.0, 1)):
         chosen, rejected = gradients(objective, pairs([margin]))
         assert math.copysign(1, chosen.item()) == sign == -math.copysign(1, rejected.item())
@@ -425,26 +425,26 @@ def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d:
 
 
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
-def test_the_others_stay_finite_at_the_extremes_in_bfloat16(d: float) -> None:
+def test_other_objectives_stay_finite_at_extremes_in_bfloat16(d: float) -> None:
     x, ones, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
     ranked = RankedScores(torch.stack([x, ones, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), ones)
-    others: list[tuple[Objective, Batch]] = [
+    cases: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),
         (KWay(), ranked),
         (Regression(), RatedScores(x, 0 * ones, ones)),
         (KTO(), UnpairedLogprobs(x, 0 * ones, yes, ones, -x)),
         (CrossEntropy(), TokenLogprobsBatch(-x.abs(), ones)),
     ]
-    for objective, batch in others:
+    for objective, batch in cases:
         assert objective(batch).value.isfinite()
         assert all(grad.isfinite().all() for grad in gradients(objective, batch))
 
 
-# Every file of the folder
+# Files of objectives
 
 
 @pytest.mark.parametrize("name", names("objectives"))
-def test_an_objective_file_has_equation_source_and_settings(name: str) -> None:
+def test_objective_file_has_equation_source_and_settings(name: str) -> None:
     objective = resolve("objectives", name)
     assert objective.__dataclass_params__.frozen
     assert isinstance(objective(), objective), "every setting has a default"
@@ -464,7 +464,7 @@ def test_online_objectives_declare_needs_values(name: str) -> None:
 
 
 def documented(cls: type) -> set[str]:
-    """The settings that are followed by a docstring."""
+    """Return the settings that are followed by a docstring."""
     tree = ast.parse(inspect.getsource(importlib.import_module(cls.__module__)))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     return {
@@ -477,12 +477,12 @@ def documented(cls: type) -> set[str]:
 
 @dataclass
 class Bare:
-    """Something undocumented, to show that the test above can fail."""
+    """An objective with an undocumented setting: the test of settings can fail."""
 
     setting: int = 0
-    """Yes."""
-    untold: int = 0
+    """A documented setting."""
+    undocumented: int = 0
 
 
-def test_an_undocumented_setting_is_found_out() -> None:
+def test_undocumented_setting_is_detected() -> None:
     assert documented(Bare) == {"setting"}

@@ -22,7 +22,7 @@ ROLES = ("owner", "admin", "reviewer", "labeller", "viewer", "nobody")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastAPI, dict[str, str]]:
-    """A run with tasks, and a token of each role."""
+    """Return a run with tasks, and a token for each role."""
     folder = tmp_path_factory.mktemp("openapi") / "run"
     prompt = Prompt.ask("Why is the sea salty?")
     responses = [Response(prompt.id, f"Rivers carry {n} minerals.", "generate:base#1") for n in range(4)]

@@ -1,4 +1,4 @@
-"""Two processes that take a step together end where one does alone."""
+"""Two processes of torchrun train the same weights as one process."""
 
 import json
 import os
@@ -29,8 +29,8 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with comparisons and demonstrations."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a model, and a run with comparisons and demonstrations."""
     folder = tmp_path_factory.mktemp("parallel")
     tiny.make(folder / "model", chat=False)
     sides = [(" yes" * (1 + i % 5), " no" * (1 + i % 7)) for i in range(24)]
@@ -45,12 +45,12 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begin(top: Path, folder: Path) -> list[str]:
-    shutil.copytree(top / "run", folder)
-    return ["--run", str(folder), "--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
+def common_flags(prepared: Path, folder: Path) -> list[str]:
+    shutil.copytree(prepared / "run", folder)
+    return ["--run", str(folder), "--model", str(prepared / "model"), "--device", "cpu", "--dtype", "float32"]
 
 
-def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run_torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in two processes."""
     launcher = [
         sys.executable,
@@ -69,8 +69,8 @@ def together(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def side_by_side(words: list[str], folder: Path) -> str:
-    """Do what torchrun does without errors, without its wait until two processes have imported everything."""
+def run_forked(words: list[str], folder: Path) -> str:
+    """Run two processes as torchrun does, but quickly: they are forked after all imports. Both must succeed."""
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **rendezvous}
     both = [
@@ -92,14 +92,14 @@ def weights(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
-def test_two_processes_end_where_one_does(top: Path, tmp_path: Path, name: str) -> None:
+def test_two_processes_train_the_weights_of_one(prepared: Path, tmp_path: Path, name: str) -> None:
     stage, *flags = STAGES[name]
-    assert main([stage, *begin(top, tmp_path / "one"), *flags]) == 0
-    output = side_by_side([stage, *begin(top, tmp_path / "two"), *flags], tmp_path)
-    assert output.count(f"{stage}: done in") == 1  # one speaks for all
+    assert main([stage, *common_flags(prepared, tmp_path / "one"), *flags]) == 0
+    output = run_forked([stage, *common_flags(prepared, tmp_path / "two"), *flags], tmp_path)
+    assert output.count(f"{stage}: done in") == 1  # printed by rank 0 only
     alone, paired = weights(tmp_path / "one" / stage), weights(tmp_path / "two" / stage)
     assert alone.keys() == paired.keys() and alone
-    start = load_file(top / "model" / "model.safetensors")
+    start = load_file(prepared / "model" / "model.safetensors")
     moved = max(float((tensor - start[n.split("/", 1)[1]]).abs().max()) for n, tensor in alone.items() if "embed" in n)
     assert moved > 1e-4 or name == "lora"
     for key, tensor in alone.items():
@@ -117,11 +117,11 @@ def test_two_processes_end_where_one_does(top: Path, tmp_path: Path, name: str) 
 
 
 @pytest.mark.slow
-def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) -> None:
-    run = begin(top, tmp_path / "run")
+def test_two_processes_sample_score_and_train_together(prepared: Path, tmp_path: Path) -> None:
+    run = common_flags(prepared, tmp_path / "run")
     assert main(["reward", *run, *FAST]) == 0
     small = ["--steps", "2", "--batch-size", "4", "--n", "2", "--max-new-tokens", "6", "--max-tokens-per-batch", "64"]
-    process = together(["ppo", *run, *small])
+    process = run_torchrun(["ppo", *run, *small])
     assert process.returncode == 0, process.stderr[-3000:]
     lines = [line for line in metrics_of(tmp_path / "run") if line["stage"] == "ppo"]
     assert [line["step"] for line in lines] == [1, 2]
@@ -130,19 +130,19 @@ def test_two_processes_draw_score_and_learn_together(top: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_bad_input_is_said_once_and_ends_all(top: Path, tmp_path: Path) -> None:
-    process = together(["reward", "--run", str(tmp_path / "empty"), "--model", str(top / "model")])
+def test_bad_input_is_printed_once_and_ends_all_processes(prepared: Path, tmp_path: Path) -> None:
+    process = run_torchrun(["reward", "--run", str(tmp_path / "empty"), "--model", str(prepared / "model")])
     assert process.returncode != 0
     assert process.stderr.count("holds no comparisons") == 1
 
 
 @pytest.mark.slow
-def test_a_stage_that_is_not_shared_is_done_by_the_first_alone(top: Path, tmp_path: Path) -> None:
+def test_stage_that_is_not_distributed_runs_on_rank_0_only(prepared: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"Say {i}: "}) for i in range(8)))
-    model = ["--model", str(top / "model"), "--device", "cpu", "--dtype", "float32"]
+    model = ["--model", str(prepared / "model"), "--device", "cpu", "--dtype", "float32"]
     flags = ["--prompts", str(tmp_path / "prompts.jsonl"), "--max-new-tokens", "4"]
-    printed = side_by_side(["generate", "--run", str(tmp_path / "run"), *model, *flags], tmp_path)
+    printed = run_forked(["generate", "--run", str(tmp_path / "run"), *model, *flags], tmp_path)
     assert printed.count("generate: done in") == 1
-    output = together(["generate", "--run", str(tmp_path / "run"), "--model", "another/model"])
+    output = run_torchrun(["generate", "--run", str(tmp_path / "run"), "--model", "another/model"])
     assert output.returncode != 0 and "is a run with model" in output.stderr
     assert "Connection closed by peer" not in output.stderr

@@ -1,4 +1,4 @@
-"""The server behind a reverse proxy: the configurations of docs/deployment.md run; who is believed what they send."""
+"""The server behind a reverse proxy: the configurations of docs/deployment.md run; trusted headers."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ if TYPE_CHECKING:
 
 PAGE = ROOT.parent / "docs" / "deployment.md"
 BROWSER = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}
-"""What a browser sends besides Origin."""
-STRANGER = "127.0.0.2"
-"""An address of this machine that no server trusts unless it is named."""
+"""Headers of a browser besides Origin."""
+UNTRUSTED_ADDRESS = "127.0.0.2"
+"""An address of this machine that servers trust only if it is configured."""
 
 
 def snippet(heading: str, language: str) -> str:
-    """The first block of a language under a heading of docs/deployment.md."""
+    """Return the first block of a language under a heading of docs/deployment.md."""
     return next(b.text for b in blocks_of(PAGE) if (b.heading, b.language) == (heading, language))
 
 
 def flags(heading: str) -> list[str]:
-    """The flags of the first `assent serve` under a heading of docs/deployment.md."""
+    """Return the flags of the first `assent serve` under a heading of docs/deployment.md."""
     text = snippet(heading, "console").splitlines()[0]
     assert text.startswith("assent serve runs ")
     return shlex.split(text)[3:]
 
 
-def replaced(text: str, new: Mapping[str, object]) -> str:
-    """A configuration with other ports, hosts and paths, each of which must occur in it."""
+def replace_all(text: str, new: Mapping[str, object]) -> str:
+    """Replace ports, hosts and paths in a configuration; each of them must occur in it."""
     for old in sorted(new, key=len, reverse=True):
         assert old in text
         text = text.replace(old, str(new[old]))
@@ -72,7 +72,7 @@ def replaced(text: str, new: Mapping[str, object]) -> str:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `fullchain.pem` and `privkey.pem` for localhost."""
+    """Return a folder with `fullchain.pem` and `privkey.pem` for localhost."""
     folder = tmp_path_factory.mktemp("certificate")
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     files = ["-keyout", "privkey.pem", "-out", "fullchain.pem"]
@@ -81,7 +81,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def can_speak(port: int, tls: bool) -> bool:
+def accepts_connections(port: int, tls: bool) -> bool:
     """Return whether a server listens at a port and, with TLS, has a certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -95,13 +95,13 @@ def can_speak(port: int, tls: bool) -> bool:
 
 
 def wait_for(port: int, alive: Callable[[], bool], log: Callable[[], str], tls: bool = False) -> None:
-    """Wait until somebody answers at a port."""
+    """Wait until a server accepts connections at a port."""
     deadline = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < deadline and alive():
-        if can_speak(port, tls):
+        if accepts_connections(port, tls):
             return
         time.sleep(0.02)
-    raise AssertionError(f"nobody listens at {port}: {log()}")
+    raise AssertionError(f"no server listens at {port}: {log()}")
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def running(words: Sequence[str], folder: Path, port: int, environment: dict[str
 
 @contextmanager
 def nginx(folder: Path, servers: str, port: int) -> Iterator[None]:
-    """nginx with these `server` blocks, and with every file of its own in a folder."""
+    """Run nginx with these `server` blocks; all its files are in a folder."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""  # else workers may not enter the folder
@@ -136,7 +136,7 @@ def nginx(folder: Path, servers: str, port: int) -> Iterator[None]:
 
 @contextmanager
 def caddy(folder: Path, sites: str, plain: int, secure: int) -> Iterator[None]:
-    """Caddy with these sites at ports of ours; it makes its own certificates instead of asking for them elsewhere."""
+    """Run Caddy with these sites at free ports; it creates local certificates instead of requesting them."""
     options = f"admin off\nlocal_certs\nskip_install_trust\nhttp_port {plain}\nhttps_port {secure}\n"
     config = folder / "Caddyfile"
     if sites.startswith("{\n"):  # the docs have global options already
@@ -152,7 +152,7 @@ def caddy(folder: Path, sites: str, plain: int, secure: int) -> Iterator[None]:
 
 
 class Public(NamedTuple):
-    """Where people reach a proxy."""
+    """The public address of a proxy."""
 
     origin: str
     authority: Path
@@ -162,7 +162,7 @@ class Public(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """`assent serve` of a folder with one run."""
+    """An `assent serve` of a folder with one run."""
 
     process: Process
     port: int
@@ -175,7 +175,7 @@ class Upstream(NamedTuple):
 
 @dataclass
 class Site:
-    """`assent serve` behind a proxy, as people see it."""
+    """An `assent serve` behind a proxy, as users see it."""
 
     public: Public
     upstream: Upstream
@@ -192,7 +192,7 @@ class Site:
 
     @property
     def url(self) -> str:
-        """The public address, without a slash at the end."""
+        """Return the public address, without a slash at the end."""
         return self.origin + self.base
 
     @cached_property
@@ -200,17 +200,17 @@ class Site:
         return ssl.create_default_context(cafile=str(self.public.authority))
 
     def browser(self, address: str = "127.0.0.1") -> httpx.Client:
-        """Somebody's browser at an address of this machine; it keeps cookies and follows no redirect."""
+        """Return a client like a browser at an address of this machine; it stores cookies and follows no redirect."""
         transport = httpx.HTTPTransport(verify=self.trust, local_address=address)
         return httpx.Client(transport=transport, headers={**BROWSER, "origin": self.origin}, timeout=2 * PATIENCE)
 
     def at(self, path: str) -> str:
-        """The address of a page of the run."""
+        """Return the address of a page of the run."""
         return f"{self.url}/r/{self.work.name}{path}"
 
     @property
     def first_link(self) -> str:
-        """The link of the first start, with the public address in front, as the docs say."""
+        """Return the set-up link with the public address in front, as documented."""
         link = re.search(r"create the owner account at (\S+)", self.upstream.process.error)
         assert link
         assert link[1].startswith(f"http://{self.upstream.address}{self.base}/join/")
@@ -218,7 +218,7 @@ class Site:
 
     @cached_property
     def owner_joined(self) -> tuple[httpx.Client, httpx.Response]:
-        """The owner's browser, and what it got for the form behind the link of the first start."""
+        """Return the owner's browser, and the response to the form of the set-up link."""
         client = self.browser()
         page = client.get(self.first_link)
         assert page.status_code == 200, page.text
@@ -233,22 +233,22 @@ class Site:
         return client
 
     def invite(self, count: int = 1, role: str = "labeller") -> list[str]:
-        """Links that the owner makes on the page."""
+        """Create invite links as the owner, and return them."""
         page = self.owner.post(self.at("/invite"), data={"role": role, "count": count})
         assert page.status_code == 200, page.text
         return re.findall(r"<code>([^<]*/join/[^<]*)</code>", page.text)
 
     @cached_property
     def token(self) -> str:
-        """A token of the owner for programs."""
+        """Return an API token of the owner."""
         page = self.owner.post(self.at("/token"), data={"note": "a test"})
         (token,) = re.findall(r"<p><code>([^<]+)</code>", page.text)
         return str(token)
 
 
 @contextmanager
-def served(folder: Path, *words: str) -> Iterator[Upstream]:
-    """`assent serve` of a folder with one run, in it two questions and a small model to talk to."""
+def run_server(folder: Path, *words: str) -> Iterator[Upstream]:
+    """Run `assent serve` on a folder with one run, which has two tasks and a small model for the chat."""
     root = folder / "runs"
     root.mkdir(parents=True)
     work = make_run(root, make_task("comparison"), make_task("comparison"), model=str(tiny.make(folder / "model")))
@@ -263,16 +263,16 @@ def served(folder: Path, *words: str) -> Iterator[Upstream]:
 
 
 def in_server(location: str) -> str:
-    """A `location` of the docs in the `server` block of the docs, which people have already."""
+    """Return a `location` of the docs inside the `server` block of the docs."""
     head, _, _ = snippet("Behind nginx", "nginx").rpartition("    location / {")
     return head + location + "}\n"
 
 
 @contextmanager
-def proxied(
+def run_proxy(
     folder: Path, setup: str, upstream: str, certificate: Path, change: Callable[[str], str] = str
 ) -> Iterator[Public]:
-    """The proxy under a heading of the docs; `change` gets its configuration before it is used."""
+    """Run the proxy under a heading of the docs, after `change` has edited its configuration."""
     plain, secure = free_port(), free_port()
     tls = {f"/etc/ssl/lab.example.org/{name}.pem": certificate / f"{name}.pem" for name in ("fullchain", "privkey")}
     names = {"lab.example.org": "localhost", "127.0.0.1:8000": upstream}
@@ -281,12 +281,12 @@ def proxied(
         text = snippet(setup, "nginx")
         text = text if text.startswith("server") else in_server(text)
         names |= {"listen 80;": f"listen {plain};", "listen 443 ssl;": f"listen {secure} ssl;"}
-        proxy = nginx(folder, change(replaced(text, {**names, **tls})), secure)
+        proxy = nginx(folder, change(replace_all(text, {**names, **tls})), secure)
         authority = certificate / "fullchain.pem"
     else:
         text = snippet(setup, "caddyfile")
         own = "tls " in text
-        proxy = caddy(folder, change(replaced(text, {**names, **(tls if own else {})})), plain, secure)
+        proxy = caddy(folder, change(replace_all(text, {**names, **(tls if own else {})})), plain, secure)
         authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         authority = certificate / "fullchain.pem" if own else authority
     with proxy:
@@ -298,10 +298,13 @@ def root_path(words: Sequence[str]) -> str:
 
 
 @contextmanager
-def site_of(folder: Path, setup: str, certificate: Path, change: Callable[[str], str] = str) -> Iterator[Site]:
-    """The command and the proxy under a heading of the docs."""
+def run_site(folder: Path, setup: str, certificate: Path, change: Callable[[str], str] = str) -> Iterator[Site]:
+    """Run the command and the proxy under a heading of the docs."""
     words = flags(setup)
-    with served(folder, *words) as upstream, proxied(folder / "p", setup, upstream.address, certificate, change) as at:
+    with (
+        run_server(folder, *words) as upstream,
+        run_proxy(folder / "p", setup, upstream.address, certificate, change) as at,
+    ):
         yield Site(at, upstream, root_path(words))
 
 
@@ -310,7 +313,7 @@ SETUPS = ("Behind nginx", "Behind nginx, below a path", "Behind Caddy", "Behind 
 
 @pytest.fixture(scope="module", params=SETUPS)
 def site(request: pytest.FixtureRequest, certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site_of(tmp_path_factory.mktemp("site"), request.param, certificate) as site:
+    with run_site(tmp_path_factory.mktemp("site"), request.param, certificate) as site:
         yield site
 
 
@@ -461,9 +464,9 @@ def test_client_cannot_forge_forwarded_headers(site: Site) -> None:
 
 @pytest.mark.proxy
 def test_own_certificate_behind_caddy(certificate: Path, tmp_path: Path) -> None:
-    with served(tmp_path, *flags("Behind Caddy")) as upstream:
+    with run_server(tmp_path, *flags("Behind Caddy")) as upstream:
         setup = "Behind Caddy, with your own certificate"
-        with proxied(tmp_path / "p", setup, upstream.address, certificate) as public:
+        with run_proxy(tmp_path / "p", setup, upstream.address, certificate) as public:
             site = Site(public, upstream)
             assert "Secure" in site.owner_joined[1].headers["set-cookie"]
             assert site.invite()[0].startswith(f"{site.url}/join/")
@@ -476,7 +479,7 @@ def test_proxy_may_strip_the_root_path(setup: str, certificate: Path, tmp_path: 
         caddy_directive = re.sub(r"reverse_proxy /lab/\* (\S+)", r"handle_path /lab/* {\n\treverse_proxy \1\n}", text)
         return re.sub(r"(proxy_pass \S+);", r"\1/;", caddy_directive)
 
-    with site_of(tmp_path, setup, certificate, remove) as site:
+    with run_site(tmp_path, setup, certificate, remove) as site:
         _, joined = site.owner_joined
         assert (joined.status_code, joined.headers["location"]) == (303, "/lab/")
         assert site.owner.get(site.at("/admin")).status_code == 200
@@ -531,8 +534,8 @@ def test_browser_labels_and_chats_through_the_proxy(site: Site, chromium: Browse
 
 
 @dataclass
-class Lacking:
-    """One server with accounts, before which each test puts nginx without something."""
+class ReducedSetup:
+    """A server with accounts; each test runs nginx in front of it with a part of the configuration removed."""
 
     upstream: Upstream
     certificate: Path
@@ -547,14 +550,14 @@ class Lacking:
 
     @contextmanager
     def site(self, old: str, new: str = "", setup: str = "Behind nginx") -> Iterator[Site]:
-        """The setup of the docs with another text instead of one that occurs in it."""
+        """Run the setup of the docs with a part of its text replaced."""
 
         def change(text: str) -> str:
             assert re.search(old, text)
             return re.sub(old, new, text)
 
         folder = self.place / str(free_port())
-        with proxied(folder, setup, self.upstream.address, self.certificate, change) as public:
+        with run_proxy(folder, setup, self.upstream.address, self.certificate, change) as public:
             yield Site(public, self.upstream)
 
     def signed_in(self, site: Site, address: str = "127.0.0.1") -> httpx.Client:
@@ -564,97 +567,97 @@ class Lacking:
 
 
 @pytest.fixture(scope="module")
-def lacking(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lacking]:
-    folder = tmp_path_factory.mktemp("lacking")
-    with served(folder, *flags("Behind nginx")) as upstream:
-        yield Lacking(upstream, certificate, folder)
+def reduced_setup(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedSetup]:
+    folder = tmp_path_factory.mktemp("reduced_setup")
+    with run_server(folder, *flags("Behind nginx")) as upstream:
+        yield ReducedSetup(upstream, certificate, folder)
 
 
-def shown_in_docs(words: str) -> None:
-    """The table of the docs must show these words."""
+def assert_in_docs(words: str) -> None:
+    """Fail if the table of the docs does not contain these words."""
     _, _, after = PAGE.read_text().partition("## What you see, and what is missing")
     assert words in after.partition("\n## ")[0]
 
 
 @pytest.mark.proxy
-def test_missing_host_header_is_refused_with_both_addresses(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_set_header (Host|X-Forwarded-Host) \$http_host;") as site:
+def test_missing_host_header_is_refused_with_both_addresses(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_set_header (Host|X-Forwarded-Host) \$http_host;") as site:
         refused = site.browser().post(f"{site.url}/login", data={"name": "Olga", "password": PASSWORD})
     assert refused.status_code == 403
-    words = f"cross-site request refused: Origin is {site.origin}, Host is {lacking.upstream.address}"
+    words = f"cross-site request refused: Origin is {site.origin}, Host is {reduced_setup.upstream.address}"
     assert refused.text.startswith(words)
-    shown_in_docs(
-        words.replace(site.origin, "https://lab.example.org").replace(lacking.upstream.address, "127.0.0.1:8000")
+    assert_in_docs(
+        words.replace(site.origin, "https://lab.example.org").replace(reduced_setup.upstream.address, "127.0.0.1:8000")
     )
 
 
 @pytest.mark.proxy
-def test_x_forwarded_host_is_enough(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_set_header Host \$http_host;") as site:
-        page = lacking.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
+def test_x_forwarded_host_is_enough(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_set_header Host \$http_host;") as site:
+        page = reduced_setup.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
     assert f"<code>{site.url}/join/" in page.text
 
 
 @pytest.mark.proxy
-def test_host_header_without_port_is_refused(lacking: Lacking) -> None:
-    with lacking.site(r"\$http_host", "$host") as site:
+def test_host_header_without_port_is_refused(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"\$http_host", "$host") as site:
         refused = site.browser().post(f"{site.url}/login", data={"name": "Olga", "password": PASSWORD})
     assert (refused.status_code, "Host is localhost;" in refused.text) == (403, True)
-    shown_in_docs("Host is lab.example.org")
+    assert_in_docs("Host is lab.example.org")
 
 
 @pytest.mark.proxy
-def test_missing_x_forwarded_proto_makes_http_links(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_set_header X-Forwarded-Proto \$scheme;") as site:
-        headers = {"authorization": f"Bearer {lacking.token}"}
+def test_missing_x_forwarded_proto_makes_http_links(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_set_header X-Forwarded-Proto \$scheme;") as site:
+        headers = {"authorization": f"Bearer {reduced_setup.token}"}
         created = httpx.post(f"{site.url}/api/invites", verify=site.trust, headers=headers, json={})
         assert created.json()[0]["link"].startswith("http://localhost")
-        page = lacking.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
+        page = reduced_setup.signed_in(site).post(site.at("/invite"), data={"role": "labeller"})
         assert f"<code>{site.url}/join/" in page.text, "a browser says by itself that it is at https://"
 
 
 @pytest.mark.proxy
-def test_missing_x_forwarded_for_shares_one_rate_limit(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_set_header X-Forwarded-For \$remote_addr;") as site:
+def test_missing_x_forwarded_for_shares_one_rate_limit(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_set_header X-Forwarded-For \$remote_addr;") as site:
         client, other = site.browser("127.0.0.3"), site.browser("127.0.0.4")
         tries = [client.get(f"{site.url}/join/wrong").status_code for _ in range(20)]
         refused = other.get(f"{site.url}/join/wrong")
     assert (tries, refused.status_code) == ([403] * 20, 429)
     assert "too many attempts" in refused.text
-    shown_in_docs("`too many attempts` for everybody at once")
+    assert_in_docs("`too many attempts` for everybody at once")
 
 
 @pytest.mark.proxy
-def test_proxy_buffering_delays_the_chat_stream(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_buffering off;") as site:
-        assert not streamed(site, lacking.signed_in(site))
+def test_proxy_buffering_delays_the_chat_stream(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_buffering off;") as site:
+        assert not streamed(site, reduced_setup.signed_in(site))
 
 
 @pytest.mark.proxy
-def test_default_client_max_body_size_refuses_large_bodies(lacking: Lacking) -> None:
-    with lacking.site(r"client_max_body_size 2m;") as site:
+def test_default_client_max_body_size_refuses_large_bodies(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"client_max_body_size 2m;") as site:
         headers = {"content-type": "application/json"}
-        refused = lacking.signed_in(site).post(
+        refused = reduced_setup.signed_in(site).post(
             site.at("/api/chat"), content=b" " * (MAX_BODY_BYTES - 100), headers=headers
         )
     assert (refused.status_code, "413 Request Entity Too Large" in refused.text) == (413, True)
-    shown_in_docs("413 Request Entity Too Large")
+    assert_in_docs("413 Request Entity Too Large")
 
 
 @pytest.mark.proxy
-def test_nginx_reports_a_stopped_server(lacking: Lacking) -> None:
-    with lacking.site(r"proxy_pass \S+;", f"proxy_pass http://127.0.0.1:{free_port()};") as site:
+def test_nginx_reports_a_stopped_server(reduced_setup: ReducedSetup) -> None:
+    with reduced_setup.site(r"proxy_pass \S+;", f"proxy_pass http://127.0.0.1:{free_port()};") as site:
         refused = site.browser().get(f"{site.url}/login")
     assert (refused.status_code, "502 Bad Gateway" in refused.text) == (502, True)
-    shown_in_docs("502 Bad Gateway")
+    assert_in_docs("502 Bad Gateway")
 
 
 @pytest.mark.proxy
-def test_missing_root_path_breaks_pages_below_a_path(lacking: Lacking) -> None:
+def test_missing_root_path_breaks_pages_below_a_path(reduced_setup: ReducedSetup) -> None:
     setup = "Behind nginx, below a path"
-    with lacking.site(r"\Z", setup=setup) as site:
+    with reduced_setup.site(r"\Z", setup=setup) as site:
         assert site.browser().get(f"{site.origin}/lab/login").status_code == 404
-    with lacking.site(r"(proxy_pass \S+);", r"\1/;", setup=setup) as site:
+    with reduced_setup.site(r"(proxy_pass \S+);", r"\1/;", setup=setup) as site:
         page = site.browser().get(f"{site.origin}/lab/login")
         assert (page.status_code, 'href="/static/assent.css"' in page.text) == (200, True)
         assert site.browser().get(f"{site.origin}/static/assent.css").status_code == 404
@@ -666,16 +669,16 @@ ELSEWHERE = "In a container, or with the proxy on another machine"
 @pytest.mark.proxy
 @pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
 def test_forwarded_allow_ips_trusts_a_remote_proxy(named: bool, certificate: Path, tmp_path: Path) -> None:
-    words = [word.replace("10.0.0.2", STRANGER) for word in flags(ELSEWHERE)]
+    words = [word.replace("10.0.0.2", UNTRUSTED_ADDRESS) for word in flags(ELSEWHERE)]
     if not named:
         words = words[: words.index("--forwarded-allow-ips")]
 
     def bind(text: str) -> str:
-        return text.replace("proxy_pass", f"proxy_bind {STRANGER};\n        proxy_pass")
+        return text.replace("proxy_pass", f"proxy_bind {UNTRUSTED_ADDRESS};\n        proxy_pass")
 
     with (
-        served(tmp_path, *words) as upstream,
-        proxied(tmp_path / "p", "Behind nginx", upstream.address, certificate, bind) as public,
+        run_server(tmp_path, *words) as upstream,
+        run_proxy(tmp_path / "p", "Behind nginx", upstream.address, certificate, bind) as public,
     ):
         site = Site(public, upstream)
         for n in (3, 4):
@@ -683,11 +686,11 @@ def test_forwarded_allow_ips_trusts_a_remote_proxy(named: bool, certificate: Pat
                 statuses = [client.get(f"{site.url}/join/wrong").status_code for _ in range(20)]
                 assert statuses == [403 if named or n == 3 else 429] * 20
         warnings = [line for line in upstream.process.error.splitlines() if "is not trusted" in line]
-    sends = f"{STRANGER} sends x-forwarded-host, x-forwarded-for, x-forwarded-proto but is not trusted"
-    start = f"--behind-proxy --forwarded-allow-ips {STRANGER}"
+    sends = f"{UNTRUSTED_ADDRESS} sends x-forwarded-host, x-forwarded-for, x-forwarded-proto but is not trusted"
+    start = f"--behind-proxy --forwarded-allow-ips {UNTRUSTED_ADDRESS}"
     assert warnings == ([] if named else [f"{sends}; if it is your proxy, start with {start}"])
-    shown_in_docs(sends.replace(STRANGER, "10.0.0.2"))
-    shown_in_docs(start.replace(STRANGER, "10.0.0.2"))
+    assert_in_docs(sends.replace(UNTRUSTED_ADDRESS, "10.0.0.2"))
+    assert_in_docs(start.replace(UNTRUSTED_ADDRESS, "10.0.0.2"))
 
 
 SLOW_REQUESTS = {
@@ -704,7 +707,7 @@ def test_proxy_closes_slow_requests(setup: str, certificate: Path, tmp_path: Pat
         assert text.count(" 20s") == 2
         return text.replace(" 20s", " 1s")
 
-    with site_of(tmp_path, setup, certificate, shorten) as site:
+    with run_site(tmp_path, setup, certificate, shorten) as site:
         port = urlsplit(site.origin).port
         assert port
         connections = {}
@@ -728,7 +731,7 @@ def test_own_certificate_without_a_proxy(certificate: Path, tmp_path: Path) -> N
     words = flags("Without a proxy, with your own certificate")
     words = [str(certificate / word) if word.endswith(".pem") else word for word in words]
     assert words[2:4] == ["--port", "8443"]
-    with served(tmp_path, *words[:2], *words[4:]) as upstream:
+    with run_server(tmp_path, *words[:2], *words[4:]) as upstream:
         site = Site(Public(f"https://localhost:{upstream.port}", certificate / "fullchain.pem", 0), upstream)
         link = re.search(r"create the owner account at (\S+)", upstream.process.error)
         assert link
@@ -746,7 +749,7 @@ def test_systemd_service_starts_and_stops(tmp_path: Path) -> None:
     program, *words = shlex.split(service["ExecStart"])
     assert program.startswith(service["WorkingDirectory"])
     assert words[:2] == ["serve", "runs"]
-    with served(tmp_path, *words[2:]) as upstream, socket.create_connection(("127.0.0.1", upstream.port)):
+    with run_server(tmp_path, *words[2:]) as upstream, socket.create_connection(("127.0.0.1", upstream.port)):
         begun = time.monotonic()
         upstream.process.send(signal.SIGTERM)
         assert upstream.process.wait(30) in (0, -signal.SIGTERM), "which systemd takes for success"
@@ -755,7 +758,7 @@ def test_systemd_service_starts_and_stops(tmp_path: Path) -> None:
 
 
 def test_hundred_simultaneous_connections(tmp_path: Path) -> None:
-    with served(tmp_path) as upstream:
+    with run_server(tmp_path) as upstream:
         server = Server(upstream.work.folder.parent)
         owner = server.accounts.get(server.user_with_role("owner").id)
         links = [

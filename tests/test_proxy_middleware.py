@@ -1,4 +1,4 @@
-"""The proxy middleware and rate limits on the application alone: which headers are trusted, and the root path."""
+"""The proxy middleware and rate limits on the application alone: trusted headers and the root path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE = ROOT.parent / "docs" / "deployment.md"
 
 @contextmanager
 def application(root: Path, trusted: str = "127.0.0.1, ::1", base: str = "") -> Iterator[Application]:
-    """The application as `assent serve` runs it."""
+    """Return the application as `assent serve` runs it."""
     workspace = Workspace(root)
     workspace.root_path = base
     app = make_app(workspace)
@@ -46,7 +46,7 @@ class Application(NamedTuple):
     outermost: ProxyMiddleware
 
     def client(self, address: str = "127.0.0.1", **headers: str) -> TestClient:
-        """Somebody's browser; `forwarded_for` is the header X-Forwarded-For."""
+        """Return a client like a browser; `forwarded_for` is the header X-Forwarded-For."""
         sent = {"accept": "text/html", **{f"x-{name.replace('_', '-')}": text for name, text in headers.items()}}
         return TestClient(
             self.outermost, base_url="http://inside:8000", client=(address, 5000), follow_redirects=False, headers=sent
@@ -61,7 +61,7 @@ class Application(NamedTuple):
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A folder with one run."""
+    """Return a folder with one run."""
     return make_run(tmp_path / "runs", make_task("comparison")).folder.parent
 
 

@@ -87,7 +87,7 @@ def test_annotator_quality_by_hand() -> None:
     log.add_judgement("ann", log.add_task(6, "critique", count=1), Critique("no"), 60.0)
     result = log.measure()["ann"]
     assert result.num_judgements == 6
-    # Shown b a, a b, b a, a b: the left one was taken in the last of three decisive comparisons alone.
+    # Display orders: b a, a b, b a, a b. The left item was preferred only in the last of three decisive comparisons.
     assert [result.first_shown_rate.rate, result.first_shown_rate.n] == pytest.approx([1 / 3, 3])
     assert [result.tie_rate.rate, result.tie_rate.n] == pytest.approx([1 / 5, 5])
     assert (result.median_seconds, result.total_seconds) == (6.5, 75)
@@ -213,7 +213,7 @@ def test_agreement_of_corrections() -> None:
     result = agreement_by_kind(log)
     assert result["correction", "both change it, or neither"].agreement.value == 1 / 2
     words = result["correction", "words in common"]
-    # "rain falls down now" and "rain falls" have two words in common twice, of six; the others are the same.
+    # "rain falls down now" and "rain falls" have two words in common twice, of six; the other texts are equal.
     assert words.agreement.value == pytest.approx((1 + 4 / 6) / 2)
     assert (words.agreement.n, words.alpha, words.undefined_reason) == (2, None, "")
 
@@ -247,7 +247,7 @@ def test_agreement_of_texts_samples_1000_pairs() -> None:
         table.add(event, log.tasks[event.task])
     (result,) = measure_consensus(table, {}, texts, resamples=0).by_kind
     assert len(requested_ids) == 2 * MAX_TEXT_PAIRS
-    assert result.agreement.value == pytest.approx(29 / 59, abs=0.05)  # how many of the others write the same word
+    assert result.agreement.value == pytest.approx(29 / 59, abs=0.05)  # the fraction of other texts with the same word
 
 
 def test_agreement_is_of_current_human_judgements() -> None:
@@ -272,7 +272,7 @@ def test_agreement_of_one_annotator_is_undefined() -> None:
     log.compare("ann", 1, 0)
     result = measure_quality(log.events, log.tasks).by_kind
     assert [(entry.kind, entry.undefined_reason) for entry in result] == [
-        ("comparison", ""),  # the choice of two who prefer one has no alpha at all
+        ("comparison", ""),  # without a second label, alpha of comparisons is undefined
         ("comparison", "no item has two judgements"),
         ("rating", "no item has two judgements"),
     ]
@@ -284,7 +284,7 @@ def test_agreement_of_one_annotator_is_undefined() -> None:
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> FeedbackLog:
-    """Draw judgements of several kinds in any order; some supersede others that come before or after them."""
+    """Draw judgements of several kinds in any order; some supersede earlier or later ones."""
     log, rows = FeedbackLog(), draw(st.lists(st.tuples(*[st.integers(0, 5)] * 4), max_size=30))
     for index, annotator_index, kind, label in rows:
         purpose: Purpose = "gold" if index == 5 else "train"

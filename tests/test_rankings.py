@@ -1,4 +1,4 @@
-"""From what people say of several answers at once to one element of a batch: rankings with ties, and ratings."""
+"""Rankings and ratings: from feedback to batches, with ties."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ from assent.run import Setup, open_run
 from assent.training.left_out import LeftOut
 from assent.training.preferences import BATCH_SPECS, MAX_COMPLETIONS, group_by_prompt
 
-ABOUT = Prompt.ask("Which planet is the largest?")
+PROMPT = Prompt.ask("Which planet is the largest?")
 TEXTS = [Completion(text) for text in ("Jupiter.", "It is Jupiter, by far.", "Saturn.", "A large one, I think.")]
 
 
@@ -39,84 +39,86 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def language(folder: Path) -> LoadedModel:
+def reward_model(folder: Path) -> LoadedModel:
     return new_reward(folder, seed=0)
 
 
-def by_hand(language: LoadedModel, text: Completion) -> torch.Tensor:
-    """The score of one answer by transformers alone: one row, padded by nothing."""
-    encoded = language.chat_tokenizer.encode(ABOUT, text)
+def reference_score(reward_model: LoadedModel, text: Completion) -> torch.Tensor:
+    """Return the score of one completion by transformers alone: one row without padding."""
+    encoded = reward_model.chat_tokenizer.encode(PROMPT, text)
     ids = torch.tensor([[*encoded.prompt_ids, *encoded.completion_ids]])
-    result: torch.Tensor = language.model(input_ids=ids).logits[0, 0]
+    result: torch.Tensor = reward_model.model(input_ids=ids).logits[0, 0]
     return result
 
 
-def test_a_ranking_is_one_element_whose_answers_are_encoded_once(language: LoadedModel) -> None:
+def test_ranking_is_one_group_with_each_completion_once(reward_model: LoadedModel) -> None:
     a, b, c, d = TEXTS
-    trees, left_out = group_by_prompt(
-        [RankedCompletions(ABOUT, ((a,), (b, c), (d,)), 2.0)], language.chat_tokenizer, 256
+    groups, left_out = group_by_prompt(
+        [RankedCompletions(PROMPT, ((a,), (b, c), (d,)), 2.0)], reward_model.chat_tokenizer, 256
     )
-    (tree,) = trees
-    assert left_out == LeftOut() and len(tree.tokens.completions) == 4 and len(tree.pairs) == 5
-    assert tree.rankings[0].tiers == (0, 1, 1, 2) and tree.rankings[0].weight == 2.0
-    assert tree.tokens.num_tokens == len(tree.tokens.prefix) + sum(map(len, tree.tokens.completions))
-    scored = scores(language.model, pack([tree.tokens]))[:, 0]
-    batch = BATCH_SPECS[RankedScores].build(scored, trees, 2.0)
-    alone = torch.stack([by_hand(language, text) for text in TEXTS])[None]
+    (group,) = groups
+    assert left_out == LeftOut() and len(group.tokens.completions) == 4 and len(group.pairs) == 5
+    assert group.rankings[0].tiers == (0, 1, 1, 2) and group.rankings[0].weight == 2.0
+    assert group.tokens.num_tokens == len(group.tokens.prefix) + sum(map(len, group.tokens.completions))
+    scored = scores(reward_model.model, pack([group.tokens]))[:, 0]
+    batch = BATCH_SPECS[RankedScores].build(scored, groups, 2.0)
+    expected = torch.stack([reference_score(reward_model, text) for text in TEXTS])[None]
     tiers = torch.tensor([[0, 1, 1, 2]])
     for loss in (kway_loss, plackett_luce_loss):
-        assert torch.allclose(loss(batch.scores, batch.tiers, batch.mask), loss(alone, tiers), atol=1e-5)
+        assert torch.allclose(loss(batch.scores, batch.tiers, batch.mask), loss(expected, tiers), atol=1e-5)
 
 
-def test_rankings_of_several_sizes_stand_in_one_batch(language: LoadedModel) -> None:
+def test_rankings_of_several_sizes_fit_in_one_batch(reward_model: LoadedModel) -> None:
     a, b, c, d = TEXTS
-    another = Prompt.ask("Which planet is the smallest?")
+    second_prompt = Prompt.ask("Which planet is the smallest?")
     examples = [
-        RankedCompletions(ABOUT, ((a,), (b,), (c,), (d,))),
-        RankedCompletions(another, ((b,), (c,)), 3.0),
-        RankedCompletions(ABOUT, ((d,), (a,))),
+        RankedCompletions(PROMPT, ((a,), (b,), (c,), (d,))),
+        RankedCompletions(second_prompt, ((b,), (c,)), 3.0),
+        RankedCompletions(PROMPT, ((d,), (a,))),
     ]
-    trees, _ = group_by_prompt(examples, language.chat_tokenizer, 256)
-    assert [len(tree.tokens.completions) for tree in trees] == [4, 2]
-    batch = BATCH_SPECS[RankedScores].build(scores(language.model, pack([t.tokens for t in trees]))[:, 0], trees, 0.0)
+    groups, _ = group_by_prompt(examples, reward_model.chat_tokenizer, 256)
+    assert [len(group.tokens.completions) for group in groups] == [4, 2]
+    batch = BATCH_SPECS[RankedScores].build(
+        scores(reward_model.model, pack([t.tokens for t in groups]))[:, 0], groups, 0.0
+    )
     assert batch.mask.sum(1).tolist() == [4, 2, 2] and batch.weight.tolist() == [1.0, 1.0, 3.0]
-    # the second ranking of the first prompt names its last answer first
+    # the second ranking of the first prompt names its last completion first
     assert batch.scores[1, 0] == batch.scores[0, 3] and batch.scores[1, 1] == batch.scores[0, 0]
 
 
-def test_a_choice_is_a_ranking_of_two_and_a_tie_is_none(language: LoadedModel) -> None:
-    sure = Preference(ABOUT, Completion("Jupiter."), Completion("Saturn."))
+def test_comparison_is_a_ranking_of_two_and_a_tie_is_none(reward_model: LoadedModel) -> None:
+    sure = Preference(PROMPT, Completion("Jupiter."), Completion("Saturn."))
     examples = [sure, replace(sure, p_chosen=0.75), replace(sure, p_chosen=0.5)]
-    (tree,), _ = group_by_prompt(examples, language.chat_tokenizer, 256)
-    assert [(r.indices, r.tiers, r.weight) for r in tree.rankings] == [
+    (group,), _ = group_by_prompt(examples, reward_model.chat_tokenizer, 256)
+    assert [(r.indices, r.tiers, r.weight) for r in group.rankings] == [
         ((0, 1), (0, 1), 1.0),
         ((0, 1), (0, 1), 0.75),
         ((1, 0), (0, 1), 0.25),
     ]
 
 
-def test_a_ranking_drops_completions_that_are_too_long(language: LoadedModel) -> None:
+def test_ranking_drops_completions_that_are_too_long(reward_model: LoadedModel) -> None:
     long = Completion("very " * 200)
-    examples = [RankedCompletions(ABOUT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
-    (tree,), left_out = group_by_prompt(examples, language.chat_tokenizer, 100)
-    assert left_out == LeftOut(too_long=2) and len(tree.tokens.completions) == 2 and tree.rankings[0].tiers == (0, 2)
-    assert group_by_prompt([RankedCompletions(ABOUT, ((TEXTS[0],), (long,)))], language.chat_tokenizer, 100) == (
+    examples = [RankedCompletions(PROMPT, ((TEXTS[0],), (long,), (TEXTS[2],)))]
+    (group,), left_out = group_by_prompt(examples, reward_model.chat_tokenizer, 100)
+    assert left_out == LeftOut(too_long=2) and len(group.tokens.completions) == 2 and group.rankings[0].tiers == (0, 2)
+    assert group_by_prompt([RankedCompletions(PROMPT, ((TEXTS[0],), (long,)))], reward_model.chat_tokenizer, 100) == (
         [],
         LeftOut(too_long=1),
     )
 
 
-def test_a_ranking_is_never_split_over_trees(language: LoadedModel) -> None:
+def test_ranking_is_never_split_over_groups(reward_model: LoadedModel) -> None:
     many = [Completion(f"Answer number {i}.") for i in range(2 * MAX_COMPLETIONS)]
     examples = [
-        RankedCompletions(ABOUT, tuple((text,) for text in many[:20])),
-        RankedCompletions(ABOUT, ((many[21],), (many[22],))),
+        RankedCompletions(PROMPT, tuple((text,) for text in many[:20])),
+        RankedCompletions(PROMPT, ((many[21],), (many[22],))),
     ]
-    trees, _ = group_by_prompt(examples, language.chat_tokenizer, 256)
-    assert [len(tree.tokens.completions) for tree in trees] == [20, 2]
+    groups, _ = group_by_prompt(examples, reward_model.chat_tokenizer, 256)
+    assert [len(group.tokens.completions) for group in groups] == [20, 2]
 
 
-def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
+def test_ratings_are_standardised_by_annotator() -> None:
     values = {"mild": (0.8, 1.0, 0.9), "severe": (0.0, 0.4, 0.2), "bored": (0.5, 0.5, 0.5)}
     labels, events = [], []
     for annotator, ratings in values.items():
@@ -132,11 +134,11 @@ def test_ratings_are_read_in_deviations_of_their_annotator() -> None:
     standardised = standardise(labels, events, train)
     assert [label.value for label in standardised] == pytest.approx(
         [-1, 1, 0, -1, 1, 0]
-    )  # the third by the first two's scale
+    )  # the third is not in the training split: the scale is that of the first two
 
 
 @pytest.mark.parametrize("kind", ["ranking", "rating"])
-def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_path: Path) -> None:
+def test_rankings_and_ratings_round_trip_through_a_file(kind: str, tmp_path: Path) -> None:
     rows = {
         "ranking": {"prompt": "Once", "completions": [" a", " b", " c"], "ranks": [2, 1, 2], "weight": 2.0},
         "rating": {"prompt": "Once", "completion": " a", "rating": 4.0},
@@ -155,7 +157,7 @@ def test_rankings_and_ratings_come_back_from_a_file_as_they_were(kind: str, tmp_
         assert reading.feedback[0].judgement == Rating((("overall", 4.0),)) and back == rows["rating"]
 
 
-BROKEN: list[tuple[dict[str, Any], str]] = [
+BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"completions": [" a", " b"], "ranks": [1]}, "not two lists of the same length"),
     ({"completions": [" a"], "ranks": [1]}, "not two lists of the same length"),
     ({"completions": [" a", " b"], "ranks": [1, "2"]}, "not a list of numbers"),
@@ -164,20 +166,22 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("row", "reason"), BROKEN)
-def test_a_broken_ranking_is_rejected_with_the_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("row", "reason"), BROKEN_ROWS)
+def test_broken_ranking_is_rejected_with_the_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
     good = {"prompt": "Once", "completions": [" a", " b"], "ranks": [1, 2]}
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(r) for r in (good, {"prompt": "Once", **row})))
     reading = read_file(tmp_path / "rows.jsonl")
     assert len(reading.feedback) == 1 and len(reading.skipped) == 1 and reason in reading.skipped[0].reason
 
 
-def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
-    good, bad = (Response(ABOUT.id, text, "p") for text in ("The largest planet of all is Jupiter.", "Saturn"))
-    people = Simulated(profiles=("high_noise",))
+def test_simulated_ranking_of_two_equals_a_comparison() -> None:
+    good, bad = (Response(PROMPT.id, text, "p") for text in ("The largest planet of all is Jupiter.", "Saturn"))
+    annotators = Simulated(profiles=("high_noise",))
     kinds = ["ranking"] * 400 + ["comparison"] * 400
-    queries = [Task(kind, ABOUT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
-    feedback = list(people.annotate(queries, {ABOUT.id: ABOUT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC)))
+    tasks = [Task(kind, PROMPT.id, (good.id, bad.id), instruction=str(i)) for i, kind in enumerate(kinds)]
+    feedback = list(
+        annotators.annotate(tasks, {PROMPT.id: PROMPT}, {r.id: r for r in (good, bad)}, 0, datetime.now(UTC))
+    )
     first = [
         getattr(e.judgement, "tiers", ((getattr(e.judgement, "preferred", ""),),))[0][0] == good.id for e in feedback
     ]
@@ -185,7 +189,7 @@ def test_a_simulated_ranking_of_two_says_what_a_comparison_says() -> None:
     assert abs(ranked - compared) < 0.1 and 0.5 < ranked <= 1 - PROFILES["high_noise"].error_prob / 2
 
 
-def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_path: Path) -> None:
+def test_rankings_are_labelled_trained_on_and_evaluated(folder: Path, tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "run"), "--model", str(folder), "--device", "cpu", "--dtype", "float32"]
     counts = ["--num-prompts", "12", "--n", "4", "--n-held-out", "3"]
     assert main(["generate", *run, *counts, "--max-new-tokens", "8"]) == 0
@@ -198,10 +202,10 @@ def test_ranked_answers_are_asked_for_trained_on_and_measured(folder: Path, tmp_
     assert load_reward(tmp_path / "run" / "reward").model.config.num_labels == 1
     assert 'objective = "kway"' in (tmp_path / "run" / "recipe.toml").read_text()
     assert main(["reward", *run, "--objective", "plackett_luce", "--lr", "1e-3", "--overwrite"]) == 0
-    assert main(["dpo", *run, "--lr", "1e-4"]) == 0  # rankings are pairs to whoever reads pairs
+    assert main(["dpo", *run, "--lr", "1e-4"]) == 0  # DPO reads rankings as pairs
 
 
-def test_a_reward_model_learns_from_ratings(folder: Path, tmp_path: Path) -> None:
+def test_reward_model_learns_from_ratings(folder: Path, tmp_path: Path) -> None:
     rows = [
         {"prompt": f"Question {i}: ", "completion": text, "rating": stars}
         for i in range(40)
@@ -217,7 +221,7 @@ def test_a_reward_model_learns_from_ratings(folder: Path, tmp_path: Path) -> Non
     assert result["ratings"] > 20 and result["spearman"] > 0.8
 
 
-def test_an_objective_of_another_stage_is_refused_by_name(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_objective_of_another_stage_is_refused_by_name(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "dpo"]) == 2
     assert "'bradley_terry'" in capsys.readouterr().err
     assert main(["reward", "--run", str(tmp_path / "run"), "--model", str(folder), "--objective", "kway"]) == 2
@@ -226,7 +230,7 @@ def test_an_objective_of_another_stage_is_refused_by_name(folder: Path, tmp_path
     assert "no flag '--nu" in capsys.readouterr().err
 
 
-def test_why_there_is_nothing_to_learn_from_is_said_as_it_is(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_reason_for_a_lack_of_training_examples_is_named(folder: Path, tmp_path: Path, capsys: Any) -> None:
     rows = {
         "ties": {"prompt": "Once", "completions": [" a", " b"], "ranks": [1, 1]},
         "alike": {"prompt": "Once", "completion": " a", "rating": 4},
@@ -249,7 +253,7 @@ def test_why_there_is_nothing_to_learn_from_is_said_as_it_is(folder: Path, tmp_p
         assert reason in capsys.readouterr().err
 
 
-def test_ratings_above_the_middle_are_approvals_to_kto(folder: Path, tmp_path: Path) -> None:
+def test_ratings_above_the_middle_are_desirable_to_kto(folder: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "Once", "completion": f" {i}", "rating": i} for i in range(1, 8)]
     (tmp_path / "ratings.jsonl").write_text("\n".join(map(json.dumps, rows)))
     setup = Setup(tmp_path / "run", str(folder), held_out=0.0)
@@ -259,4 +263,4 @@ def test_ratings_above_the_middle_are_approvals_to_kto(folder: Path, tmp_path: P
     )
     with open_run(setup) as run:
         (unpaired,), held_out, _ = load_unpaired(run, tiny.load(folder).chat_tokenizer, 100)
-    assert not held_out and sorted(unpaired.desirable) == [False, False, False, True, True, True]  # 4 says neither
+    assert not held_out and sorted(unpaired.desirable) == [False, False, False, True, True, True]  # 4 is neither

@@ -18,9 +18,9 @@ from assent.functional.sequential import SequentialTest, TestState
     ("results", "status"),
     [
         ("", "in progress"),
-        ("rrrrrrr", "in progress"),  # 7 log(2/3) = -2.84 lies above log(.05 / .994) = -2.99
+        ("rrrrrrr", "in progress"),  # 7 log(2/3) = -2.84 is above log(.05 / .994) = -2.99
         ("rrrrrrrr", "passed"),
-        ("www", "in progress"),  # 3 log 4 = 4.16 lies below log(.95 / .0061) = 5.05
+        ("www", "in progress"),  # 3 log 4 = 4.16 is below log(.95 / .0061) = 5.05
         ("wwww", "failed"),
         ("rrrrrrrrwwww", "passed"),  # the second test spends a quarter: 6.44, so four are not enough
         ("rrrrrrrrwwwww", "failed"),
@@ -47,7 +47,7 @@ def test_sequential_test_update_equals_batch() -> None:
 
 
 def stopping_points(chance: float, items: int, num_annotators: int = 3000, is_restarted: bool = False) -> list[int]:
-    """At which gold item each of those who were stopped was; `restarted`: with each test spending all of alpha."""
+    """Return the number of the gold item at which each stopped annotator was stopped."""
     test = SequentialTest(alpha=0.01 * math.pi**2 / 6) if is_restarted else SequentialTest()
     rng = np.random.default_rng(0)
     result = []
@@ -75,7 +75,7 @@ def test_sequential_test_rarely_stops_a_good_annotator() -> None:
 
 
 def test_restarted_sequential_test_stops_good_annotators() -> None:
-    # Of Wald's own test with alpha = .01 both figures hold, until it is passed; then good people are lost by and by.
+    # Wald's test with alpha = .01 has both error rates until it is passed; restarted, it stops good annotators in time.
     assert 9 < np.mean(stopping_points(0.5, 200, num_annotators=1000, is_restarted=True)) < 11.5
     assert len(stopping_points(0.9, 14, num_annotators=3000, is_restarted=True)) / 3000 < 0.009
     assert 0.055 < len(stopping_points(0.9, 200, num_annotators=1500, is_restarted=True)) / 1500 < 0.10
@@ -99,7 +99,7 @@ def test_sequential_test_refuses_impossible_settings(settings: tuple[float, floa
         SequentialTest(*settings)
 
 
-# Reliability from agreement alone
+# Reliability from agreement only
 
 
 class Crowd(NamedTuple):
@@ -169,18 +169,18 @@ def test_dawid_skene_trusts_an_expert_over_two_guessers() -> None:
 
 def test_peer_kappa_by_hand() -> None:
     # a and the others: (0, 0), (0, 0), (1, 1), (1, one each): 3.5 of 4 agree. Either says 0 in 2 of 4, the others in
-    # 2.5: 1/2 by chance. For b the others are a and c, and for each item they are of one mind but in the last two.
+    # 2.5: 1/2 by chance. For b the others are a and c, who agree on all items but the last two.
     items = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 1]
     result = peer_kappa(items, list("abc") * 4, labels)
     assert result.kappa[0] == pytest.approx((3.5 / 4 - 1 / 2) / (1 - 1 / 2))
-    # b says 0, 0, 1, 0 and the others 0, 0, 1, 1: 3 of 4, and 3/4 * 1/2 + 1/4 * 1/2 by chance.
+    # b labels 0, 0, 1, 0 and the others 0, 0, 1, 1: 3 of 4, and 3/4 * 1/2 + 1/4 * 1/2 by chance.
     assert result.kappa[1] == pytest.approx((3 / 4 - 1 / 2) / (1 - 1 / 2))
     assert result.items.tolist() == [4, 4, 4]
 
 
 def test_dawid_skene_prior_by_hand() -> None:
-    # Two agree on one item: at most one more right answer each, and nothing on the other label.
+    # Two annotators agree on one item: at most one more correct label each, and no data on the other label.
     result = dawid_skene([0, 0], ["a", "b"], [0, 0], among=(0, 1))
     assert result.confusion[0, 1] == pytest.approx([1 / 5, 4 / 5], abs=0.04)
     assert 4 / 5 < result.confusion[0, 0, 0] < 5 / 6

@@ -129,7 +129,7 @@ def test_template_arguments_are_those_of_the_run(tmp_path: Path) -> None:
 def test_reward_model_uses_its_own_template(
     template: str, rendered: bool, model: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reward model of the same vocabulary gets the sampled tokens only if it would encode the same ones."""
+    """Give the sampled tokens to a reward model of the same vocabulary only if it encodes the text equally."""
     reward = tmp_path / "judge"
     save(new_reward(model, 0), reward)
     (reward / "chat_template.jinja").write_text(template)

@@ -46,7 +46,7 @@ BAD = "I think that roof. I think that snow number {}. " + "And more and more ab
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """A run of two rounds: `ppo` and `dpo`, then `ppo-2`; four of five responses of the base model are bad."""
+    """Return a run of two rounds: `ppo` and `dpo`, then `ppo-2`; four of five responses of the base model are bad."""
     with open_run(Setup(run=tmp_path / "demo", model="a/model", held_out=0.5)) as run:
         yield fill(run)
 
@@ -123,7 +123,7 @@ def rounds_of(run: Run) -> list[Round]:
 
 
 def comparisons_of(run: Run) -> Comparisons:
-    """The comparisons of the first round."""
+    """Return the comparisons of the first round."""
     return read_comparisons(run, rounds_of(run)[0])
 
 
@@ -169,7 +169,7 @@ def test_missed_targets_are_named(run: Run) -> None:
     assert missed_targets(rounds) == []
 
 
-def test_headline_says_when_a_win_rate_may_be_chance(run: Run) -> None:
+def test_headline_warns_that_a_win_rate_may_be_chance(run: Run) -> None:
     rounds = rounds_of(run)[:1]
     rounds[0].evaluation["policies"]["ppo"]["win"] |= {"rate": 0.52, "low": 0.44, "high": 0.6}
     text = headline(rounds, read_results(run.folder))
@@ -202,6 +202,15 @@ def test_examples_are_even_by_category_in_order_of_ids(run: Run) -> None:
         assert [case.prompt.id for case in cases if case.prompt.category == category] == ids[:3]
     assert [response.policy for response in cases[0].responses] == ["base", "ppo", "dpo"]
     assert len(choose_examples(comparisons, 10_000)) == len(comparisons.prompts)
+
+
+def test_report_settings_limit_examples_and_regressions(run: Run) -> None:
+    def count_prompts(num_examples: int, num_regressions: int) -> int:
+        Report(num_examples=num_examples, num_regressions=num_regressions)(run, "report")
+        return (run.folder / "report.html").read_text().count('class="case"')
+
+    none, examples, all_of_it = count_prompts(0, 0), count_prompts(6, 0), count_prompts(6, 2)
+    assert none == 0 < examples < all_of_it
 
 
 def test_regressions_are_the_largest_losses(run: Run) -> None:
@@ -259,7 +268,7 @@ def test_report_of_an_empty_run(tmp_path: Path) -> None:
         assert "No stage has finished yet." in page_of(run)
 
 
-def test_report_of_a_reward_model_alone(tmp_path: Path) -> None:
+def test_report_of_a_reward_model_only(tmp_path: Path) -> None:
     with open_run(Setup(run=tmp_path / "half")) as run:
         rate = accuracy([1.0, 1.0, 0.0])
         run.finish("reward", {"pairs": 9, "prompts": 3, **as_accuracy(rate), "seconds": 1.0})
@@ -305,7 +314,7 @@ def test_report_command_prints_a_table_or_the_path(tmp_path: Path, capsys: pytes
 
 @pytest.fixture
 def section_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of report/sections/ in which the registry looks; the rest of the package is linked."""
+    """Return a copy of report/sections/ that the registry reads; the rest of the package is linked."""
     root = tmp_path / "assent"
     (root / "report").mkdir(parents=True)
     for source, copy in ((registry.ROOT, root), (registry.ROOT / "report", root / "report")):
@@ -335,7 +344,7 @@ def test_two_files_add_a_section(run: Run, section_folder: Path) -> None:
     assert html.index('id="win-rates"') < html.index('id="cost"') < html.index('id="reward-model"')
 
 
-def test_a_section_that_returns_none_is_left_out(tmp_path: Path, section_folder: Path) -> None:
+def test_section_that_returns_none_is_left_out(tmp_path: Path, section_folder: Path) -> None:
     (section_folder / "cost.py").write_text(
         "class Cost:\n    order, title = 15, 'Cost'\n    def __call__(self, data):\n        return None\n"
     )
@@ -408,7 +417,7 @@ def test_display_names(key: str, name: str) -> None:
     assert display_name(key) == name
 
 
-def test_the_base_model_has_an_article_in_a_sentence() -> None:
+def test_base_model_has_an_article_in_a_sentence() -> None:
     assert (name_in_sentence("base"), name_in_sentence("ppo")) == ("the base model", "PPO")
 
 
@@ -424,7 +433,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Chromium; without it the marker `browser` skips the tests that ask for it (conftest.py)."""
+    """Return a Chromium; without it the marker `browser` skips the tests that ask for it (conftest.py)."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:

@@ -1,4 +1,4 @@
-"""A process that is killed loses nothing: every training stage, killed for real, ends bit-equal to one that was not."""
+"""Killed training stages resume and end bit-equal to uninterrupted ones."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with answers, comparisons, demonstrations and a reward model."""
+    """Return a run with responses, comparisons, demonstrations and a reward model."""
     folder = tmp_path_factory.mktemp("resume")
     model = tiny.make(folder / "model")
     prompts = folder / "prompts.jsonl"
@@ -63,20 +63,20 @@ def weights(run: Path, stage: str) -> bytes:
     return (run / stage / "model.safetensors").read_bytes()
 
 
-def steps_in(run: Path, stage: str) -> list[int]:
-    """The steps of a stage whose lines are whole."""
+def read_steps(run: Path, stage: str) -> list[int]:
+    """Return the steps of a stage with complete lines."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line["step"] for line in map(json.loads, (x for x in lines if x.endswith("}"))) if line["stage"] == stage]
 
 
-def interrupted(stage: str, run: Path, number: int) -> int:
-    """Start a stage, send it a signal after its second step or the first that is new, and return its exit status."""
-    enough = max(2, len(steps_in(run, stage)) + 1)
-    process = begin(stage, *SHARED, *STAGES[stage], run=run)
+def run_and_interrupt(stage: str, run: Path, number: int) -> int:
+    """Start a stage, send it a signal after its second (or first new) step, and return its exit status."""
+    enough = max(2, len(read_steps(run, stage)) + 1)
+    process = start_stage(stage, *SHARED, *STAGES[stage], run=run)
     until = time.monotonic() + 120
     while time.monotonic() < until and process.status is None:
-        if len(steps_in(run, stage)) >= enough:
+        if len(read_steps(run, stage)) >= enough:
             break
         time.sleep(0.01)
     assert process.status is None, f"{stage} ended before it could be interrupted: {process.output}"
@@ -86,23 +86,23 @@ def interrupted(stage: str, run: Path, number: int) -> int:
     return status
 
 
-def begin(*words: str, run: Path) -> Process:
+def start_stage(*words: str, run: Path) -> Process:
     return command(*words, "--run", str(run), log=run.with_name("log"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_ends_bit_equal_to_one_that_was_not(stage: str, prepared: Path, tmp_path: Path) -> None:
+def test_killed_stage_ends_bit_equal_to_an_uninterrupted_one(stage: str, prepared: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         shutil.copytree(prepared, run)
         if stage == "reward":
             assent_forget(run, stage)
     assent(stage, *SHARED, *STAGES[stage], "--run", str(whole))
-    assert interrupted(stage, broken, signal.SIGKILL) == -signal.SIGKILL
-    assert interrupted(stage, broken, signal.SIGINT) == 130
+    assert run_and_interrupt(stage, broken, signal.SIGKILL) == -signal.SIGKILL
+    assert run_and_interrupt(stage, broken, signal.SIGINT) == 130
     assent(stage, *SHARED, *STAGES[stage], "--run", str(broken))
     assert weights(whole, stage) == weights(broken, stage)
-    steps = steps_in(broken, stage)
+    steps = read_steps(broken, stage)
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 3
 
@@ -123,7 +123,7 @@ def json_model(run: Path) -> str:
     return str(read_recipe(run / "recipe.toml")["model"])
 
 
-def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, tmp_path: Path) -> None:
+def test_killed_generation_resumes_to_the_same_responses(prepared: Path, tmp_path: Path) -> None:
     from assent.store.database import Store
 
     settings = ["--generation-batch-size", "8", "--n", "4", "--overwrite", *SHORT]
@@ -135,7 +135,7 @@ def test_generation_that_is_killed_goes_on_to_the_same_answers(prepared: Path, t
         prompts = str(prepared.parent / "prompts.jsonl")
         words = ["generate", "--prompts", prompts, *settings]
         if name == "broken":
-            process = begin(*words, run=run)
+            process = start_stage(*words, run=run)
             until = time.monotonic() + 60
             while time.monotonic() < until and process.status is None:
                 if (run / "feedback.db").exists() and Store.open(run / "feedback.db").counts().responses >= 8:
@@ -164,7 +164,7 @@ def test_saved_reference_logprobs_are_not_recomputed(tmp_path: Path, monkeypatch
     ask = reference.completion_logprobs
 
     def count(model: Any, chunk: Any, device: torch.device) -> torch.Tensor:
-        if sum(computed) >= 6 and not begun_again:
+        if sum(computed) >= 6 and not is_resumed:
             raise KeyboardInterrupt
         computed.append(len(chunk))
         return ask(model, chunk, device)
@@ -177,11 +177,11 @@ def test_saved_reference_logprobs_are_not_recomputed(tmp_path: Path, monkeypatch
     whole = sums("whole")
     assert [len(values) for values in whole] == [len(tree.completions) for tree in trees]
     monkeypatch.setattr(reference, "completion_logprobs", count)
-    begun_again = False
+    is_resumed = False
     with pytest.raises(KeyboardInterrupt):
         sums("broken")
     assert sum(computed) == 6
-    begun_again = True
+    is_resumed = True
     for _ in range(2):
         assert all(torch.equal(a, b) for a, b in zip(sums("broken"), whole, strict=True))
         assert sum(computed) == 10

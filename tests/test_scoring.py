@@ -41,7 +41,7 @@ def test_length_penalty_grows_beyond_the_target() -> None:
 def test_rule_settings_are_settings_of_the_stage(tmp_path: Path) -> None:
     ppo = override(stage("ppo"), {"rewards": "length_penalty", "target_words": "5"}, "assent ppo")
     assert table(ppo)["target_words"] == 5
-    assert settings(ppo)["target_words"].help.startswith("Number of words")
+    assert settings(ppo)["target_words"].help.startswith("Words without a penalty")
     assert "target_words" not in settings(stage("ppo"))
     assert scores(source(rewards=["length_penalty"], target_words=5), tmp_path) == [0.0, 0.0, -1.0]
 
@@ -71,6 +71,29 @@ def test_several_rewards_are_added_with_weights(tmp_path: Path) -> None:
 def test_wrong_rewards_are_refused(table: dict[str, object], line: str) -> None:
     with pytest.raises(AssentError, match=line):
         source(**table)
+
+
+def test_rewards_of_a_later_layer_keep_their_settings() -> None:
+    recipe = override(stage("grpo"), {"rewards": ["length_penalty"], "target_words": 9}, "recipe.toml [grpo]")
+    flags = override(recipe, {"rewards": "length_penalty,conciseness_rubric"}, "assent grpo")
+    assert table(flags)["target_words"] == 9
+
+
+def test_own_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    rule = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    {0}: float = {1}\n"
+    rule += "    def score(self, prompts, responses):\n        return [self.{0} for _ in responses]\n"
+    files = []
+    for folder, name, value in (("a", "first", 2.0), ("b", "second", 3.0)):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / "mine.py")
+        files[-1].write_text(rule.format(name, value))
+    rewards = source(rewards=[str(file) for file in files], second=5.0)
+    assert scores(rewards, tmp_path) == [7.0, 7.0, 7.0]
+
+
+def test_weights_must_be_finite() -> None:
+    with pytest.raises(AssentError, match="reward_weights must be a finite number"):
+        source(rewards=["length_penalty"], reward_weights=["nan"])
 
 
 def test_unknown_reward_names_the_nearest(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Seeds: the values that every stored run was drawn with, and no two purposes with one number."""
+"""Seeds: the pinned values of stored runs, and a different number for each purpose."""
 
 from random import Random
 
@@ -21,11 +21,11 @@ from assent.training.batching import generator, select_batch
     ],
 )
 def test_derived_seeds_never_change(numbers: tuple[int, Purpose, int], seed: int) -> None:
-    """Pinned: another value would change the draws of every run that is resumed."""
+    """Compare with pinned values: other seeds would change the random numbers of every resumed run."""
     assert derive(*numbers) == seed
 
 
-def test_the_order_of_an_epoch_never_changes() -> None:
+def test_order_of_an_epoch_never_changes() -> None:
     assert derive_epoch(0, 0) == 7511128659073436812
     assert select_batch(range(8), 8, 0, seed=0) == [1, 0, 2, 7, 4, 6, 3, 5]
     assert select_batch(range(8), 8, 1, seed=0) == [7, 6, 5, 3, 4, 0, 1, 2]
@@ -42,5 +42,5 @@ def test_generator_is_seeded_by_derive() -> None:
     assert drawn.tolist() == again.tolist()
 
 
-def test_named_rng_is_seeded_by_its_words() -> None:
+def test_named_rng_is_seeded_by_its_name() -> None:
     assert named_rng(3, "arena").random() == Random("3 arena").random()

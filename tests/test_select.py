@@ -370,7 +370,7 @@ def test_select_of_all_candidates_has_propensity_1() -> None:
 
 
 def test_propensities_of_three_from_six_by_hand() -> None:
-    """One is random, two are ranked: the third is drawn (1/6), or taken if the draw took the first or second (1/3)."""
+    """Select one at random and two by rank; the third is random (1/6), or by rank if the random one is a better one (1/3)."""
     data = pool(6)
     ranking = [data.candidates[index] for index in np.argsort(-acquisition_scores(data, bald))]
     stated: dict[Candidate, float] = {}

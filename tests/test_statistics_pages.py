@@ -189,16 +189,16 @@ def test_forecast_expects_one_judgement_per_annotator(site: Site) -> None:
     assert matches is not None and matches.required == 5
 
 
-def from_scratch(here: Project) -> Quality:
-    """The same from everything that the store holds."""
-    tasks = {task.id: task for task in here.store.tasks()}
-    gold = {task.id: judgement for task, judgement, _ in here.queue.gold.items()}
-    events = [event for event in here.store.feedback() if not event.annotator.startswith("judge:")]
+def compute_all(project: Project) -> Quality:
+    """Return the same statistics, computed from the whole store."""
+    tasks = {task.id: task for task in project.store.tasks()}
+    gold = {task.id: judgement for task, judgement, _ in project.queue.gold.items()}
+    events = [event for event in project.store.feedback() if not event.annotator.startswith("judge:")]
     return measure_quality(events, tasks, gold, resamples=statistics.RESAMPLES)
 
 
-def assert_current(here: Project) -> None:
-    view, expected = statistics_of(here).view(here), from_scratch(here)
+def assert_current(project: Project) -> None:
+    view, expected = statistics_of(project).view(project), compute_all(project)
     assert view.consensus is not None and not view.num_behind
     assert repr(view.annotators) == repr(expected.annotators)
     assert repr(view.consensus[1:]) == repr((expected.agreement, expected.alpha, expected.by_kind))
@@ -216,12 +216,12 @@ def test_incremental_statistics_match_a_full_computation(site: Site) -> None:
             "critique": Critique(f"It is {rng.choice(['too long', 'too short'])}."),
         }
         name = rng.choice(["ann", "bob", "eve", "simulated:x", "judge:rule"])
-        before = next((id for annotator, asked, id in reversed(judged) if (annotator, asked) == (name, task)), "")
+        before = next((id for annotator, task_id, id in reversed(judged) if (annotator, task_id) == (name, task)), "")
         judged.append(
             (name, task, site.add_judgement(name, task, responses[kind], supersedes=before if step % 3 else ""))
         )
         if purpose == "gold" and kind == "comparison" and step > 30:
-            site.project.queue.gold.add(task, Comparison(task.items[0]))  # after it was answered
+            site.project.queue.gold.add(task, Comparison(task.items[0]))  # after it was judged
         if step % 7 == 0:
             assert_current(site.project)
     assert_current(site.project)
@@ -250,7 +250,7 @@ def test_large_store_shows_earlier_statistics_with_their_age(site: Site, monkeyp
     gate = Event()
 
     def held() -> float:
-        """A clock that stops the computation until the gate is open."""
+        """Return the time once the gate is open: until then the computation waits."""
         gate.wait(60)
         return NOW.timestamp()
 

@@ -240,7 +240,7 @@ def test_file_of_a_newer_version_is_refused(store: Store) -> None:
         Store.open(store.name)
 
 
-# What goes wrong
+# Errors
 
 
 def test_database_of_another_program_is_refused(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, seed: int) -> 
     acknowledged += process.communicate()[0].split()
     with Store.open(path) as store:
         stored = [event.id for event in store.feedback()]
-        # The last one may have been committed without its writer living to say so, or half said.
+        # The last event may be committed although its writer was killed before or while it acknowledged it.
         assert stored[: len(acknowledged) - 1] == acknowledged[:-1]
         assert len(stored) - len(acknowledged) in (0, 1)
         assert store.verify() == len(stored)
@@ -403,10 +403,10 @@ def test_migration_of_0004_counts_human_judgements(database: str) -> None:
             connection.execute(sa.text(f"INSERT INTO {table.split()[0]} ({names}) VALUES ({values})"), row)
     engine.dispose()
     with Store.open(database) as opened:
-        desk = TaskQueue(opened)
-        assert desk.open_tasks(["q"]) == {"q"}  # one person answered, and a program that no longer counts
-        desk.assignments.send_back("ann", "q", "Why so?")
-        assert desk.assignments.review_remarks("ann", ["q"]) == {"q": "Why so?"}
+        queue = TaskQueue(opened)
+        assert queue.open_tasks(["q"]) == {"q"}  # one human judged; the judgement of a program no longer counts
+        queue.assignments.send_back("ann", "q", "Why so?")
+        assert queue.assignments.review_remarks("ann", ["q"]) == {"q": "Why so?"}
 
 
 def test_migration_of_0005_keeps_ids(database: str) -> None:
@@ -513,7 +513,7 @@ def test_migrated_database_is_append_only_and_detects_edits(database: str) -> No
             store.verify()
 
 
-# What came with version 0007
+# Additions of version 0007
 
 
 def test_prompt_meta_is_stored_and_not_part_of_the_id(database: str) -> None:

@@ -55,7 +55,7 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
     with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # the same draws each time
+        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
         yield TaskQueue(store, clock)
 
 
@@ -149,7 +149,7 @@ def test_tie_requests_no_second_vote(queue: TaskQueue) -> None:
     assert queue.next_tasks("bob", 1) == []
 
 
-def test_skipped_task_goes_to_others_at_once(queue: TaskQueue) -> None:
+def test_skipped_task_is_assigned_to_others_at_once(queue: TaskQueue) -> None:
     tasks = ids_of(enqueue_comparisons(queue, 2))
     queue.next_tasks("ann", 1)
     queue.assignments.skip("ann", tasks[0])
@@ -184,7 +184,7 @@ def test_renewed_lease_lasts_15_minutes_more(queue: TaskQueue, clock: Clock) -> 
     for _ in range(4):
         clock.minutes(14)
         queue.assignments.renew("ann", tasks)
-        queue.assignments.renew("cleo", tasks)  # who was not assigned it
+        queue.assignments.renew("cleo", tasks)  # the task is not assigned to cleo
         assert queue.next_tasks("bob", 1) == []
     clock.minutes(14.99)
     assert queue.next_tasks("bob", 1) == []
@@ -540,7 +540,7 @@ def test_full_disk_of_postgresql_raises_disk_full(queue: TaskQueue) -> None:
 
 
 @POSTGRESQL
-def test_restarted_postgresql_costs_one_retry(queue: TaskQueue, database: str) -> None:
+def test_restarted_postgresql_needs_one_retry(queue: TaskQueue, database: str) -> None:
     enqueue_comparisons(queue, 1)
     (assignment,) = queue.next_tasks("ann", 1)
     second_store = sa.create_engine(database, isolation_level="AUTOCOMMIT")
@@ -571,10 +571,10 @@ def test_display_order_is_random_by_task_and_annotator(queue: TaskQueue) -> None
     assert all(len(values) == 50 for values in first.values())
     assert is_in_interval(1000, 0.5, sum(sum(values.values()) for values in first.values()))
     # By annotator, by task and between neighbours: the chi-square limits contain 999 runs of 1000.
-    by_person = sum((sum(values.values()) - 25) ** 2 / 12.5 for values in first.values())
-    by_query = sum((sum(values[task.id] for values in first.values()) - 10) ** 2 / 5 for task in tasks)
-    assert 5.9 < by_person < 45.3
-    assert 24.7 < by_query < 86.7
+    chi2_by_annotator = sum((sum(values.values()) - 25) ** 2 / 12.5 for values in first.values())
+    chi2_by_task = sum((sum(values[task.id] for values in first.values()) - 10) ** 2 / 5 for task in tasks)
+    assert 5.9 < chi2_by_annotator < 45.3
+    assert 24.7 < chi2_by_task < 86.7
     in_order = [[values[task.id] for task in tasks] for values in first.values()]
     same = sum(a == b for values in in_order for a, b in pairwise(values))
     assert is_in_interval(20 * 49, 0.5, same)

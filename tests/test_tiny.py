@@ -59,14 +59,14 @@ def test_checkpoints_load_with_plain_transformers(trained: Path) -> None:
     assert float(head.detach().abs().max()) > 0
 
 
-def test_random_labels_teach_nothing(generated: Path, tmp_path: Path) -> None:
+def test_random_labels_do_not_improve_the_policy(generated: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "random_labels.toml"
     recipe.write_text(RECIPE.read_text().replace("[label]\n", "[label]\nrandom_labels = true\n"))
     assert "random_labels = true" in recipe.read_text().splitlines()
     run = finish(generated, tmp_path / "random_labels", recipe)
     assert "random_labels = true" in (run / "recipe.toml").read_text().splitlines()
     for name, win in win_rates(run).items():
-        # Random labels point in some direction, and the scorer may like it a little (docs/log.md): runs differ by
-        # more than an interval for one policy says, so this one is of 99.9 %.
+        # The scorer may slightly prefer the direction of random labels (docs/log.md). Runs vary more than the interval
+        # of one policy shows, so this interval is 99.9 %.
         low = wilson(win["rate"] * win["n"], int(win["n"]), 0.999).low
-        assert low <= 0.5, f"{name} wins {win} although there was nothing to learn"
+        assert low <= 0.5, f"{name} wins {win} although the labels are random"

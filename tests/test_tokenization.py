@@ -357,7 +357,7 @@ DRAWN = "A bird, then.\n</think>\n\nAn owl."
 
 
 def trained(chat_tokenizer: ChatTokenizer, completion: Completion) -> str:
-    """Return a prompt and its completion as text, from where the assistant begins."""
+    """Return a prompt and its completion as text, from the start of the assistant turn."""
     ids = chat_tokenizer.encode(Prompt.ask("Name a bird."), completion)
     return read(chat_tokenizer, [*ids.prompt_ids, *ids.completion_ids]).split("assistant\n")[1]
 

@@ -1,4 +1,4 @@
-"""The words of the code: names that carry a meaning, and none of the private words that the field has no use for."""
+"""Names in the code: few vague words, and none of the replaced private words."""
 
 import ast
 import re
@@ -126,7 +126,7 @@ def test_replaced_names_do_not_come_back() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_function_docstrings_begin_with_a_verb(folder: Path) -> None:
-    """No relative clause as the first word: "What ...", "Whether ...", "Who ..."."""
+    """Refuse docstrings that begin with "What", "Whether", "Who" or another relative word."""
     clause = re.compile(r"(What|Whether|Who|Where|Which|How|Why|Those|That)\b")
     functions = [
         (path, node)

@@ -43,7 +43,7 @@ PUBLIC = {
     ("GET", "/reset/{secret}"),
     ("POST", "/reset/{secret}"),
     ("GET", "/static/{file}"),
-    ("GET", "/openapi.json"),  # what the API can do, which our source tells as well
+    ("GET", "/openapi.json"),  # the description of the API, which the public source contains too
 }
 
 
@@ -84,8 +84,8 @@ def test_each_role_reaches_only_its_permitted_routes(shared_server: Server, role
             reply = send(client, method, path)
             assert is_denied(reply), (method, path, reply.status_code)
             if role == "nobody" and "/api/" in path:
-                assert reply.status_code == 401, (method, path)  # by which the page asks to sign in again
-            assert len(reply.text) < 1500, (method, path)  # an error, and not what was asked for
+                assert reply.status_code == 401, (method, path)  # on 401 the page asks to sign in again
+            assert len(reply.text) < 1500, (method, path)  # an error, not the requested content
     assert shared_server.content() == before
     for (method, path), right in sorted(PERMISSION_BY_ROUTE.items()):
         if right in PERMISSIONS_BY_ROLE[role]:
@@ -188,8 +188,8 @@ def test_no_response_allows_another_origin(shared_server: Server) -> None:
     for origin in ("https://evil.example", "null"):
         reply = shared_server.client("owner").get("/api/me", headers={"origin": origin})
         assert not [name for name in reply.headers if name.startswith("access-control-")]
-        headers_asked = {"origin": origin, "access-control-request-method": "POST"}
-        reply = shared_server.client("owner").options("/r/demo/api/judgements", headers=headers_asked)
+        request_headers = {"origin": origin, "access-control-request-method": "POST"}
+        reply = shared_server.client("owner").options("/r/demo/api/judgements", headers=request_headers)
         assert not [name for name in reply.headers if name.startswith("access-control-")]
 
 

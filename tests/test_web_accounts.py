@@ -58,7 +58,7 @@ def test_sign_in_and_sign_out(server: Server) -> None:
     assert [reply.status_code for reply in replies] == [403, 403]
     assert not any("set-cookie" in reply.headers for reply in replies)
     alike = {reply.text.replace("Nobody", "Ann") for reply in replies}
-    assert len(alike) == 1  # which of the two was wrong is not told
+    assert len(alike) == 1  # the reply does not reveal which of the two was wrong
     reply = browser.post("/login", data={"name": "Ann", "password": PASSWORD, "next": "/r/demo/label"})
     assert (reply.status_code, reply.headers["location"]) == (303, "/r/demo/label")
     old = browser.cookies[COOKIE]

@@ -36,7 +36,7 @@ AS_JSON = {"content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def sink(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for malformed requests of any kind."""
+    """Return a server for malformed requests of any kind."""
     server = Server.of(Path(shutil.copytree(run_root, tmp_path_factory.mktemp("sink") / "demo")))
     yield server
     server.workspace.close()
@@ -44,7 +44,7 @@ def sink(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def posts(sink: Server) -> dict[str, dict[str, Any]]:
-    """A valid post of each kind."""
+    """Return a valid post of each kind."""
     return {item["kind"]: judgement_of(item, f"good-{item['kind']}") for item in next_tasks(sink.client("labeller"))}
 
 

@@ -195,16 +195,16 @@ def test_full_disk_is_507_and_the_post_succeeds_later(server: Server) -> None:
 
 
 def test_near_identical_items_are_refused_by_the_tasks_api(server: Server) -> None:
-    twin = Response(PROMPT.id, "  jupiter. ", "another policy")
-    server.demo.store.add_responses([twin])
-    task = {"kind": "comparison", "prompt": PROMPT.id, "items": [ITEMS[0].id, twin.id]}
+    copy = Response(PROMPT.id, "  jupiter. ", "another policy")
+    server.demo.store.add_responses([copy])
+    task = {"kind": "comparison", "prompt": PROMPT.id, "items": [ITEMS[0].id, copy.id]}
     before = server.demo.store.counts().tasks
     reply = server.client("reviewer").post("/r/demo/api/tasks", json={"tasks": [task]})
     assert reply.status_code == 422
     assert "almost the same words" in reply.json()["detail"]
     assert server.demo.store.counts().tasks == before
     for item in next_tasks(server.client("labeller")):
-        assert not {ITEMS[0].id, twin.id} <= {response["id"] for response in item["items"]}
+        assert not {ITEMS[0].id, copy.id} <= {response["id"] for response in item["items"]}
 
 
 def test_distinct_items_are_accepted_by_the_tasks_api(server: Server) -> None:
@@ -243,7 +243,7 @@ def test_pages_show_judgements_and_a_decision_settles_a_dispute(server: Server) 
     )
     events = [json.loads(line) for line in owner.get("/r/demo/api/events").text.splitlines()]
     assert [event["id"] for event in events] == [event.id for event in server.demo.store.feedback()]
-    # Who decided has said so under their own name, in place of what they said before, and the dispute is over.
+    # The decision is the reviewer's own judgement and supersedes an earlier one; the task is no longer disputed.
     *before, decision = server.demo.store.feedback(server.users["owner"].id, COMPARISON_TASK.id)
     assert decision.judgement == Comparison(COMPARISON_TASK.items[0], 2)
     assert (decision.comment, decision.flags) == (EXPLANATION, ("decided",))
@@ -281,7 +281,7 @@ def join_new_labeller(server: Server, name: str = "Newt") -> TestClient:
 
 
 def add_gold(server: Server, use: Use, number: int) -> dict[str, str]:
-    """Gold items, and the id of the item that is the right answer."""
+    """Add gold items, and return the id of the better item."""
     prompts = [Prompt.ask(f"{use} question {n}") for n in range(number)]
     pairs = [[Response(prompt.id, text, POLICY) for text in ("Yes.", "No.")] for prompt in prompts]
     server.demo.store.add_prompts(prompts)
@@ -294,7 +294,7 @@ def add_gold(server: Server, use: Use, number: int) -> dict[str, str]:
 
 @pytest.mark.parametrize(("wrong", "state"), [(5, "active"), (6, "paused")])
 def test_screening_passes_with_15_of_20_test_items(server: Server, wrong: int, state: str) -> None:
-    gold_answers = {"practice": add_gold(server, "practice", 10), "test": add_gold(server, "test", 20)}
+    better_items = {"practice": add_gold(server, "practice", 10), "test": add_gold(server, "test", 20)}
     browser = join_new_labeller(server)
     assert server.workspace.accounts.get("Newt").state == "new"
     num_seen: list[str] = []
@@ -304,7 +304,7 @@ def test_screening_passes_with_15_of_20_test_items(server: Server, wrong: int, s
         assert EXPLANATION not in json.dumps(first)
         for item in first["tasks"]:
             use = "practice" if len(num_seen) < 10 else "test"
-            right = gold_answers[use][server.stored_id(item["task"])]
+            right = better_items[use][server.stored_id(item["task"])]
             missed = len(num_seen) < 3 or 10 <= len(num_seen) < 10 + wrong
             preferred = next(response["id"] for response in item["items"] if (response["id"] == right) != missed)
             post = judgement_of(item, f"id-{len(num_seen)}", judgement={"preferred": preferred, "strength": 2})
@@ -333,7 +333,7 @@ def test_screening_ends_although_test_items_are_skipped(server: Server, skipped:
         and reply.json()["screening"]
         and num_seen < 60
     ):
-        assert reply.json()["tasks"], "nothing is left to answer, and nobody is let in"
+        assert reply.json()["tasks"], "no test items are left, but the labeller is not activated"
         for item in reply.json()["tasks"]:
             if 30 - skipped <= num_seen < 30:
                 browser.post("/r/demo/api/skip", json={"tasks": [item["task"]]})
@@ -351,7 +351,7 @@ def test_new_labeller_starts_at_once_without_screening(server: Server) -> None:
 
 
 def test_wrong_gold_items_pause_the_labeller(server: Server) -> None:
-    """Good .90 against bad .60, alpha .01, beta .05: four wrong answers in a row are enough."""
+    """Good .90 against bad .60, alpha .01, beta .05: four wrong gold items in a row are enough."""
     right = add_gold(server, "hidden", 40)
     prompts = [Prompt.ask(f"ordinary question {n}") for n in range(300)]
     pairs = [[Response(prompt.id, text, POLICY) for text in ("Yes.", "No.")] for prompt in prompts]
@@ -362,7 +362,7 @@ def test_wrong_gold_items_pause_the_labeller(server: Server) -> None:
     browser, num_posted, wrong = server.client("labeller"), 0, 0
     with browser:
         while (reply := browser.get("/r/demo/api/tasks/next", params={"count": 10})).status_code == 200 and wrong < 8:
-            assert reply.json()["tasks"], "there was nothing left to answer"
+            assert reply.json()["tasks"], "no tasks were left"
             for item in reply.json()["tasks"]:
                 post = judgement_of(item, f"id-{num_posted}")
                 real = server.stored_id(item["task"])
@@ -408,7 +408,7 @@ def test_reactivated_labeller_is_not_paused_for_old_gold_items(server: Server) -
 def test_assigned_but_idle_user_does_not_hold_up_progress(server: Server) -> None:
     queue = server.demo.queue
     queue.enqueue([TaskRequest(DEMONSTRATION_TASK, 3)], "label")
-    queue.next_tasks(server.users["owner"].id, 10)  # who only wants to see it
+    queue.next_tasks(server.users["owner"].id, 10)  # the owner only looks at the page
     for user in (server.users["reviewer"].id, server.users["labeller"].id):
         for task, item_ids, _ in queue.next_tasks(user, 10):
             if task == DEMONSTRATION_TASK:

@@ -1,4 +1,4 @@
-"""What labellers must not learn: policies, purposes, gold items and model names, which are redacted."""
+"""Labellers must not learn policies, purposes or gold items; model names are redacted."""
 
 import html
 import json
@@ -93,7 +93,7 @@ def test_labeller_responses_reveal_no_policy_purpose_or_gold(server: Server) -> 
 
 
 def test_gold_items_are_not_recognisable_by_their_task_id(server: Server) -> None:
-    """A reader of the source could hash prompt, items and purpose into task ids."""
+    """Hide task ids: a reader of the source could hash prompt, items and purpose into them."""
     gold = replace(COMPARISON_TASK, purpose="gold")
     server.demo.queue.gold.add(gold, Comparison(ITEMS[0].id))
     server.demo.queue.assignments.assign(server.users["labeller"].id, gold)
@@ -106,7 +106,7 @@ def test_gold_items_are_not_recognisable_by_their_task_id(server: Server) -> Non
 
 
 def test_stored_task_ids_are_hidden_and_unusable(server: Server) -> None:
-    """Else who has hashed a query of purpose `gold` asks for it, and is told whether it is one."""
+    """Refuse stored ids: a labeller who hashes a task of purpose `gold` could test whether it exists."""
     gold = replace(COMPARISON_TASK, purpose="gold")
     server.demo.queue.gold.add(gold, Comparison(ITEMS[0].id))
     server.demo.queue.assignments.assign(server.users["labeller"].id, gold)
@@ -153,7 +153,7 @@ def test_chat_error_for_a_labeller_does_not_name_the_model(server: Server) -> No
     lines = [json.loads(line) for line in reply.text.splitlines()]
     assert list(lines[-1]) == ["error"]
     assert "secret-model" not in reply.text
-    assert server.demo.store.counts() == (1, 3, len(TASKS), 1)  # void: nothing is kept
+    assert server.demo.store.counts() == (1, 3, len(TASKS), 1)  # nothing is stored
 
 
 KINDS = {"comparison": 2, "ranking": 2, "rating": 1, "approval": 1, "critique": 1, "correction": 1}
@@ -253,7 +253,7 @@ def test_critique_quote_restores_the_right_names(server: Server) -> None:
 
 
 def correction_of(server: Server, text: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A text as it stands on the labeller's page, to be corrected."""
+    """Return a correction task about a text, as the labeller's page has it."""
     response = Response(PROMPT.id, text, POLICY, extra=extra or {})
     change_setting(server.demo.store, "names", ["ChatGPT", "Claude", "GPT-4"], "owner", "2026-11-20")
     server.demo.store.add_responses([response])
@@ -267,7 +267,7 @@ def correction_of(server: Server, text: str, extra: dict[str, Any] | None = None
 
 def test_correction_gains_no_name_that_was_not_there(server: Server) -> None:
     item = correction_of(server, "ChatGPT is kinder than Claude.")
-    remainder = item["items"][0]["text"].partition(" is kinder")[2]  # the second name alone
+    remainder = item["items"][0]["text"].partition(" is kinder")[2]  # only the second name
     server.client("labeller").post(
         "/r/demo/api/judgements", json=judgement_of(item, judgement={"text": f"Be kinder{remainder}"})
     )
@@ -292,9 +292,9 @@ def test_display_order_does_not_reveal_the_purpose(server: Server) -> None:
     for n in range(36):
         task = Task("ranking", PROMPT.id, tuple(sorted(entry.id for entry in responses[n : n + 4])), "gold")
         likely = list(task.items)
-        random.Random(f"{task.id} {ann}").shuffle(likely)  # all that a labeller knows
+        random.Random(f"{task.id} {ann}").shuffle(likely)  # a labeller sees only these ids
         guessed.append(queue.assignments.assign(ann, task).display_order == tuple(likely))
-    assert sum(guessed) < 8  # by chance 1.5
+    assert sum(guessed) < 8  # 1.5 are expected by chance
 
 
 @pytest.mark.parametrize(

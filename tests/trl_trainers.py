@@ -1,6 +1,6 @@
-"""TRL's trainers without their constructors: each gets the attributes that its loss reads, and our numbers as model.
+"""TRL's trainers without their constructors: each has the attributes that its loss reads, and our numbers as model.
 
-PPO left TRL after 1.12: what needs it is skipped with a later version.
+TRL 1.12 was the last release with PPO: its tests are skipped with later versions.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ LENGTHS = tensor([5, 1, 7, 3, 2, 6, 4, 5])
 
 
 def trl(module: str) -> Any:
-    """A module of TRL 1.16: what its losses read is private, and other versions name it otherwise."""
+    """Import a module of TRL 1.16: its losses read private attributes, whose names differ between versions."""
     version = pytest.importorskip("trl", reason="needs TRL: pip install trl==1.16.0").__version__
     if not version.startswith("1.16."):
         pytest.skip(f"needs TRL 1.16, not {version}: pip install trl==1.16.0")
@@ -35,7 +35,7 @@ def trl(module: str) -> Any:
 
 
 def trl_with_ppo() -> Any:
-    """TRL's PPO, which its later versions do not have."""
+    """Import TRL's PPO, which later versions do not have."""
     pytest.importorskip("trl", reason="needs a TRL that still has PPO: pip install trl==1.12.0")
     reason = "this TRL has no PPO any more: pip install trl==1.12.0"
     return pytest.importorskip("trl.experimental.ppo.ppo_trainer", reason=reason)
@@ -49,7 +49,7 @@ def same(result: Any, expected: Any, tolerance: float = 1e-12) -> None:
 
 
 def same_with_gradients(result: Tensor, expected: Tensor, source: Tensor, tolerance: float = 1e-12) -> None:
-    """Two losses of one source, and where each would push it."""
+    """Assert that two losses of the same tensors are equal, and their gradients too."""
     same(result, expected, tolerance)
     result_grad, expected_grad = (
         torch.autograd.grad(loss, source, retain_graph=True)[0] for loss in (result, expected)
@@ -62,7 +62,7 @@ def randn(*shape: int) -> Tensor:
 
 
 class SingleProcessAccelerator:
-    """What a trainer asks of its accelerator, where there is one process."""
+    """The accelerator of a trainer in a single process."""
 
     device = torch.device("cpu")
     num_processes, process_index = 1, 0
@@ -91,7 +91,7 @@ class SingleProcessAccelerator:
 
 
 def bare_trainer(kind: Any, **attributes: Any) -> Any:
-    """A trainer that was never constructed, with what its loss reads; in evaluation, unless told otherwise."""
+    """Return a trainer without calling its constructor, with the attributes of its loss; by default in evaluation."""
     trainer = object.__new__(kind)
     common = dict(
         accelerator=SingleProcessAccelerator(),
@@ -114,13 +114,13 @@ def completion_mask(lengths: Tensor = LENGTHS) -> Tensor:
 
 
 def random_logprobs(mask: Tensor) -> Tensor:
-    """Of each token but the first, (B, T - 1); 0 outside the completions."""
+    """Return log-probabilities of each token but the first, (B, T - 1); 0 outside the completions."""
     return torch.where(mask[:, 1:], -randn(len(mask), mask.shape[1] - 1).abs(), 0.0)
 
 
 @dataclass(frozen=True)
 class PairData:
-    """Chosen completions, then as many rejected ones, under a policy and a reference."""
+    """Chosen completions, then an equal number of rejected ones, under a policy and a reference."""
 
     mask: Tensor  # (B, T) bool
     policy: Tensor  # (B, T - 1), with gradient
@@ -168,14 +168,14 @@ def trl_dpo(kind: str, data: PairData, beta: float = 0.1, label_smoothing: float
 
 
 def our_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> TokenLogprobs:
-    """Our log-probabilities and entropies, flat, of logits (..., V) and tokens (...)."""
+    """Return our log-probabilities and entropies, flat, of logits (..., V) and tokens (...)."""
     flat = logits.reshape(-1, logits.shape[-1])
     return token_logprobs(flat, tokens.reshape(-1), lambda x: x, temperature, entropy=True, chunk=7)
 
 
 @dataclass(frozen=True)
 class PolicyData:
-    """Completions of a policy that has moved since, as each side wants them."""
+    """Completions under a changed policy, in the form of each side."""
 
     batch: PolicyBatch
     inputs: dict[str, Tensor]
@@ -197,7 +197,7 @@ def random_policy_data(gaps: bool = False, step: float = 0.3) -> PolicyData:
 
 
 def trl_grpo(data: PolicyData, **settings: Any) -> tuple[Tensor, dict[str, list[float]]]:
-    """The loss of TRL's GRPO and what it reports."""
+    """Return the loss and the metrics of TRL's GRPO."""
     args = SimpleNamespace(delta=settings.pop("delta", None), use_bias_correction_kl=False, steps_per_generation=1)
     mode = "train" if settings.pop("training", False) else "eval"
     trainer = bare_trainer(
@@ -274,7 +274,7 @@ def trl_rollout(kind: Any, rewards: Tensor, size: int, policy: Tensor, reference
 
 @dataclass(frozen=True)
 class PPOStep:
-    """One step of TRL's PPO that learns nothing: what went in, and what its trainer made of it."""
+    """Inputs and results of one step of TRL's PPO that updates no weights."""
 
     mask: Tensor  # (B, T) bool, of completions
     old: Tensor  # (B, T) log-probabilities
@@ -285,18 +285,18 @@ class PPOStep:
     scores: Tensor  # (B,)
     entropy: Tensor  # (B, T)
     advantages: Tensor  # (B, T) theirs, before they are whitened
-    leaves: tuple[Tensor, Tensor]  # logits and values that `new` and `new_values` are made of
+    leaves: tuple[Tensor, Tensor]  # logits and values from which `new` and `new_values` are computed
     loss: Tensor  # () theirs
     metrics: dict[str, float]  # theirs
 
     @property
     def longer(self) -> Tensor:
-        """The mask and one more token of each row that has one, (B, T) bool."""
+        """Return the mask with one more token in each row that has one, (B, T) bool."""
         return self.mask | torch.nn.functional.pad(self.mask, (1, 0))[:, :-1]
 
 
 class Critic:
-    """A value or reward model of TRL's PPO, which looks its answers up by the row that the first token names."""
+    """A value or reward model of TRL's PPO: a table of outputs, whose row is the first token."""
 
     base_model_prefix = "backbone"
 

@@ -153,7 +153,7 @@ def next_tasks(client: TestClient, number: int = 10) -> list[dict[str, Any]]:
 
 
 def judgement_of(item: dict[str, Any], id: str = "0192-first", **options: Any) -> dict[str, Any]:
-    """Return what the page posts about a task: a judgement that prefers the first item."""
+    """Return the post of the page for a task: a judgement that prefers the first item."""
     view = [response["id"] for response in item["items"]]
     judgements: dict[str, Any] = {
         "comparison": lambda: {"preferred": view[0], "strength": 2},
@@ -310,7 +310,7 @@ def check_headers(reply: Any) -> None:
 
 
 class ParsedPage(HTMLParser):
-    """The tags and texts of a page, and what a page of ours must not hold."""
+    """Tags and texts of a page, and the parts that no page may contain."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -356,7 +356,7 @@ def is_harmless(place: str) -> bool:
 
 
 def check_page(text: str) -> ParsedPage:
-    """Assert that a page runs only the server's own files, and loads nothing from elsewhere."""
+    """Assert that a page runs only the server's own files, and loads no other resource."""
     page = ParsedPage(text)
     assert page.suspicious == []
     for tag, attributes in page.tags:

@@ -9,8 +9,9 @@ from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
 from assent.models.load import LoadedModel
 from assent.records import CHAT, Prompt, Response
-from assent.run import BASE, POLICY_STAGES, Run, policy_optimisers
+from assent.run import BASE, Run
 from assent.split import split
+from assent.stage_names import POLICY_STAGES, policy_training_stages
 
 BATCH_SIZE = 64
 """Responses that are generated at once."""
@@ -81,7 +82,7 @@ def initial_policy(run: Run) -> str:
 
 def trained_policies(run: Run) -> list[str]:
     """Return the policies that this round's stages produced, in the order of the recipe."""
-    keys = [run.key(name) for name in (*policy_optimisers(), "best_of_n")]
+    keys = [run.key(name) for name in (*policy_training_stages(), "best_of_n")]
     return [key for key in run.recipe if key in keys and (_has_checkpoint(run, key) or selection_label(run, key))]
 
 

@@ -25,6 +25,7 @@ from assent.functional.ensemble import combine
 from assent.functional.near_identical import is_near_identical
 from assent.labelling.arena import current, item_outcomes
 from assent.labelling.collect import collect_judgements
+from assent.legacy import scorer_annotators
 from assent.protocols import Annotator, Reward
 from assent.records import Feedback, Prompt, Response, Task
 from assent.registry import names, resolve
@@ -102,8 +103,8 @@ class RewardJudge:
                     Feedback(task.id, annotator, judgement, now, id=f"{self.name}:{task.id}", source="scorer")
                 )
         run.store.add_tasks(tasks)
-        stored = {event.id for event in run.store.feedback(annotator=annotator)}
-        run.store.add_feedback(event for event in feedback if event.id not in stored)
+        stored = {event.task for name in scorer_annotators(self.name) for event in run.store.feedback(annotator=name)}
+        run.store.add_feedback(event for event in feedback if event.task not in stored)
         return outcomes
 
 

@@ -28,12 +28,12 @@ class Selection(NamedTuple):
 
 
 class Matchup(NamedTuple):
-    """Two players to compare next. Randomise their order on the screen."""
+    """Two policies to compare next. Randomise their order on the screen."""
 
     first: int
     """The likely best."""
     second: int
-    """Its likeliest rival."""
+    """The opponent that is most likely to beat it."""
 
 
 def win_probabilities(scores: ArrayLike, pairs: ArrayLike) -> Floats:
@@ -140,12 +140,12 @@ def random_projection(features: Floats, dimensions: int) -> Floats:
 
 
 def double_thompson(wins: ArrayLike, rng: np.random.Generator, alpha: float = 0.51) -> Matchup:
-    """Return the next two players to compare, to find the one that beats the most others.
+    """Return the next two policies to compare, to find the one that beats the most others.
 
     Double Thompson sampling, Wu & Liu 2016, algorithm 1 (arXiv:1604.07101). The first beats the most others in one
     sample from the posterior, among those that could still beat the most by their confidence bounds. The second does
     best against it in another sample, among those that do not surely lose to it. In the paper the first may be
-    compared with itself, which costs no regret; here every comparison costs a judgement, so it gets a rival.
+    compared with itself, which costs no regret; here every comparison costs a judgement, so it gets an opponent.
 
     Args:
         wins: (K, K), how often the row beat the column; a tie counts half for each; K is 2 or more.

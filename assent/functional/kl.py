@@ -11,8 +11,8 @@ and grad k = k'(l) grad log pi. On the policy's own tokens, of which E_pi[grad l
     E_pi[grad k2] = E_pi[l grad log pi] = grad KL(pi || ref)
     E_pi[grad k3] = E_pi[(1 - ref / pi) grad log pi] = -E_ref[grad log pi] = grad KL(ref || pi)
 
-for each token given the tokens before it. So k2 pulls as the reverse KL, KL(pi || ref), does, and k3 as the forward
-KL: towards all that the reference does, and less away from what it hardly ever does.
+for each token given the tokens before it. So k2 is mode-seeking (the reverse KL, KL(pi || ref)), and k3 is
+mass-covering (the forward KL, KL(ref || pi)).
 """
 
 from typing import Literal, NamedTuple
@@ -23,7 +23,7 @@ from torch import Tensor
 from assent.functional.surrogate import MAX_LOG_RATIO
 
 KLEstimator = Literal["k3", "k2"]
-"""Estimators that can stand in a loss; the gradient of k1 is 0 on average."""
+"""Estimators that are usable as a loss; the gradient of k1 is 0 on average."""
 
 
 class SequenceKL(NamedTuple):
@@ -83,7 +83,8 @@ def adapt_beta(beta: float, kl: float, target: float, n: float, horizon: float) 
         kl: measured, in nats per completion.
         target: nats per completion, above 0.
         n: completions since the last step.
-        horizon: completions over which a KL that is off by 20 % or more changes beta by about 20 %.
+        horizon: completions over which beta changes by at most about 20 %: by that much if the KL is off by 20 % or
+            more.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return beta * (1 + error * n / horizon)

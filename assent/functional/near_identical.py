@@ -1,18 +1,19 @@
-"""Near-identical texts: pairs of them are not worth a comparison."""
+"""Near-identical texts, which are not compared with each other."""
 
 from rapidfuzz.distance import Levenshtein
 
 CHARACTERS_PER_EDIT = 100
-"""One edit is allowed for every so many characters..."""
+"""Characters of the shorter text for each allowed edit."""
 MAX_EDITS = 3
-"""... and at most so many."""
+"""Maximum number of allowed edits."""
 
 
 def is_near_identical(a: str, b: str) -> bool:
-    """Return whether two texts differ in white space, case and a few typing errors at most; a changed digit is none.
+    """Return whether two texts differ at most in white space, case and a few typing errors.
 
-    An edit inserts, deletes or replaces a character. One is allowed for every 100 characters of the shorter text, at
-    most three, and none in shorter texts, where `4` against `5` may be all that there is to judge.
+    A changed digit is not a typing error. An edit inserts, deletes or replaces a character. One edit is allowed for
+    every 100 characters of the shorter text, and three at most. Texts below 100 characters may not differ: `4` against
+    `5` may be the whole difference to judge.
     """
     return differs_by_few_edits(normalise(a), normalise(b))
 

@@ -1,4 +1,4 @@
-"""Screening of annotators: Wald's sequential probability ratio test on gold items, repeated for ever.
+"""Screening of annotators: Wald's sequential probability ratio test on gold items, repeated indefinitely.
 
 Wald 1945 (doi:10.1214/aoms/1177731118): add up log P(judgement | bad) - log P(judgement | good), and decide as soon
 as the sum leaves an interval. An annotator who passes is tested again, since attention may fall. Repeated unchanged,

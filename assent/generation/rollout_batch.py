@@ -21,6 +21,10 @@ class RolloutBatch:
         lengths = torch.tensor([len(s.token_ids) for s in samples])
         self.mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (B, T)
 
+    def groups(self) -> list[list[Sample]]:
+        """Return the samples of each prompt."""
+        return [self.samples[self.first_rows[i] : self.first_rows[i + 1]] for i in range(len(self.shared_prefixes))]
+
     def row_indices(self, prompts: list[int]) -> Tensor:
         """Return the rows of the completions of some prompts (their numbers), in order."""
         rows = [range(self.first_rows[i], self.first_rows[i + 1]) for i in prompts]

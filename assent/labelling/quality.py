@@ -76,7 +76,7 @@ class Quality:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return the weight of each annotator, as `convert.examples` takes it."""
+        """Return the weight of each annotator, as `to_examples` takes it."""
         return {annotator.annotator: annotator.weight for annotator in self.annotators}
 
 
@@ -160,7 +160,7 @@ def measure_annotators(
 
 
 def annotator_weights(store: Store) -> dict[str, float]:
-    """Return the weight of each annotator in a store, as `convert.examples` takes it; scorers get none."""
+    """Return the weight of each annotator in a store, as `to_examples` takes it; scorers get none."""
     table = JudgementTable()
     gold = {item.task.id: item.judgement for item in TaskQueue(store).gold.items()}
     for arrival in store.arrivals():

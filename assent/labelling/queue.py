@@ -98,7 +98,7 @@ class TaskQueue:
         """Add tasks to the queue and return how many are new; for the others, only a larger `required` is stored.
 
         Args:
-            batch: the name of the stage, or of whoever asks.
+            batch: the name of the stage or caller that adds the tasks.
         """
         read_salt(self.store)  # every backup that holds tasks must hold the secret: page aliases are hashes of it
         requests = list(requests)
@@ -151,8 +151,9 @@ class TaskQueue:
     def progress(self, batch: str = "") -> Progress:
         """Return how many tasks a batch (or the whole queue) has, and how many of them have enough judgements.
 
-        No task needs more judgements than there are annotators: active labellers with an account, and anybody else who
-        has judged a task of the queue; without those who are paused or erased, and those who skipped the task.
+        No task needs more judgements than there are annotators. Annotators are the active labellers with an account,
+        and all others with a judgement in the queue. Paused and erased users do not count, nor do users who skipped
+        the task.
         """
         queue = schema.queue.c
         assignments = schema.assignments.c

@@ -1,7 +1,7 @@
-"""Units: what a judgement says, as one number for each thing that it judges.
+"""Labels of annotation units, as Krippendorff's alpha and Dawid-Skene take them.
 
 Comparisons and rankings become labels of pairs of responses, ratings and approvals become values of one response.
-Annotators are compared unit by unit; Krippendorff's alpha and Dawid-Skene take these labels.
+Annotators are compared unit by unit.
 """
 
 from collections.abc import Iterator

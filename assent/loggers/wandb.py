@@ -9,7 +9,7 @@ from assent.errors import AssentError
 
 
 class Wandb:
-    """A wandb run; a resumed stage goes on in the same one, where wandb ignores the steps that it has already."""
+    """A wandb run; a resumed stage continues the same wandb run, which ignores the steps that it already has."""
 
     def __init__(self, folder: Path, stage: str, start: int) -> None:
         try:

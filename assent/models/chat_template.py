@@ -85,7 +85,7 @@ class ChatTemplate:
         return DATE_CALL.sub(lambda call: json.dumps(self.rendering.strftime(call[2]), ensure_ascii=False), text)
 
     def render(self, prompt: Prompt, completion: Completion | None = None) -> str:
-        """Return a conversation as text, up to where the completion begins or with it; `BREAK` splits control tokens.
+        """Return a conversation as text, without or with the completion; `BREAK` splits control tokens.
 
         Raises:
             Unrenderable: there is no template, or it refuses the conversation.
@@ -101,10 +101,10 @@ class ChatTemplate:
         return self._apply(messages, [*prompt.tools], generation=completion is None)
 
     def completion_text(self, rendered_prompt: str, rendered: str, completion: Completion) -> str:
-        """Return what follows a prompt: what the template writes, or else the completion in the format of a turn.
+        """Return the text after the prompt: as the template writes it, or else the completion in its turn format.
 
-        Some templates write the prompt differently once there is a completion; trained is what is sampled after the
-        prompt as it is written without one.
+        Some templates write the prompt differently with a completion than without one. Completions are sampled after
+        the prompt without one, so the text that follows that prompt is trained.
 
         Args:
             rendered_prompt: rendering without the completion.
@@ -126,7 +126,7 @@ class ChatTemplate:
 
     @cached_property
     def turn_format(self) -> TurnFormat:
-        """Return what stands around a completion, found in a conversation of one question and in a longer one."""
+        """Return the text around a completion, taken from a conversation of one turn and from a longer one."""
         if self.tokenizer.chat_template is None:
             return TurnFormat()
         question: list[dict[str, Any]] = [{"role": "user", "content": "a"}]

@@ -1,8 +1,12 @@
 """The contract of a tokenizer: a template that would train wrongly is refused before anything is trained.
 
-Five promises are tried on a short conversation (or on plain text, where there is no template): (a) the rendering with a
-completion begins with the prompt, (b) an end token closes a trained completion, (c) a BOS token stands once at the head
-where the model expects one, (d) no token is spent on padding, (e) the whole completion is trained.
+Five conditions are checked on a short conversation, or on plain text without a template:
+
+    (a) the rendering with a completion begins with the prompt
+    (b) a trained completion ends with an end token
+    (c) the sequence begins with exactly one BOS token if the model expects one
+    (d) no padding token is encoded
+    (e) the whole completion is trained
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ class CDPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """Strength of the pull to the reference; above 0, .01 to .5."""
+    """KL coefficient: larger keeps the policy closer to the reference; above 0, .01 to .5."""
     label_smoothing: ErrorRate = 0.1
     """Assumed share of flipped choices; from 0 (plain DPO) to below .5."""
 

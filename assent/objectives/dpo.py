@@ -20,7 +20,7 @@ class DPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """Strength of the pull to the reference; above 0, .01 to .5."""
+    """KL coefficient: larger keeps the policy closer to the reference; above 0, .01 to .5."""
 
     def __call__(self, batch: LogprobPairs) -> Loss:
         chosen = self.beta * (batch.chosen - batch.reference_chosen)

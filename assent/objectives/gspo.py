@@ -1,4 +1,4 @@
-"""GSPO: GRPO with the ratio of the whole completion, since the whole completion is scored.
+"""GSPO: GRPO with sequence-level importance ratios.
 
     s_i = (pi(y_i | x) / pi_old(y_i | x))^(1 / |y_i|),  L = mean_i max(-A_i s_i, -A_i clip(s_i, 1 - low, 1 + high))
 

@@ -20,7 +20,7 @@ class IPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """Strength of the pull to the reference; above 0; the gap is 1 / (2 beta)."""
+    """KL coefficient: larger keeps the policy closer to the reference; above 0; the gap is 1 / (2 beta)."""
     per_token: bool = False
     """Divide each completion's log-ratio by its length, as the authors' code does; the paper's equation does not."""
 

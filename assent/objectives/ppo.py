@@ -1,4 +1,4 @@
-"""PPO: policy gradient whose surrogate stops growing when a token's ratio leaves the clip range.
+"""PPO: clipped policy gradient with a value model and GAE.
 
     r_t = -beta (log pi - log ref)_t + score at the last token;  A by GAE, whitened;  R = A + V before whitening
     L = mean_t max(-A rho, -A clip(rho, 1 - low, 1 + high)) + coefficient mean_t 1/2 max((V - R)^2, (V_clipped - R)^2)
@@ -42,7 +42,7 @@ class PPO:
     gamma: Fraction = 1.0
     """Discount per token; 0 to 1, and 1 for language."""
     gae_lambda: Fraction = 0.95
-    """Lambda of GAE: 0 trusts the value model alone, 1 the score alone."""
+    """Lambda of GAE. 0: one-step TD errors; 1: Monte Carlo returns."""
     dual_clip: NonNegativeFloat = 0.0
     """Bound of the loss of a token with A < 0, in units of -A; above 1, such as 3; 0 turns it off."""
 

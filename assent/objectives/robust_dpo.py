@@ -21,7 +21,7 @@ class RobustDPO:
     stage: ClassVar[str] = "offline"
 
     beta: PositiveFloat = 0.1
-    """Strength of the pull to the reference; above 0, .01 to .5."""
+    """KL coefficient: larger keeps the policy closer to the reference; above 0, .01 to .5."""
     label_smoothing: ErrorRate = 0.1
     """Known share of flipped choices; from 0 (plain DPO) to below .5."""
 

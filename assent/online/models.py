@@ -102,8 +102,8 @@ def load_value_model(run: Run, settings: ValueModel) -> LoadedModel:
 def zero_head(value: LoadedModel) -> None:
     """Let a value model estimate 0, the mean score, everywhere at first.
 
-    The reward model's own head gives a low score to every unfinished response, so the end token would look like a great
-    gain, and the policy would learn to stop early.
+    The reward model's own head gives a low score to every unfinished response, so the end token would get a large
+    positive advantage, and the policy would learn to stop early.
     """
     head = value.model.get_submodule("score").weight
     assert isinstance(head, Tensor)

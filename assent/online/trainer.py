@@ -19,7 +19,7 @@ from assent.models.load import LoadedModel
 from assent.models.packing import SharedPrefix, pack
 from assent.objectives.cross_entropy import CrossEntropy
 from assent.online.models import OnlineModels
-from assent.online.update import Readings, Update, sampler_logprob_diff, token_entropy
+from assent.online.update import OldPolicy, PolicyUpdate, sampler_logprob_diff, token_entropy
 from assent.protocols import Generator, OnlineObjective
 from assent.records import Prompt, Response
 from assent.rewards.model import Model
@@ -42,19 +42,19 @@ class OnlineSettings:
     n: PositiveInt = 4
     """Completions of each prompt."""
     minibatches: PositiveInt = 1
-    """Optimiser steps in one pass over a rollout; there are `epochs` passes."""
+    """Minibatches per epoch of a rollout; each is one optimizer step."""
     missing_eos_score: Literal["lowest", "off"] | float = "lowest"
     """Score of a completion without EOS: the rollout's lowest minus 1 (lowest), a number, or its own score (off)."""
     overlong_buffer: NonNegativeInt = 0
     """Tokens before the length limit over which a penalty grows to 1 (DAPO, arXiv:2503.14476, eq. 13); 0: none."""
     dynamic_sampling: NonNegativeInt = 0
-    """Times in a step that prompts with equal scores on all completions are replaced by others (DAPO)."""
+    """Maximum resampling rounds per step for prompts whose completions all have the same score (DAPO)."""
     target_kl: NonNegativeFloat = 0.0
     """KL in nats per completion towards which `beta` is adapted, such as 6; 0: `beta` is fixed."""
     kl_horizon: PositiveFloat = 10000.0
-    """Completions over which the controller changes `beta` by at most a fifth."""
+    """Completions over which the controller changes `beta` by at most about 20 %."""
     ptx_coef: NonNegativeFloat = 0.0
-    """Weight of the pretraining loss on `ptx_data` in every optimiser step (InstructGPT: 27.8); 0: none."""
+    """Weight of the pretraining loss on `ptx_data` in every optimizer step (InstructGPT: 27.8); 0: none."""
     ptx_data: str = ""
     """A file of texts or demonstrations for the pretraining loss; each step takes `batch_size` of them."""
     sampling: Sampling = Sampling(temperature=0.7)
@@ -65,8 +65,9 @@ class Sampled(NamedTuple):
 
     prompts: list[Prompt]
     completions: RolloutBatch
-    scores: Scores
-    resampled: int
+    scores: Scores = Scores(torch.empty(0), {})
+    """Empty until they are computed."""
+    resampled: int = 0
     """Prompts that replaced others whose completions all had the same score."""
 
 
@@ -115,24 +116,19 @@ class OnlineTrainer:
         return [*sequences, *(example.tokens for example in self.ptx_examples)], cache_bytes
 
     def step(self, number: int) -> dict[str, float]:
-        """Run one step: generate, score, and update the policy and the value model; return its metrics."""
-        prompts = select_batch(self.prompts, self.training.batch_size, number, self.run.seed)  # 1. prompts
-        sampled = self.generate(prompts, number)  # 2. completions and 3. scores, with DAPO's dynamic sampling
+        """Run one step, and return its metrics."""
         objective = self.objective()
-        rollout, readings = self.read(sampled, objective)  # 4. log-probabilities of policy and reference, values
+        prompts = select_batch(self.prompts, self.training.batch_size, number, self.run.seed)  # 1. prompts
+        sampled = self.generate(prompts, number)  # 2. completions
+        sampled = self.score(sampled)  # 3. scores
+        sampled = self.resample_flat_groups(sampled, number)  # (DAPO's dynamic sampling)
+        rollout, old = self.compute_logprobs(sampled, objective)  # 4. old policy, reference, values
         estimate = objective.advantages(rollout)  # 5. advantages and returns
-        update = Update(self, number, objective, sampled.completions, rollout, estimate, readings)
-        learned = update.run()  # 6. epochs of minibatches, and 7. the checks before the first optimiser step
+        update = PolicyUpdate(self, number, objective, sampled.completions, rollout, estimate, old)
+        learned = update.run()  # 6. epochs of minibatches, checked before the first optimizer step
         metrics = sampled.scores.metrics | {name: float(value) for name, value in estimate.metrics.items()}
         metrics |= self.rollout_metrics(sampled, update.rollout, update.entropy) | learned
-        if self.settings.target_kl:
-            self.extra_state["beta"] = adapt_beta(
-                self.extra_state["beta"],
-                metrics["kl"],
-                self.settings.target_kl,
-                len(sampled.completions.samples),
-                self.settings.kl_horizon,
-            )
+        self.adapt_beta(metrics["kl"], len(sampled.completions.samples))  # 7. the KL controller
         return metrics | {"beta": self.extra_state["beta"]}
 
     def objective(self) -> OnlineObjective:
@@ -144,24 +140,25 @@ class OnlineTrainer:
         return adapted
 
     def generate(self, prompts: list[Prompt], number: int) -> Sampled:
-        """Generate and score completions; replace prompts whose completions all score the same, if asked to."""
-        prompts = list(prompts)
+        """Generate completions of each prompt."""
         groups = self.sample(prompts, number)
-        completions = RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups)
-        scores = self.score(prompts, completions)
-        used, resampled = {prompt.id for prompt in prompts}, 0
+        return Sampled(prompts, RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups))
+
+    def resample_flat_groups(self, sampled: Sampled, number: int) -> Sampled:
+        """Replace prompts whose completions all have the same score by others, `dynamic_sampling` times at most."""
+        used = {prompt.id for prompt in sampled.prompts}
         for attempt in range(1, self.settings.dynamic_sampling + 1):
-            flat = _flat_groups(scores.total, len(prompts))
+            flat = _flat_groups(sampled.scores.total, len(sampled.prompts))
             fresh = self.unused_prompts(used, len(flat), number, attempt)
             if not fresh:
                 break
+            used |= {prompt.id for prompt in fresh}
+            prompts, groups = list(sampled.prompts), sampled.completions.groups()
             for i, prompt, group in zip(flat, fresh, self.sample(fresh, number, attempt), strict=False):
                 prompts[i], groups[i] = prompt, group
-            used |= {prompt.id for prompt in fresh}
-            resampled += len(fresh)
             completions = RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups)
-            scores = self.score(prompts, completions)
-        return Sampled(prompts, completions, scores, resampled)
+            sampled = self.score(Sampled(prompts, completions, resampled=sampled.resampled + len(fresh)))
+        return sampled
 
     def sample(self, prompts: list[Prompt], number: int, attempt: int = 0) -> list[list[Sample]]:
         """Return completions of each prompt; each process generates those of its share of the prompts."""
@@ -186,9 +183,10 @@ class OnlineTrainer:
         order = torch.randperm(len(unused), generator=rng).tolist()
         return [unused[i] for i in order[:count]]
 
-    def score(self, prompts: list[Prompt], completions: RolloutBatch) -> Scores:
-        """Score the B completions; a reward model with the policy's own tokenizer reads the sampled ids themselves."""
-        asked = [prompts[s.prompt_index] for s in completions.samples]
+    def score(self, sampled: Sampled) -> Sampled:
+        """Score the completions; a reward model with the policy's own tokenizer reads the sampled ids themselves."""
+        prompts, completions = sampled.prompts, sampled.completions
+        prompt_of_each = [prompts[s.prompt_index] for s in completions.samples]
         responses: list[Response] = []
         parts: list[Tensor] = []
         for term in self.rewards.terms:
@@ -196,11 +194,11 @@ class OnlineTrainer:
                 parts.append(term.reward.score_prefixes(completions.shared_prefixes))
                 continue
             if not responses:
-                for prompt, s in zip(asked, completions.samples, strict=True):
+                for prompt, s in zip(prompt_of_each, completions.samples, strict=True):
                     completion = self.tokenizer.to_completion(prompt, s.token_ids, s.finished)
                     responses.append(Response.of(prompt.id, completion, ""))
-            parts.append(term.reward.score(asked, responses))
-        return self.rewards.add(parts)
+            parts.append(term.reward.score(prompt_of_each, responses))
+        return sampled._replace(scores=self.rewards.add(parts))
 
     def _same_tokens(self, model: Model, prompts: list[Prompt], completions: RolloutBatch) -> bool:
         """Return whether a reward model encodes these prompts and completions as the very tokens that were sampled."""
@@ -213,7 +211,7 @@ class OnlineTrainer:
             )
         )
 
-    def shape_scores(self, scores: Tensor, completions: RolloutBatch) -> Tensor:
+    def apply_penalties(self, scores: Tensor, completions: RolloutBatch) -> Tensor:
         """Return the scores, (B,), with the overlong penalty and the score of a missing EOS."""
         if buffer := self.settings.overlong_buffer:
             lengths = completions.mask.sum(1)
@@ -225,19 +223,19 @@ class OnlineTrainer:
         return torch.where(unfinished, scores.min() - 1 if missing == "lowest" else float(missing), scores)
 
     @torch.no_grad()
-    def read(self, sampled: Sampled, objective: OnlineObjective) -> tuple[Rollout, Readings | None]:
+    def compute_logprobs(self, sampled: Sampled, objective: OnlineObjective) -> tuple[Rollout, OldPolicy | None]:
         """Return the rollout with log-probabilities and values before the update.
 
-        A policy that is updated once, by an objective whose advantages need no log-probabilities, is read in the update
-        itself: the readings are None, and the rollout's log-probabilities 0.
+        With one update on a rollout, and an objective whose advantages need no log-probabilities, the update itself
+        computes those of the old policy: they are None here, and 0 in the rollout.
         """
         completions = sampled.completions
-        reads_later = self.updates == 1 and not objective.needs_logprobs
+        is_deferred = self.updates == 1 and not objective.needs_logprobs
         old, reference, entropy = completions.zeros(), completions.zeros(), completions.zeros()
         estimates = completions.zeros() if self.value else None
         for part in distributed.shard(plan_batches(completions.shared_prefixes, self.max_tokens)):
             packed = pack([completions.shared_prefixes[i] for i in part]).to(self.run.device)
-            if not reads_later:
+            if not is_deferred:
                 now = logprobs(self.policy.model, packed, self.temperature, entropy=True)
                 completions.scatter(old, part, packed, now.logprobs)
                 completions.scatter(entropy, part, packed, token_entropy(now))
@@ -247,10 +245,21 @@ class OnlineTrainer:
                 completions.scatter(estimates, part, packed, values(self.value.model, packed))
         # each process filled in its own rows of zeros
         distributed.all_reduce([old, reference, entropy, *([] if estimates is None else [estimates])])
-        scores = self.shape_scores(sampled.scores.total, completions)
+        scores = self.apply_penalties(sampled.scores.total, completions)
         groups = torch.tensor([s.prompt_index for s in completions.samples])
         rollout = Rollout(completions.mask, old, reference, scores, groups, estimates)
-        return rollout, None if reads_later else Readings(old, entropy)
+        return rollout, None if is_deferred else OldPolicy(old, entropy)
+
+    def adapt_beta(self, kl: float, count: int) -> None:
+        """Move beta towards the KL target, if there is one.
+
+        Args:
+            kl: of this step, in nats per completion.
+            count: completions of this step.
+        """
+        if target := self.settings.target_kl:
+            beta = adapt_beta(self.extra_state["beta"], kl, target, count, self.settings.kl_horizon)
+            self.extra_state["beta"] = beta
 
     def rollout_metrics(self, sampled: Sampled, rollout: Rollout, entropy: Tensor) -> dict[str, float]:
         """Return what is measured on the completions themselves."""

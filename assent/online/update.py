@@ -1,4 +1,4 @@
-"""The update of online training: epochs of minibatches on one rollout, checked before the first optimiser step."""
+"""The update of online training: epochs of minibatches on one rollout, checked before the first optimizer step."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from assent.online.trainer import OnlineTrainer
 
 
-class Readings(NamedTuple):
-    """Log-probabilities of one rollout under the policy before the update."""
+class OldPolicy(NamedTuple):
+    """The policy before the update, on the tokens of a rollout."""
 
     logprobs: Tensor  # (B, T) float32 on the CPU
     entropy: Tensor  # (B, T)
 
 
-class Update:
-    """Epochs of optimiser steps on one rollout.
+class PolicyUpdate:
+    """Epochs of optimizer steps on one rollout.
 
-    `rollout` and `entropy` hold the policy's readings before the update, whether they were taken before it or in it.
+    `rollout` and `entropy` hold the old policy's log-probabilities and entropy, computed before the update or in it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Update:
         completions: RolloutBatch,
         rollout: Rollout,
         estimate: Advantages,
-        readings: Readings | None,
+        old: OldPolicy | None,
     ) -> None:
         self.trainer = trainer
         self.number = number
@@ -53,11 +53,11 @@ class Update:
         self.completions = completions
         self.rollout = rollout
         self.estimate = estimate
-        self.reads_later = readings is None
-        self.entropy = completions.zeros() if readings is None else readings.entropy
+        self.is_deferred = old is None
+        self.entropy = completions.zeros() if old is None else old.entropy
 
     def run(self) -> dict[str, float]:
-        """Update the policy and the value model; return the metrics' means over the optimiser steps."""
+        """Update the policy and the value model; return the metrics' means over the optimizer steps."""
         trainer, training = self.trainer, self.trainer.training
         steps: list[dict[str, float]] = []
         for epoch in range(training.epochs):
@@ -78,17 +78,17 @@ class Update:
 
     def backward(self, chosen: list[int]) -> dict[str, float]:
         """Compute the gradients of a minibatch, the completions of some prompts; return its metrics."""
-        trees = [self.completions.shared_prefixes[i] for i in chosen]
+        prefixes = [self.completions.shared_prefixes[i] for i in chosen]
         rows = self.completions.row_indices(chosen)
         token_count, sequence_count = float(self.completions.mask[rows].sum()), float(len(rows))
         logprobs_now, entropy_now = self.completions.zeros(), self.completions.zeros()
         metrics: dict[str, float] = {}
-        for local in distributed.shard(plan_batches(trees, self.trainer.max_tokens)):
+        for local in distributed.shard(plan_batches(prefixes, self.trainer.max_tokens)):
             policy_batch = self.policy_batch([chosen[i] for i in local], logprobs_now, entropy_now)
             loss = self.objective(replace(policy_batch, tokens=token_count, sequences=sequence_count))
             loss.value.backward()
             add_metrics(metrics, loss.metrics)
-        if self.reads_later:
+        if self.is_deferred:
             distributed.all_reduce([logprobs_now, entropy_now])
             self.rollout, self.entropy = replace(self.rollout, logprobs=logprobs_now), entropy_now
         return distributed.reduce_dict(metrics)
@@ -108,9 +108,9 @@ class Update:
         def cut(full: Tensor) -> Tensor:
             return full[rows, :longest].to(device)
 
-        now = logprobs(trainer.policy.model, packed, trainer.temperature, entropy=self.reads_later)
+        now = logprobs(trainer.policy.model, packed, trainer.temperature, entropy=self.is_deferred)
         old = rollout.logprobs
-        if self.reads_later:
+        if self.is_deferred:
             self.completions.scatter(logprobs_now, part, packed, now.logprobs.detach())
             self.completions.scatter(entropy_now, part, packed, token_entropy(now))
             old = logprobs_now
@@ -126,7 +126,7 @@ class Update:
         )
 
     def check(self, metrics: dict[str, float]) -> None:
-        """Check what must hold before the first optimiser step on a rollout.
+        """Check what must hold before the first optimizer step on a rollout.
 
         Raises:
             AssentError: sampling, policy and reference do not agree, which is a fault of assent.
@@ -142,7 +142,7 @@ class Update:
             _fail_check(f"policy and reference differ before the first step (KL {kl:.4f})")
         difference = sampler_logprob_diff(rollout, self.completions.samples)
         # a policy that is read only once has no first ratio to tell that sampling and training disagree
-        if self.reads_later and difference > (1e-2 if is_float32 else 0.1):
+        if self.is_deferred and difference > (1e-2 if is_float32 else 0.1):
             _fail_check(f"the sampler's log-probabilities differ from the trainer's by {difference:.3f}")
 
 

@@ -16,7 +16,7 @@ from assent.training.preferences import BatchSpec, PromptGroup, group_by_prompt
 from assent.training.preferences import Example as PreferenceExample
 
 PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
-"""`label` asks about held-out prompts for evaluation; imported feedback was all given for training."""
+"""Tasks of `label` on held-out prompts have purpose `evaluate`; imported feedback always has purpose `train`."""
 
 
 class PreferenceData(NamedTuple):

@@ -123,7 +123,7 @@ def select(
 
 
 def distinct(candidates: Sequence[Candidate], texts: Mapping[str, str]) -> DistinctPairs:
-    """Leave out pairs whose texts a reader could hardly tell apart.
+    """Leave out pairs of near-identical texts.
 
     Args:
         texts: text of each item, by id.

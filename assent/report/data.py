@@ -14,11 +14,11 @@ from assent.run import Run
 
 @dataclass(frozen=True)
 class ReportData:
-    """What sections are made of."""
+    """Inputs of report sections."""
 
     run: Run
     results: Mapping[str, Result]
-    """What every finished stage reported, in the order in which the stages began."""
+    """Results of the finished stages, in the order in which the stages began."""
     num_examples: int = 8
     """Prompts to show with their responses, at least."""
     num_regressions: int = 3

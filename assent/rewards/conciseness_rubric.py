@@ -1,4 +1,4 @@
-"""A rule as a reward: the utility of `functional/conciseness.py`, for rewards that nobody needs to learn."""
+"""A rule-based reward: the conciseness rubric of `functional/conciseness.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

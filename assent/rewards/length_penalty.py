@@ -1,4 +1,4 @@
-"""A penalty for long responses, to be added to another reward: reward models often prefer length for its own sake.
+"""A penalty for long responses, to be added to another reward: reward models have a length bias.
 
     score = -max(0, words / target_words - 1)
 
@@ -20,7 +20,7 @@ class LengthPenalty:
     """The share of words beyond a target, as a negative score."""
 
     target_words: PositiveInt = 50
-    """Number of words up to which a response costs nothing; twice as many cost 1."""
+    """Words without a penalty; the penalty is 1 at twice this length."""
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         words = torch.tensor([float(len(response.text.split())) for response in responses])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from assent.config import plugins
+from assent.config import NamedPlugin, plugins
 from assent.errors import AssentError, warn
 from assent.evaluation.agreement import reward_model_agreement
 from assent.evaluation.candidates import (
@@ -105,8 +105,9 @@ class Evaluate(Stage):
     """The policy to compare with; empty: the one that the first round started from."""
     judge: str = ""
     """A reward, whose scores are compared (a file of rewards/, an own `mine.py`, a reward model), or an annotator
-    (`human`, `simulated`); empty: this round's reward model, which flatters policies trained on it."""
-    judge_plugins: tuple[Any, ...] = plugins("judge", judge_class, judge_choices)
+    (`human`, `simulated`); empty: this round's reward model, which is biased towards policies trained
+    on it."""
+    judge_plugins: tuple[NamedPlugin, ...] = plugins("judge", judge_class, judge_choices)
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
@@ -158,10 +159,10 @@ class Evaluate(Stage):
                     f"name a judge with --judge (a reward or an annotator), or run 'assent reward' first"
                 )
             warn(
-                f"the judge is the run's own reward model '{name}': its win rates flatter policies that were trained "
-                f"on it or on the same feedback; name an independent judge with --judge"
+                f"the judge is the run's own reward model '{name}': its win rates are biased towards policies that "
+                f"were trained on it or on the same feedback; name an independent judge with --judge"
             )
-        return load_judge(run, name, self.judge_plugins[0] if self.judge_plugins else None)
+        return load_judge(run, name, self.judge_plugins[0].plugin if self.judge_plugins else None)
 
     def _candidate(
         self, run: Run, key: str, name: str, baseline: str, baseline_model: LoadedModel, prompts: list[Prompt]

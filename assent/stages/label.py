@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
-from assent.errors import AssentError, warn
+from assent.errors import AssentError, did_you_mean, warn
 from assent.feedback import default_question
 from assent.labelling.collect import collect_judgements
 from assent.labelling.queue import TaskQueue, TaskRequest
@@ -34,9 +34,7 @@ class Label(Stage):
     policy: str = ""
     """Responses to label, by the policy name that the store has for them; empty: those that this round generated, or
     else the imported ones that no human has judged."""
-    kind: Literal["comparison", "ranking", "rating", "approval", "critique", "correction", "demonstration"] = (
-        "comparison"
-    )
+    kind: str = "comparison"
     """Kind of judgement: `comparison` of two responses, `ranking` of several, `rating`, `approval`, `critique` or
     `correction` of one, or a `demonstration` written by the annotator."""
     tasks_per_prompt: PositiveInt = 6
@@ -58,6 +56,8 @@ class Label(Stage):
     """Annotators: `simulated`, or `human` for the pages of `assent serve`."""
 
     def __post_init__(self) -> None:
+        if self.kind not in names("feedback"):
+            raise ValueError(f"no kind of feedback '{self.kind}'{did_you_mean(self.kind, names('feedback'))}")
         if self.acquisition != "uniform" and not self.num_tasks:
             raise ValueError(f"acquisition = {self.acquisition} needs num_tasks: the number of comparisons to select")
         if self.num_tasks and self.kind != "comparison":

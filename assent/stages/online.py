@@ -1,4 +1,4 @@
-"""Optimise the policy on its own completions: PPO, GRPO, RLOO and kin, each by the name of its objective."""
+"""Optimise the policy on its own completions: PPO, GRPO, RLOO and others, each by the name of its objective."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from assent.batch import Loss
-from assent.commands import objectives_of
 from assent.config import plugin
 from assent.errors import AssentError
 from assent.files import replacing_folder, write_atomically
@@ -29,6 +28,7 @@ from assent.protocols import RewardObjective
 from assent.registry import name_of
 from assent.run import BASE, Run
 from assent.seeds import named_rng
+from assent.stage_names import objectives_of
 from assent.training.batching import count_steps, select_batch
 from assent.training.distributed import all_gather, on_rank0
 from assent.training.logging import ProgressBar

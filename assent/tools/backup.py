@@ -16,11 +16,11 @@ class Backup(Tool):
     """Copy the run's feedback to one file, or restore a copy."""
 
     positional: ClassVar[str] = "file"
+
     file: str = ""
     """The file to write; empty: a file in `backups/` of the run's folder, named by the time."""
     keep: NonNegativeInt = 14
     """Copies in `backups/` to keep; 0: all."""
-
     restore: str = ""
     """A copy to restore, while the server runs or not; the current feedback is copied first."""
 

@@ -66,8 +66,9 @@ def train(
     checkpoint = _Checkpoint(path, train_states, {} if extra_state is None else extra_state, training.save_every)
     start = checkpoint.restore()
     all_gather(start)  # all processes have read before the first one writes
-    logger = MetricsLogger(folder, name, start, training.report_to) if is_rank0() else None
+    logger = None
     try:
+        logger = MetricsLogger(folder, name, start, training.report_to) if is_rank0() else None
         with ProgressBar(name, steps, start) as bar, _stop_signals() as signals:
             for number in range(start, steps):
                 metrics = _take_step(name, number, steps, step, checkpoint)
@@ -139,7 +140,7 @@ class _Checkpoint:
             self._saved_step = int(state["step"])
         except (KeyError, RuntimeError, ValueError):
             raise AssentError(
-                f"{self._path} was saved by another version or for another model: delete it to begin this stage anew"
+                f"{self._path} was saved by another version or for another model: delete it to restart this stage"
             ) from None
         return self._saved_step
 
@@ -169,7 +170,7 @@ class _Checkpoint:
     def describe(self) -> str:
         """Return the end of an error message that says where the last state is."""
         if not self._saved_step:
-            return "; nothing was saved yet, so the same command begins anew"
+            return "; nothing was saved yet, so the same command restarts the stage"
         return (
             f"; the state after step {self._saved_step} is saved in {self._path.parent}, the same command resumes there"
         )
@@ -210,7 +211,7 @@ def read_state(path: Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # noqa: BLE001 (torch raises many kinds for a broken file)
-        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to begin this stage anew") from None
+        raise AssentError(f"{path} is broken ({type(error).__name__}): delete it to restart this stage") from None
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from assent.errors import did_you_mean
+from assent.registry import names
 from assent.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
@@ -15,7 +17,7 @@ class Training:
     lr: PositiveFloat = 1e-5
     """Peak learning rate of AdamW."""
     epochs: PositiveInt = 1
-    """Passes over the data."""
+    """Passes over the data; in online stages, passes over each rollout."""
     batch_size: PositiveInt = 16
     """Prompts (documents, in pretraining) in one optimizer step."""
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
@@ -35,9 +37,15 @@ class Training:
     save_every: NonNegativeInt = 0
     """Steps between resumable checkpoints; 0: by the clock, so that saving takes at most a twentieth of the time."""
     save_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Type of the checkpoint's weights; auto: that of the model it started from. Two bytes round small updates away."""
+    """Type of the checkpoint's weights; auto: that of the model it started from. 16-bit formats lose small updates."""
     report_to: tuple[str, ...] = ("tensorboard",)
     """Loggers besides metrics.jsonl, separated by commas: tensorboard, wandb, trackio; empty: none."""
+
+    def __post_init__(self) -> None:
+        for name in self.report_to:
+            if name not in names("loggers") or name == "jsonl":
+                known = [logger for logger in names("loggers") if logger != "jsonl"]
+                raise ValueError(f"report_to: no logger '{name}'{did_you_mean(name, known)}")
 
     def on(self, device: torch.device) -> "Training":
         """Return the settings with `max_tokens_per_batch` filled in for the device, if it is 0."""

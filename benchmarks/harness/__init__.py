@@ -1,4 +1,4 @@
-"""Comparisons with other libraries: both sides do the same work, in turn, each in a process of its own.
+"""Comparisons with other libraries: both sides do the same work, in turn, each in its own process.
 
     python benchmarks/dpo.py                    three rounds in each dtype that the device multiplies natively
     python benchmarks/dpo.py --device cuda      the same on a GPU; results go to benchmarks/results
@@ -84,7 +84,7 @@ class Benchmark:
         parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
         parser.add_argument("--data", default="", help="comparisons in any format that `assent import` reads")
         parser.add_argument("--count", type=int, default=self.count, help="examples")
-        parser.add_argument("--rounds", type=int, default=3, help="at most, as far as there is time")
+        parser.add_argument("--rounds", type=int, default=3, help="largest number, if the time suffices")
         parser.add_argument("--minutes", type=float, default=self.minutes, help="for all rounds in one dtype")
         parser.add_argument("--dtypes", nargs="+")
         parser.add_argument("--device", default="cpu")
@@ -137,7 +137,7 @@ class Benchmark:
         self, results: list[dict[str, float]], peer_results: list[dict[str, float]], dtype: str
     ) -> list[tuple[str, float, float]]:
         """Return for each compared number its name, the largest difference over the steps, and the tolerance."""
-        assert len(results) == len(peer_results) and results, f"{len(results)} steps beside {len(peer_results)}"
+        assert len(results) == len(peer_results) and results, f"{len(results)} steps compared with {len(peer_results)}"
         rows = []
         for name, allowed in self.tolerances.items():
             gaps = [abs(a[name] - b[name]) / max(1.0, abs(b[name])) for a, b in zip(results, peer_results, strict=True)]

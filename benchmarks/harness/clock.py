@@ -1,6 +1,6 @@
 """Clock of one side: seconds and results of each step, and the peak memory of its process.
 
-Both sides import this file, each in its own environment: it knows torch and nothing else.
+Both sides import this file, each in its own environment: it imports torch only.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The peer's side of benchmarks/reward.py and kway.py: TRL's RewardTrainer, each comparison by itself."""
+"""The peer's side of benchmarks/reward.py and kway.py: TRL's RewardTrainer on single comparisons."""
 
 import torch
 import transformers

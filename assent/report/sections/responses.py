@@ -1,4 +1,4 @@
-"""Responses of all policies side by side, on prompts that nobody selected."""
+"""Responses of all policies side by side, on fixed, unselected prompts."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
