@@ -219,10 +219,15 @@ class Run:
         return sorted(path.parent.name for path in self.folder.glob("*/config.json"))
 
     @property
+    def initial_policy(self) -> str:
+        """The policy that the first round starts from."""
+        return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), BASE)
+
+    @property
     def base_policy(self) -> str:
         """The policy that this round generates with and improves."""
         if self.round == 1:
-            return next((name for name in reversed(POLICY_STAGES) if self.result(name) is not None), BASE)
+            return self.initial_policy
         suffix = "" if self.round == 2 else f"-{self.round - 1}"
         policy_stage: str = self.recipe.get("policy_stage", "")
         if policy_stage:

@@ -261,7 +261,7 @@ class Screen:
         dialog.dismiss()
 
     def _record_console_error(self, message: ConsoleMessage) -> None:
-        expected = message.text.startswith("Failed to load resource")  # which a test of an offline page is about
+        expected = message.text.startswith("Failed to load resource")  # expected in tests of offline pages
         if message.type in ("error", "warning") and not expected:
             self.errors.append(f"console: {message.text}")
 
@@ -347,7 +347,7 @@ class Screen:
 
     @property
     def display_order(self) -> list[str]:
-        """Ids of the items, in their order on the page."""
+        """Return the ids of the items, in their order on the page."""
         found: list[str] = self.page.eval_on_selector_all("#items .item", "nodes => nodes.map(n => n.dataset.item)")
         return found
 
@@ -362,7 +362,7 @@ class Screen:
 
     @property
     def pressed(self) -> list[str]:
-        """Labels of the pressed buttons."""
+        """Return the labels of the pressed buttons."""
         found: list[str] = self.page.eval_on_selector_all(
             "#controls [aria-pressed=true]",
             "nodes => nodes.map(n => (n.querySelector('span') ?? n).textContent.trim())",

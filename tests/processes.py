@@ -71,7 +71,7 @@ class Process:
 
     @property
     def output(self) -> str:
-        """Standard output and error so far."""
+        """Return standard output and error so far."""
         return self.out + self.error
 
     @property

@@ -36,7 +36,7 @@ ROLES = ("owner", "admin", "reviewer", "labeller", "viewer")
 
 @pytest.fixture
 def slow_hashes() -> None:
-    """Keep the real parameters: for tests of the hashes."""
+    """Keep the real parameters, for tests of the hashes."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def accounts(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Accounts]:
-    """Accounts in a file, and on a PostgreSQL server too in tests with the fixture `database`."""
+    """Return accounts in a file, and on a PostgreSQL server too in tests with the fixture `database`."""
     file = str(tmp_path / "store.db")
     location: str = request.getfixturevalue("database") if "database" in request.fixturenames else file
     with Store.open(location) as store:
@@ -218,7 +218,7 @@ def test_password_hashes_are_argon2id(accounts: Accounts) -> None:
     (row,) = rows(accounts, schema.users)
     parameters = argon2.extract_parameters(row["password_hash"])
     assert parameters.type is argon2.Type.ID
-    assert parameters.memory_cost >= 19 * 1024 and parameters.time_cost >= 2  # OWASP's least
+    assert parameters.memory_cost >= 19 * 1024 and parameters.time_cost >= 2  # OWASP's minimum
     assert parameters.salt_len >= 16
     assert accounts.sign_in("Olga", PASSWORD).name == "Olga"
 

@@ -58,12 +58,12 @@ def test_preference_p_chosen_margin_and_weight_reach_training(tmp_path: Path) ->
     environment = Prompts(prompts, model=str(model), run=tmp_path / "run", dtype="float32")
     RewardModel.fit(environment, preferences, batch_size=8)
     with open_run(environment.setup) as run:
-        kept, held, _ = load_preferences(run, tiny.load(model).chat_tokenizer, 256, BATCH_SPECS[ScorePairs])
-    assert len(kept) + len(held) == 8
-    for one in kept + held:
-        (pair,) = one.pairs
+        train, held_out, _ = load_preferences(run, tiny.load(model).chat_tokenizer, 256, BATCH_SPECS[ScorePairs])
+    assert len(train) + len(held_out) == 8
+    for group in train + held_out:
+        (pair,) = group.pairs
         assert pair[2:] == pytest.approx((0.7, 1.5, 2.0))
-        ended = [branch[-1] in tiny.load(model).chat_tokenizer.stop_ids for branch in one.tokens.completions]
+        ended = [branch[-1] in tiny.load(model).chat_tokenizer.stop_ids for branch in group.tokens.completions]
         assert (ended[pair.chosen], ended[pair.rejected]) == (True, False)
 
 

@@ -138,7 +138,7 @@ def test_plugin_settings_are_documented(folder: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_module_has_a_docstring_and_a_name_of_its_own(path: Path) -> None:
+def test_module_has_a_docstring_and_a_specific_name(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not tree.body or ast.get_docstring(tree)
     assert path.stem not in {"utils", "common", "helpers", "base", "manager", "misc", "core"}

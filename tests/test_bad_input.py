@@ -180,7 +180,7 @@ def test_non_finite_gradient_stops_the_stage_and_keeps_state(run: Path, tmp_path
 
 
 def test_non_finite_metric_is_null_and_in_no_curve(tmp_path: Path) -> None:
-    old = '{"stage": "dpo", "step": 1, "seconds": 1.0, "loss": NaN, "margin": Infinity}\n'  # as it was once written
+    old = '{"stage": "dpo", "step": 1, "seconds": 1.0, "loss": NaN, "margin": Infinity}\n'  # as older versions wrote it
     (tmp_path / "metrics.jsonl").write_text(old)
     logger = MetricsLogger(tmp_path, "dpo", 1)
     logger.log(2, {"loss": 0.5, "margin": math.inf, "accuracy": math.nan})
@@ -454,7 +454,7 @@ def test_sigterm_stops_like_ctrl_c(tmp_path: Path) -> None:
     assert output.strip().splitlines()[-1] == STOPPED
 
 
-def test_label_without_different_responses_says_so(tmp_path: Path) -> None:
+def test_label_without_different_responses_has_no_tasks(tmp_path: Path) -> None:
     prompt = Prompt.ask("Where is the duck?")
     (tmp_path / "run").mkdir()
     with Store.open(tmp_path / "run" / "feedback.db") as store:

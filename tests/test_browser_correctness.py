@@ -237,15 +237,15 @@ def test_sent_back_judgement_needs_a_change_to_submit(open_page: OpenPage) -> No
 
 def test_old_draft_does_not_replace_a_sent_back_judgement(open_page: OpenPage) -> None:
     screen = open_page(make_task("demonstration"), make_task("approval"))
-    other = screen.tab().go()
-    other.page.locator("#control textarea").fill("Half a draft of another tab.")
+    second_tab = screen.tab().go()
+    second_tab.page.locator("#control textarea").fill("Half a draft of another tab.")
     screen.page.locator("#control textarea").fill("The whole answer.")
     screen.submit(by="Control+Enter")
     (event,) = screen.stored(1)
-    other.page.locator("#control textarea").press("End")
-    other.page.keyboard.type("!")
-    other.page.wait_for_timeout(300)
-    other.page.close()
+    second_tab.page.locator("#control textarea").press("End")
+    second_tab.page.keyboard.type("!")
+    second_tab.page.wait_for_timeout(300)
+    second_tab.page.close()
     TaskQueue(screen.run.store).assignments.send_back(screen.user.id, event.task, "")
     screen.reload()
     assert screen.page.locator("#control textarea").input_value() == "The whole answer."

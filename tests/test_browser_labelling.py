@@ -325,7 +325,7 @@ def test_undo_reopens_and_supersedes_the_judgement(open_page: OpenPage) -> None:
     screen.press("Enter", "f", "1")
     screen.submit("2")
     second = screen.task
-    screen.press("7")  # half done with the next one
+    screen.press("7")  # the next judgement is incomplete
     before = screen.instruction
     screen.press("u")
     screen.wait_for_next_task(before)

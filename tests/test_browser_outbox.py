@@ -103,7 +103,7 @@ def test_outbox_sends_judgements_in_order(open_page: OpenPage) -> None:
     first, before = screen.task, screen.instruction
     screen.submit("j")
     second = screen.task
-    screen.press("k")  # touched, and left for the one before
+    screen.press("k")  # changed, then left for the previous task
     screen.press("u")
     screen.wait_for_next_task(screen.run.tasks[1].task.instruction)
     assert screen.instruction == before
@@ -457,7 +457,7 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
 
         def judge_task() -> None:
             task, key = screen.task, rng.choice(list(VERDICTS))
-            assert task  # two are at hand behind the one on the screen
+            assert task  # the page has two more tasks besides the one on the screen
             recorded.append((task.id, VERDICTS[key](screen.display_order)))
             screen.submit(key)
 

@@ -108,13 +108,13 @@ CORPUS = (
 def check_harmless(screen: Screen) -> None:
     """Click all links in user text; no script may run and no request may be sent."""
     page = screen.page
-    found = page.evaluate(
+    elements = page.evaluate(
         """() => [
             ...document.querySelectorAll("script:not([src^='/static/']), iframe, object, embed, base, [http-equiv]"),
             ...document.querySelectorAll("main :is(script, img, style, link, video, audio, [action*=evil], [style])"),
         ].map((node) => node.outerHTML)"""
     )
-    assert found == []
+    assert elements == []
     handlers = page.evaluate(
         """() => [...document.querySelectorAll("*")].flatMap((node) => [...node.attributes].filter((one) =>
             /^on/i.test(one.name) || /^(javascript|data|vbscript):/i.test(one.value)).map((one) => node.outerHTML))"""
@@ -130,7 +130,9 @@ def check_harmless(screen: Screen) -> None:
 def test_hostile_responses_run_nothing_on_the_label_page(open_page: OpenPage) -> None:
     groups = [CORPUS[i : i + 9] for i in range(0, len(CORPUS), 9)]
     turns = [[("user", text) for text in group] for group in groups]
-    tasks = [make_task("ranking", *group, turns=some) for group, some in zip(groups, turns, strict=True)]
+    tasks = [
+        make_task("ranking", *group, turns=conversation) for group, conversation in zip(groups, turns, strict=True)
+    ]
     everything = "\n\n".join(CORPUS)
     raw = [make_task(kind, everything, turns=[("user", everything)]) for kind in ("critique", "correction", "rating")]
     roles = make_task("comparison", turns=[('" onclick=pwned=1 x="', "<b>role</b>"), ("text", "<i>plain</i>")])
@@ -142,8 +144,8 @@ def test_hostile_responses_run_nothing_on_the_label_page(open_page: OpenPage) ->
         screen.page.mouse.move(400, 300)
         check_harmless(screen)
         if task.task.kind == "correction":
-            shown = Redactor(everything).text.replace("\r\n", "\n")
-            assert screen.page.locator("#control textarea").input_value() == shown
+            expected_text = Redactor(everything).text.replace("\r\n", "\n")
+            assert screen.page.locator("#control textarea").input_value() == expected_text
             screen.page.locator("#control textarea").press("Control+End")
             screen.page.keyboard.type("!")
             check_harmless(screen)
@@ -174,8 +176,8 @@ def test_hostile_text_runs_nothing_on_manager_pages(open_page: OpenPage, live_se
         live_server.root, make_task("comparison", everything, everything + "!", turns=[("user", everything)])
     )
     (task,) = (task.task for task in run.tasks)
-    for who, key, note in (("a" + bad, 0, everything), ("<script>pwned=1</script>", 1, bad)):
-        run.store.add_feedback([Feedback(task.id, who, Comparison(task.items[key]), "2026-11-20", comment=note)])
+    for annotator, key, note in (("a" + bad, 0, everything), ("<script>pwned=1</script>", 1, bad)):
+        run.store.add_feedback([Feedback(task.id, annotator, Comparison(task.items[key]), "2026-11-20", comment=note)])
     for name, value in (("guidelines", everything), ("flags", [bad, "</script>"]), ("axes", [bad])):
         change_setting(run.store, name, value, bad, "2026-11-20")
     (run.folder / "metrics.jsonl").write_text(json.dumps({"stage": bad, "step": 1, bad: 0.5}) + "\n")
@@ -259,9 +261,11 @@ def run_axe(page: Page) -> list[str]:
     """Return the accessibility violations that axe reports for a page."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
-    found = Axe().run(page).response["violations"]
+    violations = Axe().run(page).response["violations"]
     return [
-        f"{one['id']}: {node['html'][:150]} ({node['failureSummary'][:200]})" for one in found for node in one["nodes"]
+        f"{violation['id']}: {node['html'][:150]} ({node['failureSummary'][:200]})"
+        for violation in violations
+        for node in violation["nodes"]
     ]
 
 
@@ -278,8 +282,8 @@ def used_run(live_server: Server) -> LabellingRun:
     tasks = [make_task(kind, turns=turns) for kind in KINDS]
     run = make_run(live_server.root, *tasks, make_task("comparison", text, "No."))
     task = run.tasks[-1].task
-    for who, item in (("ann", 0), ("bob", 1)):
-        run.store.add_feedback([Feedback(task.id, who, Comparison(task.items[item]), "2026-11-20", 3.0)])
+    for annotator, item in (("ann", 0), ("bob", 1)):
+        run.store.add_feedback([Feedback(task.id, annotator, Comparison(task.items[item]), "2026-11-20", 3.0)])
     lines = ({"stage": "sft", "step": step, "seconds": step, "loss": 2 / step} for step in range(1, 9))
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
@@ -303,11 +307,11 @@ def test_axe_finds_no_violation_on_any_page(
     skipped = used_run.tasks[0].task
     TaskQueue(used_run.store).assignments.assign("somebody", skipped)
     TaskQueue(used_run.store).assignments.skip("somebody", skipped.id)
-    found = []
+    violations = []
     for path in paths:
         screen.go(path)
-        found += [f"{path} {one}" for one in run_axe(screen.page)]
-    assert found == []
+        violations += [f"{path} {violation}" for violation in run_axe(screen.page)]
+    assert violations == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -318,7 +322,7 @@ def test_axe_finds_no_violation_on_the_label_page(open_page: OpenPage, live_serv
         *(make_task(kind, *[text + "!" * i for i in range(ITEM_COUNTS.get(kind, 1))], turns=turns) for kind in KINDS),
         user=live_server.new_user(), color_scheme=scheme,
     )  # fmt: skip
-    found = []
+    violations = []
     for kind in KINDS:
         assert screen.task and screen.task.kind == kind
         if kind in ("critique", "correction", "demonstration"):
@@ -326,23 +330,23 @@ def test_axe_finds_no_violation_on_the_label_page(open_page: OpenPage, live_serv
         else:
             screen.press(*{"comparison": "2", "ranking": "1324", "rating": "765", "approval": "j"}[kind])
         screen.press("Escape", "f", "1")
-        found += [f"{kind} {one}" for one in run_axe(screen.page)]
+        violations += [f"{kind} {violation}" for violation in run_axe(screen.page)]
         screen.submit(by="Control+Enter")
-    found += [f"empty {one}" for one in run_axe(screen.page)]
+    violations += [f"empty {one}" for one in run_axe(screen.page)]
     before = screen.instruction
     screen.press("u")
     screen.wait("() => document.activeElement.tagName === 'TEXTAREA'")
     for key, name in (("g", "Guidelines"), ("?", "Keyboard shortcuts")):
         screen.press("Escape", key)
         dialog(screen, name).wait_for()
-        found += [f"{name} {one}" for one in run_axe(screen.page)]
+        violations += [f"{name} {one}" for one in run_axe(screen.page)]
         screen.press("Escape")
     live_server.accounts.credentials.revoke(screen.user.session)
     screen.page.locator("#control textarea").fill(f"A whole one, {before}")
     screen.press("Control+Enter")
     dialog(screen, "Sign in again").wait_for()
-    found += [f"sign in {one}" for one in run_axe(screen.page)]
-    assert found == []
+    violations += [f"sign in {one}" for one in run_axe(screen.page)]
+    assert violations == []
 
 
 def check_fits(page: Page) -> None:
@@ -394,8 +398,8 @@ def test_phone_can_tap_every_control(open_page: OpenPage, kind: str) -> None:
 
 
 def controls(screen: Screen) -> list[Any]:
-    found = screen.page.locator("#controls").locator("button:visible, input:visible, textarea:visible")
-    return list(found.all())
+    elements = screen.page.locator("#controls").locator("button:visible, input:visible, textarea:visible")
+    return list(elements.all())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -420,7 +424,7 @@ def test_zoomed_label_page_reaches_every_control(open_page: OpenPage, kind: str)
 
 def test_keyboard_focus_is_visible(open_page: OpenPage) -> None:
     screen = open_page(make_task("comparison", turns=[("user", "One."), ("assistant", "Two."), ("user", "Three.")]))
-    seen = set()
+    focused = set()
     for _ in range(40):
         screen.press("Tab")
         name, style, width = screen.page.evaluate(
@@ -428,9 +432,9 @@ def test_keyboard_focus_is_visible(open_page: OpenPage) -> None:
                 return [node.outerHTML.slice(0, 80), style.outlineStyle, parseFloat(style.outlineWidth)]; }"""
         )
         if not name.startswith("<body"):
-            seen.add(name)
+            focused.add(name)
             assert style != "none" and width >= 2, name
-    assert len(seen) >= 25  # eight choices, five flags, the reason, five actions, six links and buttons at the top
+    assert len(focused) >= 25  # eight choices, five flags, the reason, five actions, six links and buttons at the top
 
 
 def test_saved_state_is_announced_to_screen_readers(open_page: OpenPage) -> None:
@@ -495,8 +499,8 @@ def test_source_key_shows_the_source_text(open_page: OpenPage) -> None:
     screen.press("v")
     assert text.text_content() == source
     screen.submit("1")
-    shown = screen.page.locator("#items .text").all_inner_texts()
-    assert "**Bold.**" in shown  # it stays for the next ones
+    texts = screen.page.locator("#items .text").all_inner_texts()
+    assert "**Bold.**" in texts  # it stays for the next ones
     screen.press("v")
     assert "Bold." in screen.page.locator("#items .text").all_inner_texts()
 
@@ -529,10 +533,10 @@ def test_help_and_guidelines_open_without_a_task(open_page: OpenPage) -> None:
 
 def test_empty_page_says_that_others_hold_the_tasks(open_page: OpenPage, live_server: Server) -> None:
     screen = open_page(make_task("approval"), user=live_server.new_user())
-    other = open_page(run=screen.run, user=live_server.new_user())
-    assert "Other labellers hold the remaining tasks" in other.page.locator("#empty").inner_text()
+    second_screen = open_page(run=screen.run, user=live_server.new_user())
+    assert "Other labellers hold the remaining tasks" in second_screen.page.locator("#empty").inner_text()
     screen.page.get_by_role("button", name="Sign out").click()  # signing out releases assigned tasks at once
-    other.wait_until(lambda: other.task == screen.run.tasks[0].task)
+    second_screen.wait_until(lambda: second_screen.task == screen.run.tasks[0].task)
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ class ForkServer:
 
 @pytest.fixture(scope="module")
 def fork_servers() -> Iterator[list[ForkServer]]:
-    """Two fork servers."""
+    """Return two fork servers."""
     servers = [ForkServer() for _ in range(2)]
     try:
         for server in servers:

@@ -334,9 +334,9 @@ def test_unsupported_records_are_skipped_by_name_on_export(pairs: list[Preferenc
         rows, left_out = write_file(pairs, path, format)
         assert rows + len(left_out) == len(pairs)
         skipped = {int(rejected.location.split()[1]) - 1 for rejected in left_out}
-        kept = [pair for number, pair in enumerate(pairs) if number not in skipped]
-        if kept:
-            assert multiset(read_file(path, format).examples) == multiset(kept)
+        exported = [pair for number, pair in enumerate(pairs) if number not in skipped]
+        if exported:
+            assert multiset(read_file(path, format).examples) == multiset(exported)
 
 
 @settings(max_examples=40, deadline=None)
@@ -368,7 +368,7 @@ def test_tie_and_rating_are_never_altered_on_export(tmp_path: Path) -> None:
     assert "4.5, which is neither" in write_file([rating], tmp_path / "labels.jsonl", "unpaired").skipped[0].reason
 
 
-# Our own events
+# Events
 
 
 def test_store_round_trips_through_events(tmp_path: Path) -> None:
@@ -380,12 +380,12 @@ def test_store_round_trips_through_events(tmp_path: Path) -> None:
     tasks = [Task("ranking", prompts[0].id, names, "gold", "Which?"), Task("comparison", prompts[0].id, names)]
     first = Feedback(tasks[0].id, "ann", Ranking((names[:1], names[1:])), "2026-11-20T10:00:00Z", 2.5, names, "hm")
     events = [first, Feedback(tasks[1].id, "bob", Comparison(names[0], 3), "", supersedes=first.id, id="0192")]
-    with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
-        one.add_prompts(prompts)
-        one.add_responses(items)
-        one.add_tasks(tasks)
-        one.add_feedback(events)
-        assert write_file(one, tmp_path / "store.jsonl.gz", "events") == (10, ())
+    with Store.open(tmp_path / "one.db") as first_store, Store.open(tmp_path / "two.db") as two:
+        first_store.add_prompts(prompts)
+        first_store.add_responses(items)
+        first_store.add_tasks(tasks)
+        first_store.add_feedback(events)
+        assert write_file(first_store, tmp_path / "store.jsonl.gz", "events") == (10, ())
         for _ in range(2):
             reading = import_file(tmp_path / "store.jsonl.gz", two)
         assert (reading.format, reading.skipped) == ("events", ())

@@ -161,7 +161,7 @@ def texts(reading: ImportResult, ids: Iterable[str]) -> list[str]:
     return [matches[item] for item in ids]
 
 
-# There and back
+# Round trips
 
 
 @pytest.mark.parametrize("format", NEW)
@@ -321,7 +321,7 @@ def test_superseded_feedback_is_not_exported(tmp_path: Path) -> None:
             )  # the superseded event is not exported: no conflict
 
 
-# Files of others
+# Files of other tools
 
 
 def task(data: Any, *results: Any, **extra: Any) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def generate_rows(format: str, count: int) -> Iterator[str]:
                 prompt = Prompt.ask(pair["prompt"])
                 annotation_task = Task("demonstration", prompt.id, ())
                 event = Feedback(annotation_task.id, "ann", Demonstration(long), WHEN[1])
-                for stored in (event, annotation_task, prompt):  # the wrong way round
+                for stored in (event, annotation_task, prompt):  # in reverse order
                     (row,) = FORMATS["events"].encode(stored)
                     yield json.dumps(row) + "\n"
 

@@ -1,4 +1,4 @@
-"""Layouts of files: JSON documents that are streamed or parsed whole, and tables with broken quotation."""
+"""Layouts of files: JSON documents that are streamed or parsed whole, and tables with unclosed quotes."""
 
 import csv
 import json

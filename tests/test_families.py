@@ -1,4 +1,4 @@
-"""Families of models: each is used as docs/families.md says and equals transformers, or is refused."""
+"""Families of models: each equals transformers as docs/families.md documents, or is refused."""
 
 import importlib.util
 import inspect
@@ -141,7 +141,7 @@ def test_load_policy_refuses_a_model_that_is_not_causal(tmp_path: Path) -> None:
 
 
 def test_attention_refuses_a_mask_of_the_layer(tmp_path: Path) -> None:
-    """Doge's mask is learned; at its initial value it changes only the gradient."""
+    """Use Doge, whose mask is learned; at its initial value it changes only the gradient."""
     model: Any = load_policy(make("doge", tmp_path)).model
     logprobs(model, pack(table.make_prefixes(280))).logprobs.sum().backward()
     assert float(model.base_model.layers[0].self_attn.A.grad.abs().max()) > 0

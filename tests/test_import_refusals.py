@@ -533,7 +533,7 @@ def test_comparison_round_trips_as_lmarena_battle(tmp_path: Path) -> None:
     )
     with fresh(TaskWithJudgements(prompt, items, annotation_task, events)) as first, fresh() as two:
         written = write_file(first, tmp_path / "x.jsonl", "lmarena")
-        assert (written.num_rows, len(written.skipped)) == (2, 1)  # a strength has no word there
+        assert (written.num_rows, len(written.skipped)) == (2, 1)  # the format has no field for a strength
         assert insert(read_file(tmp_path / "x.jsonl"), first) == (0, 0, 0, 0)
         insert(read_file(tmp_path / "x.jsonl"), two)
         assert [event.judgement for event in two.feedback()] == judgements[:2]

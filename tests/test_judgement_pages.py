@@ -614,7 +614,7 @@ def test_assignment_states_in_either_database(store: Store) -> None:
         queue.assignments.send_back("carl", task.id, "")
 
 
-# Findings of a review of the pages
+# Restrictions of the pages
 
 
 def test_decision_refuses_a_written_gold_item(project: Project) -> None:

@@ -60,21 +60,21 @@ def run_command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int
 )
 def test_message_keys_of_templates_are_kept(key: str, tmp_path: Path) -> None:
     row = {"messages": [USER, {**BLUE, key: "x"}, {**USER, "tool_calls": None, key: ""}, {**GREEN, "name": []}]}
-    shown = only(lines(tmp_path / "x.jsonl", row))
-    assert isinstance(shown, SFTExample)
-    assert [message.extra for message in shown.prompt.messages] == [{}, {key: "x"}, {}]
-    assert shown.completion == Completion("Green")
+    example = only(lines(tmp_path / "x.jsonl", row))
+    assert isinstance(example, SFTExample)
+    assert [message.extra for message in example.prompt.messages] == [{}, {key: "x"}, {}]
+    assert example.completion == Completion("Green")
 
 
 def test_tool_call_is_a_completion_and_tools_are_the_prompts(tmp_path: Path) -> None:
     row = {"messages": [SYSTEM, USER, CALLS], "tools": [TOOL]}
-    shown = only(lines(tmp_path / "x.jsonl", row))
-    assert isinstance(shown, SFTExample)
-    assert shown.completion == Completion("", extra={"tool_calls": [CALL]})
-    assert shown.prompt.tools == (TOOL,)
-    assert shown.prompt.id != Prompt(shown.prompt.messages).id
+    example = only(lines(tmp_path / "x.jsonl", row))
+    assert isinstance(example, SFTExample)
+    assert example.completion == Completion("", extra={"tool_calls": [CALL]})
+    assert example.prompt.tools == (TOOL,)
+    assert example.prompt.id != Prompt(example.prompt.messages).id
     spelt = only(lines(tmp_path / "x.jsonl", {**row, "tools": json.dumps([TOOL])}))
-    assert spelt.prompt == shown.prompt
+    assert spelt.prompt == example.prompt
 
 
 def test_completion_of_reasoning_only_is_refused(tmp_path: Path) -> None:
@@ -99,25 +99,25 @@ def test_message_fields_round_trip_through_the_store(format: str, row: dict[str,
     with Store.open(tmp_path / "store.db") as store:
         reading = import_file(path, store)
         assert (reading.format, reading.skipped) == (format, ())
-        made = convert.to_examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
-    assert made == list(reading.examples)
+        examples = convert.to_examples(store.feedback(), store.tasks(), store.prompts(), store.responses())
+    assert examples == list(reading.examples)
     assert [key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(row)] == [
-        key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(made)
+        key for key in ("tool_calls", "reasoning_content", "tool_call_id") if key in str(examples)
     ]
-    back = round_trip(made, format)
+    back = round_trip(examples, format)
     assert back and back.skipped == ()
     assert [event.judgement for event in back.feedback] == [event.judgement for event in reading.feedback]
     assert {prompt.id for prompt in back.prompts} == {reading.prompts[0].id}
 
 
 def test_openai_keeps_tools_and_names_unread_keys(tmp_path: Path) -> None:
-    given = {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True}
-    row = {"input": given, "preferred_output": [CALLS], "non_preferred_output": [BLUE]}
+    request = {"messages": [USER], "tools": [TOOL], "parallel_tool_calls": True}
+    row = {"input": request, "preferred_output": [CALLS], "non_preferred_output": [BLUE]}
     path = lines(tmp_path / "x.jsonl", row)
     pair = only(path)
     assert isinstance(pair, Preference) and pair.prompt.tools == (TOOL,) and pair.chosen.extra == {"tool_calls": [CALL]}
     assert sniff(path).unread_counts == {}
-    assert sniff(lines(path, {**row, "input": {**given, "seed": 3}})).unread_counts == {"input.seed": 1}
+    assert sniff(lines(path, {**row, "input": {**request, "seed": 3}})).unread_counts == {"input.seed": 1}
     back = round_trip([pair], "openai-preference")
     assert back and back.prompts[0].tools == (TOOL,)
 
@@ -146,15 +146,15 @@ def test_json_arguments_of_tool_calls_become_objects(tmp_path: Path) -> None:
 )
 def test_other_arguments_of_tool_calls_are_kept(arguments: Any, tmp_path: Path) -> None:
     call = {"function": {"name": "look", "arguments": arguments}}
-    shown = only(lines(tmp_path / "x.jsonl", {"messages": [USER, {**CALLS, "tool_calls": [call, 3]}]}))
-    assert isinstance(shown, SFTExample) and shown.completion.extra == {"tool_calls": [call, 3]}
+    example = only(lines(tmp_path / "x.jsonl", {"messages": [USER, {**CALLS, "tool_calls": [call, 3]}]}))
+    assert isinstance(example, SFTExample) and example.completion.extra == {"tool_calls": [call, 3]}
 
 
 def test_openai_export_writes_arguments_as_text(tmp_path: Path) -> None:
     spelt = {**CALLS, "tool_calls": [JSON_CALL]}
-    given = {"messages": [USER, spelt, SEEN], "tools": [TOOL]}
+    request = {"messages": [USER, spelt, SEEN], "tools": [TOOL]}
     pair = only(
-        lines(tmp_path / "x.jsonl", {"input": given, "preferred_output": [BLUE], "non_preferred_output": [spelt]})
+        lines(tmp_path / "x.jsonl", {"input": request, "preferred_output": [BLUE], "non_preferred_output": [spelt]})
     )
     assert isinstance(pair, Preference) and pair.rejected.extra == {"tool_calls": [CALL]}
     assert write_file([pair], tmp_path / "y.jsonl", "openai-preference") == (1, ())
@@ -179,11 +179,11 @@ def test_tasks_about_tool_calls_keep_them(tmp_path: Path) -> None:
 
 
 def test_pair_may_differ_in_tool_calls_only(tmp_path: Path) -> None:
-    other = {
+    second_call = {
         **CALLS,
         "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"where": "down"}}}],
     }
-    pair = only(lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [other]}))
+    pair = only(lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [second_call]}))
     assert isinstance(pair, Preference) and pair.chosen != pair.rejected
     path = lines(tmp_path / "x.jsonl", {"prompt": [USER], "chosen": [CALLS], "rejected": [CALLS]})
     assert reasons(read_file(path)) == [("x.jsonl:1", "identical replies")]
@@ -248,8 +248,8 @@ def test_ptx_texts_refused_by_the_template_are_counted(tmp_path: Path, capsys: p
 
 def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Sk"}, {"type": "text", "text": "y?"}]
-    shown = only(lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, BLUE]}))
-    assert shown.prompt.text == "Sky?"
+    example = only(lines(tmp_path / "x.jsonl", {"messages": [{"role": "user", "content": parts}, BLUE]}))
+    assert example.prompt.text == "Sky?"
 
 
 def test_ignored_message_key_is_dropped_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,7 +282,7 @@ def test_hh_rlhf_export_skips_unsupported_fields(format: str, tmp_path: Path) ->
     ]
     written = write_file(pairs, tmp_path / "x.jsonl", format)
     assert written.num_rows == 1
-    assert [each.reason for each in written.skipped] == [
+    assert [entry.reason for entry in written.skipped] == [
         "a message with 'thinking', which this format cannot hold",
         "a prompt with tools, which this format cannot hold",
     ]
@@ -296,15 +296,15 @@ def test_labelling_exports_skip_unsupported_fields(format: str, tmp_path: Path) 
         import_file(lines(tmp_path / "y.jsonl", {"messages": [USER, CALLS]}), store)
         written = write_file(store, tmp_path / "out", format)
     assert written.num_rows == 0
-    assert [each.reason for each in written.skipped] == [
+    assert [entry.reason for entry in written.skipped] == [
         "a message with 'reasoning_content', which this format cannot hold",
         "a message with 'tool_calls', which this format cannot hold",
     ]
 
 
 def test_token_ids_do_not_prevent_an_export(tmp_path: Path) -> None:
-    drawn = Completion("Blue", token_ids=(4, 7), tokenizer="t")
-    assert write_file([SFTExample(Prompt.ask("Sky?"), drawn)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
+    sampled = Completion("Blue", token_ids=(4, 7), tokenizer="t")
+    assert write_file([SFTExample(Prompt.ask("Sky?"), sampled)], tmp_path / "x.jsonl", "prompt-completion") == (1, ())
 
 
 # The store and its events
@@ -316,17 +316,17 @@ def test_events_keep_message_fields_and_token_ids(tmp_path: Path) -> None:
     plain = Response(prompt.id, "Blue", "sft", token_ids=(7, 2), tokenizer="fingerprint")
     query = Task("demonstration", prompt.id, ())
     event = Feedback(query.id, "ann", Demonstration("", 1.0, '{"tool_calls": []}'), "2026-11-20T10:00:00Z")
-    with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "two.db") as two:
-        one.add_prompts([prompt])
-        one.add_responses([called, plain])
-        one.add_tasks([query])
-        one.add_feedback([event])
-        write_file(one, tmp_path / "events.jsonl", "events")
+    with Store.open(tmp_path / "one.db") as first, Store.open(tmp_path / "two.db") as two:
+        first.add_prompts([prompt])
+        first.add_responses([called, plain])
+        first.add_tasks([query])
+        first.add_feedback([event])
+        write_file(first, tmp_path / "events.jsonl", "events")
         for _ in range(2):
             assert import_file(tmp_path / "events.jsonl", two).skipped == ()
         assert list(two.prompts()) == [prompt]
         assert list(two.responses()) == [called, plain]
-        assert [(each.token_ids, each.tokenizer) for each in two.responses()] == [
+        assert [(entry.token_ids, entry.tokenizer) for entry in two.responses()] == [
             ((5, 6, 2), "fingerprint"),
             ((7, 2), "fingerprint"),
         ]
@@ -353,15 +353,15 @@ def test_events_refuse_an_invalid_response(changes: dict[str, Any], reason: str,
         store.add_responses([Response(prompt.id, "Blue", "sft")])
         write_file(store, tmp_path / "x.jsonl", "events")
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
-    ((_, told),) = reasons(read_file(lines(tmp_path / "x.jsonl", rows[0], {**rows[1], **changes})))
-    assert told.startswith(reason)
+    ((_, reason_text),) = reasons(read_file(lines(tmp_path / "x.jsonl", rows[0], {**rows[1], **changes})))
+    assert reason_text.startswith(reason)
 
 
 def test_python_preference_keeps_tool_calls_and_token_ids(tmp_path: Path) -> None:
     called = Completion("", False, {"tool_calls": [CALL]}, (3, 4), "t")
-    given = [Preference(Prompt.ask("Sky?"), called, Completion("Blue"))]
+    preferences = [Preference(Prompt.ask("Sky?"), called, Completion("Blue"))]
     with Store.open(tmp_path / "store.db") as store:
-        insert_examples(given, store, "python")
+        insert_examples(preferences, store, "python")
         assert [item.completion for item in store.responses()] == [called, Completion("Blue")]
         assert next(iter(store.responses())).token_ids == (3, 4)
         same = Preference(Prompt.ask("Sky?"), Completion("Blue"), Completion("Blue", False))
@@ -370,21 +370,21 @@ def test_python_preference_keeps_tool_calls_and_token_ids(tmp_path: Path) -> Non
 
 
 def test_content_ids_without_message_fields_are_unchanged(tmp_path: Path) -> None:
-    """Taken from the commit before messages had other keys (5ec97d8)."""
+    """Compare with ids of the commit before messages had other keys (5ec97d8)."""
     pairs = lines(
         tmp_path / "pairs.jsonl",
         {"prompt": [SYSTEM, USER], "chosen": [BLUE], "rejected": [GREEN], "margin": 0.5},
         {"prompt": "The sky is", "chosen": " blue", "rejected": " green"},
     )
-    shown = lines(tmp_path / "shown.jsonl", {"messages": [USER, BLUE]}, {"text": "The sky is blue"})
+    examples_path = lines(tmp_path / "shown.jsonl", {"messages": [USER, BLUE]}, {"text": "The sky is blue"})
     reading = read_file(pairs)
-    assert [each.id for each in reading.prompts] == ["794e033a0ae4d6385d9b", "fee237661a37fa5d9dd6"]
-    assert [each.id for each in reading.responses] == [
+    assert [entry.id for entry in reading.prompts] == ["794e033a0ae4d6385d9b", "fee237661a37fa5d9dd6"]
+    assert [entry.id for entry in reading.responses] == [
         *("fdf2bb71ad63bdc8b922", "1f98d7776e2b21a6f440", "61b6b5190827317c9ffd", "ffbe2535c91274ba5fa5")
     ]
-    assert [each.id for each in reading.tasks] == ["f8402e0c68065d71c27d", "3c14bd5aece524b5e7db"]
-    assert [each.id for each in reading.feedback] == ["d6d7884e9e61799ba866", "fd48ee113f38fe0b2ba4"]
-    assert [each.id for each in read_file(shown).feedback] == ["d3b7e650e6c5031ac7b3", "602863b2b31345b63b48"]
+    assert [entry.id for entry in reading.tasks] == ["f8402e0c68065d71c27d", "3c14bd5aece524b5e7db"]
+    assert [entry.id for entry in reading.feedback] == ["d6d7884e9e61799ba866", "fd48ee113f38fe0b2ba4"]
+    assert [entry.id for entry in read_file(examples_path).feedback] == ["d3b7e650e6c5031ac7b3", "602863b2b31345b63b48"]
     assert Feedback("q", "ann", Demonstration("So."), "2026").id == "2c2940a24cfaef6586bc"
     assert Feedback("q", "ann", Comparison("a"), "2026").id == "0aadd7d1e2d66fb77252"
     table = tmp_path / "x.csv"
@@ -392,7 +392,7 @@ def test_content_ids_without_message_fields_are_unchanged(tmp_path: Path) -> Non
     (event,) = read_file(table).feedback
     assert event.id == "5830f228c85446b474bf"
     with Store.open(tmp_path / "store.db") as store:
-        for path in (pairs, shown):
+        for path in (pairs, examples_path):
             import_file(path, store)
         write_file(store, tmp_path / "events.jsonl", "events")
     rows = [_with_old_keys(json.loads(line)) for line in (tmp_path / "events.jsonl").read_text().splitlines()]

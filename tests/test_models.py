@@ -160,7 +160,7 @@ def test_finished_rows_leave_the_kv_cache(policy: LoadedModel) -> None:
 def test_patched_decode_linears_sample_the_same_tokens(
     name: str, policy: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without biases, with both functions, on any processor."""
+    """Test with and without biases, with both functions, on any processor."""
     model: Any = load_policy(make_family(tmp_path / name, name, FAMILIES[name], policy)).model
     prompts = [tree.prefix for tree in random_prefixes(4, 1, seed=5)]
 
@@ -329,7 +329,7 @@ def make_family(folder: Path, name: str, settings: dict[str, Any], like: LoadedM
 def test_packed_logprobs_of_other_families(
     name: str, policy: LoadedModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Softcaps, sinks, windows, learned positions, and families that do not support packing."""
+    """Cover softcaps, sinks, windows, learned positions, and families that do not support packing."""
     from transformers import AutoModelForCausalLM
 
     path = make_family(tmp_path / name, name, {**FAMILIES, **UNPACKED_FAMILIES}[name], policy)
@@ -445,7 +445,7 @@ def test_varlen_attention_equals_packed_attention(window: int | None, monkeypatc
 
 
 def test_varlen_attention_accepts_its_inputs_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shapes and dtypes only, as torch itself checks them without a GPU."""
+    """Check shapes and dtypes only, as torch itself does without a GPU."""
     packed = pack(random_prefixes(5, 3))
     assert packed.cu_seqlens_q.dtype == packed.cu_seqlens_k.dtype == torch.int32
     assert len(packed.cu_seqlens_q) == len(packed.cu_seqlens_k) == len(packed.q_lens) + 1

@@ -223,7 +223,7 @@ def test_advantages_read_logprobs_only_with_needs_logprobs(objective: Objective)
     assert same is not (objective.needs_logprobs and getattr(objective, "beta", 0) > 0)
 
 
-# Each on its own
+# Single objectives
 
 
 def one_rollout(n: int, values: list[float] | None = None) -> Rollout:

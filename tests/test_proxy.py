@@ -431,7 +431,7 @@ def streamed(site: Site, client: httpx.Client) -> bool:
         assert json.loads(lines[-1]).get("done"), lines[-1]
         return times[1] - times[0] < (times[-1] - times[0]) / 2
 
-    return any(comes_early() for _ in range(10))  # the first one waits for the model, and a busy machine for itself
+    return any(comes_early() for _ in range(10))  # the first response waits for the model; a busy machine is slow
 
 
 @pytest.mark.proxy

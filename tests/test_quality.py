@@ -427,7 +427,7 @@ def test_gold_accuracy_of_each_kind(kind: str, gold: Judgement, right: Judgement
     assert [result[annotator].gold_accuracy.rate for annotator in sorted(result)] == [1.0, *[0.0] * len(wrong)]
 
 
-# The edges
+# Edge cases
 
 
 def test_quality_of_no_feedback() -> None:

@@ -1,4 +1,4 @@
-"""A run renders its prompts in the same way from the first day to the last, and trains the sampled tokens."""
+"""A run renders its prompts in the same way on every day, and trains the sampled tokens."""
 
 import json
 from dataclasses import replace

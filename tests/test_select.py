@@ -321,7 +321,7 @@ def test_select_takes_the_best_scores_without_features(acquisition: Acquisition,
 
 
 def test_select_diversifies_the_best_with_features() -> None:
-    """Members disagree most about ten pairs that are alike, less about ten of four other kinds, hardly about fifty."""
+    """Let members disagree most about ten similar pairs, less about ten of four other kinds, hardly about fifty."""
     data, kinds, split_scores = pool(70), np.eye(5), np.array([1.0, -1.0])
     for index, pair in enumerate(data.candidates):
         data.scores[pair.first] = split_scores * (2.0 if index < 10 else 1.5 if index < 20 else 0.1)
@@ -370,7 +370,7 @@ def test_select_of_all_candidates_has_propensity_1() -> None:
 
 
 def test_propensities_of_three_from_six_by_hand() -> None:
-    """Select one at random and two by rank; the third is random (1/6), or by rank if the random one is a better one (1/3)."""
+    """By hand: one at random, two by rank; the third is the random one (1/6), or ranked if that is among the first."""
     data = pool(6)
     ranking = [data.candidates[index] for index in np.argsort(-acquisition_scores(data, bald))]
     stated: dict[Candidate, float] = {}
@@ -452,7 +452,7 @@ def test_select_refuses_invalid_input(invalid: Mapping[str, Any], message: str) 
 
 
 def fit(x: Floats, wins: Floats, weights: Floats, ridge: float = 0.25) -> Floats:
-    """Bradley-Terry with a linear reward, by Newton's method."""
+    """Fit Bradley-Terry with a linear reward by Newton's method."""
     theta = np.zeros(x.shape[1])
     for _ in range(8):
         p = expit(x @ theta)
@@ -474,7 +474,7 @@ class World(NamedTuple):
 
 @cache
 def world(seed: int, informative: bool, items: int = 600, pairs: int = 1500) -> World:
-    """Reward differences have a standard deviation of 2: four of five labels prefer the better item."""
+    """Return a world whose reward differences have a standard deviation of 2: 4 of 5 labels prefer the better item."""
     rng = np.random.default_rng(seed)
     phi = rng.normal(size=(items, 16))
     reward = phi @ rng.normal(size=16)
@@ -596,7 +596,7 @@ print(time.process_time() - before)
 @pytest.mark.slow
 @pytest.mark.parametrize("acquisition", ["bald", "d_optimal"])
 def test_select_time_is_linear_in_the_candidates(acquisition: str) -> None:
-    """Linear time is 4 times that of 25,000 candidates, and quadratic time 16 times, on any machine."""
+    """Compare with the time of 25,000 candidates: linear time is 4 times that, and quadratic time 16 times."""
 
     def seconds(count: int) -> float:
         command = [sys.executable, "-c", FROM_MANY, acquisition, str(count)]

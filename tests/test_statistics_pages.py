@@ -172,10 +172,10 @@ def test_no_forecast_from_few_judgements_or_hours(site: Site) -> None:
     for n, task in enumerate(tasks[:19]):
         site.add_judgement("ann", task, Comparison(task.items[0]), NOW - timedelta(hours=6 * n))
     assert forecast(site.project, NOW) is None
-    other = [site.add_task(number) for number in range(60, 120)]
-    site.project.queue.enqueue([TaskRequest(task, 1) for task in other], "label")
+    more_tasks = [site.add_task(number) for number in range(60, 120)]
+    site.project.queue.enqueue([TaskRequest(task, 1) for task in more_tasks], "label")
     assert forecast(site.project, NOW + timedelta(days=30)) is None
-    site.add_judgement("bob", other[0], Comparison(other[0].items[0]), NOW)
+    site.add_judgement("bob", more_tasks[0], Comparison(more_tasks[0].items[0]), NOW)
     matches = forecast(site.project, NOW)
     assert matches is not None and matches.pace == pytest.approx(20 / 4.5)  # the first came 108 hours ago
 
@@ -315,8 +315,8 @@ with open_run(Setup(run=folder)):
 assert not SCORER.of(Workspace(folder).project("run")).model
 print("torch" in sys.modules, "transformers" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["False", "False"]
 
 
 def test_largest_disagreements_come_first(site: Site) -> None:

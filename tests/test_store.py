@@ -288,7 +288,7 @@ def test_stuck_lock_raises_busy(store: Store) -> None:
     holder = sqlite3.connect(store.name, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with Store.open(store.name, timeout=0.1) as another:
-        assert another.counts().prompts == 1  # readers do not mind
+        assert another.counts().prompts == 1  # readers are not blocked
         with pytest.raises(Busy, match="locked by another process"):
             another.add_feedback([EVENT])
         holder.execute("ROLLBACK")

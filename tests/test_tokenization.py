@@ -1,4 +1,4 @@
-"""The tokenizer contract, on small tokenizers with every fault and on the demo model's own."""
+"""The tokenizer contract, on small tokenizers with every fault and on that of the demo model."""
 
 import json
 from collections.abc import Sequence
@@ -407,7 +407,7 @@ def test_rendering_parses_json_or_text_values() -> None:
 
 
 def test_completion_follows_the_prompt_of_the_policy() -> None:
-    """Mistral's templates write the system message into the last message, if that is the user's."""
+    """Use Mistral's templates, which write the system message into the last message if that is the user's."""
     late = (
         "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
         "{% if loop.last and messages[0].role == 'system' %}"

@@ -351,7 +351,7 @@ def test_new_labeller_starts_at_once_without_screening(server: Server) -> None:
 
 
 def test_wrong_gold_items_pause_the_labeller(server: Server) -> None:
-    """Good .90 against bad .60, alpha .01, beta .05: four wrong gold items in a row are enough."""
+    """Test good .90 against bad .60 with alpha .01 and beta .05: four wrong gold items in a row are enough."""
     right = add_gold(server, "hidden", 40)
     prompts = [Prompt.ask(f"ordinary question {n}") for n in range(300)]
     pairs = [[Response(prompt.id, text, POLICY) for text in ("Yes.", "No.")] for prompt in prompts]

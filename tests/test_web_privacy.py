@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 def all_strings(value: Any) -> Iterator[str]:
-    """Every key and every value in JSON, as text."""
+    """Yield every key and every value in JSON, as text."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key
@@ -89,7 +89,7 @@ def test_labeller_responses_reveal_no_policy_purpose_or_gold(server: Server) -> 
             revealed = set(all_strings(reply.json()))
             assert not {"policy", "policies", "model", "purpose", "gold", "train", "evaluate", "hidden"} & revealed
             if reply.status_code == 200 and isinstance(reply.json(), dict):
-                assert reply.json().get("correct") is None  # of an item that is none of the practice
+                assert reply.json().get("correct") is None  # of an item outside the practice
 
 
 def test_gold_items_are_not_recognisable_by_their_task_id(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""A real language model that is small enough for any test: Llama blocks, a byte-pair tokenizer, a chat template."""
+"""A real but tiny language model for tests: Llama blocks, a byte-pair tokenizer, a chat template."""
 
 from pathlib import Path
 

@@ -9,9 +9,9 @@ from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
 from assent.models.load import LoadedModel
 from assent.records import CHAT, Prompt, Response
-from assent.run import BASE, Run
+from assent.run import Run
 from assent.split import split
-from assent.stage_names import POLICY_STAGES, policy_training_stages
+from assent.stage_names import policy_training_stages
 
 BATCH_SIZE = 64
 """Responses that are generated at once."""
@@ -73,11 +73,6 @@ def selected_candidate(run: Run, policy: str, prompts: list[Prompt], baseline: s
     # The bound on its divergence holds against the policy that it sampled from, and no other.
     kl = result["kl"] if result.get("policy") == baseline else None
     return Candidate(policy, [by_prompt[prompt.id] for prompt in prompts], kl)
-
-
-def initial_policy(run: Run) -> str:
-    """Return the policy that the first round started from."""
-    return next((name for name in reversed(POLICY_STAGES) if run.result(name) is not None), BASE)
 
 
 def trained_policies(run: Run) -> list[str]:

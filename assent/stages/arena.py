@@ -10,7 +10,7 @@ import numpy as np
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError
-from assent.evaluation.candidates import generate_candidate, held_out_prompts, initial_policy, trained_policies
+from assent.evaluation.candidates import generate_candidate, held_out_prompts, trained_policies
 from assent.evaluation.win_rates import INSTRUCTION, comparison_task
 from assent.functional.acquisition import double_thompson
 from assent.generation.responses import prompts_within_context
@@ -52,7 +52,7 @@ class Arena(Stage):
     """The annotator: `human` waits for people on the pages of `assent serve`."""
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        policies = list(dict.fromkeys(self.policies or (initial_policy(run), *trained_policies(run))))
+        policies = list(dict.fromkeys(self.policies or (run.initial_policy, *trained_policies(run))))
         if len(policies) < 2:
             raise AssentError(f"{run.folder} has {len(policies)} policy to compare; train one, or name some")
         prompts, responses = self._responses(run, key, policies)

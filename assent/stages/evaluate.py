@@ -14,7 +14,6 @@ from assent.evaluation.candidates import (
     Candidate,
     generate_candidate,
     held_out_prompts,
-    initial_policy,
     selected_candidate,
     selection_label,
     trained_policies,
@@ -111,7 +110,7 @@ class Evaluate(Stage):
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        baseline = self.baseline or initial_policy(run)
+        baseline = self.baseline or run.initial_policy
         policies = self._policies(run)
         prompts = held_out_prompts(run)
         if baseline in policies:
@@ -179,7 +178,7 @@ class Evaluate(Stage):
 
     def _weights(self, run: Run) -> dict[str, str]:
         judge = self._judge_name(run)
-        baseline = self.baseline or initial_policy(run)
+        baseline = self.baseline or run.initial_policy
         models = (*(self.policies or trained_policies(run)), baseline, judge, run.key("reward"))
         weights = {name: weights_digest(str(run.folder / name)) for name in models if name in run.models}
         weights |= {name: label for name in models if (label := selection_label(run, name))}

@@ -1,6 +1,5 @@
 """The labelling API: next tasks, judgements, corrections, heartbeats and skips of one labeller."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
@@ -9,6 +8,7 @@ from assent.errors import AssentError
 from assent.feedback import default_question, parse
 from assent.functional.sequential import SequentialTest
 from assent.labelling.assignments import Assignment
+from assent.labelling.audit_log import utc_now
 from assent.labelling.gold import GoldResult
 from assent.labelling.queue import AlreadyJudged
 from assent.labelling.users import User
@@ -131,7 +131,7 @@ def _as_feedback(project: Project, user: User, assignment: Assignment, posted: J
         task=assignment.task.id,
         annotator=user.id,
         judgement=parse(assignment.task.kind, restore_names(project, assignment, posted.judgement)),
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=utc_now(),
         duration=posted.duration,
         display_order=tuple(posted.display_order),
         comment=posted.comment,

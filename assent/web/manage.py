@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
@@ -15,6 +14,7 @@ from assent.errors import AssentError
 from assent.feedback import to_values
 from assent.formats.files.tables import escape_formula
 from assent.functional.near_identical import is_near_identical
+from assent.labelling.audit_log import utc_now
 from assent.labelling.judgements import judgements_after
 from assent.labelling.queue import TaskRequest
 from assent.labelling.settings import change_setting, setting_history
@@ -275,8 +275,3 @@ def _log_entry(row: Any, names: Mapping[str, str]) -> LogEntry:
     values = {key: value for key, value in json.loads(row.details).items() if value not in ("", None)}
     details = ", ".join(f"{key}: {names.get(str(value), value)}" for key, value in values.items())
     return LogEntry(row.created_at, names.get(row.author, row.author), row.action, details)
-
-
-def utc_now() -> str:
-    """Return the time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
