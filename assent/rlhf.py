@@ -21,7 +21,7 @@ from assent.config import override, table
 from assent.errors import AssentError
 from assent.formats.files.importing import import_file, insert_examples, read_file
 from assent.functional.ensemble import combine, ensemble_std
-from assent.generation.local import Local
+from assent.generation.local import LocalGenerator
 from assent.generation.responses import DEMO_PROMPTS
 from assent.generation.sampling import Sampling
 from assent.models.checkpoints import locate
@@ -175,7 +175,7 @@ class RLHF:
         tokenizer = policy.chat_tokenizer
         message = _as_prompt(prompt, policy)
         settings = sampling or self._stage.settings.sampling
-        generator = Local()
+        generator = LocalGenerator()
         generator.load(policy)
         seed = derive(self.environment.seed, Purpose.RESPONSE)
         (completion,) = generator.generate([tokenizer.encode_prompt(message)], 1, settings, seed)

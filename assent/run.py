@@ -278,21 +278,16 @@ def open_run(setup: Setup) -> Iterator[Run]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AssentError(f"another process works in {setup.run}: wait for it, or use another --run") from None
-        recipe = _open_recipe(setup.run)
+        path = setup.run / "recipe.toml"
+        saved = read_recipe(path) if path.exists() else {}
+        recipe = translate_recipe(saved)
         if not setup.date:
             setup = replace(setup, date=recipe.get("date") or datetime.now(UTC).date().isoformat())
         run = Run(setup, _merge_setup(setup, recipe))
+        if MARK in saved:  # a folder of version 0.1; its recipe is written last
+            rewrite_folder(setup.run)
         run._write_recipe()
         yield run
-
-
-def _open_recipe(folder: Path) -> dict[str, Any]:
-    """Return the recipe of a locked run folder; a folder of version 0.1 is rewritten with today's names."""
-    path = folder / "recipe.toml"
-    recipe = read_recipe(path) if path.exists() else {}
-    if MARK in recipe:
-        rewrite_folder(folder)
-    return translate_recipe(recipe)
 
 
 def _merge_setup(setup: Setup, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,16 +96,14 @@ class RewardSource:
         """Return the rewards with these reward models, by name, in the order of the settings."""
         names, rules = self.names(run), {part.name: part.plugin for part in self.rules}
         weights = self.reward_weights or (1.0,) * len(names)
-        terms = [
-            Term(
-                name, models[name] if name in models else CheckedRule(name, rules.get(name) or load_rule(name)), weight
-            )
-            for name, weight in zip(names, weights, strict=True)
-        ]
+        terms: list[WeightedReward] = []
+        for name, weight in zip(names, weights, strict=True):
+            reward = models[name] if name in models else CheckedRule(name, rules.get(name) or load_rule(name))
+            terms.append(WeightedReward(name, reward, weight))
         return WeightedRewards(tuple(terms), self.ensemble, self.uncertainty_coef)
 
 
-class Term(NamedTuple):
+class WeightedReward(NamedTuple):
     """One reward of a sum."""
 
     name: str
@@ -125,7 +123,7 @@ class Scores(NamedTuple):
 class WeightedRewards:
     """The weighted sum of rewards."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[WeightedReward, ...]
     ensemble: Reduction = "mean"
     uncertainty_coef: float = 1.0
 

@@ -20,7 +20,7 @@ from simulated_crowd import AT, SALT, add_gold, add_tasks, choose, is_in_interva
 from assent.annotators.human import Human
 from assent.errors import Waiting
 from assent.feedback.comparison import Comparison
-from assent.functional.sequential import SequentialTest, TestState
+from assent.functional.sequential import GoldTestState, SequentialTest
 from assent.labelling.gold import matches_gold
 from assent.labelling.quality import MIN_WEIGHT, annotator_weights
 from assent.labelling.queue import TaskQueue, TaskRequest, required_votes
@@ -71,9 +71,9 @@ def career_probabilities(chance: float, items: int = 150) -> CareerProbabilities
     """
     test, stopped, passes = SequentialTest(), list[float](), 0.0
     after = cache(test.update)
-    probabilities: Mapping[TestState, float] = {TestState(): 1.0}
+    probabilities: Mapping[GoldTestState, float] = {GoldTestState(): 1.0}
     for _ in range(items):
-        stop_probability, next_probabilities = 0.0, defaultdict[TestState, float](float)
+        stop_probability, next_probabilities = 0.0, defaultdict[GoldTestState, float](float)
         for state, share in probabilities.items():
             for right, part in ((True, share * chance), (False, share * (1 - chance))):
                 updated = after(state, right)
@@ -81,7 +81,9 @@ def career_probabilities(chance: float, items: int = 150) -> CareerProbabilities
                     stop_probability += part
                 elif part > 1e-12:
                     passes += part * (state.passes == 0 < updated.passes)
-                    next_probabilities[TestState(passes=updated.passes, log_odds=round(updated.log_odds, 9))] += part
+                    next_probabilities[GoldTestState(passes=updated.passes, log_odds=round(updated.log_odds, 9))] += (
+                        part
+                    )
         stopped.append(stop_probability)
         probabilities = next_probabilities
     return CareerProbabilities(stopped, passes)

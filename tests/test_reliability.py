@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from assent.functional.reliability import dawid_skene, peer_kappa
-from assent.functional.sequential import SequentialTest, TestState
+from assent.functional.sequential import GoldTestState, SequentialTest
 
 # Gold items: the sequential test
 
@@ -40,7 +40,7 @@ def test_sequential_test_continues_after_a_pass() -> None:
 def test_sequential_test_update_equals_batch() -> None:
     test, random = SequentialTest(), np.random.default_rng(0)
     results = (random.random(60) < 0.8).tolist()
-    state = TestState()
+    state = GoldTestState()
     for right in results:
         state = test.update(state, right)
     assert state == test(results)
@@ -52,7 +52,7 @@ def stopping_points(chance: float, items: int, num_annotators: int = 3000, is_re
     rng = np.random.default_rng(0)
     result = []
     for _ in range(num_annotators):
-        state = TestState()
+        state = GoldTestState()
         for right in (rng.random(items) < chance).tolist():
             state = test.update(state._replace(passes=0) if is_restarted else state, right)
             if state.status == "failed":

@@ -182,13 +182,13 @@ if TYPE_CHECKING:
         peer_kappa as peer_kappa,
     )
     from assent.functional.sequential import (
+        GoldTestState as GoldTestState,
+    )
+    from assent.functional.sequential import (
         SequentialTest as SequentialTest,
     )
     from assent.functional.sequential import (
         Status as Status,
-    )
-    from assent.functional.sequential import (
-        TestState as TestState,
     )
     from assent.functional.statistics import (
         Interval as Interval,
@@ -329,7 +329,7 @@ _NAMES = {
     "sequential": (
         "SequentialTest",
         "Status",
-        "TestState",
+        "GoldTestState",
     ),
     "statistics": (
         "accuracy",

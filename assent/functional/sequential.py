@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 Status = Literal["in progress", "passed", "failed"]
 
 
-class TestState(NamedTuple):
+class GoldTestState(NamedTuple):
     """The state of an annotator's test; `passed` may still become `failed`, and `failed` is final."""
 
     status: Status = "in progress"
@@ -48,11 +48,11 @@ class SequentialTest:
         if not (self.alpha > 0 and self.beta > 0 and self.alpha + self.beta < 1):
             raise ValueError(f"alpha is {self.alpha} and beta {self.beta}: choose both above 0, together below 1")
 
-    def __call__(self, outcomes: Iterable[bool]) -> TestState:
+    def __call__(self, outcomes: Iterable[bool]) -> GoldTestState:
         """Return the state after judgements of gold items, in their order: True where the annotator was right."""
-        return reduce(self.update, outcomes, TestState())
+        return reduce(self.update, outcomes, GoldTestState())
 
-    def update(self, state: TestState, is_correct: bool) -> TestState:
+    def update(self, state: GoldTestState, is_correct: bool) -> GoldTestState:
         """Return the state after one more judgement."""
         likelihood_ratio = self.bad / self.good if is_correct else (1 - self.bad) / (1 - self.good)
         log_odds = state.log_odds + math.log(likelihood_ratio)

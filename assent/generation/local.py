@@ -24,7 +24,7 @@ OnToken = Callable[[list[int], list[int]], None]
 """Is called at each step with completions (numbered in order of prompts) and their new tokens; may raise to stop."""
 
 
-class Local:
+class LocalGenerator:
     """A `Generator` that samples with the policy's own model in this process."""
 
     def __init__(self, on_token: OnToken | None = None) -> None:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from assent.errors import AssentError, warn
 from assent.formats.files.importing import read_file
-from assent.generation.local import Local
+from assent.generation.local import LocalGenerator
 from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
 from assent.models.load import LoadedModel, context_length
@@ -59,7 +59,7 @@ def generate_responses(run: Run, job: GenerationJob, prompts: list[Prompt], n: i
     for response in run.store.responses(policy=job.label):
         by_prompt.setdefault(response.prompt, []).append(response)
     settings = f"temperature {job.sampling.temperature}, {job.sampling.max_new_tokens} tokens, seed {run.seed}"
-    generator = Local()
+    generator = LocalGenerator()
     generator.load(job.policy)
     with ProgressBar(job.progress, len(prompts)) as bar:
         for number, batch in enumerate(chunks(prompts, max(1, job.batch_size // n))):

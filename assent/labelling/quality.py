@@ -12,7 +12,7 @@ import numpy as np
 from assent.errors import AssentError
 from assent.feedback import WrittenJudgement, check
 from assent.functional.agreement import Agreement, RawAgreement
-from assent.functional.sequential import SequentialTest, TestState
+from assent.functional.sequential import GoldTestState, SequentialTest
 from assent.functional.statistics import Interval, wilson
 from assent.labelling.agreement import KindAgreement, PeerAgreement, measure_consensus, measure_peer_agreement
 from assent.labelling.judgement_table import JudgementTable
@@ -33,7 +33,7 @@ class AnnotatorQuality:
     num_judgements: int
     gold_accuracy: Interval
     """The share of gold items that were judged right."""
-    gold_test: TestState
+    gold_test: GoldTestState
     """The sequential test on the gold items."""
     first_shown_rate: Interval
     """The share of preferences for the item that was shown first; 1/2 without a position bias."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assent.batch import Rollout
 from assent.functional.kl import adapt_beta, sequence_kl
-from assent.generation.local import Local, kv_cache_bytes
+from assent.generation.local import LocalGenerator, kv_cache_bytes
 from assent.generation.rollout_batch import RolloutBatch
 from assent.generation.sampling import Sample, Sampling
 from assent.models.forward import logprobs, values
@@ -36,7 +36,7 @@ from assent.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positi
 
 
 @dataclass(frozen=True)
-class OnlineSettings:
+class RolloutSettings:
     """Rollouts, and what is done to their scores."""
 
     n: PositiveInt = 4
@@ -60,7 +60,7 @@ class OnlineSettings:
     sampling: Sampling = Sampling(temperature=0.7)
 
 
-class Sampled(NamedTuple):
+class ScoredRollout(NamedTuple):
     """Completions of one step, with their scores."""
 
     prompts: list[Prompt]
@@ -77,7 +77,7 @@ class OnlineTrainer:
     def __init__(
         self,
         run: Run,
-        settings: OnlineSettings,
+        settings: RolloutSettings,
         objective: OnlineObjective,
         training: Training,
         models: OnlineModels,
@@ -95,7 +95,7 @@ class OnlineTrainer:
         self.reference = models.reference
         self.rewards = models.rewards
         self.tokenizer = models.policy.chat_tokenizer
-        self.generator: Generator = Local()
+        self.generator: Generator = LocalGenerator()
         self.generator.load(LoadedModel(self.policy.model, self.tokenizer))
         self.prompts = prompts
         self.ptx_examples = ptx_examples
@@ -139,12 +139,12 @@ class OnlineTrainer:
         )
         return adapted
 
-    def generate(self, prompts: list[Prompt], number: int) -> Sampled:
+    def generate(self, prompts: list[Prompt], number: int) -> ScoredRollout:
         """Generate completions of each prompt."""
         groups = self.sample(prompts, number)
-        return Sampled(prompts, RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups))
+        return ScoredRollout(prompts, RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups))
 
-    def resample_flat_groups(self, sampled: Sampled, number: int) -> Sampled:
+    def resample_flat_groups(self, sampled: ScoredRollout, number: int) -> ScoredRollout:
         """Replace prompts whose completions all have the same score by others, `dynamic_sampling` times at most."""
         used = {prompt.id for prompt in sampled.prompts}
         for attempt in range(1, self.settings.dynamic_sampling + 1):
@@ -157,7 +157,7 @@ class OnlineTrainer:
             for i, prompt, group in zip(flat, fresh, self.sample(fresh, number, attempt), strict=False):
                 prompts[i], groups[i] = prompt, group
             completions = RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups)
-            sampled = self.score(Sampled(prompts, completions, resampled=sampled.resampled + len(fresh)))
+            sampled = self.score(ScoredRollout(prompts, completions, resampled=sampled.resampled + len(fresh)))
         return sampled
 
     def sample(self, prompts: list[Prompt], number: int, attempt: int = 0) -> list[list[Sample]]:
@@ -183,7 +183,7 @@ class OnlineTrainer:
         order = torch.randperm(len(unused), generator=rng).tolist()
         return [unused[i] for i in order[:count]]
 
-    def score(self, sampled: Sampled) -> Sampled:
+    def score(self, sampled: ScoredRollout) -> ScoredRollout:
         """Score the completions; a reward model with the policy's own tokenizer reads the sampled ids themselves."""
         prompts, completions = sampled.prompts, sampled.completions
         prompt_of_each = [prompts[s.prompt_index] for s in completions.samples]
@@ -223,7 +223,7 @@ class OnlineTrainer:
         return torch.where(unfinished, scores.min() - 1 if missing == "lowest" else float(missing), scores)
 
     @torch.no_grad()
-    def compute_logprobs(self, sampled: Sampled, objective: OnlineObjective) -> tuple[Rollout, OldPolicy | None]:
+    def compute_logprobs(self, sampled: ScoredRollout, objective: OnlineObjective) -> tuple[Rollout, OldPolicy | None]:
         """Return the rollout with log-probabilities and values before the update.
 
         With one update on a rollout, and an objective whose advantages need no log-probabilities, the update itself
@@ -261,7 +261,7 @@ class OnlineTrainer:
             beta = adapt_beta(self.extra_state["beta"], kl, target, count, self.settings.kl_horizon)
             self.extra_state["beta"] = beta
 
-    def rollout_metrics(self, sampled: Sampled, rollout: Rollout, entropy: Tensor) -> dict[str, float]:
+    def rollout_metrics(self, sampled: ScoredRollout, rollout: Rollout, entropy: Tensor) -> dict[str, float]:
         """Return what is measured on the completions themselves."""
         kl = sequence_kl(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         metrics = {name: float(value) for name, value in kl.metrics.items()}

@@ -27,7 +27,7 @@ class PreferenceData(NamedTuple):
     left_out: LeftOut
 
 
-def load_preferences(run: Run, codec: ChatTokenizer, max_tokens: int, spec: BatchSpec) -> PreferenceData:
+def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: BatchSpec) -> PreferenceData:
     """Return the feedback that an objective reads, split by prompt.
 
     Args:
@@ -52,8 +52,10 @@ def load_preferences(run: Run, codec: ChatTokenizer, max_tokens: int, spec: Batc
         example for example in examples if isinstance(example, Preference | RankedCompletions) and spec.accepts(example)
     ]
     usable += _standardised_ratings(examples, feedback, sides.train)
-    train, left_out = group_by_prompt((e for e in usable if e.prompt.id in sides.train), codec, max_tokens)
-    held_out, also_left_out = group_by_prompt((e for e in usable if e.prompt.id in sides.held_out), codec, max_tokens)
+    train, left_out = group_by_prompt((e for e in usable if e.prompt.id in sides.train), tokenizer, max_tokens)
+    held_out, also_left_out = group_by_prompt(
+        (e for e in usable if e.prompt.id in sides.held_out), tokenizer, max_tokens
+    )
     if not train:
         raise AssentError(_explain_no_data(run.folder, spec, bool(examples), bool(held_out), left_out, max_tokens))
     return PreferenceData(train, held_out, left_out + also_left_out)

@@ -50,7 +50,7 @@ Votes = dict[tuple[int, ...], list[Vote]]
 """Votes on the completions of a prompt, by their token ids."""
 
 
-def load_unpaired(run: Run, codec: ChatTokenizer, max_tokens: int) -> UnpairedData:
+def load_unpaired(run: Run, tokenizer: ChatTokenizer, max_tokens: int) -> UnpairedData:
     """Return the run's approvals, ratings and both sides of its choices, split by prompt.
 
     Args:
@@ -65,14 +65,14 @@ def load_unpaired(run: Run, codec: ChatTokenizer, max_tokens: int) -> UnpairedDa
     votes_by_prompt: dict[str, Votes] = {}
     for example in load_examples(run.store, weights):
         for verdicts in _to_verdicts(example):
-            for ids, vote in _encode(example.prompt, verdicts, codec, max_tokens, left_out):
+            for ids, vote in _encode(example.prompt, verdicts, tokenizer, max_tokens, left_out):
                 prompts[example.prompt.id] = example.prompt
                 votes_by_prompt.setdefault(example.prompt.id, {}).setdefault(ids, []).append(vote)
     held_out_ids = split(prompts.values(), run.setup.held_out).held_out
     train: list[UnpairedGroup] = []
     held_out: list[UnpairedGroup] = []
     for prompt_id, votes in votes_by_prompt.items():
-        group = _build_group(codec.encode_prompt(prompts[prompt_id]), votes)
+        group = _build_group(tokenizer.encode_prompt(prompts[prompt_id]), votes)
         (held_out if prompt_id in held_out_ids else train).append(group)
     if not train:
         raise AssentError(_explain_no_data(run, bool(held_out), left_out, max_tokens))

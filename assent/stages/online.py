@@ -7,7 +7,7 @@ from assent.generation.responses import prompts_of_split
 from assent.models.load import context_length
 from assent.objectives.ppo import PPO
 from assent.online.models import OnlineModels, ValueModel, load_separate, load_shared
-from assent.online.trainer import OnlineSettings, OnlineTrainer
+from assent.online.trainer import OnlineTrainer, RolloutSettings
 from assent.protocols import OnlineObjective
 from assent.run import Run
 from assent.scoring import RewardSource
@@ -33,7 +33,7 @@ class Online(PolicyStage):
     trainable_value_layers: NonNegativeInt = 0
     """Layers of the value model that are trained, from the top; 0: all."""
     reward_source: RewardSource = RewardSource()
-    settings: OnlineSettings = OnlineSettings()
+    settings: RolloutSettings = RolloutSettings()
     objective: OnlineObjective = PPO()
     training: Training = Training(lr=3e-6, epochs=1, batch_size=16)
 

@@ -166,7 +166,7 @@ def _compare_completions(model: "LoadedModel", plain: Any) -> tuple[str, bool]:
     """Compare the greedy completion of a prompt with that of transformers' own `generate`."""
     import torch
 
-    from assent.generation.local import Local
+    from assent.generation.local import LocalGenerator
     from assent.generation.sampling import Sampling
     from assent.models.families import sampling_config
 
@@ -177,7 +177,7 @@ def _compare_completions(model: "LoadedModel", plain: Any) -> tuple[str, bool]:
     ids = torch.tensor([prompt_ids], device=model.model.device)
     generated = plain.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
     expected = generated[0, len(prompt_ids) :].tolist()
-    generator = Local()
+    generator = LocalGenerator()
     generator.load(model)
     (completion,) = generator.generate([prompt_ids], 1, Sampling(0.0, GENERATED_TOKENS), seed=0)
     count = len(completion.token_ids)

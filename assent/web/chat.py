@@ -88,7 +88,7 @@ class ChatEngine:
         self, project: Project, policy: str, chat: ChatRequest, on_text: Callable[[int, str], None]
     ) -> ChatReply:
         """Sample the completions. `on_text` gets the number of a completion and its text so far, at each token."""
-        from assent.generation.local import Local
+        from assent.generation.local import LocalGenerator
         from assent.generation.sampling import Sampling
         from assent.models.load import context_length
 
@@ -110,7 +110,7 @@ class ChatEngine:
                     on_text(row, chat_tokenizer.decode(ids_so_far[row], prompt))
 
             sampling = Sampling(chat.temperature, min(chat.max_new_tokens, max_new_tokens))
-            generator = Local(on_token)
+            generator = LocalGenerator(on_token)
             generator.load(loaded)
             samples = generator.generate([ids], chat.n, sampling, random.SystemRandom().getrandbits(62))
             return ChatReply(

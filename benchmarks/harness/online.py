@@ -12,11 +12,11 @@ from assent.models.forward import logprobs
 from assent.models.load import LoadedModel, load_policy
 from assent.models.packing import SharedPrefix, pack
 from assent.online.models import OnlineModels
-from assent.online.trainer import OnlineSettings, OnlineTrainer
+from assent.online.trainer import OnlineTrainer, RolloutSettings
 from assent.protocols import OnlineObjective, Reward
 from assent.records import Prompt, Response
 from assent.run import Run
-from assent.scoring import Term, WeightedRewards
+from assent.scoring import WeightedReward, WeightedRewards
 from assent.training.replicated import ReplicatedState
 from assent.training.settings import Training
 from harness.clock import Clock
@@ -73,7 +73,7 @@ def run_online(
     device = torch.device(work["device"])
     dtype = getattr(torch, work["dtype"])
     prompts = prompts_from_json(work["messages"])
-    settings = OnlineSettings(
+    settings = RolloutSettings(
         n=work["n"], missing_eos_score="off", sampling=Sampling(work["temperature"], work["max_new_tokens"])
     )
     training = Training(
@@ -88,7 +88,7 @@ def run_online(
     reference = load_policy(work["model"], dtype, device).model.requires_grad_(False)
     run = cast(Run, SimpleNamespace(seed=0, device=device, dtype=dtype))
     vars(policy.chat_tokenizer)["stop_ids"] = frozenset()  # so that both sides sample the same number of tokens
-    models = OnlineModels(policy, reference, WeightedRewards((Term("reward", reward, 1.0),)), value)
+    models = OnlineModels(policy, reference, WeightedRewards((WeightedReward("reward", reward, 1.0),)), value)
     extra_state = {"beta": work["beta"]}
     trainer = _FixedFirstStep(run, settings, objective, training, models, states, prompts, [], extra_state)
     trainer.responses = {prompt.id: group for prompt, group in zip(prompts, work["responses"], strict=True)}
