@@ -197,17 +197,11 @@ def test_unsupported_judgements_are_skipped_and_never_altered(format: str, judge
         assert Counter(two.feedback()) == Counter(saved_rows)
 
 
-REPEATED_AXIS_ERRORS = (
-    "names each axis once",
-    "a different record",
-    "a second",
-    "two responses of",
-)  # an axis called rating
-CANNOT = {
-    "label-studio": ("cannot store", "not a whole number", "a quote that is not in", *REPEATED_AXIS_ERRORS),
-    "argilla": ("cannot store", "not a whole number", "a quote that is not in", *REPEATED_AXIS_ERRORS),
-    "csv": (),
-}
+UNSUPPORTED = (
+    *("empty prompt", "cannot store", "not a whole number", "a quote that is not in"),
+    *("names each axis once", "a different record", "a second", "two responses of"),  # an axis called rating
+)
+CANNOT = {"label-studio": UNSUPPORTED, "argilla": UNSUPPORTED, "csv": ()}
 
 
 def ranking_task(*tiers: tuple[int, ...]) -> TaskWithJudgements:

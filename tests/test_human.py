@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -37,7 +37,7 @@ from assent.store.database import Store
 
 TIME = "2026-11-20T10:00:00.000+00:00"
 POLICY = "by hand"
-KINDS = get_args(Label.__dataclass_fields__["kind"].type)
+KINDS = names("feedback")
 ANNOTATORS = tuple(f"person-{n}" for n in range(6))
 LABEL = Label(POLICY, annotator=Human(wait=0))
 
@@ -295,8 +295,10 @@ def label_tasks(run: Run, **settings: Any) -> list[Task]:
 
 
 def test_label_kinds_are_the_files_of_feedback() -> None:
-    assert set(KINDS) == set(names("feedback"))
+    assert [Label(kind=kind).kind for kind in KINDS] == list(KINDS)
     assert len(KINDS) == 7
+    with pytest.raises(ValueError, match="no kind of feedback 'comparisn'; did you mean 'comparison'"):
+        Label(kind="comparisn")
 
 
 @pytest.mark.parametrize("kind", ["rating", "approval", "critique", "correction"])

@@ -129,7 +129,7 @@ def judged(project: Project) -> Project:
 
 
 @pytest.mark.parametrize(
-    ("filter_query", "expected"),
+    ("url_query", "expected"),
     [
         ("", ["Bob rating", "Bob demonstration", "Ann demonstration"]),
         ("annotator={Ann}", ["Ann demonstration"]),
