@@ -208,16 +208,12 @@ class Judgement(Protocol):
         ...
 
 
-Item = Response
-"""What annotators judge."""
-
-
 def show_message(message: Message) -> ItemView:
     """Return a message with its other keys: reasoning as a quotation before it, tool calls as JSON behind it."""
     return _show(message.content, message.extra)
 
 
-def show_item(item: Item) -> ItemView:
+def show_item(item: Response) -> ItemView:
     """Return an item as pages and reports show it; a response looks as the message that it is."""
     return _show(item.text, item.extra)
 

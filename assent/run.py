@@ -29,8 +29,8 @@ from assent.config import read_recipe, write_recipe
 from assent.errors import AssentError
 from assent.files import write_atomically
 from assent.functional.finite import replace_nonfinite
-from assent.legacy import MARK, rewrite_folder, translate_recipe, translate_result
-from assent.stage_files import StageFiles, read_json
+from assent.legacy import MARK, rewrite_folder, translate_recipe
+from assent.stage_files import StageFiles
 from assent.stage_names import POLICY_STAGES, policy_training_stages
 from assent.types import Fraction, PositiveInt
 
@@ -249,15 +249,6 @@ def read_run_recipe(folder: Path) -> dict[str, Any]:
     """Return the recipe of a run folder with today's names; empty: it has none."""
     path = folder / "recipe.toml"
     return translate_recipe(read_recipe(path)) if path.exists() else {}
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Return what a finished stage reported.
-
-    Raises:
-        AssentError: the file is broken.
-    """
-    return translate_result(path.stem, read_json(path))
 
 
 @contextmanager

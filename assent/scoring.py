@@ -153,8 +153,8 @@ class WeightedRewards:
 
     def renderable(self, prompts: list[Prompt]) -> list[Prompt]:
         """Return the prompts that the chat template of every reward model can render; a rule takes all."""
-        for model in self.models:
-            prompts = model.first.chat_tokenizer.select_renderable(prompts)
+        for term in self.terms:
+            prompts = renderable_prompts(prompts, term.reward)
         return prompts
 
 

@@ -60,7 +60,7 @@ class StageFiles:
             AssentError: the file is broken.
         """
         path = self.outputs["result"]
-        return translate_result(self.key, read_json(path)) if path.exists() else None
+        return read_result(path) if path.exists() else None
 
     def write_result(self, text: str) -> None:
         """Mark the stage as finished; what it replaced and its resumable state are no longer needed."""
@@ -123,6 +123,15 @@ class StageFiles:
         prefixes = f'{{"stage": "{self.key}",', f'{{"stage": "{self.key}/'
         of_stage = [line for line in lines if line.startswith(prefixes)]
         return _Lines(of_stage, [line for line in lines if not line.startswith(prefixes)])
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a finished stage reported, from `done/NAME.json`.
+
+    Raises:
+        AssentError: the file is broken.
+    """
+    return translate_result(path.stem, read_json(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:

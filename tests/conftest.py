@@ -18,8 +18,11 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     import browsing
+    from clock import Clock
     from playwright.sync_api import Browser
     from web_server import Server
+
+    from assent.labelling.queue import TaskQueue
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -222,3 +225,21 @@ def open_page(chromium: Browser, live_server: browsing.Server) -> Iterator[brows
     finally:
         for screen in screens:
             screen.context.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    from clock import Clock
+
+    return Clock()
+
+
+@pytest.fixture
+def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
+    from assent.labelling.queue import TaskQueue
+    from assent.labelling.settings import change_setting
+    from assent.store.database import Store
+
+    with Store.open(database) as store:
+        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
+        yield TaskQueue(store, clock)

@@ -51,11 +51,6 @@ def fast_hashes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def accounts(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Accounts]:
     """Return accounts in a file, and on a PostgreSQL server too in tests with the fixture `database`."""
     file = str(tmp_path / "store.db")

@@ -23,23 +23,9 @@ from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.labelling.assignments import Assignment, NotAssigned
 from assent.labelling.queue import AlreadyJudged, TaskQueue, TaskRequest
-from assent.labelling.settings import change_setting
 from assent.records import Feedback, Judgement
 from assent.store.database import Store
 from assent.store.errors import Conflict
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
-    with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
-        yield TaskQueue(store, clock)
-
 
 NEXT_NUMBER = count()
 

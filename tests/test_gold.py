@@ -1,6 +1,5 @@
 """Gold items and the screening of new annotators."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,23 +27,10 @@ from assent.feedback.ranking import Ranking
 from assent.feedback.rating import Rating
 from assent.labelling.gold import Use, matches_gold
 from assent.labelling.queue import TaskQueue
-from assent.labelling.settings import change_setting
 from assent.records import Feedback, Judgement, Task
 from assent.store.database import Store
 
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
-    with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
-        yield TaskQueue(store, clock)
 
 
 def add_gold(queue: TaskQueue, number: int, use: Use) -> list[Task]:

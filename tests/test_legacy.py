@@ -22,7 +22,8 @@ from assent.legacy import (
     translate_state,
 )
 from assent.loggers.jsonl import read_metrics
-from assent.run import Setup, open_run, read_result, read_run_recipe
+from assent.run import Setup, open_run, read_run_recipe
+from assent.stage_files import read_result
 
 OLD_RUN = Path(__file__).parent / "data" / "run_0.1"
 """The recipe, the results and some metrics of `assent run examples/tiny.toml` with assent 0.1."""

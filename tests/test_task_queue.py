@@ -3,7 +3,6 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise, permutations, product
@@ -35,7 +34,6 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.labelling.assignments import Assignment, NotAssigned
 from assent.labelling.queue import AlreadyJudged, TaskQueue, TaskRequest, required_votes
-from assent.labelling.settings import change_setting
 from assent.records import Feedback, Judgement, Prompt, Response, Task
 from assent.store import schema
 from assent.store.database import Store
@@ -45,18 +43,6 @@ SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize(
     "database", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def queue(database: str, clock: Clock) -> Iterator[TaskQueue]:
-    with Store.open(database) as store:
-        change_setting(store, "salt", "as good as any", "server", "2026-11-21")  # equal random numbers in every run
-        yield TaskQueue(store, clock)
 
 
 # Next tasks

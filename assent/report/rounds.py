@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from assent.run import read_result, read_run_recipe
+from assent.run import read_run_recipe
+from assent.stage_files import read_result
 
 Result = Mapping[str, Any]
 """What a finished stage reported: done/NAME.json."""
