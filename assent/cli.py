@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from assent.commands import command as resolve_command
 from assent.commands import command_names
-from assent.config import Setting, override, plugin_with, read_recipe, settings, table
+from assent.config import Setting, choose_plugins, override, plugin_with, read_recipe, settings, table
 from assent.errors import STOPPED, AssentError, Waiting, did_you_mean, is_out_of_memory, log_into, may_print
 from assent.help import LOOP, PAGES, default_text, metavar, overview
 from assent.iterate import Iterate
@@ -63,6 +63,7 @@ class _Arguments(NamedTuple):
     words: list[str]
     """What is no flag: a recipe, a file."""
     overwrite: bool
+    wants_help: bool
 
 
 class _Job(NamedTuple):
@@ -120,26 +121,32 @@ def _configure(name: str, rest: list[str]) -> _Job:
 
     where = f"assent {name}"
     action: Any = Iterate() if name in dict(LOOP) else resolve_command(name)
-    action = override(action, _named_plugins(action, name, rest), where)
-    known = {**settings(Setup()), **settings(action)}
+    early = _parse_early(name, action, {**settings(Setup()), **settings(action)}, rest)
+    recipe_path = _recipe_path(name, early)
+    recipe = _read_recipe(recipe_path)
+    # Help needs no run, so that a broken one cannot prevent it.
+    setup, earlier = (Setup(), {}) if early.wants_help else _setup(early.settings, recipe, recipe_path, where)
+    _check_recipe(recipe, recipe_path)
+    if isinstance(action, Iterate):
+        action = override(action, {key: recipe[key] for key in settings(action) if key in recipe}, recipe_path)
+    else:
+        key = Run(setup).key(name)
+        kept = {} if early.overwrite else earlier.get(key, {})
+        action = override(action, kept, f"{setup.run / 'recipe.toml'} [{key}]")
+        action = override(action, recipe.get(name, {}), f"{recipe_path} [{name}]")
+    action = choose_plugins(action, early.settings, where)
     positional = action.positional if isinstance(action, Tool) else ""
-    arguments = _parse(name, action, known, rest, positional or "recipe.toml")
-    recipe_path = _recipe_path(name, arguments)
+    known = {**settings(Setup()), **settings(action)}
+    arguments = _parse(name, action, known, rest, positional)
+    if recipe_path in arguments.words:
+        arguments.words.remove(recipe_path)
     if arguments.words and positional and positional not in arguments.settings:
         arguments.settings[positional] = arguments.words.pop(0)
     if arguments.words:
         expected = f"one {positional}" if positional else "one recipe (.toml)"
         raise AssentError(f"'{name}' takes {expected} and flags, not '{arguments.words[0]}'")
-    recipe = _read_recipe(recipe_path)
-    _check_recipe(recipe, recipe_path)
-    setup, earlier = _setup(arguments.settings, recipe, recipe_path, where)
-    if isinstance(action, Iterate):
-        base = {key: value for key, value in recipe.items() if key in settings(action)}
-    else:
-        kept = {} if arguments.overwrite else earlier.get(Run(setup).key(name), {})
-        base = {**kept, **recipe.get(name, {})}
     own = {key: value for key, value in arguments.settings.items() if key not in settings(Setup())}
-    action = override(override(action, base, f"{recipe_path or setup.run / 'recipe.toml'} [{name}]"), own, where)
+    action = override(action, own, where)
     if isinstance(action, Tool):
         if action.needs_run and not setup.run.is_dir():
             raise AssentError(f"no run at {setup.run}; name one with --run")
@@ -178,7 +185,8 @@ def _run(job: _Job) -> int:
 
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group())
-        action, run = distributed.on_rank0(lambda: (job.action, stack.enter_context(open_run(job.setup))))
+        action = job.action  # each process has its own: not every class of a user can be sent
+        run = distributed.on_rank0(lambda: stack.enter_context(open_run(job.setup)))
         try:
             if isinstance(action, Iterate):
                 action(run, job.recipe)
@@ -196,23 +204,6 @@ def _run(job: _Job) -> int:
                 print(f"assent: {stop}", file=sys.stderr)
             return 3 if isinstance(stop, Waiting) else 130
     return 0
-
-
-def _named_plugins(action: Any, name: str, rest: list[str]) -> dict[str, Any]:
-    """Return the plug-ins that the recipe and the command line name: they decide which other flags there are."""
-    choosers = [setting.name for setting in settings(action).values() if setting.chooses_plugins]
-    path = next((word for word in rest if word.endswith(".toml")), "")
-    recipe = _read_recipe(path) if choosers else {}
-    own = recipe.get(name, {})
-    chosen = {key: own[key] for key in choosers if isinstance(own, dict) and key in own}
-    scout = _Parser(prog=f"assent {name}", add_help=False, allow_abbrev=False)
-    for key in ("run", *choosers):
-        scout.add_argument("--" + key.replace("_", "-"), default=argparse.SUPPRESS)
-    flags = vars(scout.parse_known_args(rest)[0])
-    run = flags.pop("run", recipe.get("run"))
-    if isinstance(run, str) and run.strip(". "):
-        log_into(Path(run))  # a plug-in's own code runs before all settings are known
-    return chosen | flags
 
 
 def _read_recipe(path: str) -> dict[str, Any]:
@@ -235,7 +226,7 @@ def _recipe_path(name: str, arguments: _Arguments) -> str:
         return path
     if name == "demo":
         return str(DEMO)
-    if name == "run" and not arguments.words:
+    if name == "run" and not arguments.words and not arguments.wants_help:
         own = Path(arguments.settings.get("run", "")) / "recipe.toml"
         if "run" not in arguments.settings or not own.exists():
             raise AssentError("name a recipe, such as 'assent run examples/tiny.toml', or an existing run with --run")
@@ -263,15 +254,31 @@ def _check_recipe(recipe: dict[str, Any], path: str) -> None:
 
 def _parse(name: str, action: Any, known: dict[str, Setting], rest: list[str], positional: str) -> _Arguments:
     """Parse the command line of one command."""
+    namespace, unknown = _parser(name, action, known, positional).parse_known_intermixed_args(rest)
+    for word in unknown:
+        if word.startswith("-"):
+            overwrite = ["overwrite"] if isinstance(action, Stage) else []
+            raise AssentError(_unknown_flag(name, action, [*known, *overwrite], word))
+    return _read_namespace(namespace, action)
+
+
+def _parse_early(name: str, action: Any, known: dict[str, Setting], rest: list[str]) -> _Arguments:
+    """Parse what is known before the plug-ins are chosen: they decide which other flags there are."""
+    parser = _parser(name, action, known, add_help=False)
+    parser.add_argument("-h", "--help", dest="wants_help", action="store_true")
+    return _read_namespace(parser.parse_known_intermixed_args(rest)[0], action)
+
+
+def _parser(name: str, action: Any, known: dict[str, Setting], positional: str = "", add_help: bool = True) -> _Parser:
     parser = _Parser(
         prog=f"assent {name}",
         description=(type(action).__doc__ or "").strip(),
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         allow_abbrev=False,
+        add_help=add_help,
     )
-    parser.add_argument("words", nargs="*", metavar=positional)
-    has_overwrite = isinstance(action, Stage)
-    if has_overwrite:
+    parser.add_argument("words", nargs="*", metavar=positional or "recipe.toml")
+    if isinstance(action, Stage):
         parser.add_argument("--overwrite", action="store_true", help="run this stage again, and replace its result")
     owner = None
     group: Any = parser
@@ -285,15 +292,15 @@ def _parse(name: str, action: Any, known: dict[str, Setting], rest: list[str], p
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             group.add_argument(flag, metavar=metavar(setting), default=None, help=text)
-    namespace, unknown = parser.parse_known_intermixed_args(rest)
-    for word in unknown:
-        if word.startswith("-"):
-            raise AssentError(_unknown_flag(name, action, [*known, *(["overwrite"] if has_overwrite else [])], word))
+    return parser
+
+
+def _read_namespace(namespace: argparse.Namespace, action: Any) -> _Arguments:
     values = {key: value for key, value in vars(namespace).items() if value is not None}
-    words = values.pop("words")
+    words, wants_help = [*values.pop("words")], values.pop("wants_help", False)
     # A tool may have a setting of that name, as export has: it keeps the value.
-    overwrite = values.pop("overwrite", False) if has_overwrite else False
-    return _Arguments(values, [*words], overwrite)
+    overwrite = values.pop("overwrite", False) if isinstance(action, Stage) else False
+    return _Arguments(values, words, overwrite, wants_help)
 
 
 def _unknown_flag(name: str, action: Any, known: list[str], word: str) -> str:

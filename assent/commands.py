@@ -6,7 +6,7 @@ from typing import Any
 from assent.errors import AssentError, did_you_mean
 from assent.protocols import Stage, Tool
 from assent.registry import names, resolve
-from assent.stage_names import OBJECTIVE_STAGES, PREPARATION, policy_training_stages
+from assent.stage_names import OBJECTIVE_STAGES, PREPARATION, policy_commands
 
 
 def command(name: str) -> Stage | Tool:
@@ -49,8 +49,3 @@ def stage_names() -> list[str]:
 def command_names() -> list[str]:
     """Return every command that `command` knows."""
     return [*stage_names(), *names("tools")]
-
-
-def policy_commands() -> list[str]:
-    """Return the commands that improve responses: policy training, and the selection of the best of n."""
-    return [*policy_training_stages(), "best_of_n"]

@@ -23,7 +23,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from assent.errors import AssentError, did_you_mean
-from assent.registry import name_of, resolve
+from assent.registry import name_of, own_file, resolve
 
 T = TypeVar("T")
 
@@ -74,8 +74,12 @@ def settings(instance: Any) -> dict[str, Setting]:
     by_name: dict[str, Setting] = {}
     for setting in _walk(instance):
         if setting.name in by_name:
-            owners = f"{by_name[setting.name].owner.__name__} and {setting.owner.__name__}"
-            raise AssentError(f"{owners} both have a setting '{setting.name}'; use one of them at a time")
+            owners = by_name[setting.name].owner, setting.owner
+            remedy = next(
+                (f"rename it in {file}" for file in map(own_file, owners) if file), "use one of them at a time"
+            )
+            names = " and ".join(owner.__name__ for owner in owners)
+            raise AssentError(f"{names} both have a setting '{setting.name}'; {remedy}")
         by_name[setting.name] = setting
     return by_name
 
@@ -99,7 +103,7 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
     Raises:
         AssentError: a key that is no field (with the nearest one), or a value of the wrong type.
     """
-    instance = _choose_plugins(instance, table, where)
+    instance = choose_plugins(instance, table, where)
     known = settings(instance)
     for key in table:
         if key not in known:
@@ -111,6 +115,45 @@ def override(instance: T, table: Mapping[str, Any], where: str) -> T:
         return _replace(instance, values)
     except ValueError as error:
         raise AssentError(f"{where}: {error}") from None
+
+
+def choose_plugins(instance: T, table: Mapping[str, Any], where: str) -> T:
+    """Return a copy with the plug-ins that the table names, each with its own defaults; nothing else is changed.
+
+    Raises:
+        AssentError: no such plug-in, one that is named twice, or one whose defaults fail.
+    """
+    changes: dict[str, Any] = {}
+    known = {setting.name: setting for setting in _walk(instance)}
+    for field in dataclasses.fields(instance):  # type: ignore[arg-type]
+        value = getattr(instance, field.name)
+        if "folder" in field.metadata and field.name in table:
+            name = _check(known[field.name], table[field.name], where)
+            if name != name_of(value):
+                changes[field.name] = resolve(field.metadata["folder"], name)()
+        elif "named_by" in field.metadata and field.metadata["named_by"] in table:
+            chooser = known[field.metadata["named_by"]]
+            chosen = _check(chooser, table[chooser.name], where)
+            names = (chosen,) if isinstance(chosen, str) else chosen
+            if twice := next((name for name in names if names.count(name) > 1), ""):
+                raise AssentError(f"{where}: {_spell(chooser, where)} names '{twice}' twice; name it once")
+            changes[field.name] = _named_plugins(names, value, field.metadata["find"], where)
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = choose_plugins(value, table, where)
+    return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
+
+
+def with_defaults(cls: type, where: str) -> Any:
+    """Return an instance of a plug-in's class.
+
+    Raises:
+        AssentError: it lacks a default, or refuses one.
+    """
+    try:
+        return cls()
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise AssentError(f"{where}: every setting of {cls.__name__} needs a default that works: {reason}") from None
 
 
 def table(instance: Any) -> dict[str, Any]:
@@ -168,27 +211,6 @@ def _walk(instance: Any) -> Iterator[Setting]:
             yield Setting(field.name, hints[field.name], constrained[field.name], value, text, cls, chooses)
 
 
-def _choose_plugins(instance: T, table: Mapping[str, Any], where: str) -> T:
-    """Return the instance with the plug-ins that the table names, each with its own defaults."""
-    changes: dict[str, Any] = {}
-    known = {setting.name: setting for setting in _walk(instance)}
-    for field in dataclasses.fields(instance):  # type: ignore[arg-type]
-        value = getattr(instance, field.name)
-        if "folder" in field.metadata and field.name in table:
-            name = _check(known[field.name], table[field.name], where)
-            if name != name_of(value):
-                changes[field.name] = resolve(field.metadata["folder"], name)()
-        elif "named_by" in field.metadata and field.metadata["named_by"] in table:
-            chosen = _check(known[field.metadata["named_by"]], table[field.metadata["named_by"]], where)
-            names = (chosen,) if isinstance(chosen, str) else chosen
-            if len(set(names)) < len(names):
-                raise AssentError(f"{where}: {field.metadata['named_by']} names a plug-in twice; name it once")
-            changes[field.name] = _named_plugins(names, value, field.metadata["find"], where)
-        elif dataclasses.is_dataclass(value):
-            changes[field.name] = _choose_plugins(value, table, where)
-    return dataclasses.replace(instance, **changes)  # type: ignore[type-var]
-
-
 def _named_plugins(
     names: Iterable[str], chosen: tuple[NamedPlugin, ...], find: Callable[[str], type | None], where: str
 ) -> tuple[NamedPlugin, ...]:
@@ -199,15 +221,8 @@ def _named_plugins(
         if name in earlier:
             parts.append(earlier[name])
         elif (cls := find(name)) is not None:
-            parts.append(NamedPlugin(name, _with_defaults(cls, where)))
+            parts.append(NamedPlugin(name, with_defaults(cls, where)))
     return tuple(parts)
-
-
-def _with_defaults(cls: type, where: str) -> Any:
-    try:
-        return cls()
-    except TypeError as error:
-        raise AssentError(f"{where}: every setting of {cls.__name__} needs a default: {error}") from None
 
 
 def _replace(instance: T, values: Mapping[str, Any]) -> T:
@@ -246,9 +261,12 @@ def _check(setting: Setting, value: Any, where: str) -> Any:
         expected = str(error)
         if isinstance(error, ValidationError):
             expected = error.errors()[0]["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
-        is_flag = where.startswith("assent ")
-        name = "--" + setting.name.replace("_", "-") if is_flag else setting.name
-        raise AssentError(f"{where}: {name} must be {expected}, got {value!r}") from None
+        raise AssentError(f"{where}: {_spell(setting, where)} must be {expected}, got {value!r}") from None
+
+
+def _spell(setting: Setting, where: str) -> str:
+    """Return the setting as it is written there: a flag on the command line, a key in a recipe."""
+    return "--" + setting.name.replace("_", "-") if where.startswith("assent ") else setting.name
 
 
 def _plain(value: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from typing import Any, Literal, get_args, get_origin
 
-from assent.commands import command_names, policy_commands
+from assent.commands import command_names
 from assent.config import Setting
 from assent.registry import describe, names
-from assent.stage_names import PREPARATION
+from assent.stage_names import PREPARATION, policy_commands
 
 LOOP = (
     ("demo", "The whole loop on a small language model, from responses to a report; start here."),

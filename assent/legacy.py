@@ -1,12 +1,13 @@
 """Names of version 0.1 in run folders, and what they are called now.
 
 Recipes, results and metrics of such a folder are translated when they are read; `run.open_run` then rewrites them once.
-Recipes that a user passes are not translated.
+Folders of a later version, and recipes that a user passes, are not translated.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ EVALUATED_POLICY = {
 """Keys of one policy in the result of `evaluate`."""
 
 
+def is_legacy(folder: Path) -> bool:
+    """Return whether a run folder is of version 0.1, by the mark of its recipe."""
+    try:
+        return MARK in tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads the recipe is told that it is missing or broken
+
+
 def translate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the recipe of a run folder with today's names; a recipe of today stays as it is."""
     if MARK not in recipe:
@@ -127,12 +136,13 @@ def translate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def translate_settings(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stage, `key`, with today's names; those of today stay as they are."""
+    """Return the settings of a stage, `key`, with today's names; to translate twice is to translate once."""
     names = {**SETTINGS, **SETTINGS_OF_STAGE.get(_stage(key), {})}
     translated: dict[str, Any] = {}
     for old_name, value in settings.items():
         name = names.get(old_name, old_name)
-        translated[name] = _translate_value(name, value)
+        is_label = name == "policy" and _stage(key) == "label"  # the store's name for responses
+        translated[name] = translate_label(value) if is_label else _translate_value(name, value)
         if name in LISTS and isinstance(value, str):
             translated[name] = [translated[name]] if value else []
     return translated
@@ -145,7 +155,7 @@ def translate_key(key: str) -> str:
 
 
 def translate_result(key: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of a stage with today's names; one of today stays as it is."""
+    """Return the result of a stage with today's names; to translate twice is to translate once."""
     stage = _stage(key)
     names = {**RESULTS, **RESULTS_OF_STAGE.get(stage, {})}
     translated = {names.get(name, name): value for name, value in result.items()}
@@ -168,12 +178,17 @@ def translate_label(label: str) -> str:
 
 
 def translate_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of `metrics.jsonl` with today's names; one of today stays as it is."""
+    """Return a line of `metrics.jsonl` with today's names; to translate twice is to translate once."""
     translated = {METRICS.get(name, name): value for name, value in row.items()}
     if "stage" in translated:
         stage, slash, member = translated["stage"].partition("/")
         translated["stage"] = translate_key(stage) + slash + member
     return translated
+
+
+def translate_lines(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a `metrics.jsonl` with today's names; one that a crash cut short stays as it is."""
+    return [f"{_translate_line(line)}\n" for line in lines]
 
 
 def translate_state(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,22 +213,26 @@ def rewrite_folder(folder: Path) -> None:
             if re.fullmatch(rf"{old}(-\d+)?(\.json)?", path.name):
                 path.rename(path.with_name(new + path.name[len(old) :]))
     for path in sorted((folder / "done").glob("*.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            continue  # whoever reads this result is told that it is broken
-        write_atomically(path, json.dumps(translate_result(path.stem, result), indent=1) + "\n")
+        rewrite_result(path.stem, path)
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-        write_atomically(metrics, "".join(f"{_translate_line(line)}\n" for line in lines))
+        write_atomically(metrics, "".join(translate_lines(metrics.read_text(encoding="utf-8").splitlines())))
+
+
+def rewrite_result(key: str, path: Path) -> None:
+    """Translate the file of a result."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # whoever reads this result is told that it is broken
+    write_atomically(path, json.dumps(translate_result(key, result), indent=1) + "\n")
 
 
 def _translate_line(line: str) -> str:
     try:
         return json.dumps(translate_metrics(json.loads(line)))
     except ValueError:
-        return line  # a crash cut it short
+        return line
 
 
 def _translate_policies(policies: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""The seams: what a plug-in must be to fit. One file each in objectives/, rewards/, annotators/, stages/, tools/."""
+"""The seams: what a plug-in must be to fit.
+
+One file each in objectives/, rewards/, annotators/, loggers/, stages/, tools/ and report/sections/. `Generator` and
+`TrainState` have no folder.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime

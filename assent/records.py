@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
@@ -20,6 +21,11 @@ def content_id(*parts: Any) -> str:
     """Return the first 20 hex digits of the SHA-256 of the parts' canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def unit_hash(*parts: Any, separator: str = " ", num_bytes: int = 8) -> float:
@@ -372,7 +378,6 @@ def prefer(
 
 
 Example = Preference | RankedCompletions | ScoredCompletion | SFTExample
-Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)

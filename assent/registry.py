@@ -4,15 +4,19 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from assent.errors import AssentError, did_you_mean
 
 ROOT = Path(__file__).parent
+OWN_FILE = "assent_plugin_"
+"""Beginning of the module names of users' own files."""
 
 
 @cache
@@ -48,20 +52,32 @@ def resolve_file(path: str, method: str) -> Any:
     file = Path(path)
     if not file.exists():
         raise AssentError(f"no file at {path}")
-    place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]  # two files may have one name
-    spec = importlib.util.spec_from_file_location(f"assent_plugin_{file.stem}_{place}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for the names in their annotations
     try:
-        spec.loader.exec_module(module)
+        module = _import_file(file.resolve(), file.stat().st_mtime_ns)
     except Exception as error:  # noqa: BLE001 (it is anybody's code)
         raise AssentError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
-    defined = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == spec.name]
+    defined = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     classes = [cls for cls in defined if hasattr(cls, method)]
     if len(classes) != 1:
         raise AssentError(f"{path} must define one class with a method '{method}'; it has {len(classes)}")
     return classes[0]
+
+
+@cache
+def _import_file(file: Path, mtime: int) -> ModuleType:
+    """Import a user's own file; it is imported again when its time of change is another."""
+    place = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # two files may have one name
+    spec = importlib.util.spec_from_file_location(f"{OWN_FILE}{file.stem}_{place}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for the names in their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def own_file(cls: type) -> str:
+    """Return the name of the user's own file that defines a class; empty: it is a class of assent."""
+    return Path(inspect.getfile(cls)).name if cls.__module__.startswith(OWN_FILE) else ""
 
 
 def name_of(plugin: Any) -> str:

@@ -14,7 +14,7 @@ from assent.protocols import Stage, Tool
 from assent.run import Run
 from assent.store.database import Counts
 from assent.training import distributed
-from assent.training.loop import Stopped
+from assent.training.loop import StepFailed, Stopped
 
 
 def perform(run: Run, command: str, job: Stage | Tool) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _restore(run: Run, command: str, attempt: _Attempt, error: Exception) -> Non
     if isinstance(error, Stopped | Waiting):
         return
     if run.restore(command) and isinstance(error, AssentError):
-        reason = str(error).partition("; the state after step ")[0]
+        reason = error.reason if isinstance(error, StepFailed) else str(error)
         raise AssentError(f"{reason}; the earlier result of '{run.key(command)}' is restored") from None
     if attempt.is_new and run.store.counts() == attempt.counts:
         run.unclaim(command)

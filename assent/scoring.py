@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from assent.config import NamedPlugin, plugins
+from assent.config import NamedPlugin, plugins, with_defaults
 from assent.errors import AssentError, did_you_mean
 from assent.functional.ensemble import Reduction, combine, ensemble_std
 from assent.protocols import Reward
@@ -48,7 +48,7 @@ class RewardSource:
     """The reward of a response."""
 
     rewards: tuple[str, ...] = ()
-    """Rewards to add up: files of rewards/, own files with a class that has `score` (`mine.py`), or reward models
+    """Rewards to add up: files of rewards/, your own file with a class that has `score` (`mine.py`), or reward models
     (`reward` for this round's, a checkpoint of the run, a folder); empty: `reward`."""
     reward_weights: tuple[float, ...] = ()
     """Weight of each reward, in the same order; empty: 1 for each."""
@@ -190,14 +190,16 @@ def load_rule(name: str) -> Any:
     """Return a rule with its default settings.
 
     Raises:
-        AssentError: it needs arguments.
+        AssentError: a setting lacks a default that works.
     """
     cls = rule_class(name)
     assert cls is not None
-    try:
-        return cls()
-    except TypeError as error:
-        raise AssentError(f"the reward {name} needs arguments; give each a default: {error}") from None
+    return with_defaults(cls, f"the reward {name}")
+
+
+def may_be_model(run: Run, name: str) -> bool:
+    """Return whether a name can be that of a reward model: a checkpoint of the run, a folder, or a hub id."""
+    return "/" in name or name in run.models or Path(name).is_dir()
 
 
 def load_reward_model(run: Run, name: str, max_tokens_per_batch: int = INFERENCE_TOKENS) -> Model:
@@ -206,7 +208,7 @@ def load_reward_model(run: Run, name: str, max_tokens_per_batch: int = INFERENCE
     Raises:
         AssentError: no reward has this name.
     """
-    if "/" not in name and name not in run.models and not Path(name).is_dir():
+    if not may_be_model(run, name):
         raise AssentError(f"no reward '{name}'{did_you_mean(name, [*RULES, *run.models])}")
     return Model.load(run.policy(name), run.dtype, run.device, run.rendering, max_tokens_per_batch)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from assent.errors import AssentError
 from assent.files import write_atomically
-from assent.legacy import translate_result, translate_settings
+from assent.legacy import is_legacy, rewrite_result, translate_lines, translate_result, translate_settings
 
 LOG = "before.json"
 
@@ -94,27 +94,38 @@ class StageFiles:
         """Move back what lies in `replaced/`; None: nothing does. `finish_restoring` ends it."""
         if not (self._aside / LOG).exists():
             return None
-        log = read_json(self._aside / LOG)
+        log = self._read_log()
         for name, path in self.outputs.items():
             earlier = self._aside / name
             if earlier.exists() or name not in log["left"]:
                 shutil.rmtree(path, ignore_errors=True)
             if earlier.exists():
                 earlier.rename(path)
-        settings = log["settings"]
-        if settings is not None and "version" not in log:  # moved aside by version 0.1
-            settings = translate_settings(self.key, settings)
-        return Restored(settings, bool(log["left"]))
+        return Restored(log["settings"], bool(log["left"]))
 
     def finish_restoring(self) -> None:
         """Put the metrics back and delete the log, once the recipe is written."""
-        log = read_json(self._aside / LOG)
+        log = self._read_log()
         write_atomically(self.folder / "metrics.jsonl", "".join(self._metrics().of_other_stages + log["metrics"]))
         shutil.rmtree(self._aside)
 
     @property
     def _aside(self) -> Path:
         return self.folder / "replaced" / self.key
+
+    def _read_log(self) -> dict[str, Any]:
+        """Return the log; what version 0.1 moved aside is translated."""
+        log = read_json(self._aside / LOG)
+        if "version" in log:
+            return log
+        if (self._aside / "result").exists():
+            rewrite_result(self.key, self._aside / "result")
+        settings = log["settings"]
+        return {
+            **log,
+            "settings": None if settings is None else translate_settings(self.key, settings),
+            "metrics": translate_lines("".join(log["metrics"]).splitlines()),
+        }
 
     def _metrics(self) -> _Lines:
         """Return the lines of `metrics.jsonl` of the stage and of the members of its ensemble, and all others."""
@@ -131,7 +142,8 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         AssentError: the file is broken.
     """
-    return translate_result(path.stem, read_json(path))
+    result = read_json(path)
+    return translate_result(path.stem, result) if is_legacy(path.parent.parent) else result
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,3 +23,8 @@ def policy_objectives() -> list[str]:
 def policy_training_stages() -> list[str]:
     """Return the commands that train a policy in a round."""
     return [*policy_objectives(), "rejection_sampling"]
+
+
+def policy_commands() -> list[str]:
+    """Return the commands that improve responses: policy training, and the selection of the best of n."""
+    return [*policy_training_stages(), "best_of_n"]

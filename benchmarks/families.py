@@ -349,8 +349,8 @@ def compare_samples(model: Any, plain: Any, prompt: tuple[int, ...]) -> str:
 
 def try_bfloat16(loaded: LoadedModel, prefixes: list[SharedPrefix]) -> str:
     """Sample from a policy (or score with a reward model) in bfloat16 and train one step; the model is changed."""
-    trainee = ReplicatedState(loaded, Training(), 1, torch.bfloat16)
-    model: Any = trainee.model
+    state = ReplicatedState(loaded, Training(), 1, torch.bfloat16)
+    model: Any = state.model
     try:
         if hasattr(model, "score"):
             values = scores(model, pack(prefixes))[:, 0]
@@ -360,11 +360,11 @@ def try_bfloat16(loaded: LoadedModel, prefixes: list[SharedPrefix]) -> str:
             values = packed.sum_completions(logprobs(model, packed).logprobs)
         loss = -torch.nn.functional.logsigmoid(values[0] - values[1])
         loss.backward()
-        trainee.step(0)
+        state.step(0)
     except (AssentError, RuntimeError) as error:
         return f"fails: {str(error).splitlines()[0]}"
     finally:
-        trainee.release()
+        state.release()
     return "works" if bool(loss.isfinite()) else "not finite"
 
 

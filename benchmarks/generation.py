@@ -32,7 +32,7 @@ def prepare(flags: argparse.Namespace, dtype: str) -> dict[str, Any]:
     }
 
 
-def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
+def run_assent(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
     """Sample with the engine that every stage uses."""
     policy = load_policy(work["model"], getattr(torch, work["dtype"]), work["device"])
     num_sampled = 0
@@ -56,5 +56,13 @@ def ours(work: dict[str, Any], clock: Clock) -> Mapping[str, Any]:
 if __name__ == "__main__":
     close = {"greedy": (1e-3, 0.3)}
     Benchmark(
-        "generation", prepare, ours, "transformers_generate.py", "trl", close, minutes=5, count=8, dtypes=("float32",)
+        "generation",
+        prepare,
+        run_assent,
+        "transformers_generate.py",
+        "trl",
+        close,
+        minutes=5,
+        count=8,
+        dtypes=("float32",),
     ).run()

@@ -41,7 +41,7 @@ STAGES = {
 
 def main() -> None:
     """Run every stage in its own process, print the table and store a line; fail if an estimate is too far off."""
-    if sys.argv[1:2] == ["--ours"]:
+    if sys.argv[1:2] == ["--assent"]:
         stage(sys.argv[2], sys.argv[3:])
         return
     flags = argparse.ArgumentParser(description=__doc__)
@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, tuple[floa
         run += ["--device", arguments.device, "--dtype", arguments.dtype]
         command = [word.format(**files) for word in words] + run
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT.parent)}
-        program = [sys.executable, __file__, "--ours", arguments.device, *command]
+        program = [sys.executable, __file__, "--assent", arguments.device, *command]
         process = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
         if process.returncode:
             sys.exit(f"{process.stderr[-4000:]}\nfailed: assent {' '.join(command)}")

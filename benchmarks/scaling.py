@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from harness import append_result, device_name
@@ -26,7 +25,7 @@ from assent.models.load import LoadedModel
 from assent.models.memory import tune_allocator
 from assent.models.packing import SharedPrefix
 from assent.objectives.dpo import DPO
-from assent.stages import offline
+from assent.stages.offline import DECIDED_PAIRS, Example, compute_pairs
 from assent.training.microbatch import optimizer_step
 from assent.training.preferences import Pair, PromptGroup
 from assent.training.replicated import ReplicatedState
@@ -102,6 +101,8 @@ def main() -> None:
 
 def draw(lines: dict[str, list[tuple[float, float]]], title: str, path: Path) -> None:
     """Draw one plot for each axis, with a line of proportional time."""
+    import matplotlib.pyplot as plt
+
     figure, places = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3.2), sharey=True, layout="constrained")
     for (label, points), place in zip(lines.items(), places, strict=True):
         xs, ys = (np.array(column) for column in zip(*points, strict=True))
@@ -145,20 +146,18 @@ def _measure(axis: Axis, size: Size, arguments: argparse.Namespace) -> tuple[flo
         for _ in range(size.prompts)
     ]
     pairs = tuple(Pair(i, i + 1) for i in range(size.completions - 1))
-    examples = [PromptGroup("", prefix, pairs) for prefix in prefixes]
+    examples = [Example(PromptGroup("", prefix, pairs), torch.zeros(size.completions)) for prefix in prefixes]
+    total_weight = DECIDED_PAIRS.total_weight(example.group for example in examples)
     training = Training(batch_size=size.prompts).on(device)
-    trainee = ReplicatedState(LoadedModel(model, None), training, 1 + REPEATS, getattr(torch, arguments.dtype))  # type: ignore[arg-type]
-    reference = [torch.zeros(size.completions) for _ in prefixes]
+    state = ReplicatedState(LoadedModel(model, None), training, 1 + REPEATS, getattr(torch, arguments.dtype))  # type: ignore[arg-type]
 
     def loss(part: list[int]) -> Any:
-        groups = [examples[i] for i in part]
-        total = offline.CHOICES.total_weight(examples)
-        return DPO()(offline.pairs(trainee.model, groups, [reference[i] for i in part], device, total))
+        return DPO()(compute_pairs(state.model, [examples[i] for i in part], total_weight))
 
     seconds = []
     for number in range(1 + REPEATS):
         begin = time.perf_counter()
-        optimizer_step(trainee, number, prefixes, loss)  # it reads a number at the end, so the device has finished
+        optimizer_step(state, number, prefixes, loss)  # it reads a number at the end, so the device has finished
         seconds.append(time.perf_counter() - begin)
     return axis.position(size, model), median(seconds[1:])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import crashing_server
-from conftest import BROWSERS
 from processes import Process, free_port
 
 from assent.feedback import to_values
@@ -231,11 +229,6 @@ def crashing_servers(root: Path, full: bool = False) -> Iterator[CrashingServers
         yield server
     finally:
         server.kill()
-
-
-def browser_path() -> str | None:
-    """Return the path of the installed Chromium."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @dataclass

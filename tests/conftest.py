@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from assent.tools.doctor import PROXIES, find_browser, find_program
+
 if TYPE_CHECKING:
     import browsing
     from clock import Clock
@@ -33,19 +35,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("assent", deadline=None)
 settings.load_profile("assent")
 
-BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
-"""Programs that run the browser tests; the first has no window and is the fastest."""
-PROXIES = {"nginx": "nginx-light", "caddy": "caddy"}
-"""Reverse proxies, and their Debian packages."""
 TRANSFORMERS_4 = Path(sys.prefix) / "transformers4"
 """The folder in which `make test` installs the last version 4 of transformers."""
 CI_MARKERS = ("browser", "postgresql", "proxy", "model", "transformers4")
 """Markers of tests that need more than Python. Without it they are skipped, or fail if ASSENT_CI is set."""
-
-
-def proxy_path(name: str) -> str | None:
-    """Return the path of a reverse proxy; Debian installs nginx in /usr/sbin, which is not on every PATH."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,9 +63,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         if importlib.util.find_spec("playwright") is None:
             pytest.skip("needs playwright: pip install 'assent[test]'")
-        if not any(map(shutil.which, BROWSERS)):
+        if find_browser() is None:
             pytest.skip("needs a browser: apt-get install chromium-headless-shell")
-    if item.get_closest_marker("proxy") and (missing := [p for name, p in PROXIES.items() if not proxy_path(name)]):
+    if item.get_closest_marker("proxy") and (missing := [p for name, p in PROXIES.items() if not find_program(name)]):
         pytest.skip(f"needs nginx and caddy: apt-get install {' '.join(missing)}")
     if item.get_closest_marker("postgresql") and not os.environ.get("ASSENT_TEST_POSTGRESQL"):
         pytest.skip("needs a PostgreSQL server: ASSENT_TEST_POSTGRESQL=postgresql+psycopg://user@host/postgres")
@@ -179,11 +172,10 @@ def judged_server(run_root: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Return a Chromium without a window."""
-    from browsing import browser_path
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-quic"])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-quic"])
         yield browser
         browser.close()
 

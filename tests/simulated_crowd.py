@@ -25,7 +25,10 @@ def is_in_interval(num_draws: float, share: float, result: float, deviations: fl
 
 def add_tasks(store: Store, number: int, purpose: Purpose = "train", words: str = "question") -> dict[Task, str]:
     """Add comparisons, and return the id of the better item of each; it comes first in half of them."""
-    rng, tasks_made, prompts, responses = random.Random(words), dict[Task, str](), list[Prompt](), list[Response]()
+    rng = random.Random(words)
+    tasks_made = dict[Task, str]()
+    prompts = list[Prompt]()
+    responses = list[Response]()
     for n in range(number):
         prompt = Prompt.ask(f"{words} {n}")
         pair = [Response(prompt.id, f"This is right, and number {n}.", "sft"), Response(prompt.id, "No idea!", "sft")]

@@ -114,7 +114,8 @@ def test_concurrent_joins_use_a_link_once(accounts: Accounts, kind: str) -> None
     secret = accounts.issue_setup()
     if kind == "invite":
         (secret,) = accounts.invite(accounts.join(secret, "Olga", PASSWORD), "labeller")
-    before, barrier = len(list(accounts.all())), threading.Barrier(4)
+    before = len(list(accounts.all()))
+    barrier = threading.Barrier(4)
 
     def join(number: int) -> bool:
         barrier.wait()
@@ -304,7 +305,8 @@ def test_user_name_may_be_of_any_language(accounts: Accounts, owner: User, name:
 
 @pytest.mark.usefixtures("database")
 def test_session_authenticates_until_it_ends(accounts: Accounts, owner: User, clock: Clock) -> None:
-    secret, second = accounts.credentials.open_session(owner), accounts.credentials.open_session(owner)
+    secret = accounts.credentials.open_session(owner)
+    second = accounts.credentials.open_session(owner)
     assert secret != second and len(secret) >= 40
     assert accounts.credentials.authenticate(secret) == accounts.credentials.authenticate(second) == owner
     accounts.credentials.revoke(secret)
@@ -321,10 +323,8 @@ def test_session_authenticates_until_it_ends(accounts: Accounts, owner: User, cl
 
 
 def test_token_authenticates_until_it_ends(accounts: Accounts, owner: User, clock: Clock) -> None:
-    secret, short = (
-        accounts.credentials.issue_token(owner, "nightly"),
-        accounts.credentials.issue_token(owner, "for a day", days=1),
-    )
+    secret = accounts.credentials.issue_token(owner, "nightly")
+    short = accounts.credentials.issue_token(owner, "for a day", days=1)
     assert (
         accounts.credentials.authenticate(secret, "token") == accounts.credentials.authenticate(short, "token") == owner
     )
@@ -336,7 +336,8 @@ def test_token_authenticates_until_it_ends(accounts: Accounts, owner: User, cloc
 
 
 def test_authenticate_distinguishes_kinds_of_secrets(accounts: Accounts, owner: User) -> None:
-    session, token = accounts.credentials.open_session(owner), accounts.credentials.issue_token(owner, "")
+    session = accounts.credentials.open_session(owner)
+    token = accounts.credentials.issue_token(owner, "")
     (invite,) = accounts.invite(owner, "admin")
     for secret in (token, invite, "", owner.id, "x"):
         assert accounts.credentials.authenticate(secret) is None
@@ -457,7 +458,8 @@ def test_erase_user_keeps_judgements_by_pseudonym(
     accounts: Accounts, owner: User, judged: tuple[User, list[Feedback]]
 ) -> None:
     ann, events = judged
-    session, token = accounts.credentials.open_session(ann), accounts.credentials.issue_token(ann, "a script")
+    session = accounts.credentials.open_session(ann)
+    token = accounts.credentials.issue_token(ann, "a script")
     erased = erase_user(accounts, owner.id, "Annabella Quux")
     assert (erased.id, erased.state, erased.external_id) == (ann.id, "erased", "")
     assert accounts.credentials.authenticate(session) is None

@@ -167,7 +167,8 @@ def test_several_votes_on_a_prompt_are_clustered(run: Run) -> None:
     prompts = held_out_prompts(run)[:6]
     outcomes = [Outcome(prompt, value) for prompt in prompts for value in (1.0, 0.5, 0.0)[: 1 + len(prompt.id) % 3]]
     outcomes += [Outcome(prompts[0], 1.0)]
-    values, labels = [outcome.value for outcome in outcomes], [outcome.prompt.id for outcome in outcomes]
+    values = [outcome.value for outcome in outcomes]
+    labels = [outcome.prompt.id for outcome in outcomes]
     assert compute_win_rates(outcomes).overall == clustered_win_rate(values, labels)
 
 

@@ -381,7 +381,8 @@ def test_kill_while_results_are_moved_loses_nothing(moved: int, trained: Path, m
         pass
 
     def until(count: int) -> Any:
-        rename, renamed = Path.rename, list[Path]()
+        rename = Path.rename
+        renamed = list[Path]()
 
         def killing(self: Path, target: Path) -> Path:
             if len(renamed) == count:
@@ -485,3 +486,26 @@ def test_overwrite_restores_the_settings_of_an_own_rule(run: Path, tmp_path: Pat
     assert "no policy 'nowhere'" in refused(*words, "--overwrite", "--policy", "nowhere", cwd=tmp_path)
     assert "length = 9" in (copy / "recipe.toml").read_text()
     assert assent("best_of_n", "--run", str(copy), cwd=tmp_path).returncode == 0
+
+
+FAILING_RULE = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Own:
+    fails: bool = False
+
+    def score(self, prompts, responses):
+        if self.fails:
+            raise ValueError("no scores today")
+        return [float(len(response.text)) for response in responses]
+"""
+
+
+def test_failed_first_step_says_only_that_the_old_is_restored(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(FAILING_RULE)
+    copy = shutil.copytree(run, tmp_path / "run")
+    words = ("grpo", "--run", str(copy), "--rewards", "own.py", "--steps", "1", "--max-new-tokens", "4", "--n", "2")
+    assert assent(*words, cwd=tmp_path).returncode == 0
+    line = refused(*words, "--overwrite", "--fails", cwd=tmp_path)
+    assert line.endswith("no scores today; the earlier result of 'grpo' is restored")

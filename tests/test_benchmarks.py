@@ -1,6 +1,7 @@
 """Benchmarks: our side does the work that it times, and different results of the two sides are detected."""
 
 import argparse
+import ast
 import importlib.util
 import json
 import os
@@ -68,6 +69,47 @@ def test_our_side_reports_results_seconds_and_operations(
         assert all(value == value for value in step.values())
     if "loss" in output["results"][0] and name != "grpo":
         assert output["results"][0]["loss"] > 0
+
+
+def imported_modules(tree: ast.Module) -> dict[str, ModuleType]:
+    """Return the modules of assent that a file imports, by their names there; fail if it imports a missing name."""
+    modules: dict[str, ModuleType] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("assent"):
+            continue
+        source = importlib.import_module(node.module or "")
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}"
+            if hasattr(source, "__path__") and importlib.util.find_spec(name):
+                importlib.import_module(name)
+            assert hasattr(source, alias.name), f"{node.module} has no {alias.name}"
+            value = getattr(source, alias.name)
+            if isinstance(value, ModuleType):
+                modules[alias.asname or alias.name] = value
+    return modules
+
+
+@pytest.mark.parametrize("path", sorted(TOP.rglob("*.py")), ids=lambda path: str(path.relative_to(TOP)))
+def test_benchmarks_use_existing_names_of_assent(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = imported_modules(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), f"{node.value.id} has no {node.attr}"
+
+
+@pytest.mark.parametrize("path", sorted(TOP.glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_can_be_imported(path: Path, harness_path: None) -> None:
+    assert load(path.stem).__doc__
+
+
+def test_scaling_measures_a_step(harness_path: None) -> None:
+    scaling = load("scaling")
+    size = scaling.Size(prompts=1, length=8, hidden_size=192, num_layers=1)
+    arguments = argparse.Namespace(device="cpu", dtype="float32")
+    scaling.register_attention()
+    position, seconds = scaling._measure(scaling.AXES[0], size, arguments)
+    assert position == 1 and seconds > 0
 
 
 def test_compare_detects_different_results_of_the_sides(harness_path: None) -> None:

@@ -253,7 +253,8 @@ def test_outbox_of_one_user_is_not_sent_by_the_next(open_page: OpenPage, live_se
 @pytest.mark.parametrize("kind", ["comparison", "demonstration"])
 def test_refused_judgement_is_shown_again_and_can_be_copied(open_page: OpenPage, kind: str) -> None:
     screen = open_page(make_task(kind), make_task("approval"), permissions=["clipboard-read", "clipboard-write"])
-    task, better = screen.task, [*screen.display_order, ""][0]
+    task = screen.task
+    better = [*screen.display_order, ""][0]
     with screen.run.store.writing() as on:  # as if the task were no longer assigned to this user
         for table in (schema.assignments, schema.queue):
             on.execute(table.delete().where(table.c.task == (task.id if task else "")))
@@ -456,7 +457,8 @@ def test_saved_judgements_outlive_twenty_server_kills(open_page: OpenPage, tmp_p
         screen.page.on("response", record_acknowledged)
 
         def judge_task() -> None:
-            task, key = screen.task, rng.choice(list(VERDICTS))
+            task = screen.task
+            key = rng.choice(list(VERDICTS))
             assert task  # the page has two more tasks besides the one on the screen
             recorded.append((task.id, VERDICTS[key](screen.display_order)))
             screen.submit(key)

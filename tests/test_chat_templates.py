@@ -70,7 +70,8 @@ def template(name: str) -> str:
 
 def load_tokenizer(name: str) -> ChatTokenizer:
     """Return the template of a family on bytes and its control tokens; thoughts are marked by ordinary tokens."""
-    text, end = template(name), ENDS[name]
+    text = template(name)
+    end = ENDS[name]
     eos = NAMED.get(name, end)
     begins = re.search("<[^<>]*(?:begin|bos|BOS)[^<>]*>", text)
     bos = begins[0] if begins else "<bos>" if "bos_token" in text else None
@@ -103,7 +104,8 @@ def test_encode_equals_the_text_of_the_template(name: str) -> None:
     require_valid(chat_tokenizer, name)
     for prompt in (ONE, BRIEF, TALK):
         try:
-            before, whole = rendered(chat_tokenizer, prompt), rendered(chat_tokenizer, prompt, COMPLETION)
+            before = rendered(chat_tokenizer, prompt)
+            whole = rendered(chat_tokenizer, prompt, COMPLETION)
         except Exception:  # noqa: BLE001 (templates raise exceptions of any type)
             assert chat_tokenizer.refusal_reason(prompt).startswith("the chat template fails on turns of system, user")
             continue
@@ -119,7 +121,8 @@ def test_encode_equals_the_text_of_the_template(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENDS)
 def test_truncated_thoughts_stay_as_sampled(name: str) -> None:
-    chat_tokenizer, sampled = load_tokenizer(name), "<think>\nA bird, then, but"
+    chat_tokenizer = load_tokenizer(name)
+    sampled = "<think>\nA bird, then, but"
     assert (
         chat_tokenizer.tokenizer.decode(
             list(chat_tokenizer.encode_completion(ONE, Completion(sampled, finished=False)))

@@ -134,7 +134,8 @@ def test_save_copies_tokenizer_files_byte_for_byte(base: Path, tmp_path: Path) -
 
 def test_reward_model_keeps_the_tokenizer_files(base: Path, tmp_path: Path) -> None:
     published = as_published(tmp_path / "published", base)
-    original, saved = files(published), files(trained("reward", published, tmp_path / "run"))
+    original = files(published)
+    saved = files(trained("reward", published, tmp_path / "run"))
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "vocab.json"):
         assert saved[name] == original[name]
 
@@ -216,7 +217,8 @@ def test_transformers_4_reads_the_same_checkpoint(base: Path, tmp_path: Path) ->
     folders += [base, trained("reward", base, run), trained("dpo", base, run, "--save-dtype", "bfloat16")]
     before = read_by_version_4(*folders)
     for folder in folders:
-        now, then = reading.read(folder), before[folder.name]
+        now = reading.read(folder)
+        then = before[folder.name]
         a, b = (torch.tensor(contents.pop("logits")) for contents in (now, then))
         assert float((a - b).abs().max()) < 1e-4, folder.name
         assert then == now, folder.name
@@ -379,7 +381,8 @@ def gguf_file(path: Path, like: Path, seed: int) -> Path:
     core = json.loads((like / "tokenizer.json").read_text())
     ids = core["model"]["vocab"] | {token["content"]: token["id"] for token in core["added_tokens"]}
     vocabulary = sorted(ids, key=lambda token: int(ids[token]))
-    writer, rng = gguf.GGUFWriter(path, "llama"), torch.Generator().manual_seed(seed)
+    writer = gguf.GGUFWriter(path, "llama")
+    rng = torch.Generator().manual_seed(seed)
     writer.add_context_length(64)
     writer.add_embedding_length(32)
     writer.add_block_count(1)
@@ -407,7 +410,8 @@ def gguf_file(path: Path, like: Path, seed: int) -> Path:
 
 def test_changed_gguf_file_is_converted_again(base: Path, tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "model.gguf", base, seed=0)
-    size, first = path.stat().st_size, locate(path)
+    size = path.stat().st_size
+    first = locate(path)
     assert locate(path) == first
     weights = load_file(Path(first) / "model.safetensors")
     gguf_file(path, base, seed=1)
@@ -513,7 +517,8 @@ def chat_model(folder: Path, base: Path, kind: str = "llama", **settings: Any) -
 
 
 def holds(folder: Path, monkeypatch: pytest.MonkeyPatch, date: str = "") -> None:
-    expected, actual = score(folder, date=date), by_its_card(folder, monkeypatch)
+    expected = score(folder, date=date)
+    actual = by_its_card(folder, monkeypatch)
     scores = [actual([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in CONVERSATIONS]
     assert scores == pytest.approx(expected.tolist(), abs=1e-4)
     assert max(scores) - min(scores) > 0.01
@@ -552,7 +557,8 @@ def test_reward_does_not_depend_on_the_pad_token(base: Path, tmp_path: Path, mon
 
 def test_card_code_scores_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = trained("reward", tiny.make(tmp_path / "model", chat=False), tmp_path / "run", chat=False)
-    expected, actual = score(saved, chat=False), by_its_card(saved, monkeypatch)
+    expected = score(saved, chat=False)
+    actual = by_its_card(saved, monkeypatch)
     assert [actual(q, a) for q, a in CONVERSATIONS] == pytest.approx(expected.tolist(), abs=1e-4)
 
 

@@ -51,6 +51,7 @@ def test_best_of_n_takes_the_best_and_is_evaluated(model_and_prompts: Path, tmp_
     run = start_run(model_and_prompts, tmp_path / "run")
     assert main(["best_of_n", *run, *SMALL, "--n", "6"]) == 0
     result = read_result(tmp_path / "run", "best_of_n")
+    # The bound of best-of-n, log n - (n - 1) / n.
     assert result["kl"] == pytest.approx(math.log(6) - 5 / 6)
     assert result["best_score"] > result["score"]
     store = Store.open(tmp_path / "run" / "feedback.db")

@@ -115,7 +115,9 @@ class LabellingStateMachine:
                 judgement = Rating((("helpful", rng.randint(1, 7)),))
             case _:
                 judgement = Approval(rng.random() < 0.5)
-        id, note, flags = f"{self.number}-{next(self.next_id)}", rng.choice(["", "why"]), rng.choice([(), ("harm",)])
+        id = f"{self.number}-{next(self.next_id)}"
+        note = rng.choice(["", "why"])
+        flags = rng.choice([(), ("harm",)])
         return Feedback(
             assignment.task.id, annotator, judgement, AT, rng.random(), display_order, note, id=id, flags=flags
         )
@@ -133,7 +135,8 @@ ACTS += ["skip", "wait", "restart"]
 def test_acknowledged_judgements_are_those_in_the_store(
     database: str, steps: list[tuple[str, int, int]], seed: int
 ) -> None:
-    machine, rng = LabellingStateMachine(database), random.Random(seed)
+    machine = LabellingStateMachine(database)
+    rng = random.Random(seed)
     try:
         for act, name, pick in steps:
             machine.step(act, name, pick, rng)
@@ -152,7 +155,8 @@ def test_acknowledged_judgements_are_those_in_the_store(
 
 
 def test_concurrent_threads_get_different_tasks(queue: TaskQueue) -> None:
-    tasks, annotators = enqueue_comparisons(queue, 40), [f"person-{n}" for n in range(4)]
+    tasks = enqueue_comparisons(queue, 40)
+    annotators = [f"person-{n}" for n in range(4)]
     barrier = threading.Barrier(len(annotators))
 
     def next_ids(annotator: str) -> list[str]:
@@ -182,7 +186,8 @@ def test_two_tabs_of_an_annotator_get_the_same_tasks(queue: TaskQueue) -> None:
 
 
 def test_concurrent_threads_respect_required_votes(queue: TaskQueue) -> None:
-    tasks, barrier = enqueue_comparisons(queue, 5, required=3), threading.Barrier(8)
+    tasks = enqueue_comparisons(queue, 5, required=3)
+    barrier = threading.Barrier(8)
 
     def next_ids(annotator: str) -> list[str]:
         barrier.wait()

@@ -130,7 +130,8 @@ def test_dpo_of_trl_does_not_smooth_its_labels() -> None:
 
 def test_cross_entropy_of_chosen_completions_agrees_with_trl() -> None:
     data = PairData.random()
-    logprobs, mask = data.policy.chunk(2)[0], data.mask[:, 1:].chunk(2)[0]
+    logprobs = data.policy.chunk(2)[0]
+    mask = data.mask[:, 1:].chunk(2)[0]
     result = CrossEntropy()(TokenLogprobsBatch(logprobs.flatten(), mask.flatten().double())).value
     same_with_gradients(result, trl_dpo("sft", data), data.policy)
 
@@ -172,9 +173,11 @@ def test_odds_ratio_of_orpo_agrees_with_trl(weight: float) -> None:
 
 def test_orpo_with_prompt_loss_agrees_with_trl() -> None:
     # TRL's SFT loss is one mean over all tokens, prompts included; ours is a mean for each completion.
-    module, vocabulary = trl("experimental.orpo.orpo_trainer"), 11
+    module = trl("experimental.orpo.orpo_trainer")
+    vocabulary = 11
     mask = completion_mask()
-    ids, attended = torch.randint(vocabulary, mask.shape), torch.arange(mask.shape[1]) < PROMPT + LENGTHS[:, None]
+    ids = torch.randint(vocabulary, mask.shape)
+    attended = torch.arange(mask.shape[1]) < PROMPT + LENGTHS[:, None]
     logits = randn(*mask.shape, vocabulary).requires_grad_()
     labels = torch.where(mask, ids, -100)
     batch: dict[str, Tensor] = {}
@@ -199,7 +202,8 @@ def test_orpo_with_prompt_loss_agrees_with_trl() -> None:
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["the point is positive", "the point is held at 0"])
 @pytest.mark.parametrize(("desirable", "undesirable"), [(1.0, 1.0), (1.25, 0.75)])
 def test_kto_agrees_with_trl(desirable: float, undesirable: float, sign: float) -> None:
-    data, labels = PairData.random(), tensor([True, False, True, True, False, False, True, False])
+    data = PairData.random()
+    labels = tensor([True, False, True, True, False, False, True, False])
     kl_logprobs = random_logprobs(data.mask)
     mismatched = sign * randn(8).abs()  # log-ratios of mismatched completions
     trainer = bare_trainer(
@@ -228,7 +232,8 @@ def test_kto_agrees_with_trl(desirable: float, undesirable: float, sign: float) 
 
 
 def test_kto_without_a_reference_point_agrees_with_trl() -> None:
-    data, labels = PairData.random(), tensor([True, False] * 4)
+    data = PairData.random()
+    labels = tensor([True, False] * 4)
     kind = trl("trainer.kto_trainer").KTOTrainer
     settings = dict(beta=0.3, calculate_KL=False, precompute_ref_logps=True, loss_type="apo_zero_unpaired")
     trainer = bare_trainer(kind, **settings, desirable_weight=1.0, undesirable_weight=1.5)
@@ -262,7 +267,8 @@ def test_bradley_terry_agrees_with_the_reward_trainer_of_trl(margin: bool, cente
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 def test_log_probabilities_and_entropies_agree_with_trl(temperature: float) -> None:
-    logits, tokens = (4 * torch.randn(3, 9, 50)).requires_grad_(), torch.randint(50, (3, 9))
+    logits = (4 * torch.randn(3, 9, 50)).requires_grad_()
+    tokens = torch.randint(50, (3, 9))
     expected = trl("trainer.utils").selective_log_softmax_and_entropy(logits, tokens, temperature=temperature)
     result = our_logprobs(logits, tokens, temperature)
     weights = torch.randn(3, 9)
@@ -274,7 +280,8 @@ def test_log_probabilities_and_entropies_agree_with_trl(temperature: float) -> N
 
 
 def test_logprobs_agree_with_trl_selective_log_softmax() -> None:
-    logits, tokens = 4 * torch.randn(3, 9, 50), torch.randint(50, (3, 9))
+    logits = 4 * torch.randn(3, 9, 50)
+    tokens = torch.randint(50, (3, 9))
     expected = trl("trainer.utils").selective_log_softmax(logits, tokens)
     same(our_logprobs(logits, tokens).logprobs.view(3, 9), expected, 1e-5)
 
@@ -289,7 +296,8 @@ def test_entropies_agree_with_trl() -> None:
 @pytest.mark.parametrize("average", [False, True])
 def test_sums_and_means_over_completions_agree_with_trl(average: bool) -> None:
     mask = completion_mask()
-    logits, tokens = torch.randn(*mask.shape, 50), torch.randint(50, mask.shape)
+    logits = torch.randn(*mask.shape, 50)
+    tokens = torch.randint(50, mask.shape)
     kind = trl("experimental.orpo.orpo_trainer").ORPOTrainer
     expected = kind.get_batch_logps(logits, torch.where(mask, tokens, -100), average_log_prob=average)
     result = (our_logprobs(logits[:, :-1], tokens[:, 1:]).logprobs.view(8, -1) * mask[:, 1:]).sum(1)
@@ -372,9 +380,11 @@ def test_dapo_step_in_microbatches_agrees_with_trl() -> None:
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("scale", ["group", "none"])
 def test_group_advantages_agree_with_trl(scale: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, mask = trl("trainer.grpo_trainer"), completion_mask()[:, PROMPT:]
+    module = trl("trainer.grpo_trainer")
+    mask = completion_mask()[:, PROMPT:]
     monkeypatch.setattr(module, "gather_object", lambda x: x)
-    rewards, nothing = randn(8), torch.zeros(mask.shape).double()
+    rewards = randn(8)
+    nothing = torch.zeros(mask.shape).double()
     rewards[:size] = 1.0  # a group of equals
     expected = trl_rollout(module.GRPOTrainer, rewards, size, nothing, nothing, beta=0.0, scale_rewards=scale)
     groups = torch.arange(8) // size
@@ -389,10 +399,13 @@ def test_group_advantages_agree_with_trl(scale: str, size: int, monkeypatch: pyt
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 def test_rloo_advantages_agree_with_trl(beta: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, mask = trl("trainer.rloo_trainer"), completion_mask()[:, PROMPT:]
+    module = trl("trainer.rloo_trainer")
+    mask = completion_mask()[:, PROMPT:]
     monkeypatch.setattr(module, "gather_object", lambda x: x)
     monkeypatch.setattr(module, "gather", lambda x: x)
-    rewards, policy, reference = randn(8), randn(*mask.shape), randn(*mask.shape)
+    rewards = randn(8)
+    policy = randn(*mask.shape)
+    reference = randn(*mask.shape)
     expected = trl_rollout(module.RLOOTrainer, rewards, size, policy, reference, beta=beta)
     result = RLOO(beta).advantages(Rollout(mask, policy, reference, rewards, torch.arange(8) // size))
     same(result.advantages, expected["advantages"][:, None] * expected["completion_mask"])
@@ -417,15 +430,18 @@ def test_rloo_loss_agrees_with_trl(low: float, high: float) -> None:
 @pytest.mark.parametrize("shift_mean", [True, False])
 def test_whitening_agrees_with_trl(shift_mean: bool) -> None:
     # With shift_mean=False TRL adds the mean back; our whitening never does.
-    values, mask = 3 * randn(6, 9) + 1, torch.rand(6, 9) < 0.6
+    values = 3 * randn(6, 9) + 1
+    mask = torch.rand(6, 9) < 0.6
     expected = trl_with_ppo().masked_whiten(values, mask, shift_mean=shift_mean)
     added_mean = 0.0 if shift_mean else moments(values, mask).mean
     same((whiten(values, mask) + added_mean) * mask, expected * mask, 1e-6)  # its n / (n - 1) is in single precision
 
 
 def test_masked_moments_agree_with_trl() -> None:
-    values, mask = 3 * randn(6, 9) + 1, torch.rand(6, 9) < 0.6
-    module, result = trl_with_ppo(), moments(values, mask)
+    values = 3 * randn(6, 9) + 1
+    mask = torch.rand(6, 9) < 0.6
+    module = trl_with_ppo()
+    result = moments(values, mask)
     same(result.mean, module.masked_mean(values, mask))
     same(result.variance, module.masked_var(values, mask), 1e-6)
 

@@ -93,13 +93,15 @@ def ranking_batch(scores: Tensor, orders: list[list[int]]) -> RankedScores:
 
 
 def test_likelihood_of_comparisons_agrees_with_choix() -> None:
-    pairs, scores = sample_games(), randn(6)
+    pairs = sample_games()
+    scores = randn(6)
     expected = choix().log_likelihood_pairwise(pairs, scores.numpy())
     same(-len(pairs) * bradley_terry(scores, pairs), expected, 1e-10)
 
 
 def test_likelihood_of_rankings_agrees_with_choix() -> None:
-    orders, scores = rankings(), randn(6)
+    orders = rankings()
+    scores = randn(6)
     expected = choix().log_likelihood_rankings(orders, scores.numpy())
     same(-len(orders) * PlackettLuce()(ranking_batch(scores, orders)).value, expected, 1e-10)
 
@@ -115,7 +117,8 @@ def test_mean_over_the_pairs_of_a_ranking_agrees_with_choix() -> None:
 def test_plackett_luce_of_a_top_choice_agrees_with_choix() -> None:
     # Our ranking of one item above ties also chooses each tied item from its tier; choix stops after the first choice.
     scores = randn(6)
-    tiers, mask = tensor([[0, 1, 1, 1, 1, 1]]), torch.ones(1, 6, dtype=torch.bool)
+    tiers = tensor([[0, 1, 1, 1, 1, 1]])
+    mask = torch.ones(1, 6, dtype=torch.bool)
     result = PlackettLuce()(RankedScores(scores[None], tiers, mask, torch.ones(1).double())).value
     others = sum(scores[1:].logsumexp(0) - score for score in scores[1:])
     same(result - others, -choix().log_likelihood_top1([(0, [1, 2, 3, 4, 5])], scores.numpy()), 1e-10)

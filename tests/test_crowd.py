@@ -69,11 +69,14 @@ def career_probabilities(chance: float, items: int = 150) -> CareerProbabilities
     Args:
         items: gold items; at a rate of 1/20, 150 of them are in 3,000 tasks.
     """
-    test, stopped, passes = SequentialTest(), list[float](), 0.0
+    test = SequentialTest()
+    stopped = list[float]()
+    passes = 0.0
     after = cache(test.update)
     probabilities: Mapping[GoldTestState, float] = {GoldTestState(): 1.0}
     for _ in range(items):
-        stop_probability, next_probabilities = 0.0, defaultdict[GoldTestState, float](float)
+        stop_probability = 0.0
+        next_probabilities = defaultdict[GoldTestState, float](float)
         for state, share in probabilities.items():
             for right, part in ((True, share * chance), (False, share * (1 - chance))):
                 updated = after(state, right)
@@ -138,7 +141,9 @@ def test_simulated_careers_match_the_exact_probabilities(
 ) -> None:
     queue = TaskQueue(Store.open(tmp_path / "store.db"))
     change_setting(queue.store, "salt", SALT, "server", AT)
-    test, rng, stopped = SequentialTest(), random.Random(kind), list[int]()
+    test = SequentialTest()
+    rng = random.Random(kind)
+    stopped = list[int]()
     gold = [
         Task("comparison", f"prompt {n}", rng.choice([("right", "wrong"), ("wrong", "right")])) for n in range(items)
     ]
@@ -213,9 +218,11 @@ def test_gold_places_are_independent(gold_places: Places) -> None:
 @pytest.mark.parametrize("period", [8, 20])
 def test_gold_places_cannot_be_exploited_periodically(gold_places: Places, period: int) -> None:
     chance = (0.95 + 0.5 * (period - 1)) / period
-    stopped, expected_stops = 0, 0.0
+    stopped = 0
+    expected_stops = 0.0
     for offset in range(period):
-        rng, marks = random.Random(f"{period} {offset}"), list[bool]()
+        rng = random.Random(f"{period} {offset}")
+        marks = list[bool]()
         for places_of_annotator in gold_places:
             own_marks = [
                 rng.random() < (0.95 if n % period == offset else 0.5)
@@ -243,7 +250,8 @@ def test_screening_passes_good_annotators_only(folder: Path) -> None:
     crowd = {"good": 8, "random": 10, "left": 10, "adversarial": 2}
     passed = Counter[str]()
     for annotator in (f"{kind}-{n}" for kind, number in crowd.items() for n in range(number)):
-        rng, right = random.Random(annotator), 0
+        rng = random.Random(annotator)
+        right = 0
         assignment = queue.next_tasks(annotator, 99, is_screened=False)
         assert [entry.task.id in test for entry in assignment] == [False] * 10 + [True] * 20
         for entry in assignment:
@@ -330,7 +338,8 @@ def test_screening_activates_or_pauses_a_new_user(server: Server, kind: str) -> 
     server.queue.enqueue(map(TaskRequest, add_tasks(server.store, 3)), "label")
     test = {task.id for task in add_gold(server.queue, 20, "test")}
     add_gold(server.queue, 10, "practice")
-    annotator, rng = f"{kind}-0", random.Random(kind)
+    annotator = f"{kind}-0"
+    rng = random.Random(kind)
     right = num_judged = 0
     with server.open_browser(annotator, state="new") as browser:
         while (reply := browser.get("/r/demo/api/tasks/next").json()).get("screening"):
@@ -386,12 +395,11 @@ def test_quick_submit_needs_9_of_10_gold_items_right(server: Server, marks: str,
 
 
 def test_reactivated_user_starts_a_new_gold_test(server: Server) -> None:
-    gold, num_judged = iter(add_gold(server.queue, 40, "hidden").items()), 0
-    owner, browser, accounts = (
-        server.open_browser("olga", "owner"),
-        server.open_browser("ann"),
-        server.workspace.accounts,
-    )
+    gold = iter(add_gold(server.queue, 40, "hidden").items())
+    num_judged = 0
+    owner = server.open_browser("olga", "owner")
+    browser = server.open_browser("ann")
+    accounts = server.workspace.accounts
 
     def judgement(*marks: bool) -> str:
         """Judge gold items, rightly or not, and return Ann's state."""
@@ -569,13 +577,15 @@ def test_votes_per_task_match_required_votes(crowd_run: CrowdRun) -> None:
     with crowd_run.server.store.reading() as connection:
         queued = {row.task: row for row in connection.execute(sa.select(schema.queue))}
     assert queued.keys() == {task.id for task in crowd_run.tasks}
-    annotators_by_task, first = defaultdict[str, list[str]](list), dict[str, Comparison]()
+    annotators_by_task = defaultdict[str, list[str]](list)
+    first = dict[str, Comparison]()
     for event in crowd_run.server.store.feedback():
         annotators_by_task[event.task].append(event.annotator)
         assert isinstance(event.judgement, Comparison)
         first.setdefault(event.task, event.judgement)
     for task in crowd_run.tasks:
-        row, required = queued[task.id], required_votes(task)
+        row = queued[task.id]
+        required = required_votes(task)
         if required == 1 and task.id in first and first[task.id].strength == 1:
             required = 2  # a second opinion after a slight preference
         assert (row.required, row.received) == (required, len(annotators_by_task[task.id]))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from annotator_quality import Quality, measure_quality
 from simulated_crowd import AT, RIGHT, add_gold, add_tasks, choose, is_in_interval, kind_of, open_queue
 
 from assent.feedback.comparison import Comparison
 from assent.functional.sequential import SequentialTest
-from assent.labelling.quality import MIN_WEIGHT, AnnotatorQuality, Quality, measure_quality
+from assent.labelling.quality import MIN_WEIGHT, AnnotatorQuality
 from assent.labelling.queue import TaskQueue, TaskRequest
 from assent.records import Feedback, Task
 from assent.store.database import Store

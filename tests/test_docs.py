@@ -44,10 +44,15 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    language, start, heading, inside = "", 0, "", list[str]()
+    language = ""
+    start = 0
+    heading = ""
+    inside = list[str]()
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip().startswith("```") and not start:
-            language, start, inside = line.strip()[3:].strip(), number, []
+            language = line.strip()[3:].strip()
+            start = number
+            inside = []
         elif line.strip() == "```" and start:
             yield Block(page, start, language, "\n".join(inside) + "\n", heading)
             start = 0
@@ -193,7 +198,8 @@ def test_python_sessions_of_the_docs_are_true(block: Block) -> None:
 def test_format_example_is_read_as_the_format_of_its_heading(block: Block, tmp_path: Path) -> None:
     path = tmp_path / f"example.{block.language}"
     path.write_text(block.text)
-    reading, header = read_file(path), block.language == "csv"
+    reading = read_file(path)
+    header = block.language == "csv"
     assert (reading.format, reading.skipped, reading.num_rows) == (block.heading, (), block.text.count("\n") - header)
 
 

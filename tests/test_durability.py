@@ -277,13 +277,19 @@ def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: l
     with Store.open(database) as store:
         assignments = assign_tasks(TaskQueue(store), "ann", 2 * KILLS)
     sent = make_feedback(assignments, "ann", rng)
-    waiting, replies, unacknowledged, watched = list(sent), list[Feedback](), set[str](), None
+    waiting = list(sent)
+    replies = list[Feedback]()
+    unacknowledged = set[str]()
+    watched = None
 
     started_at = time.monotonic()
     first, second = (fork_servers[0].run_child(database, waiting[:1]) for _ in range(2))
-    seconds, first_points, repeat_points = (time.monotonic() - started_at) / 2, first.passed, second.passed
+    seconds = (time.monotonic() - started_at) / 2
+    first_points = first.passed
+    repeat_points = second.passed
     assert first.acknowledged == second.acknowledged and len(first_points) > len(repeat_points) > 10
-    committed, replied = first_points.index("commit") + 2, first_points.index("before the reply") + 1
+    committed = first_points.index("commit") + 2
+    replied = first_points.index("before the reply") + 1
     replies += first.acknowledged
     del waiting[:1]
     for number in range(KILLS):
@@ -297,7 +303,8 @@ def test_200_kills_lose_and_duplicate_no_feedback(database: str, fork_servers: l
         assert are_as_sent(child.acknowledged, posts)
         replies += child.acknowledged
         del waiting[: len(child.acknowledged)]
-        stored, acknowledged = ids_in(database), [event.id for event in replies]
+        stored = ids_in(database)
+        acknowledged = [event.id for event in replies]
         assert stored[: len(acknowledged)] == acknowledged, f"acknowledged feedback is lost after kill {number}"
         stored_only = stored[len(acknowledged) :]
         assert stored_only in ([], [event.id for event in waiting[:1]]), (
@@ -452,7 +459,8 @@ def test_post_sent_ten_times_is_stored_once(server: Server) -> None:
 def test_concurrent_bodies_of_one_id_store_one(server: Server) -> None:
     rng = random.Random(5)
     for task in server.enqueue(2, 3, 2, 3):
-        first, second = make_post(task, rng, comment="one"), make_post(task, rng, comment="other")
+        first = make_post(task, rng, comment="one")
+        second = make_post(task, rng, comment="other")
         second["id"] = first["id"]
         replies = server.post_concurrently([first, second] * 6, threads=4)
         (event,) = server.queue.store.feedback(ids=[first["id"]])

@@ -55,6 +55,7 @@ def test_combine_reduces_an_ensemble_to_one_score() -> None:
     scores = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     assert combine(scores).tolist() == [2.0, 0.0]
     assert combine(scores, "worst_case").tolist() == [1.0, 0.0]
+    # Mean 2 less 0.5 times the unbiased deviation of 1 and 3, sqrt(2).
     assert combine(scores, "uncertainty_weighted", 0.5).tolist() == pytest.approx([2 - 0.5 * 2**0.5, 0.0])
     single = torch.tensor([1.0, 2.0])
     assert all(combine(single, reduction).tolist() == [1.0, 2.0] for reduction in get_args(Reduction))
@@ -114,7 +115,8 @@ def test_ppo_uses_the_ensemble_reduction(labelled: Path, tmp_path: Path, reducti
 def test_interrupted_ensemble_resumes_at_its_member(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: list[str]
 ) -> None:
-    run, flags = start_run(labelled, tmp_path / "whole"), [*FAST, *lora, "--members", "2"]
+    run = start_run(labelled, tmp_path / "whole")
+    flags = [*FAST, *lora, "--members", "2"]
     assert main(["reward", *run, *flags]) == 0
     resumed = start_run(labelled, tmp_path / "run")
     from assent.stages.reward import Reward

@@ -141,8 +141,10 @@ def test_imported_preference_is_a_comparison_of_two_responses(tmp_path: Path) ->
     file = lines(tmp_path / "pairs.jsonl", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"})
     with Store.open(tmp_path / "store.db") as store:
         assert str(import_file(file, store)) == "1 of 1 rows read as preference"
-        (prompt,), (good, bad) = store.prompts(), store.responses()
-        (task,), (event,) = store.tasks(), store.feedback()
+        (prompt,) = store.prompts()
+        good, bad = store.responses()
+        (task,) = store.tasks()
+        (event,) = store.feedback()
     assert prompt == Prompt.plain("2 + 2 =", source="pairs.jsonl")
     assert [(entry.text, entry.policy) for entry in (good, bad)] == [(" 4", POLICY), (" 5", POLICY)]
     assert (task.kind, set(task.items), task.purpose) == ("comparison", {good.id, bad.id}, "train")
@@ -210,7 +212,8 @@ def test_labels_become_approvals_and_sft_rows_demonstrations(tmp_path: Path) -> 
 USER, REPLY, RIVAL = (
     {"role": role, "content": text} for role, text in (("user", "Sky?"), ("assistant", "Blue"), ("assistant", "Green"))
 )
-CHAT, PLAIN = Prompt.ask("Sky?"), Prompt.plain("The sky is")
+CHAT = Prompt.ask("Sky?")
+PLAIN = Prompt.plain("The sky is")
 KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
     (
         "preference",
@@ -348,10 +351,8 @@ def test_prompts_round_trip_with_category(prompts: list[Prompt]) -> None:
 
 
 def test_tie_and_rating_are_never_altered_on_export(tmp_path: Path) -> None:
-    tie, rating = (
-        Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5),
-        ScoredCompletion(CHAT, Completion("Blue"), 4.5),
-    )
+    tie = Preference(CHAT, Completion("Blue"), Completion("Azure"), 0.5)
+    rating = ScoredCompletion(CHAT, Completion("Blue"), 4.5)
     pairs = write_file(
         [tie, Preference(CHAT, Completion("Green"), Completion("Blue"), 0.25), rating],
         tmp_path / "pairs.jsonl",

@@ -256,7 +256,8 @@ def test_strict_ranking_is_one_label_studio_list(tmp_path: Path) -> None:
 
 
 def test_label_studio_left_follows_each_display_order(tmp_path: Path) -> None:
-    first, second = comparison_task(display=(0, 1)), comparison_task(annotator="bob", display=(1, 0))
+    first = comparison_task(display=(0, 1))
+    second = comparison_task(annotator="bob", display=(1, 0))
     write_file([first._replace(feedback=first.feedback + second.feedback)], tmp_path / "tasks.json", "label-studio")
     tasks = json.loads((tmp_path / "tasks.json").read_text())
     assert [(exported["data"]["answer1"], exported["annotations"][0]["annotator"]) for exported in tasks] == [
@@ -382,7 +383,8 @@ def test_label_studio_tasks_without_annotations_are_open(tmp_path: Path) -> None
 
 
 def test_second_label_studio_export_adds_new_annotations(tmp_path: Path) -> None:
-    first, second = task(PAIR, LEFT), task(LIST, ("rank", "ranker", {"ranker": {"rank": ["llm_1", "llm_0"]}}))
+    first = task(PAIR, LEFT)
+    second = task(LIST, ("rank", "ranker", {"ranker": {"rank": ["llm_1", "llm_0"]}}))
     with fresh() as store:
         insert(read_file(saved(tmp_path, "monday.json", json.dumps([first]))), store)
         assert insert(read_file(saved(tmp_path, "tuesday.json", json.dumps([first, second]))), store).feedback == 1

@@ -161,7 +161,8 @@ def test_events_in_any_order_are_read_alike(tmp_path: Path) -> None:
     with fresh(comparison_task(), ranking_task((0,), (1, 2))) as store:
         write_file(store, tmp_path / "events.jsonl", "events")
     turned = reversed((tmp_path / "events.jsonl").read_text().splitlines(keepends=True))
-    first, second = read_file(tmp_path / "events.jsonl"), read_file(saved(tmp_path, "turned.jsonl", "".join(turned)))
+    first = read_file(tmp_path / "events.jsonl")
+    second = read_file(saved(tmp_path, "turned.jsonl", "".join(turned)))
     assert (set(first.feedback), set(first.responses)) == (set(second.feedback), set(second.responses))
     assert second.skipped == ()
 

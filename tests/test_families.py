@@ -62,7 +62,8 @@ def test_every_family_is_documented() -> None:
 
 @pytest.mark.parametrize("family", table.FAMILIES)
 def test_families_equal_transformers_as_documented(family: str, tmp_path: Path) -> None:
-    row, documented = table.measure(family, tmp_path), DOCUMENTED[family]
+    row = table.measure(family, tmp_path)
+    documented = DOCUMENTED[family]
     for column in ("way", "draws", "reward", "bfloat16", "lora", "value_layers", "note"):
         assert getattr(row, column) == getattr(documented, column)
     if row.way != "refused":
@@ -87,7 +88,8 @@ def test_enable_packing_rejects_an_unknown_lm_head(family: str, tmp_path: Path) 
 )
 def test_enable_packing_distinguishes_rounding_from_mixing(family: str, packs: bool, tmp_path: Path) -> None:
     path = make(family, tmp_path)
-    policy, reward = load_policy(path, torch.bfloat16).model, new_reward(path, 0, torch.bfloat16).model
+    policy = load_policy(path, torch.bfloat16).model
+    reward = new_reward(path, 0, torch.bfloat16).model
     assert supports_packing(policy.base_model) == supports_packing(reward.base_model) == packs
     with torch.no_grad():
         assert scores(reward, pack(table.make_prefixes(280))).isfinite().all()
@@ -111,7 +113,8 @@ def test_enable_packing_notices_a_cap_of_large_logits(tmp_path: Path, capfd: pyt
 def test_enable_packing_leaves_the_weights_unchanged(tmp_path: Path) -> None:
     for family in ("llama", "mamba"):
         path = make(family, tmp_path / family)
-        stored, model = load_file(path / "model.safetensors"), load_policy(path).model
+        stored = load_file(path / "model.safetensors")
+        model = load_policy(path).model
         named = dict(model.named_parameters())
         assert all(weight.requires_grad and weight.grad is None for weight in named.values())
         assert all(torch.equal(named[name], weight) for name, weight in stored.items())
@@ -119,7 +122,8 @@ def test_enable_packing_leaves_the_weights_unchanged(tmp_path: Path) -> None:
 
 def test_rwkv_forward_keeps_the_saved_weights(tmp_path: Path) -> None:
     path = make("rwkv", tmp_path)  # its configuration halves the weights of the second block
-    stored, policy = load_file(path / "model.safetensors"), load_policy(path)
+    stored = load_file(path / "model.safetensors")
+    policy = load_policy(path)
     with torch.no_grad():
         before = logprobs(policy.model, pack(table.make_prefixes(280))).logprobs
     save(policy, tmp_path / "saved")
@@ -227,7 +231,8 @@ def test_head_file_scores_with_plain_transformers(family: str, tmp_path: Path) -
     reward = new_reward(make(family, tmp_path), seed=1, heads=2)
     assert isinstance(reward.model, RewardModel)
     reward.model.score.weight.data.mul_(100)
-    reward.model.config.reward_mean, reward.model.config.reward_std = [0.5, 0.5], [2.0, 2.0]
+    reward.model.config.reward_mean = [0.5, 0.5]
+    reward.model.config.reward_std = [2.0, 2.0]
     save(reward, tmp_path / "reward")
     actual = load_reward(tmp_path / "reward")
     assert (actual.model.config.reward_heads, actual.model.config.reward_mean) == (2, [0.5, 0.5])
@@ -273,7 +278,8 @@ def test_read_head_finds_either_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["granite", "mamba", "llama4_text"])
 def test_head_file_works_in_every_stage(family: str, tmp_path: Path) -> None:
-    path, run = make(family, tmp_path), ["--run", str(tmp_path / "run"), "--dtype", "float32", "--device", "cpu"]
+    path = make(family, tmp_path)
+    run = ["--run", str(tmp_path / "run"), "--dtype", "float32", "--device", "cpu"]
     rows = [
         {
             "prompt": [{"role": "user", "content": f"Name bird {i}."}],

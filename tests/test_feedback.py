@@ -138,6 +138,7 @@ def test_ranking_makes_pairs_across_tiers_only() -> None:
     )  # 2.333 pairs of information over 3 pairs
 
 
+# 2 sum_{m=2..k} (1 - 1/m): 1, + 4/3, + 3/2, + 8/5, + 5/3.
 @pytest.mark.parametrize(("k", "num_pairs"), [(2, 1.0), (3, 2.33), (4, 3.83), (5, 5.43), (6, 7.10)])
 def test_independent_pairs_of_a_full_ranking(k: int, num_pairs: float) -> None:
     assert independent_pairs(k) == pytest.approx(num_pairs, abs=0.005)

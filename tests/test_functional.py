@@ -38,6 +38,8 @@ def close(actual: Tensor, expected: Rows | float, digits: float = 1e-6) -> bool:
 
 
 def test_kl_estimators_by_hand() -> None:
+    # l = log pi - log ref = -1, 14, 29: k1 = l, k2 = l^2 / 2, k3 = e^-l - 1 + l.
+    # k3: e - 2 = 0.718282, e^-14 + 13 = 13.000001, e^-29 + 28 = 28.
     logprobs, reference = tensor([-1.0, -1.0, -1.0]), tensor([0.0, -15.0, -30.0])
     assert close(k1(logprobs, reference), [-1, 14, 29])
     assert close(k2(logprobs, reference), [0.5, 98, 420.5])
@@ -61,8 +63,10 @@ def test_k1_and_k3_are_unbiased_on_a_small_vocabulary() -> None:
 def gradients_of_a_kl() -> dict[str, Tensor]:
     """Return exact gradients with respect to three logits: of both KLs, and of each estimator used as a loss."""
     logits = tensor([1.2, -0.3, 0.4], dtype=torch.float64, requires_grad=True)
-    policy, reference = logits.log_softmax(0), tensor([0.2, 0.3, 0.5]).double().log()
-    probabilities, ratio = policy.detach().exp(), policy - reference
+    policy = logits.log_softmax(0)
+    reference = tensor([0.2, 0.3, 0.5]).double().log()
+    probabilities = policy.detach().exp()
+    ratio = policy - reference
     losses = {
         "forward": (reference.exp() * (reference - policy)).sum(),
         "reverse": (policy.exp() * ratio).sum(),
@@ -83,6 +87,7 @@ def test_kl_loss_k3_has_the_forward_gradient_and_k2_the_reverse() -> None:
     assert close(result["k1"], [0, 0, 0])
 
 
+# At l = -30, k3 is that of the clamped -20, e^20 - 1 - 20, without a slope; k2 = 30^2 / 2 with the slope l.
 @pytest.mark.parametrize(("estimator", "value", "slope"), [("k3", math.exp(20) - 21, 0.0), ("k2", 450.0, -30.0)])
 def test_kl_loss_stays_finite_far_from_the_reference(estimator: KLEstimator, value: float, slope: float) -> None:
     away = tensor(-30.0, dtype=torch.float64, requires_grad=True)
@@ -95,12 +100,14 @@ def test_kl_loss_stays_finite_far_from_the_reference(estimator: KLEstimator, val
 def test_completion_kl_sums_its_own_tokens_only() -> None:
     mask = tensor([[True, True, False], [True, False, False]])
     kl = sequence_kl(tensor([[1.0, 2.0, NAN], [0.5, INF, NAN]]), torch.zeros(2, 3), mask)
+    # l = 1 and 2, and 0.5; k3 = e^-l - 1 + l.
     assert close(kl.k1, [3.0, 0.5])
     assert close(kl.k3, [math.exp(-1) + math.exp(-2) + 1, math.exp(-0.5) - 0.5])
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(6.0, 0.1), (6.6, 0.102), (60.0, 0.104), (5.7, 0.099), (0.0, 0.096)])
 def test_beta_changes_by_at_most_a_fifth_of_n_over_horizon(kl: float, expected: float) -> None:
+    # 0.1 (1 + e * 512 / 2560), where e = kl / 6 - 1 is clipped to +-0.2.
     assert adapt_beta(0.1, kl, target=6, n=512, horizon=2560) == pytest.approx(expected, abs=1e-12)
 
 
@@ -116,6 +123,7 @@ def test_non_finite_number_becomes_null_in_json() -> None:
 # Advantages
 
 
+# Deltas r_t + V_t+1 - V_t: 1, 1, 5 - 3 = 2. A_t = delta_t + lambda A_t+1: 1 + 0.95 * 2 = 2.9, 1 + 0.95 * 2.9 = 3.755.
 @pytest.mark.parametrize(("gae_lambda", "expected"), [(0.0, [1, 1, 2]), (0.95, [3.755, 2.9, 2]), (1.0, [4, 3, 2])])
 def test_gae_by_hand(gae_lambda: float, expected: list[float]) -> None:
     estimate = gae(tensor([[0.0, 0, 5]]), tensor([[1.0, 2, 3]]), torch.ones(1, 3, dtype=torch.bool), 1.0, gae_lambda)
@@ -126,7 +134,11 @@ def test_gae_by_hand(gae_lambda: float, expected: list[float]) -> None:
 @pytest.mark.parametrize("hole", [None, 0, 1, 2, 3, 4])
 @pytest.mark.parametrize("garbage", [999.0, NAN, INF])
 def test_gap_in_the_mask_changes_no_advantage(hole: int | None, garbage: float) -> None:
-    values, rewards, expected = [0.1, 0.2, 0.4, 0.5], [0.0, 0.0, 0.0, 1.0], [0.782324, 0.727618, 0.565250, 0.5]
+    # Deltas r_t + 0.99 V_t+1 - V_t: 0.098, 0.196, 0.095, 1 - 0.5. A_t = delta_t + 0.99 * 0.95 A_t+1 from the end:
+    # 0.095 + 0.9405 * 0.5 = 0.56525, 0.196 + 0.9405 * 0.56525 = 0.727618, 0.098 + 0.9405 * 0.727618 = 0.782324.
+    values = [0.1, 0.2, 0.4, 0.5]
+    rewards = [0.0, 0.0, 0.0, 1.0]
+    expected = [0.782324, 0.727618, 0.565250, 0.5]
     mask = [True] * 4
     if hole is not None:
         values.insert(hole, garbage)
@@ -160,11 +172,13 @@ def test_gae_equals_the_sum_of_future_deltas_with_any_padding(
 
 def test_score_is_added_to_the_last_token_of_the_mask() -> None:
     mask = tensor([[True, True, False, False], [True, False, True, False], [False, False, False, False]])
+    # Each token inside the mask costs beta * kl = 0.5 * 1; the last one also has the score.
     rewards = token_rewards(tensor([10.0, 20.0, 30.0]), torch.where(mask, 1.0, NAN), mask, beta=0.5)
     assert close(rewards, [[-0.5, 9.5, 0, 0], [-0.5, 0, 19.5, 0], [0.0] * 4])
 
 
 def test_leave_one_out_by_hand() -> None:
+    # 1 - (2 + 3 + 4) / 3 = -2, 2 - (1 + 3 + 4) / 3 = -2/3, and so on.
     assert close(leave_one_out(tensor([1.0, 2, 3, 4]), torch.zeros(4).long()), [-2, -2 / 3, 2 / 3, 2])
 
 
@@ -177,7 +191,9 @@ def test_leave_one_out_is_the_score_minus_the_mean_of_the_others(rows: list[tupl
 
 
 def test_group_relative_scores_ignore_other_groups() -> None:
-    scores, groups = tensor([1.0, 5.0, 3.0, 9.0]), tensor([7, 2, 7, 2])
+    # Group 7 has 1 and 3: mean 2, unbiased deviation sqrt(2). Group 2 has 5 and 9: mean 7, deviation sqrt(8).
+    scores = tensor([1.0, 5.0, 3.0, 9.0])
+    groups = tensor([7, 2, 7, 2])
     assert close(group_relative(scores, groups, scale=False), [-1, -2, 1, 2])
     low, high = 1 / (math.sqrt(2) + 1e-4), 2 / (math.sqrt(8) + 1e-4)
     assert close(group_relative(scores, groups), [-low, -high, low, high])
@@ -185,7 +201,8 @@ def test_group_relative_scores_ignore_other_groups() -> None:
 
 @pytest.mark.parametrize("scale", [True, False])
 def test_group_of_one_or_of_equals_has_zero_advantage(scale: bool) -> None:
-    scores, groups = tensor([4.0, 2.0, 2.0]), tensor([0, 1, 1])
+    scores = tensor([4.0, 2.0, 2.0])
+    groups = tensor([0, 1, 1])
     assert close(group_relative(scores, groups, scale), [0, 0, 0])
     assert close(leave_one_out(scores, groups), [0, 0, 0])
     assert frac_reward_zero_std(scores, groups) == 1
@@ -196,8 +213,10 @@ def test_group_of_one_or_of_equals_has_zero_advantage(scale: bool) -> None:
 
 
 def test_whitening_by_hand() -> None:
+    # Mean 2.5, unbiased variance 5/3: 1.5 / sqrt(5/3) = 1.1619, 0.5 / sqrt(5/3) = 0.3873.
     row = tensor([[1.0, 2, 3, 4]])
     assert close(whiten(row, torch.ones(1, 4, dtype=torch.bool)), [[-1.1619, -0.3873, 0.3873, 1.1619]], 5e-5)
+    # Inside the mask 1, 2, 3, 4, 10: mean 4, unbiased variance (9 + 4 + 1 + 0 + 36) / 4 = 12.5; 3 / sqrt(12.5) = 0.849.
     ragged = tensor([[1.0, 2, 3, 4], [10, NAN, INF, -INF]])
     mask = tensor([[True] * 4, [True, False, False, False]])
     expected = [[x / math.sqrt(12.5) for x in (-3, -2, -1, 0)], [6 / math.sqrt(12.5), 0, 0, 0]]
@@ -221,6 +240,7 @@ def test_explained_variance_of_perfect_and_constant_critics() -> None:
     returns, mask = tensor([1.0, 2, 3, NAN]), tensor([True, True, True, False])
     assert explained_variance(returns, returns, mask) == 1
     assert explained_variance(tensor([7.0, 7, 7, NAN]), returns, mask) == 0
+    # The returns have variance 1, and the errors -2, 0, 2 have variance 4: 1 - 4 / 1.
     assert explained_variance(tensor([3.0, 2, 1, 0]), returns, mask) == -3
     assert explained_variance(returns, tensor([2.0, 2, 2, 0]), mask) == 0
 
@@ -229,6 +249,7 @@ def test_explained_variance_of_perfect_and_constant_critics() -> None:
 
 
 @pytest.mark.parametrize(
+    # max(-A ratio, -A clip(ratio, 0.8, 1.2)): for ratio 1.5 and A = 2, max(-3, -2.4) = -2.4.
     ("ratio", "advantage", "loss", "clipped"),
     [(1.0, 2, -2.0, 0), (1.5, 2, -2.4, 1), (0.5, 2, -1.0, 0), (1.5, -2, 3.0, 0), (0.5, -2, 1.6, 1), (1.1, -2, 2.2, 0)],
 )
@@ -238,11 +259,13 @@ def test_clip_removes_gains_and_keeps_losses(ratio: float, advantage: float, los
 
 
 def test_asymmetric_clip_has_a_higher_limit_for_good_actions() -> None:
+    # max(-1.5, -(1 + 0.28)), and for A = -1 max(0.5, 1 - 0.2).
     assert close(clipped_surrogate(tensor([1.5]), tensor([1.0]), 0.2, 0.28).loss, [-1.28])
     assert close(clipped_surrogate(tensor([0.5]), tensor([-1.0]), 0.2, 0.28).loss, [0.8])
 
 
 def test_dual_clip_bounds_the_loss_of_a_bad_action_only() -> None:
+    # A = -1: min(5, 3) and min(2, 3); A = 1: -(1 + 0.2).
     ratio, advantages = tensor([5.0, 2.0, 5.0]), tensor([-1.0, -1.0, 1.0])
     assert close(clipped_surrogate(ratio, advantages, 0.2, 0.2, dual=3.0).loss, [3, 2, -1.2])
 
@@ -250,6 +273,7 @@ def test_dual_clip_bounds_the_loss_of_a_bad_action_only() -> None:
 def test_value_loss_clips_values_near_the_old_ones() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
     arguments = tensor([[1.0, 0.1, -1.0]]), torch.zeros(1, 3), tensor([[1.0, 1.0, 1.0]]), mask
+    # Half of (0.2 - 1)^2, (0.1 - 1)^2 and (-1 - 1)^2; without the clip the first is (1 - 1)^2.
     assert close(clipped_value_loss(*arguments, clip=0.2), [[0.32, 0.405, 2.0]])
     assert close(clipped_value_loss(*arguments, clip=0.0), [[0.0, 0.405, 2.0]])
 
@@ -264,6 +288,7 @@ def test_values_outside_the_mask_have_zero_gradient(garbage: float) -> None:
     (ratio.sum() + clipped_value_loss(values, junk, junk, mask, 0.2).sum()).backward()
     assert new.grad is not None and values.grad is not None
     assert new.grad[0, 1] == 0 and values.grad[0, 1] == 0
+    # The ratio e^(-1 - 0.5) is its own derivative; that of (V - R)^2 / 2 is 1 - 0.5.
     assert new.grad[0, 0] == pytest.approx(math.exp(-1.5)) and values.grad[0, 0] == pytest.approx(0.5)
 
 
@@ -279,7 +304,9 @@ def test_ratio_is_finite_far_from_the_old_policy(shift: float) -> None:
 
 
 def test_kway_loss_of_four_by_hand() -> None:
-    scores, order = tensor([[2.0, 1, 0, -1], [3, 3, 3, 3]]), tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
+    # Pairs with d = 1, 1, 1, 2, 2, 3, each log(1 + e^-d): (3 * 0.313262 + 2 * 0.126928 + 0.048587) / 6 = 0.207038.
+    scores = tensor([[2.0, 1, 0, -1], [3, 3, 3, 3]])
+    order = tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
     assert close(kway_loss(scores, order), [0.207038, math.log(2)])
 
 
@@ -317,7 +344,8 @@ def test_plackett_luce_of_ties_chooses_from_the_whole_tier() -> None:
 
 @given(st.permutations(range(5)))
 def test_ranking_losses_do_not_depend_on_column_order(order: list[int]) -> None:
-    scores, tiers = tensor([[2.0, 1, 0, -1, 3]], dtype=torch.float64), tensor([[0, 1, 1, 3, 2]])
+    scores = tensor([[2.0, 1, 0, -1, 3]], dtype=torch.float64)
+    tiers = tensor([[0, 1, 1, 3, 2]])
     for loss in (kway_loss, plackett_luce_loss):
         assert torch.allclose(loss(scores, tiers), loss(scores[:, order], tiers[:, order]))
 
@@ -329,7 +357,8 @@ def test_pair_loss_is_symmetric_under_swapping(d: float, p: float) -> None:
 
 
 def test_pair_accuracy_counts_half_for_a_tie_on_either_side() -> None:
-    chosen, rejected = tensor([1.0, 0.0, 0.0, 1.0, 1.0]), tensor([0.0, 1.0, 0.0, 0.0, 0.0])
+    chosen = tensor([1.0, 0.0, 0.0, 1.0, 1.0])
+    rejected = tensor([0.0, 1.0, 0.0, 0.0, 0.0])
     metrics = pair_metrics(chosen, rejected, tensor([1.0, 1.0, 1.0, 0.5, 0.2]))
     assert close(metrics["accuracy"], [1, 0, 0.5, 0.5, 0])
     assert close(metrics["margin"], [1, -1, 0, 1, 1])
@@ -365,7 +394,8 @@ def test_pair_accuracy_has_an_interval() -> None:
 
 
 def test_accuracy_interval_counts_prompts_not_pairs() -> None:
-    rows, prompts = [1.0, 1.0, 1.0, 0.0] * 20, [f"prompt {n // 2}" for n in range(80)]
+    rows = [1.0, 1.0, 1.0, 0.0] * 20
+    prompts = [f"prompt {n // 2}" for n in range(80)]
     assert accuracy(rows, prompts) == wilson(30, 40)._replace(n=80)
     assert accuracy([1.0] * 10, [n // 2 for n in range(10)]).low == wilson(5, 5).low
 
@@ -377,18 +407,21 @@ def test_correlated_clusters_widen_the_interval() -> None:
     clustered, independent = bootstrap(votes, prompts), bootstrap(votes, np.arange(1000))
     assert clustered.rate == independent.rate == votes.mean()
     widening = (clustered.high - clustered.low) / (independent.high - independent.low)
+    # Ten equal votes of a prompt are one observation: the variance is ten times that of independent votes.
     assert widening == pytest.approx(math.sqrt(10), rel=0.15)
 
 
 def test_bootstrap_interval_of_a_mean_agrees_with_normal_theory() -> None:
     values = np.random.default_rng(2).normal(size=400)
     interval = bootstrap(values, np.arange(400), resamples=2000)
+    # z s / sqrt(n) with z = 1.96 and n = 400.
     half = 1.96 * values.std() / 20
     assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.015)
 
 
 def test_bootstrap_repeats_with_its_seed_only() -> None:
-    values, clusters = np.arange(50.0), np.arange(50) // 5
+    values = np.arange(50.0)
+    clusters = np.arange(50) // 5
     assert bootstrap(values, clusters, seed=3) == bootstrap(values, clusters, seed=3)
     assert bootstrap(values, clusters, seed=3) != bootstrap(values, clusters, seed=4)
 
@@ -401,4 +434,5 @@ def test_bootstrap_of_one_cluster_has_no_limits() -> None:
 def test_clustered_win_rate_counts_its_votes() -> None:
     rate = clustered_win_rate([1, 1, 0.5, 0], ["a", "a", "b", "b"])
     assert (rate.rate, rate.n, rate.wins, rate.ties, rate.losses) == (0.625, 4, 2, 1, 1)
+    # Resamples of the two prompts have means (0.25 + 0.25) / 2, (1 + 0.25) / 2 and (1 + 1) / 2.
     assert (rate.low, rate.high) == (0.25, 1.0)

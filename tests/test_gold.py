@@ -80,7 +80,8 @@ def test_gold_items_are_not_predictable(queue: TaskQueue, tmp_path: Path, clock:
 
 
 def test_gold_item_is_assigned_once(queue: TaskQueue) -> None:
-    tasks, gold = enqueue_comparisons(queue, 80), add_gold(queue, 1, "hidden")
+    tasks = enqueue_comparisons(queue, 80)
+    gold = add_gold(queue, 1, "hidden")
     assignment = assigned_ids(queue.next_tasks("ann", 81))
     assert sorted(assignment) == sorted([*ids_of(tasks), *ids_of(gold)])
 

@@ -62,7 +62,8 @@ class Tracer:
 
 
 def sample_all(model: Any) -> list[Sample]:
-    prompts, ends = [tree.prefix for tree in random_prefixes(4, 1, seed=5)], frozenset(range(20))
+    prompts = [tree.prefix for tree in random_prefixes(4, 1, seed=5)]
+    ends = frozenset(range(20))
     return sample_completions(model, prompts, 5, Sampling(0.7, 40), ends, 3)
 
 
@@ -165,7 +166,8 @@ def test_kv_cache_is_freed_after_sampling(policy: LoadedModel, monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_decoder_records_a_step_on_cuda(dtype: torch.dtype, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model: Any = load_policy(tiny.make(tmp_path / "model"), dtype, torch.device("cuda")).model
-    samples, prompts = sample_all(model), [tree.prefix for tree in random_prefixes(4, 1, seed=5)]
+    samples = sample_all(model)
+    prompts = [tree.prefix for tree in random_prefixes(4, 1, seed=5)]
     assert "note:" not in capfd.readouterr().err
     with torch.no_grad():
         batch = pack([SharedPrefix(prompts[sample.prompt_index], (sample.token_ids,)) for sample in samples]).to("cuda")
@@ -176,7 +178,8 @@ def test_decoder_records_a_step_on_cuda(dtype: torch.dtype, tmp_path: Path, capf
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 def test_train_state_in_bfloat16_agrees_on_cuda_and_cpu(tmp_path: Path) -> None:
-    path, actual = tiny.make(tmp_path / "model"), []
+    path = tiny.make(tmp_path / "model")
+    actual = []
     for device in ("cpu", "cuda"):
         policy = load_policy(path, device=torch.device(device))
         trainee = ReplicatedState(policy, Training(), 2, torch.bfloat16)

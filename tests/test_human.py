@@ -449,7 +449,9 @@ def pairs_before(run: Run, humans_only: bool = False) -> list[tuple[str, ...]]:
 
 
 def test_previous_pairs_are_queued_or_judged(run: Run) -> None:
-    queued, judged, _unasked = add_task(run), add_task(run), add_task(run)
+    queued = add_task(run)
+    judged = add_task(run)
+    add_task(run)  # neither
     TaskQueue(run.store).enqueue([TaskRequest(queued)], "label")
     add_feedback(run, judged, "human")
     assert pairs_before(run) == [queued.items, judged.items]

@@ -64,8 +64,10 @@ def model(folder: Path, template: str | None = CHATML, **special: str) -> Path:
 
 
 def test_second_import_reports_nothing_new(tmp_path: Path) -> None:
-    file, run = lines(tmp_path / "pairs.jsonl", *PAIRS), tmp_path / "run"
-    first, second = assent("import", file, "--run", run), assent("import", file, "--run", run)
+    file = lines(tmp_path / "pairs.jsonl", *PAIRS)
+    run = tmp_path / "run"
+    first = assent("import", file, "--run", run)
+    second = assent("import", file, "--run", run)
     assert (first.status, second.status) == (0, 0)
     assert "20 of 20 rows read as preference (detected)\n  20 preferences on 20 prompts\n" in first.out
     assert f"  new in {run}: 20 prompts, 40 responses, 20 tasks, 20 feedback\n" in first.out
@@ -132,7 +134,8 @@ def test_no_apply_chat_template_keeps_prompts_as_text(tmp_path: Path) -> None:
 
 
 def test_hh_rlhf_exports_as_every_preference_format(tmp_path: Path) -> None:
-    run, source = tmp_path / "run", DATA / "hh_rlhf_helpful_base.jsonl.gz"
+    run = tmp_path / "run"
+    source = DATA / "hh_rlhf_helpful_base.jsonl.gz"
     result = run_here("import", source, "--run", run)
     assert "60 of 75 rows read as hh-rlhf (detected)" in result.out
     assert re.search(r"\n    7  'rejected' has a further turn.*: hh_rlhf_helpful_base.jsonl.gz:7, ", result.out)
@@ -176,7 +179,8 @@ def test_export_splits_share_no_prompt(tmp_path: Path) -> None:
 
 
 def test_export_replaces_a_file_only_with_overwrite(tmp_path: Path) -> None:
-    run, out = tmp_path / "run", lines(tmp_path / "out.jsonl", "mine\n")
+    run = tmp_path / "run"
+    out = lines(tmp_path / "out.jsonl", "mine\n")
     run_here("import", lines(tmp_path / "pairs.jsonl", *PAIRS), "--run", run)
     saved_rows = run_here("export", out, "--run", run)
     assert saved_rows == (2, "", f"assent: {out} exists: name another file, or replace it with --overwrite\n")
@@ -199,6 +203,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines(folder / "unknown.jsonl", {"colour": "red"})
     lines(folder / "same.jsonl", {"prompt": "a", "chosen": "b", "rejected": "b"})
     lines(folder / "pairs.jsonl", *PAIRS)
+    (folder / "one.toml").write_text("")
     assert assent("import", folder / "pairs.jsonl", "--run", folder / "full").status == 0
     return folder
 
@@ -219,7 +224,7 @@ TEN = [
 MORE = [
     ("import {}/pairs.jsonl --formt hh", "has no flag '--formt'; did you mean '--format'?"),
     ("import {}/pairs.jsonl {}/more.jsonl", "'import' takes one file and flags, not '"),
-    ("dpo one.toml two.toml", "'dpo' takes one recipe (.toml) and flags, not 'two.toml'"),
+    ("dpo {}/one.toml two.toml", "'dpo' takes one recipe (.toml) and flags, not 'two.toml'"),
     ("import {}/pairs.jsonl --overwrite", "'assent import' has no flag '--overwrite'"),
     ("import {}/pairs.jsonl --format unpaired", "is valid unpaired: correct the file, or name another --format"),
     ("export --run {}/full", "name the file to write: assent export FILE"),
@@ -314,12 +319,12 @@ def test_inspect_uses_colour_only_in_a_terminal(tmp_path: Path) -> None:
 
 
 def test_inspect_shows_both_sides_of_comparisons(tmp_path: Path) -> None:
-    produced, run, file = model(tmp_path / "m"), tmp_path / "r", lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
+    produced = model(tmp_path / "m")
+    run = tmp_path / "r"
+    file = lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
     assert run_here("import", file, "--run", run, "--model", produced).status == 0
-    of_run, of_file = (
-        run_here("inspect", "--run", run),
-        run_here("inspect", file, "--model", produced, "--run", tmp_path / "other"),
-    )
+    of_run = run_here("inspect", "--run", run)
+    of_file = run_here("inspect", file, "--model", produced, "--run", tmp_path / "other")
     assert of_run.out == of_file.out
     assert [line.split(":")[0] for line in of_run.out.splitlines() if ": prompt " in line] == [
         "1 chosen",
@@ -330,7 +335,8 @@ def test_inspect_shows_both_sides_of_comparisons(tmp_path: Path) -> None:
 
 
 def test_inspect_reads_parquet_like_json_lines(tmp_path: Path) -> None:
-    produced, file = model(tmp_path / "m"), lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
+    produced = model(tmp_path / "m")
+    file = lines(tmp_path / "pairs.jsonl", *PAIRS[:2])
     pq.write_table(pa.Table.from_pylist(PAIRS[:2]), tmp_path / "pairs.parquet")
     of_lines, of_table = (
         run_here("inspect", path, "--model", produced, "--run", tmp_path / "r")
@@ -385,7 +391,8 @@ def test_inspect_without_template_shows_plain_text(tmp_path: Path) -> None:
 
 
 def test_inspect_needs_no_run_and_accepts_any_model(tmp_path: Path) -> None:
-    run, file = tmp_path / "r", lines(tmp_path / "pairs.jsonl", *PAIRS[:1])
+    run = tmp_path / "r"
+    file = lines(tmp_path / "pairs.jsonl", *PAIRS[:1])
     assert run_here("inspect", "--model", model(tmp_path / "m"), "--run", run).status == 0
     assert not run.exists()
     assert run_here("import", file, "--run", run, "--model", tmp_path / "m").status == 0

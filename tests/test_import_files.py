@@ -231,7 +231,8 @@ def test_truncated_parquet_is_one_error_in_one_line(
 
 
 def test_parquet_from_a_pipe_is_detected(tmp_path: Path) -> None:
-    path, pipe = parquet(tmp_path / "a.parquet"), tmp_path / "pipe"
+    path = parquet(tmp_path / "a.parquet")
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     feeder = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
     feeder.start()
@@ -346,7 +347,9 @@ def test_row_that_resembles_a_splits_object_is_a_row(tmp_path: Path) -> None:
 HUMAN, GPT, NO = (
     {"from": annotator, "value": text} for annotator, text in (("human", "Sky?"), ("gpt", "Blue"), ("gpt", "Green"))
 )
-PROMPT, REPLY, REJECTED = Prompt.ask("Sky?", source="x.jsonl"), Completion("Blue"), Completion("Green")
+PROMPT = Prompt.ask("Sky?", source="x.jsonl")
+REPLY = Completion("Blue")
+REJECTED = Completion("Green")
 PROMPT_WITH_SYSTEM = Prompt((Message("system", "Be brief."), *PROMPT.messages), source="x.jsonl")
 
 
@@ -532,7 +535,8 @@ def test_replies_that_repeat_the_prompt_lose_it(tmp_path: Path) -> None:
 def test_ignore_advice_for_an_invalid_column_works(
     extra: dict[str, Any], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, (key,) = lines(tmp_path / "x.jsonl", *({**row, **extra} for row in ROWS)), extra
+    path = lines(tmp_path / "x.jsonl", *({**row, **extra} for row in ROWS))
+    (key,) = extra
     status, out, _ = run_command(capsys, "import", path, "--run", tmp_path / "run")
     assert status == 2 and f"5  {expected}: 'assent import --ignore {key}' leaves it out: x.jsonl:1, " in out
     status, out, _ = run_command(capsys, "import", path, "--run", tmp_path / "run", "--ignore", key)

@@ -70,7 +70,8 @@ def test_unread_keys_are_reported_with_row_counts(tmp_path: Path) -> None:
     ],
 )
 def test_unread_judgement_stops_the_import(row: Any, format: str, key: str, tmp_path: Path) -> None:
-    run, path = tmp_path / "run", lines(tmp_path / "x.jsonl", row)
+    run = tmp_path / "run"
+    path = lines(tmp_path / "x.jsonl", row)
     stopped = run_here("import", path, "--run", run)
     assert (stopped.status, stopped.out, run.exists()) == (2, "", False)
     assert stopped.err == (
@@ -385,7 +386,8 @@ ACCENTS = "prompt,response,rating\nNom d’un café?,Le Procope.,6\nName a tree.
 
 @pytest.mark.parametrize(("encoding", "named"), [("windows-1252", "likely windows-1252"), ("utf-16", "is UTF-16")])
 def test_other_encoding_is_refused_until_named(encoding: str, named: str, tmp_path: Path) -> None:
-    path, run = table(tmp_path, ACCENTS.encode(encoding)), tmp_path / "run"
+    path = table(tmp_path, ACCENTS.encode(encoding))
+    run = tmp_path / "run"
     stopped = run_here("import", path, "--run", run)
     assert (stopped.status, run.exists(), stopped.err.count("\n")) == (2, False, 1)
     assert named in stopped.err and f"--encoding {encoding}" in stopped.err

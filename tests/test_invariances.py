@@ -49,7 +49,9 @@ def padded(side: str) -> tuple[Tensor, Tensor, Tensor]:
         n = len(prefix) + len(branch)
         columns = slice(width - n, width) if side == "left" else slice(0, n)
         ids[i] = 7
-        ids[i, columns], mask[i, columns], positions[i, columns] = torch.tensor([*prefix, *branch]), 1, torch.arange(n)
+        ids[i, columns] = torch.tensor([*prefix, *branch])
+        mask[i, columns] = 1
+        positions[i, columns] = torch.arange(n)
     return ids, mask, positions
 
 
@@ -109,7 +111,8 @@ LAYOUTS: dict[str, Callable[[Any], Tensor]] = {
 
 
 def preference_loss(objective: Any, logprobs: Tensor) -> Tensor:
-    sums, lengths = logprobs.sum(1), torch.tensor([float(len(branch)) for _, branch in ROWS])
+    sums = logprobs.sum(1)
+    lengths = torch.tensor([float(len(branch)) for _, branch in ROWS])
     chosen, rejected = torch.tensor([0, 2, 3, 8]), torch.tensor([1, 1, 5, 6])
     reference = torch.linspace(-9, -20, len(ROWS))
     sides = sums[chosen], sums[rejected], reference[chosen], reference[rejected], lengths[chosen], lengths[rejected]
@@ -145,7 +148,8 @@ def assert_close(result: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor])
 @pytest.mark.parametrize("objective", LOSSES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_policy_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
-    model, results = load_policy(folder).model, []
+    model = load_policy(folder).model
+    results = []
     for compute_logprobs in (LAYOUTS[layout], LAYOUTS["padded on the right"]):
         result = compute_logprobs(model)
         # the log-probabilities of PPO's old policy are these plus fixed noise, so they are the same in every layout
@@ -169,11 +173,13 @@ def scores_of(model: Any, layout: str) -> Tensor:
     ["shared prefixes", "packed, nothing shared", "one row per batch", "padded on the left", "padded on the right"],
 )
 def test_reward_loss_and_gradient_do_not_depend_on_layout(layout: str, objective: str, folder: Path) -> None:
-    model, results = new_reward(folder, seed=3).model, []
+    model = new_reward(folder, seed=3).model
+    results = []
     for name in (layout, "padded on the right"):
         result = scores_of(model, name)
         if objective == "kway":
-            tiers, mask = torch.tensor([[0, 1, 1], [2, 1, 0], [0, 1, 2]]), torch.ones(3, 3, dtype=torch.bool)
+            tiers = torch.tensor([[0, 1, 1], [2, 1, 0], [0, 1, 2]])
+            mask = torch.ones(3, 3, dtype=torch.bool)
             loss = KWay()(RankedScores(result.view(3, 3), tiers, mask, torch.ones(3))).value
         else:
             sides = result[torch.tensor([0, 3, 8])], result[torch.tensor([1, 5, 6])]

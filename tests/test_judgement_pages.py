@@ -256,6 +256,21 @@ def test_sent_back_judgement_stays_current_until_superseded(judged: Project) -> 
     ]
     assert not any(entry["previous"] for entry in judged.browser("Ann").get("/r/demo/api/tasks/next").json()["tasks"])
     assert "send back" in judged.page("Olga", "admin")
+    (entry, *_) = judged.accounts.audit_log.entries()
+    details = {"person": judged.users["Ann"].id, "answer": row.feedback.id, "remark": "A zebra?"}
+    assert json.loads(entry.details) == details, "the keys of version 0.1"
+
+
+@pytest.mark.parametrize("id", ["rules/mine.py:1", "rules/send-back", "a b#c?d/e"])
+def test_judgement_with_a_path_in_its_id_has_a_page(project: Project, id: str) -> None:
+    task = project.add_task("approval", "Explain rain.", "So.")
+    event = project.submit_judgement("Ann", task, Approval(True), id=id)
+    page = project.page("Rita", "judgements")
+    (path,) = re.findall(r'href="/r/demo/(judgements/[^"]*)"', page)
+    assert f"<code>{event.id}</code>" in project.page("Rita", path)
+    reply = project.browser("Rita").post(f"/r/demo/{path}/send-back", data={"remark": "Why?"})
+    assert reply.status_code == 303
+    assert f"<code>{event.id}</code>" in project.page("Rita", reply.headers["location"].removeprefix("/r/demo/"))
 
 
 def test_sent_back_judgement_stays_current_if_skipped(judged: Project) -> None:
@@ -389,7 +404,8 @@ def test_password_change_ends_other_sessions(project: Project) -> None:
 def test_reset_link_works_once(project: Project) -> None:
     page = project.browser("Adam").post("/r/demo/reset", data={"id": project.users["Ann"].id}).text
     (path,) = re.findall(r"<code>http://testserver(/reset/[^<]+)</code>", page)
-    before, token = project.browser("Ann"), project.accounts.credentials.issue_token(project.users["Ann"], "")
+    before = project.browser("Ann")
+    token = project.accounts.credentials.issue_token(project.users["Ann"], "")
     browser = project.browser()
     assert "Ann" in browser.get(path).text
     assert browser.post(path, data={"password": "short"}).status_code == 422

@@ -140,7 +140,8 @@ def chosen_and_rejected(first: int, last: int) -> list[str]:
 
 def write_comparisons(folder: Path, random_labels: bool) -> Path:
     """Write a file of comparisons, with random labels as a control."""
-    rng, rows = random.Random(1), []
+    rng = random.Random(1)
+    rows = []
     for item in COMPARED_PROMPTS:
         chosen, rejected = (
             chosen_and_rejected(*item) if not random_labels else rng.sample(chosen_and_rejected(*item), 2)
@@ -154,7 +155,8 @@ def write_comparisons(folder: Path, random_labels: bool) -> Path:
 @torch.no_grad()
 def preference_accuracy(folder: Path, held_out: list[tuple[int, int]]) -> float:
     """Return the fraction of prompts for which the chosen completion is likelier than the rejected one."""
-    loaded, prefixes = load_policy(folder), []
+    loaded = load_policy(folder)
+    prefixes = []
     for item in held_out:
         prompt = Prompt.plain(prompt_text(*item))
         texts = tuple(
@@ -181,7 +183,8 @@ def test_offline_objectives_learn_preferences_not_random_labels(
     """Compare means over two seeds: the accuracy on 39 held-out prompts has an error of about 0.15."""
     held_out_ids = split([Prompt.plain(prompt_text(*item)) for item in COMPARED_PROMPTS], 0.3).held_out
     held_out = [item for item in COMPARED_PROMPTS if Prompt.plain(prompt_text(*item)).id in held_out_ids]
-    before, after = preference_accuracy(base_model_folder / "text" / "pretrain", held_out), dict[bool, list[float]]()
+    before = preference_accuracy(base_model_folder / "text" / "pretrain", held_out)
+    after = dict[bool, list[float]]()
     for random_labels, seed in product((False, True), (0, 1)):
         folder = tmp_path / f"{random_labels}-{seed}"
         assert (
@@ -205,7 +208,9 @@ def test_offline_objectives_learn_preferences_not_random_labels(
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_reward_model_accuracy_is_near_the_noise_limit(seed: int, base_model_folder: Path, tmp_path: Path) -> None:
-    rng, rows, limit = random.Random(seed), list[Any](), 0.0
+    rng = random.Random(seed)
+    rows = list[Any]()
+    limit = 0.0
     for _ in range(900):
         first = rng.randrange(20)
         ends = rng.sample(range(first + 1, min(26, first + 8)), 2)

@@ -135,7 +135,8 @@ def test_pairs_of_identical_tokens_are_counted_and_left_out(
 
 
 def test_identical_completions_of_a_tier_are_merged(trimming_model: Path) -> None:
-    chat_tokenizer, prompt = tiny.load(trimming_model).chat_tokenizer, Prompt.ask("Who?")
+    chat_tokenizer = tiny.load(trimming_model).chat_tokenizer
+    prompt = Prompt.ask("Who?")
     a, copy_of_a, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
     expected, _ = group_by_prompt([RankedCompletions(prompt, ((a,), (b, c)))], chat_tokenizer, 100)
     merged, left_out = group_by_prompt([RankedCompletions(prompt, ((a, copy_of_a), (b, c)))], chat_tokenizer, 100)
@@ -144,7 +145,8 @@ def test_identical_completions_of_a_tier_are_merged(trimming_model: Path) -> Non
 
 
 def test_ranking_drops_identical_completions_of_two_tiers(trimming_model: Path) -> None:
-    chat_tokenizer, prompt = tiny.load(trimming_model).chat_tokenizer, Prompt.ask("Who?")
+    chat_tokenizer = tiny.load(trimming_model).chat_tokenizer
+    prompt = Prompt.ask("Who?")
     a, copy_of_a, b, c = map(Completion, ("The duck.", " The duck.\n", "No.", "The owl."))
     (group,), left_out = group_by_prompt(
         [RankedCompletions(prompt, ((a,), (b,), (c,), (copy_of_a,)))], chat_tokenizer, 100

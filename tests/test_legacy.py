@@ -23,7 +23,7 @@ from assent.legacy import (
 )
 from assent.loggers.jsonl import read_metrics
 from assent.run import Setup, open_run, read_run_recipe
-from assent.stage_files import read_result
+from assent.stage_files import StageFiles, read_result
 
 OLD_RUN = Path(__file__).parent / "data" / "run_0.1"
 """The recipe, the results and some metrics of `assent run examples/tiny.toml` with assent 0.1."""
@@ -77,6 +77,7 @@ def test_results_of_an_old_run_are_read_without_opening_it(folder: Path) -> None
     assert (evaluation["baseline"], evaluation["judge"]) == ("pretrain", "conciseness_rubric")
     baseline = evaluation["policies"]["pretrain"]
     assert baseline.keys() == {"judge_score", "mean_words", "eos_rate", "responses"}
+    # Numbers of tests/data/run_0.1: here (89 + 15 / 2) / 121 of its wins and ties.
     assert evaluation["policies"]["ppo"]["win"]["rate"] == pytest.approx(0.7975206611570248)
     generation = read_result(folder / "done" / "generate.json")
     assert (generation["responses"], generation["label"]) == (1988, "generate:pretrain#f71884")
@@ -101,6 +102,7 @@ def test_metrics_of_an_old_run_have_todays_names(folder: Path) -> None:
         ("ppo", {"reward": "one_sentence", "policy": "start"}, {"rewards": ["conciseness_rubric"], "policy": "base"}),
         ("label", {"reward": "reward", "count": 3, "audit": 0.5},
          {"reward": "reward", "num_tasks": 3, "random_fraction": 0.5}),
+        ("label", {"policy": "generate:start#0123ab"}, {"policy": "generate:base#0123ab"}),
         ("generate", {"count": 3, "rows": 8}, {"num_prompts": 3, "generation_batch_size": 8}),
         ("rejection", {"reward": "", "rows": 8}, {"rewards": [], "generation_batch_size": 8}),
         ("evaluate", {"policies": ["ppo", "rejection-2"], "against": "start", "judge": "runs/x/reward"},
@@ -170,3 +172,30 @@ def test_files_of_renamed_stages_are_moved(tmp_path: Path) -> None:
 def test_verdicts_of_a_renamed_reward_are_found() -> None:
     assert scorer_annotators("conciseness_rubric") == {"judge:conciseness_rubric", "judge:one_sentence"}
     assert scorer_annotators("reward") == {"judge:reward"}
+
+
+def test_folder_of_today_is_not_translated(tmp_path: Path) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "recipe.toml").write_text('model = "start"\n[ppo]\nweigh = 1')  # a setting of a stage is no mark
+    label = {"label": "generate:start#0123ab", "refused": 1}
+    (tmp_path / "done" / "generate.json").write_text(json.dumps(label))
+    row = {"stage": "ppo", "step": 1, "seconds": 1.0, "penalty": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_result(tmp_path / "done" / "generate.json") == label
+    assert read_metrics(tmp_path) == [row]
+
+
+def test_stage_that_version_0_1_moved_aside_is_translated(tmp_path: Path) -> None:
+    aside = tmp_path / "replaced" / "generate"
+    aside.mkdir(parents=True)
+    (tmp_path / "done").mkdir()
+    row = {"stage": "generate", "step": 1, "seconds": 1.0, "penalty": 0.5}
+    log = {"settings": {"count": 3}, "left": ["result"], "metrics": [json.dumps(row) + "\n"]}
+    (aside / "before.json").write_text(json.dumps(log))
+    (aside / "result").write_text(json.dumps({"answers": 3, "label": "generate:start#0123ab"}))
+    files = StageFiles(tmp_path, "generate")
+    restored = files.restore()
+    files.finish_restoring()
+    assert restored is not None and restored.settings == {"num_prompts": 3}
+    assert files.read_result() == {"responses": 3, "label": "generate:base#0123ab"}
+    assert [row["kl_loss"] for row in read_metrics(tmp_path)] == [0.5]

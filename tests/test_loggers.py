@@ -56,7 +56,7 @@ def test_unknown_logger_is_named_with_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_missing_package_is_named_with_its_extra(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(AssentError, match=rf"report_to = {name} .*pip install assent\[{name}\]"):
+    with pytest.raises(AssentError, match=rf"report_to = {name} .*pip install 'assent\[{name}\]'"):
         MetricsLogger(tmp_path, "dpo", 0, [name])
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import processes
 import pytest
 import tiny
-from browsing import PATIENCE, browser_path
+from browsing import PATIENCE
 
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.run import open_store
+from assent.tools.doctor import find_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -57,7 +58,7 @@ def page(run: Path) -> Iterator[Page]:
             time.sleep(0.02)
         with sync_playwright() as playwright:
             flags = ["--no-sandbox", "--disable-quic"]
-            browser = playwright.chromium.launch(executable_path=browser_path(), args=flags)
+            browser = playwright.chromium.launch(executable_path=find_browser(), args=flags)
             page = browser.new_page(base_url=link[0].partition("/join/")[0])
             page.goto(link[0])
             page.fill("[name=name]", "Ada")

@@ -62,7 +62,8 @@ def test_activation_bytes_of_padded_rows_include_logits(tmp_path: Path, policy: 
 
 
 def test_checkpointing_saves_activations_and_is_exact(policy: LoadedModel) -> None:
-    packed, once = pack(random_prefixes(5, 3)), memory.activation_bytes(policy.model)
+    packed = pack(random_prefixes(5, 3))
+    once = memory.activation_bytes(policy.model)
     first = logprobs(policy.model, packed).logprobs
     first.sum().backward()
     expected = take_gradients(policy.model)
@@ -105,7 +106,8 @@ def test_release_frees_memory_between_stages() -> None:
 
 
 def test_finished_train_state_is_freed(policy: LoadedModel, tmp_path: Path) -> None:
-    trainee, packed = ReplicatedState(policy, Training(), 1), pack(random_prefixes(3, 2))
+    trainee = ReplicatedState(policy, Training(), 1)
+    packed = pack(random_prefixes(3, 2))
     rows = [weakref.ref(row) for row in trainee._groups]
 
     def step(number: int) -> dict[str, float]:
@@ -191,7 +193,8 @@ def test_other_errors_are_not_reported_as_out_of_memory(policy: LoadedModel, tmp
 
 @pytest.mark.parametrize("half_way", [False, True])
 def test_train_state_is_not_saved_within_a_step(half_way: bool, policy: LoadedModel, tmp_path: Path) -> None:
-    trainee, packed = ReplicatedState(policy, Training(), 8), pack(random_prefixes(3, 2))
+    trainee = ReplicatedState(policy, Training(), 8)
+    packed = pack(random_prefixes(3, 2))
 
     def move(number: int, factor: float) -> None:
         (logprobs(policy.model, packed).logprobs.sum() * factor).backward()

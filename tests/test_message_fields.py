@@ -31,7 +31,8 @@ from assent.records import (
 from assent.store.database import Store
 from assent.training.texts import read_texts
 
-USER, SYSTEM = {"role": "user", "content": "Sky?"}, {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": "Sky?"}
+SYSTEM = {"role": "system", "content": "Be brief."}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue", "Green"))
 CALL = {"type": "function", "function": {"name": "look", "arguments": {"where": "up"}}}
 CALLS = {"role": "assistant", "content": None, "tool_calls": [CALL]}
@@ -234,7 +235,8 @@ def test_ptx_texts_refused_by_the_template_are_counted(tmp_path: Path, capsys: p
     tiny.make(tmp_path / "model")
     strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + tiny.CHATML
     (tmp_path / "model" / "chat_template.jinja").write_text(strict)
-    chat_tokenizer, refused_row = tiny.load(tmp_path / "model").chat_tokenizer, {"messages": [SYSTEM, USER, BLUE]}
+    chat_tokenizer = tiny.load(tmp_path / "model").chat_tokenizer
+    refused_row = {"messages": [SYSTEM, USER, BLUE]}
     path = lines(tmp_path / "x.jsonl", {"messages": [USER, BLUE]}, refused_row, {"messages": [SYSTEM, USER, GREEN]})
     assert len(read_texts(str(path), chat_tokenizer, 64)) == 1
     warned = capsys.readouterr().err
@@ -255,15 +257,14 @@ def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
 def test_ignored_message_key_is_dropped_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = {**CALL, "id": "c1"}
     row = {"prompt": [{**USER, "id": 1}], "chosen": [{**CALLS, "tool_calls": [call], "id": 2}], "rejected": [BLUE]}
-    path, run = (
-        lines(tmp_path / "x.jsonl", {**row, "weight": 2, "tools": [{**TOOL, "role": "x", "id": 7}]}),
-        tmp_path / "run",
-    )
+    path = lines(tmp_path / "x.jsonl", {**row, "weight": 2, "tools": [{**TOOL, "role": "x", "id": 7}]})
+    run = tmp_path / "run"
     status, out, _ = run_command(capsys, "import", path, "--run", run, "--ignore", "messages.id")
     assert status == 0 and "\n  not read: messages.id (1 row)\n" in out
     with Store.open(run / "feedback.db") as store:
         assert store.prompts()
-        (prompt,), (event,) = store.prompts(), store.feedback()
+        (prompt,) = store.prompts()
+        (event,) = store.feedback()
         calls = [item.extra for item in store.responses() if item.extra]
     assert prompt.messages == (Message("user", "Sky?"),) and prompt.tools == ({**TOOL, "role": "x", "id": 7},)
     assert calls == [{"tool_calls": [call]}], "what stands inside a call is the call's own"
@@ -274,7 +275,8 @@ def test_ignored_message_key_is_dropped_everywhere(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("format", ["hh-rlhf"])
 def test_hh_rlhf_export_skips_unsupported_fields(format: str, tmp_path: Path) -> None:
-    talk, tools = Prompt.ask("Sky?"), Prompt((Message("user", "Sky?"),), tools=(TOOL,))
+    talk = Prompt.ask("Sky?")
+    tools = Prompt((Message("user", "Sky?"),), tools=(TOOL,))
     pairs = [
         Preference(talk, Completion("Blue", extra={"thinking": "Hm."}), Completion("Green")),
         Preference(tools, Completion("Blue"), Completion("Green")),

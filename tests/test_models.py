@@ -85,7 +85,8 @@ def test_packed_gradients_equal_plain_transformers(policy: LoadedModel) -> None:
 
 
 def test_optimizer_step_does_not_depend_on_batch_size(folder: Path) -> None:
-    prefixes, moved = random_prefixes(6, 2, seed=7), []
+    prefixes = random_prefixes(6, 2, seed=7)
+    moved = []
     texts = [
         TokenizedExample(tree, weight) for tree, weight in zip(prefixes, (1.0, 2.0, 0.0, 1.0, 0.5, 1.0), strict=True)
     ]
@@ -191,7 +192,8 @@ def test_patched_decode_linears_sample_the_same_tokens(
 
 
 def test_onednn_head_gives_the_same_gradients(policy: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, expected = pack(random_prefixes(4, 2)), None
+    batch = pack(random_prefixes(4, 2))
+    expected = None
     suits = Mock(wraps=onednn.prefers_onednn)  # it only counts
     monkeypatch.setattr(onednn, "prefers_onednn", suits)
     for slow in (False, True):
@@ -352,7 +354,8 @@ def test_packed_logprobs_of_other_families(
 def test_sampler_logprobs_of_other_families(name: str, policy: LoadedModel, tmp_path: Path) -> None:
     model = load_policy(make_family(tmp_path / name, name, {**FAMILIES, **UNPACKED_FAMILIES}[name], policy)).model
     model.generation_config.repetition_penalty = 5.0  # recommended settings do not change the samples
-    prompts, ends = [t.prefix for t in random_prefixes(4, 1, seed=5)], frozenset(range(60))
+    prompts = [t.prefix for t in random_prefixes(4, 1, seed=5)]
+    ends = frozenset(range(60))
     streamed: dict[int, list[int]] = {}
 
     def on_token(rows: list[int], tokens: list[int]) -> None:

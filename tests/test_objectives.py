@@ -82,6 +82,7 @@ def select_rows(batch: Batch, index: Any) -> Batch:
 
 
 def test_cross_entropy_is_one_mean_over_the_tokens_of_the_step() -> None:
+    # (1 + 3) / 8 for a step of eight tokens, (1 + 3) / 2 for the batch alone.
     batch = TokenLogprobsBatch(tensor([-1.0, -3.0]), torch.ones(2), total=8.0)
     assert CrossEntropy()(batch).value == 0.5
     assert CrossEntropy()(replace(batch, total=0.0)).value == 2.0
@@ -95,18 +96,22 @@ def test_cross_entropy_does_not_read_an_untrained_token() -> None:
 
 
 def test_bradley_terry_by_hand() -> None:
+    # d = 1, 0, -3: the mean of log(1 + e^-d) is (0.313262 + 0.693147 + 3.048587) / 3 = 1.351665.
+    # Less the margins d = 1, -1, -3.5: (0.313262 + 1.313262 + 3.529750) / 3 = 1.718758.
     batch = scores([1, 0, -2], [0, 0, 1])
     assert BradleyTerry()(batch).value.item() == pytest.approx(1.351665, abs=1e-6)
     assert BradleyTerry()(replace(batch, margin=tensor([0, 1, 0.5]))).value.item() == pytest.approx(1.718758, abs=1e-6)
 
 
 def test_error_rate_bounds_the_loss_of_a_wrong_label() -> None:
+    # P = (1 - e) s(d) + e / 2.
     loss = BradleyTerry(error_rate=0.1)
     assert loss(scores([2], [0])).value.item() == pytest.approx(-math.log(0.9 / (1 + math.exp(-2)) + 0.05))
     assert loss(scores([-1000], [0])).value.item() == pytest.approx(-math.log(0.05))
 
 
 def test_center_rewards_coef_adds_the_squared_sum_of_scores() -> None:
+    # 0.1 * ((3 + 1)^2 + (1 - 1)^2) / 2 = 0.8.
     batch = scores([3, 1], [1, -1])
     assert (
         BradleyTerry(center_rewards_coefficient=0.1)(batch).value - BradleyTerry()(batch).value
@@ -124,7 +129,8 @@ def test_probabilities_of_win_tie_loss_sum_to_one(objective: BradleyTerry, error
 
 @pytest.mark.parametrize("d", [0.0, 1.0])
 def test_models_of_ties_agree_with_their_formulas(d: float) -> None:
-    davidson, rao_kupper = BradleyTerry(ties="davidson", nu=0.7), BradleyTerry(ties="rao_kupper", eta=1.7)
+    davidson = BradleyTerry(ties="davidson", nu=0.7)
+    rao_kupper = BradleyTerry(ties="rao_kupper", eta=1.7)
     tie = 0.7 / (math.exp(d / 2) + math.exp(-d / 2) + 0.7)
     assert davidson(scores([d], [0], p=0.5)).value.item() == pytest.approx(-math.log(tie))
     win = 1 / (1 + math.exp(math.log(1.7) - d))
@@ -132,6 +138,7 @@ def test_models_of_ties_agree_with_their_formulas(d: float) -> None:
 
 
 def test_tie_probability_of_equal_scores_is_the_setting() -> None:
+    # At d = 0 the tie has nu / (2 + nu) with nu = 1, and (eta - 1) / (eta + 1) with eta = 2: 1/3.
     for objective in (BradleyTerry(ties="davidson"), BradleyTerry(ties="rao_kupper")):
         assert objective(scores([1], [1], p=0.5)).value.item() == pytest.approx(math.log(3))
 
@@ -144,7 +151,9 @@ def test_tie_pulls_unequal_scores_together() -> None:
 
 
 def test_plackett_luce_of_two_is_bradley_terry() -> None:
-    order, both = tensor([[0, 1]]).expand(3, 2), torch.ones(3, 2, dtype=torch.bool)
+    # The scores of test_bradley_terry_by_hand.
+    order = tensor([[0, 1]]).expand(3, 2)
+    both = torch.ones(3, 2, dtype=torch.bool)
     batch = RankedScores(tensor([[1.0, 0], [0, 0], [-2, 1]]), order, both, torch.ones(3))
     for objective in (PlackettLuce(), KWay()):
         loss = objective(batch)
@@ -154,7 +163,9 @@ def test_plackett_luce_of_two_is_bradley_terry() -> None:
 
 def test_kway_weights_long_and_short_rankings_equally() -> None:
     scores = tensor([[2.0, 1, 0, -1], [0, 0, 0, 0]])
-    tiers, mask = tensor([[0, 1, 2, 3], [0, 1, 0, 0]]), tensor([[True] * 4, [True, True, False, False]])
+    tiers = tensor([[0, 1, 2, 3], [0, 1, 0, 0]])
+    mask = tensor([[True] * 4, [True, True, False, False]])
+    # 0.207038 is derived in test_functional.py, test_kway_loss_of_four_by_hand; the second row has one pair, d = 0.
     loss = KWay()(RankedScores(scores, tiers, mask, tensor([1.0, 3.0])))
     assert loss.value.item() == pytest.approx((0.207038 + 3 * math.log(2)) / 4, abs=1e-6)
     assert loss.metrics["accuracy"].item() == pytest.approx((1 + 3 * 0.5) / 4)
@@ -162,10 +173,13 @@ def test_kway_weights_long_and_short_rankings_equally() -> None:
 
 def test_regression_is_the_mean_squared_error() -> None:
     loss = Regression()(RatedScores(tensor([1.0, 0.0]), tensor([0.0, 3.0]), tensor([1.0, 3.0])))
+    # (1 * 1^2 + 3 * 3^2) / 4 and (1 * 1 + 3 * 3) / 4.
     assert loss.value == 7 and loss.metrics["mae"] == 2.5
 
 
 def test_dpo_cdpo_and_ipo_by_hand() -> None:
+    # Margins of log-ratios 0, 10, 20, so h = 0.1 margin = 0, 1, 2. DPO: log(1 + e^-h). cDPO: DPO + 0.1 h.
+    # IPO: (margin - 1 / (2 * 0.1))^2 = (0 - 5)^2, (10 - 5)^2, (20 - 5)^2.
     assert row_losses(DPO(), golden_pairs()) == pytest.approx([0.693147, 0.313262, 0.126928], abs=1e-6)
     assert DPO()(golden_pairs()).value.item() == pytest.approx(0.377779, abs=1e-6)
     assert row_losses(CDPO(), golden_pairs()) == pytest.approx([0.693147, 0.413262, 0.326928], abs=1e-6)
@@ -173,6 +187,7 @@ def test_dpo_cdpo_and_ipo_by_hand() -> None:
 
 
 def test_dpo_reports_its_implicit_rewards() -> None:
+    # Log-ratios of the chosen 0, 0.1, -0.9 and of the rejected 0, -9.9, -20.9, times beta = 0.1, over three pairs.
     metrics = {name: value.item() for name, value in DPO()(golden_pairs()).metrics.items()}
     expected = {"chosen": (0 + 0.1 - 0.9) / 30, "rejected": (0 - 9.9 - 20.9) / 30, "margin": 1.0, "accuracy": 2.5 / 3}
     assert metrics == pytest.approx(expected | {"loss": 0.377779}, abs=1e-6)
@@ -185,6 +200,7 @@ def test_first_loss_of_dpo_is_ln_2(objective: Objective, p: float) -> None:
 
 
 def test_robust_dpo_is_unbiased_under_known_label_flips() -> None:
+    # h = 0.1 * 3: log(1 + e^-0.3) = 0.554355, log(1 + e^0.3) = 0.854355; 1 - 2 * 0.2 = 0.6.
     truth, flipped = pairs([3.0]), pairs([3.0], p=0.0)
     loss = RobustDPO(label_smoothing=0.2)
     assert loss(truth).value.item() == pytest.approx((0.8 * 0.554355 - 0.2 * 0.854355) / 0.6, abs=1e-6)
@@ -199,10 +215,12 @@ def test_robust_dpo_refuses_an_error_rate_of_one_half() -> None:
 
 @pytest.mark.parametrize(("margin", "loss"), [(5.0, 0.0), (4.0, 1.0), (7.0, 4.0)])
 def test_ipo_loss_is_the_squared_distance_from_the_gap(margin: float, loss: float) -> None:
+    # (margin - 1 / (2 * 0.1))^2.
     assert IPO(beta=0.1)(pairs([margin])).value.item() == pytest.approx(loss, abs=1e-6)
 
 
 def test_ipo_has_no_gap_for_ties_and_can_divide_by_length() -> None:
+    # (2 - 0)^2; four tokens each: (10 / 4 + 10 / 4 - 5)^2.
     assert IPO()(pairs([2.0], p=0.5)).value.item() == pytest.approx(4)
     assert IPO(per_token=True)(pairs([20.0])).value.item() == pytest.approx(0)
 
@@ -210,6 +228,7 @@ def test_ipo_has_no_gap_for_ties_and_can_divide_by_length() -> None:
 def test_orpo_adds_an_odds_ratio_to_the_sft_loss() -> None:
     ones = torch.ones(1)
     batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * ones, 0 * ones, 2 * ones, 3 * ones, ones, ones)
+    # Means over tokens -1/2 and -3/3; L = -mean + 0.3 log(1 + 1 / odds ratio).
     chosen, rejected = math.exp(-0.5), math.exp(-1)
     odds = chosen / (1 - chosen) / (rejected / (1 - rejected))
     expected = 0.5 + 0.3 * math.log1p(1 / odds)
@@ -219,6 +238,7 @@ def test_orpo_adds_an_odds_ratio_to_the_sft_loss() -> None:
 def test_simpo_compares_means_over_tokens_with_a_margin() -> None:
     ones = torch.ones(1)
     batch = LogprobPairs(tensor([-1.0]), tensor([-3.0]), 0 * ones, 0 * ones, 2 * ones, 3 * ones, ones, ones)
+    # h - gamma = 2 (-1/2 + 3/3) - 0.5 = 0.5.
     assert SimPO(beta=2, gamma=0.5)(batch).value.item() == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-6)
 
 
@@ -232,6 +252,7 @@ def test_kto_measures_gains_from_the_reference_point() -> None:
     loss = KTO(beta=0.1, desirable_weight=1.0, undesirable_weight=2.0)(
         unpaired([30.0, 10.0], [True, False], [14.0, 6.0])
     )
+    # Reference point (14 + 6) / 2 = 10; gains 0.1 (30 - 10) = 2 and 0.1 (10 - 10) = 0; losses s(-2) and 2 s(0).
     good, bad = 1 / (1 + math.exp(2)), 1 / (1 + math.exp(0))
     assert loss.value.item() == pytest.approx((good + 2 * bad) / 2, abs=1e-6)
     assert loss.metrics["kl"] == 10 and loss.metrics["accuracy"] == 0.75
@@ -303,7 +324,8 @@ def is_objective(value: object) -> bool:
 
 @CASES
 def test_microbatch_losses_add_up_to_the_step(objective: Objective, batch: Batch) -> None:
-    whole, total = objective(batch), float(batch.weight.sum())
+    whole = objective(batch)
+    total = float(batch.weight.sum())
     parts = [replace(select_rows(batch, index), total=total) for index in (slice(0, 1), slice(1, 4))]
     losses = [objective(part) for part in parts]
     assert torch.allclose(losses[0].value + losses[1].value, whole.value)
@@ -426,7 +448,9 @@ def test_scores_stay_finite_at_the_extremes_in_bfloat16(objective: Objective, d:
 
 @pytest.mark.parametrize("d", [-1e4, 0.0, 1e4])
 def test_other_objectives_stay_finite_at_extremes_in_bfloat16(d: float) -> None:
-    x, ones, yes = tensor([d], dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), tensor([True])
+    x = tensor([d], dtype=torch.bfloat16)
+    ones = torch.ones(1, dtype=torch.bfloat16)
+    yes = tensor([True])
     ranked = RankedScores(torch.stack([x, ones, x], 1), tensor([[0, 1, 2]]), tensor([[True, True, False]]), ones)
     cases: list[tuple[Objective, Batch]] = [
         (PlackettLuce(), ranked),

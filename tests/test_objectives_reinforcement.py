@@ -234,6 +234,7 @@ def one_rollout(n: int, values: list[float] | None = None) -> Rollout:
 
 
 def test_ppo_subtracts_kl_at_each_token_and_scores_the_last() -> None:
+    # Rewards -0.5, -0.5, 5 - 0.5, and their sums from each token on; whitened: mean 4, deviation 0.5.
     estimate = PPO(beta=0.5, gae_lambda=1.0).advantages(one_rollout(3, [0.0, 0.0, 0.0]))
     assert estimate.returns is not None and estimate.returns.tolist() == [[3.5, 4.0, 4.5]]
     assert estimate.advantages[0].tolist() == pytest.approx([-1, 0, 1])
@@ -243,6 +244,7 @@ def test_ppo_subtracts_kl_at_each_token_and_scores_the_last() -> None:
 
 def test_ppo_whitens_advantages_and_not_returns() -> None:
     estimate = PPO(beta=0.0).advantages(one_rollout(3, [1.0, 2.0, 3.0]))
+    # As in test_functional.py, test_gae_by_hand with lambda 0.95.
     raw = tensor([3.755, 2.9, 2.0])
     assert estimate.returns is not None
     assert torch.allclose(estimate.returns, raw + tensor([[1.0, 2.0, 3.0]]))
@@ -252,6 +254,7 @@ def test_ppo_whitens_advantages_and_not_returns() -> None:
 def test_ppo_adds_a_tenth_of_its_value_loss() -> None:
     batch = one_completion([0.0, 0.0], [0.0, 0.0], [1.0, 3.0])
     zero = torch.zeros(1, 2)
+    # Policy -(1 + 3) / 2; value 1/2 (0.2 - 1)^2 = 0.32, since V = 1 is clipped to 0.2; in all -2 + 0.1 * 0.32.
     loss = PPO()(replace(batch, values=zero + 1, old_values=zero, returns=zero + 1))
     assert loss.metrics["policy_loss"] == -2 and loss.metrics["value_loss"].item() == pytest.approx(0.32)
     assert loss.value.item() == pytest.approx(-2 + 0.032)
@@ -259,6 +262,7 @@ def test_ppo_adds_a_tenth_of_its_value_loss() -> None:
 
 
 def test_ppo_reports_the_fraction_of_clipped_tokens() -> None:
+    # Ratios 1.5, 1.5, 1, 1; losses -1.2 (clipped), 1.5, -1, 1; r - 1 - log r is 0.5 - log 1.5 twice in four.
     loss = PPO()(one_completion([math.log(1.5), math.log(1.5), 0.0, 0.0], [0.0] * 4, [1.0, -1.0, 1.0, -1.0]))
     assert loss.metrics["clip_fraction"] == 0.25 and loss.metrics["ratio"].item() == pytest.approx(1.25)
     assert loss.metrics["approx_kl"].item() == pytest.approx((0.5 - math.log(1.5)) / 2)
@@ -267,6 +271,7 @@ def test_ppo_reports_the_fraction_of_clipped_tokens() -> None:
 
 def test_dual_clip_bounds_the_loss_of_a_bad_token() -> None:
     batch = one_completion([math.log(8)], [0.0], [-1.0])
+    # -A ratio = 8, and with a dual clip at most 3.
     assert PPO()(batch).value.item() == pytest.approx(8)
     assert PPO(dual_clip=3.0)(batch).value.item() == pytest.approx(3)
 
@@ -279,6 +284,8 @@ def two_completions(advantages: tuple[float, float] = (1.0, -1.0)) -> PolicyBatc
 
 
 @pytest.mark.parametrize(
+    # Token losses -1 and 1, 1, 1: the mean of the completions' means is (-1 + 1) / 2, the mean of tokens (-1 + 3) / 4,
+    # and Dr. GRPO divides by two completions of four tokens, (-1 + 3) / 8.
     ("objective", "expected"),
     [
         (GRPO(), 0.0),
@@ -316,6 +323,7 @@ def test_grpo_broadcasts_group_relative_scores_to_tokens() -> None:
 
 
 def test_grpo_adds_kl_to_the_loss() -> None:
+    # l = -1: k3 = e - 1 - 1 = 0.718282.
     loss = GRPO(beta=0.5)(one_completion([-1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], reference=-1.0))
     assert loss.metrics["kl_loss"].item() == pytest.approx(0.5 * 0.718282, abs=1e-6)
     assert loss.value == loss.metrics["kl_loss"] and loss.metrics["policy_loss"] == 0
@@ -339,12 +347,14 @@ def test_groups_with_equal_scores_are_counted() -> None:
 
 def test_gspo_uses_the_ratio_of_the_completion_per_token() -> None:
     batch = one_completion([math.log(4), 0.0], [0.0, 0.0], [1.0, 1.0])
+    # (4 * 1)^(1/2) = 2 for two tokens; clipped at 1 + 4e-4.
     assert GSPO(epsilon_high=9.0)(batch).value.item() == pytest.approx(-2)
     assert GSPO()(batch).value.item() == pytest.approx(-1.0004)
 
 
 def test_rloo_uses_the_ratio_of_the_whole_completion() -> None:
     batch = one_completion([math.log(1.05), math.log(1.04)], [0.0, 0.0], [1.0, 1.0])
+    # The product of the ratios is 1.092; clipped at 1 + 0.01.
     assert RLOO()(batch).value.item() == pytest.approx(-1.05 * 1.04)
     assert RLOO(epsilon_high=0.01)(batch).value.item() == pytest.approx(-1.01)
 
@@ -353,6 +363,7 @@ def test_rloo_subtracts_kl_and_the_mean_of_the_others() -> None:
     mask = torch.ones(4, 2, dtype=torch.bool)
     zero = torch.zeros(4, 2)
     sample = Rollout(mask, zero, zero - 1, tensor([1.0, 2, 3, 4]), torch.zeros(4).long())
+    # Rewards score - 0.5 * 2 tokens * 1 nat: 0, 1, 2, 3; 0 - (1 + 2 + 3) / 3 = -2. At 3 nats: 4 - 0.5 * 6 = 1.
     estimate = RLOO(beta=0.5).advantages(sample)
     assert estimate.advantages[:, 1].tolist() == pytest.approx([-2, -2 / 3, 2 / 3, 2])
     assert estimate.metrics["reward"] == 1.5
@@ -367,10 +378,12 @@ def test_rloo_and_reinforce_share_their_first_gradient() -> None:
         objective(replace(two_completions(), logprobs=logprobs)).value.backward()
         grads.append(logprobs.grad)
     assert grads[0] is not None and grads[1] is not None and torch.allclose(grads[0], grads[1])
+    # -A / 2 for two completions with A = 1 and -1.
     assert grads[1].tolist() == [[-0.5, 0, 0], [0.5, 0.5, 0.5]]
 
 
 def test_reinforce_uses_the_mean_of_the_batch_as_baseline() -> None:
+    # Scores 1, 3, -2, 0 less their mean 0.5; the loss is -A log P = 2 * (1 + 2).
     estimate = Reinforce(beta=0.0).advantages(rollout())
     assert estimate.advantages[:, 0].tolist() == [0.5, 2.5, -2.5, -0.5]
     assert Reinforce()(one_completion([-1.0, -2.0], [-1.0, -2.0], [2.0, 2.0])).value == 6

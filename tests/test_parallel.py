@@ -69,8 +69,8 @@ def run_torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_forked(words: list[str], folder: Path) -> str:
-    """Run two processes as torchrun does, but quickly: they are forked after all imports. Both must succeed."""
+def run_forked(words: list[str], folder: Path, status: int = 0) -> str:
+    """Run two processes as torchrun does, but quickly: they are forked after all imports. Both must end so."""
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **rendezvous}
     both = [
@@ -78,7 +78,7 @@ def run_forked(words: list[str], folder: Path) -> str:
         for rank in ("0", "1")
     ]
     for process in both:
-        assert process.wait() == 0, process.output
+        assert process.wait() == status, process.output
     return "".join(process.output for process in both)
 
 
@@ -146,3 +146,29 @@ def test_stage_that_is_not_distributed_runs_on_rank_0_only(prepared: Path, tmp_p
     output = run_torchrun(["generate", "--run", str(tmp_path / "run"), "--model", "another/model"])
     assert output.returncode != 0 and "is a run with model" in output.stderr
     assert "Connection closed by peer" not in output.stderr
+
+
+OWN_RULE = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Own:
+    target: int = 3
+
+    def score(self, prompts, responses):
+        return [-abs(float(len(response.text)) - self.target) for response in responses]
+"""
+
+
+def test_recipe_may_name_an_own_rule_in_two_processes(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_RULE)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"[grpo]\nrewards = ['{tmp_path / 'own.py'}']\ntarget = 5\nsteps = 1\nn = 2\nmax_new_tokens = 4")
+    output = run_forked(["grpo", str(recipe), *common_flags(prepared, tmp_path / "run")], tmp_path)
+    assert output.count("grpo: done in") == 1
+
+
+def test_two_processes_end_while_annotators_have_yet_to_answer(prepared: Path, tmp_path: Path) -> None:
+    words = ["label", *common_flags(prepared, tmp_path / "run"), "--kind", "demonstration"]
+    output = run_forked([*words, "--annotator", "human", "--wait", "0"], tmp_path, status=3)
+    assert output.count("tasks judged") == 1

@@ -27,13 +27,13 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 import pytest
 import tiny
-from browsing import PASSWORD, PATIENCE, Account, LabellingRun, Screen, Server, browser_path, make_run, make_task
-from conftest import proxy_path
+from browsing import PASSWORD, PATIENCE, Account, LabellingRun, Screen, Server, make_run, make_task
 from processes import Process, command, free_port
 from test_docs import blocks_of
 
 from assent.cli import main
 from assent.registry import ROOT
+from assent.tools.doctor import find_browser, find_program
 from assent.web.app import STATIC
 from assent.web.security import COOKIE, MAX_BODY_BYTES
 
@@ -84,7 +84,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def accepts_connections(port: int, tls: bool) -> bool:
     """Return whether a server listens at a port and, with TLS, has a certificate."""
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as line:
             if tls:
@@ -127,7 +128,7 @@ def nginx(folder: Path, servers: str, port: int) -> Iterator[None]:
     log = "access_log off;\n"
     config = folder / "nginx.conf"
     config.write_text(f"{frame}events {{}}\nhttp {{\n{log}{places}{servers}}}\n")
-    program = proxy_path("nginx")
+    program = find_program("nginx")
     assert program
     words = [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
     with running(words, folder, port, dict(os.environ)):
@@ -143,7 +144,7 @@ def caddy(folder: Path, sites: str, plain: int, secure: int) -> Iterator[None]:
         config.write_text(sites.replace("{\n", f"{{\n{options}", 1))
     else:
         config.write_text(f"{{\n{options}}}\n\n{sites}")
-    program = proxy_path("caddy")
+    program = find_program("caddy")
     assert program
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     words = [program, "run", "--config", str(config), "--adapter", "caddyfile"]
@@ -422,7 +423,8 @@ def streamed(site: Site, client: httpx.Client) -> bool:
     talk = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_new_tokens": 24}
 
     def comes_early() -> bool:
-        times, lines = [time.monotonic()], list[str]()
+        times = [time.monotonic()]
+        lines = list[str]()
         with client.stream("POST", site.at("/api/chat"), json=talk) as response:
             assert response.status_code == 200
             for line in response.iter_lines():
@@ -494,7 +496,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-quic"])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-quic"])
         yield browser
         browser.close()
 

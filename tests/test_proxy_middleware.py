@@ -165,7 +165,8 @@ def test_reserved_root_path_is_refused(runs: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "removed"])
 def test_root_path_may_be_stripped_or_kept(is_kept: bool, runs: Path) -> None:
     with application(runs, base="/lab") as at:
-        client, front = at.client(), "/lab" if is_kept else ""
+        client = at.client()
+        front = "/lab" if is_kept else ""
         secret = at.workspace.accounts.issue_setup()
         page = client.get(f"{front}/join/{secret}")
         assert f'action="/lab/join/{secret}"' in page.text

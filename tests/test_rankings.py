@@ -131,6 +131,7 @@ def test_ratings_are_standardised_by_annotator() -> None:
                 )
             )
     train = {Prompt.ask(f"Question {i}?").id for i in range(2)}
+    # Mean and deviation of the first two: 0.9 and 0.1, 0.2 and 0.2; "bored" has no deviation and is left out.
     standardised = standardise(labels, events, train)
     assert [label.value for label in standardised] == pytest.approx(
         [-1, 1, 0, -1, 1, 0]
@@ -198,6 +199,7 @@ def test_rankings_are_labelled_trained_on_and_evaluated(folder: Path, tmp_path: 
     result = json.loads((tmp_path / "run" / "done" / "reward.json").read_text())
     assert result["rankings"] > 0 and result["n"] > 0 and 0 <= result["accuracy"] <= 1
     losses = [line["loss"] for line in metrics_of(tmp_path / "run") if line["stage"] == "reward"]
+    # A new reward model has scores near 0, and a pair of equal scores the loss ln 2 = 0.693.
     assert losses[0] == pytest.approx(0.69, abs=0.1) and all(torch.isfinite(torch.tensor(losses)))
     assert load_reward(tmp_path / "run" / "reward").model.config.num_labels == 1
     assert 'objective = "kway"' in (tmp_path / "run" / "recipe.toml").read_text()

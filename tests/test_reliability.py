@@ -19,11 +19,11 @@ from assent.functional.sequential import GoldTestState, SequentialTest
     [
         ("", "in progress"),
         ("rrrrrrr", "in progress"),  # 7 log(2/3) = -2.84 is above log(.05 / .994) = -2.99
-        ("rrrrrrrr", "passed"),
+        ("rrrrrrrr", "passed"),  # 8 log(2/3) = -3.24
         ("www", "in progress"),  # 3 log 4 = 4.16 is below log(.95 / .0061) = 5.05
-        ("wwww", "failed"),
-        ("rrrrrrrrwwww", "passed"),  # the second test spends a quarter: 6.44, so four are not enough
-        ("rrrrrrrrwwwww", "failed"),
+        ("wwww", "failed"),  # 4 log 4 = 5.55
+        ("rrrrrrrrwwww", "passed"),  # the second test spends a quarter: 6.44, so four are not enough (5.55)
+        ("rrrrrrrrwwwww", "failed"),  # 5 log 4 = 6.93
     ],
 )
 def test_sequential_test_limits(results: str, status: str) -> None:
@@ -38,7 +38,8 @@ def test_sequential_test_continues_after_a_pass() -> None:
 
 
 def test_sequential_test_update_equals_batch() -> None:
-    test, random = SequentialTest(), np.random.default_rng(0)
+    test = SequentialTest()
+    random = np.random.default_rng(0)
     results = (random.random(60) < 0.8).tolist()
     state = GoldTestState()
     for right in results:
@@ -82,7 +83,8 @@ def test_restarted_sequential_test_stops_good_annotators() -> None:
 
 
 def test_sequential_test_notices_a_late_decline() -> None:
-    test, rng = SequentialTest(), np.random.default_rng(1)
+    test = SequentialTest()
+    rng = np.random.default_rng(1)
     late = []
     for _ in range(300):
         results = [*(rng.random(100) < 0.95).tolist(), *(rng.random(100) < 0.5).tolist()]
@@ -131,7 +133,8 @@ class Crowd(NamedTuple):
 def test_dawid_skene_recovers_skills_and_labels() -> None:
     skills = {"a": 1.0, "b": 0.8, "c": 0.6, "d": 0.3, "e": 0.0}
     crowd = Crowd.sample(skills, items=1500, votes_per_item=4)
-    result, peers = dawid_skene(*crowd), peer_kappa(*crowd)
+    result = dawid_skene(*crowd)
+    peers = peer_kappa(*crowd)
     assert result.annotators.tolist() == peers.annotators.tolist() == list("abcde")
     # The weight is the skill itself: 1/3 + 2/3 skill are right about each label.
     assert result.weight == pytest.approx(list(skills.values()), abs=0.1)
@@ -148,7 +151,8 @@ def test_dawid_skene_gives_a_constant_annotator_no_weight() -> None:
     truths = [int(rng.random() < 0.2) for _ in range(300)]
     rows = [(i, annotator, t if rng.random() < 0.9 else 1 - t) for i, t in enumerate(truths) for annotator in "abc"]
     crowd = Crowd.of(rows + [(i, "lazy", 0) for i in range(300)])
-    result, peers = dawid_skene(*crowd), peer_kappa(*crowd)
+    result = dawid_skene(*crowd)
+    peers = peer_kappa(*crowd)
     assert result.accuracy[3] == pytest.approx(0.8, abs=0.06)
     assert result.weight[3] < 0.1 < 0.7 < result.weight[:3].min()
     assert peers.kappa[3] == pytest.approx(0, abs=1e-9)
@@ -169,7 +173,7 @@ def test_dawid_skene_trusts_an_expert_over_two_guessers() -> None:
 
 def test_peer_kappa_by_hand() -> None:
     # a and the others: (0, 0), (0, 0), (1, 1), (1, one each): 3.5 of 4 agree. Either says 0 in 2 of 4, the others in
-    # 2.5: 1/2 by chance. For b the others are a and c, who agree on all items but the last two.
+    # 2.5: 1/2 by chance. For b the others are a and c, who agree on all items.
     items = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 1]
     result = peer_kappa(items, list("abc") * 4, labels)
@@ -180,7 +184,8 @@ def test_peer_kappa_by_hand() -> None:
 
 
 def test_dawid_skene_prior_by_hand() -> None:
-    # Two annotators agree on one item: at most one more correct label each, and no data on the other label.
+    # The prior of each label is 10 / 2 judgements: 5 (0.6 + 0.4 / 2) = 4 right and 1 wrong. Two annotators agree on one
+    # item: at most one more correct label each, (4 + 1) / (5 + 1), and almost no data on the other label.
     result = dawid_skene([0, 0], ["a", "b"], [0, 0], among=(0, 1))
     assert result.confusion[0, 1] == pytest.approx([1 / 5, 4 / 5], abs=0.04)
     assert 4 / 5 < result.confusion[0, 0, 0] < 5 / 6
@@ -193,7 +198,8 @@ def test_dawid_skene_ignores_items_of_one_annotator() -> None:
     rows = list(zip(*crowd, strict=True)) + [
         (1000 + i, annotator, i % 3) for i in range(500) for annotator in ("new", "a")[i % 2 :][:1]
     ]
-    result, peers = dawid_skene(*Crowd.of(rows)), peer_kappa(*Crowd.of(rows))
+    result = dawid_skene(*Crowd.of(rows))
+    peers = peer_kappa(*Crowd.of(rows))
     assert result.annotators.tolist() == ["a", "b", "c", "new"]
     assert result.weight[3] == pytest.approx(result.prior_weight) == pytest.approx(0.6)
     assert (result.shared[3], peers.items[3], math.isnan(peers.kappa[3])) == (0, 0, True)
@@ -201,7 +207,8 @@ def test_dawid_skene_ignores_items_of_one_annotator() -> None:
 
 
 def test_dawid_skene_of_a_single_label() -> None:
-    result, peers = dawid_skene([0, 0, 1], list("aba"), [7, 7, 7]), peer_kappa([0, 0, 1], list("aba"), [7, 7, 7])
+    result = dawid_skene([0, 0, 1], list("aba"), [7, 7, 7])
+    peers = peer_kappa([0, 0, 1], list("aba"), [7, 7, 7])
     assert result.weight.tolist() == [1, 1]
     assert np.isnan(peers.kappa).all()
 

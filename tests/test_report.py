@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import browser_path
 from rich.console import Console
 
 from assent import registry
@@ -33,6 +32,7 @@ from assent.report.verdict import headline, missed_targets
 from assent.run import Run, Setup, open_run
 from assent.split import split
 from assent.stages.evaluate import measure_policy
+from assent.tools.doctor import find_browser
 from assent.tools.report import Report
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def test_summary_json_holds_the_figures(run: Run) -> None:
     evaluated = run.result("evaluate") or {}
     win = evaluated["policies"]["ppo"]["win"]
     assert summary["win_rate"]["ppo"] == {k: win[k] for k in ("rate", "low", "high", "n")}
+    # Wilson limits of 30 of 40 with z = 1.96.
     assert summary["reward_model"] == pytest.approx({"accuracy": 0.75, "n": 40, "low": 0.598, "high": 0.858}, abs=1e-3)
     assert summary["kl"]["dpo"] == 3.25
     assert summary["seconds"] == 80 + 200 + 90 + 30.5 + 20
@@ -147,7 +148,8 @@ def test_summary_json_holds_the_figures(run: Run) -> None:
 
 
 def test_headline_gives_win_rates_with_intervals(run: Run) -> None:
-    rounds, results = rounds_of(run), read_results(run.folder)
+    rounds = rounds_of(run)
+    results = read_results(run.folder)
     assert re.fullmatch(
         r"PPO wins \d+ % \[\d+, \d+\] of \d+ held-out prompts against the base model; DPO wins \d+ % \[\d+, \d+\].*\.",
         headline(rounds[:1], results),
@@ -161,7 +163,8 @@ def test_missed_targets_are_named(run: Run) -> None:
         "The reward model misses the target: it agrees with the judge on 75.0 % of 40 held-out pairs; "
         "the target is 80 %."
     )
-    policy, agreement = rounds[1].evaluation["policies"]["ppo-2"], rounds[1].evaluation["reward_model"]
+    policy = rounds[1].evaluation["policies"]["ppo-2"]
+    agreement = rounds[1].evaluation["reward_model"]
     policy["win"] |= {"low": 0.6}
     assert missed_targets(rounds)[0].startswith("PPO-2 misses the target: the lower limit of its win rate is 60.0 %")
     policy["win"] |= {"low": 0.61}
@@ -209,7 +212,9 @@ def test_report_settings_limit_examples_and_regressions(run: Run) -> None:
         Report(num_examples=num_examples, num_regressions=num_regressions)(run, "report")
         return (run.folder / "report.html").read_text().count('class="case"')
 
-    none, examples, all_of_it = count_prompts(0, 0), count_prompts(6, 0), count_prompts(6, 2)
+    none = count_prompts(0, 0)
+    examples = count_prompts(6, 0)
+    all_of_it = count_prompts(6, 2)
     assert none == 0 < examples < all_of_it
 
 
@@ -437,7 +442,7 @@ def browser() -> Iterator["Browser"]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
+        browser = play.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 

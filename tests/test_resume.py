@@ -200,7 +200,8 @@ def test_reference_logprobs_of_other_examples_are_recomputed(
     from assent.models.load import load_policy
     from assent.training.reference import completion_logprobs, reference_logprobs
 
-    model, trees = load_policy(tiny.make(tmp_path / "model")).model, random_prefixes(10, 3)
+    model = load_policy(tiny.make(tmp_path / "model")).model
+    trees = random_prefixes(10, 3)
     run: Any = cast(Any, SimpleNamespace(folder=tmp_path / "run", device=torch.device("cpu")))
     with torch.no_grad():
         reference_logprobs(run, "dpo", model, trees[5:] + trees[:5], 200)

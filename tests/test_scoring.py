@@ -1,5 +1,7 @@
 """Rewards of a stage: rules with settings, several rewards with weights, a user's own file."""
 
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from assent.config import override, settings, table
 from assent.errors import AssentError
 from assent.loggers.jsonl import read_metrics
 from assent.records import Prompt, Response
+from assent.registry import resolve_file
 from assent.rewards.length_penalty import LengthPenalty
 from assent.run import Run, Setup
 from assent.scoring import RewardSource
@@ -64,7 +67,7 @@ def test_several_rewards_are_added_with_weights(tmp_path: Path) -> None:
     ("table", "line"),
     [
         ({"rewards": ["length_penalty"], "reward_weights": [1.0, 2.0]}, "2 reward_weights for 1 rewards"),
-        ({"rewards": ["length_penalty", "length_penalty"]}, "rewards names a plug-in twice"),
+        ({"rewards": ["length_penalty", "length_penalty"]}, "rewards names 'length_penalty' twice; name it once"),
         ({"rewards": ["nothing.py"]}, "no file at nothing.py"),
     ],
 )
@@ -112,3 +115,66 @@ def test_ppo_logs_each_reward_by_name(tmp_path: Path) -> None:
     assert line["rewards/length_penalty"] < 0 < line["rewards/conciseness_rubric"]
     total = 0.5 * line["rewards/length_penalty"] + line["rewards/conciseness_rubric"]
     assert line["score"] == pytest.approx(total, abs=1e-5)
+
+
+SETTING_OF_ROLLOUTS = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Own:
+    n: int = 5
+
+    def score(self, prompts, responses):
+        return [1.0 for _ in responses]
+"""
+NEEDS_ARGUMENT = """
+class Own:
+    def __init__(self, path):
+        self.path = path
+
+    def score(self, prompts, responses):
+        return [1.0 for _ in responses]
+"""
+WRONG_DEFAULT = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Own:
+    scale: float = 0.0
+
+    def __post_init__(self):
+        if not self.scale:
+            raise ValueError("scale must not be 0")
+
+    def score(self, prompts, responses):
+        return [self.scale for _ in responses]
+"""
+
+
+def test_setting_that_the_stage_has_is_to_be_renamed(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(SETTING_OF_ROLLOUTS)
+    with pytest.raises(AssentError, match=r"Own and RolloutSettings both have a setting 'n'; rename it in own\.py"):
+        override(stage("grpo"), {"rewards": [str(tmp_path / "own.py")]}, "assent grpo")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(NEEDS_ARGUMENT, ".* missing 1 required"), (WRONG_DEFAULT, "scale must not be 0")]
+)
+@pytest.mark.parametrize(("command", "setting"), [("grpo", "rewards"), ("evaluate", "judge")])
+def test_own_file_without_defaults_is_refused_early(
+    text: str, reason: str, command: str, setting: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(AssentError, match=f"^test: every setting of Own needs a default that works: {reason}"):
+        override(stage(command), {setting: str(tmp_path / "own.py")}, "test")
+
+
+def test_own_file_is_imported_once_until_it_changes(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(OWN_REWARD)
+    first = resolve_file(str(own), "score")
+    assert resolve_file(str(own), "score") is first
+    assert type(pickle.loads(pickle.dumps(first()))) is first
+    own.write_text(f"{OWN_REWARD}    scale = 2.0\n")
+    os.utime(own, ns=(0, own.stat().st_mtime_ns + 1))
+    assert resolve_file(str(own), "score").scale == 2.0

@@ -59,6 +59,7 @@ def normal(*shape: int, seed: int = 0) -> Floats:
 
 def test_disagreement_entropy_and_bald_by_hand() -> None:
     p = np.array([[0.25, 0.75], [0.5, 0.5], [0.9, 0.9]])
+    # Means 0.5, 0.5, 0.9. The deviation of 0.25 and 0.75 is sqrt(2 * 0.25^2 / 1); BALD is h(mean) less the mean of h.
     assert disagreement(p) == pytest.approx([math.sqrt(0.125), 0, 0])
     assert predictive_entropy(p) == pytest.approx([LN2, LN2, h(0.9)])
     assert bald(p) == pytest.approx([LN2 - h(0.25), 0, 0], abs=1e-12)
@@ -94,6 +95,7 @@ def test_single_member_has_no_disagreement() -> None:
 
 
 def test_win_probabilities_of_extreme_logits_are_finite() -> None:
+    # s(log 3) = 3/4.
     p = win_probabilities([[math.log(3), 0.0], [0.0, 1e4]], [[0, 1], [1, 0]])
     assert p == pytest.approx(np.array([[0.75, 0.0], [0.25, 1.0]]))
     assert np.isfinite([disagreement(p), predictive_entropy(p), bald(p), fisher_weight(p)]).all()
@@ -104,15 +106,18 @@ def test_win_probabilities_of_extreme_logits_are_finite() -> None:
 
 def test_d_optimal_prefers_uncertain_pairs_by_hand() -> None:
     weights = fisher_weight(np.array([[0.9, 0.9], [0.4, 0.6], [0.1, 0.3]]))
+    # Means 0.9, 0.5, 0.2: sqrt(0.9 * 0.1), sqrt(0.5 * 0.5), sqrt(0.2 * 0.8).
     assert weights == pytest.approx([0.3, 0.5, 0.4])
     chosen = d_optimal(weights[:, None] * np.array([[1.0, 2.0]]), 3)
     assert chosen.order.tolist() == [1, 2, 0]
+    # All lie along (1, 2) of squared length 5: 1 + 5 * 0.25 = 2.25, 2.25 + 5 * 0.16 = 3.05, 3.05 + 5 * 0.09 = 3.5.
     assert chosen.gains == pytest.approx([math.log(2.25), math.log(3.05 / 2.25), math.log(3.5 / 3.05)])
 
 
 def test_d_optimal_prefers_new_directions() -> None:
     chosen = d_optimal(np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 0.9]]), 9)
     assert chosen.order[:2].tolist() == [0, 3] and sorted(chosen.order) == [0, 1, 2, 3]
+    # 1 + 1, then 1 + 0.9^2 across, then the first direction again: 3/2, 4/3.
     assert chosen.gains == pytest.approx([math.log(2), math.log(1.81), math.log(1.5), math.log(4 / 3)])
 
 
@@ -121,6 +126,7 @@ def test_d_optimal_starts_from_observed_directions() -> None:
     assert d_optimal(y, 1).order.tolist() == [0]
     after = d_optimal(y, 2, observed=np.array([[2.0, 0.0]]))
     assert after.order.tolist() == [1, 0]
+    # A = diag(1 + 2^2, 1): 1 + 0.6^2 and 1 + 1/5.
     assert after.gains == pytest.approx([math.log(1.36), math.log(1.2)])
 
 
@@ -143,6 +149,7 @@ def test_d_optimal_equals_greedy_determinants(seed: int, num_observed: int) -> N
 def test_k_centre_takes_the_farthest_up_to_sign() -> None:
     chosen = k_centre(np.array([[1.0], [-1.0], [3.0], [1.5]]), 4)
     assert chosen.order.tolist() == [0, 2, 3, 1]
+    # Distances up to sign: 3 - 1, 1.5 - 1, and -1 is 1.
     assert chosen.gains.tolist() == [np.inf, 2, 0.5, 0]
 
 
@@ -264,7 +271,8 @@ def distance(a: str, b: str) -> int:
     """Return the Levenshtein distance by the full table."""
     row = list(range(len(b) + 1))
     for i, char_a in enumerate(a, 1):
-        previous, row = row, [i]
+        previous = row
+        row = [i]
         for j, char_b in enumerate(b, 1):
             row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (char_a != char_b)))
     return row[-1]
@@ -298,7 +306,8 @@ class Pool(NamedTuple):
 def pool(size: int, members: int = 4, dimensions: int = 5, seed: int = 0) -> Pool:
     """Return pairs that share no items, with random scores and features."""
     ids = [f"{index}" for index in range(2 * size)]
-    scores, features = normal(2 * size, members, seed=seed), normal(2 * size, dimensions, seed=seed + 1)
+    scores = normal(2 * size, members, seed=seed)
+    features = normal(2 * size, dimensions, seed=seed + 1)
     pairs = [Candidate(f"prompt {index}", ids[2 * index], ids[2 * index + 1]) for index in range(size)]
     return Pool(pairs, dict(zip(ids, scores, strict=True)), dict(zip(ids, features, strict=True)))
 
@@ -316,17 +325,19 @@ def test_select_takes_the_best_scores_without_features(acquisition: Acquisition,
     selected = select(data.candidates, acquisition, 8, data.scores, random_fraction=0)
     best = np.argsort(-acquisition_scores(data, score))[:8]
     assert {pair.candidate for pair in selected} == {data.candidates[index] for index in best}
-    facts = {(pair.acquisition, pair.propensity, pair.random_propensity) for pair in selected}
-    assert facts == {(acquisition, 1.0, 0.0)}
+    assert {(pair.acquisition, pair.propensity) for pair in selected} == {(acquisition, 1.0)}
 
 
 def test_select_diversifies_the_best_with_features() -> None:
     """Let members disagree most about ten similar pairs, less about ten of four other kinds, hardly about fifty."""
-    data, kinds, split_scores = pool(70), np.eye(5), np.array([1.0, -1.0])
+    data = pool(70)
+    kinds = np.eye(5)
+    split_scores = np.array([1.0, -1.0])
     for index, pair in enumerate(data.candidates):
         data.scores[pair.first] = split_scores * (2.0 if index < 10 else 1.5 if index < 20 else 0.1)
         data.features[pair.first] = kinds[0 if index < 10 else 1 + index % 4] * (1 if index < 20 else 9)
-        data.scores[pair.second], data.features[pair.second] = np.zeros(2), np.zeros(5)
+        data.scores[pair.second] = np.zeros(2)
+        data.features[pair.second] = np.zeros(5)
     plain = select(data.candidates, "bald", 5, data.scores, random_fraction=0)
     spread = select(data.candidates, "bald", 5, data.scores, data.features, random_fraction=0)
     groups = [{int(data.features[pair.candidate.first].argmax()) for pair in selected} for selected in (plain, spread)]
@@ -362,7 +373,7 @@ def test_select_of_all_candidates_has_propensity_1() -> None:
         assert {pair.candidate for pair in selected} == set(data.candidates)
         assert [pair.propensity for pair in selected] == [1.0] * 7
     single = select(data.candidates[:1], "bald", 1, data.scores)
-    assert [(pair.acquisition, pair.propensity, pair.random_propensity) for pair in single] == [("bald", 1.0, 0.0)]
+    assert [(pair.acquisition, pair.propensity) for pair in single] == [("bald", 1.0)]
     assert select([], "bald", 3, {}) == []
 
 
@@ -377,15 +388,17 @@ def test_propensities_of_three_from_six_by_hand() -> None:
     for seed in range(60):
         selected = select(data.candidates, "bald", 3, data.scores, seed=seed, random_fraction=1 / 3)
         stated |= {pair.candidate: pair.propensity for pair in selected}
-        assert {pair.random_propensity for pair in selected} == {1 / 6}
     assert [stated[pair] for pair in ranking] == pytest.approx([1, 1, 1 / 6 + 1 / 3, 1 / 6, 1 / 6, 1 / 6])
     assert sum(stated.values()) == pytest.approx(3)
 
 
 @pytest.mark.parametrize("acquisition", ["uniform", "bald", "d_optimal"])
 def test_propensities_equal_frequencies_over_seeds(acquisition: Acquisition) -> None:
-    data, seeds = pool(30), 1500
-    chosen, in_slice, at_first = Counter[Candidate](), Counter[Candidate](), 0
+    data = pool(30)
+    seeds = 1500
+    chosen = Counter[Candidate]()
+    in_slice = Counter[Candidate]()
+    at_first = 0
     stated: dict[Candidate, float] = {}
     for seed in range(seeds):
         selected = select(data.candidates, acquisition, 12, data.scores, data.features, seed, random_fraction=0.5)
@@ -405,11 +418,14 @@ def test_propensities_equal_frequencies_over_seeds(acquisition: Acquisition) -> 
 
 
 def test_random_slice_and_weighting_are_unbiased() -> None:
-    data, n = pool(100), 100
+    data = pool(100)
+    n = 100
     # The measured value is the one that the selection prefers.
     value = dict(zip(data.candidates, acquisition_scores(data, bald), strict=True))
     truth = float(np.mean(list(value.values())))
-    plain, random_slice, weighted = [], [], []
+    plain = []
+    random_slice = []
+    weighted = []
     for seed in range(400):
         selected = select(data.candidates, "bald", 25, data.scores, seed=seed)
         plain.append(np.mean([value[pair.candidate] for pair in selected]))
@@ -550,8 +566,10 @@ def test_acquisition_gains_nothing_without_informative_features(acquisition: Acq
 def test_d_optimal_does_not_depend_on_the_feature_scale() -> None:
     data = pool(30)
     for index, pair in enumerate(data.candidates):
-        data.features[pair.first], data.features[pair.second] = np.eye(3)[index % 3], np.zeros(3)
-        data.scores[pair.first], data.scores[pair.second] = np.array([abs(index - 14.5)]), np.zeros(1)
+        data.features[pair.first] = np.eye(3)[index % 3]
+        data.features[pair.second] = np.zeros(3)
+        data.scores[pair.first] = np.array([abs(index - 14.5)])
+        data.scores[pair.second] = np.zeros(1)
     selected = select(data.candidates, "d_optimal", 6, data.scores, data.features, random_fraction=0)
     assert {pair.candidate for pair in selected} == set(data.candidates[12:18])
     data = pool(30)
@@ -563,7 +581,8 @@ def test_d_optimal_does_not_depend_on_the_feature_scale() -> None:
 def test_select_avoids_directions_of_previous_pairs() -> None:
     data = pool(40)
     for index, pair in enumerate(data.candidates):
-        data.features[pair.first], data.features[pair.second] = np.eye(5)[index % 2], np.zeros(5)
+        data.features[pair.first] = np.eye(5)[index % 2]
+        data.features[pair.second] = np.zeros(5)
         data.scores[pair.first] = data.scores[pair.second] = np.zeros(4)
     previous, pool_left = data.candidates[:20:2], data.candidates[20:]
     fresh, after = (

@@ -479,6 +479,20 @@ def test_migration_of_0006_keeps_records_and_hash_chain(database: str) -> None:
         assert [event.source for event in store.feedback()] == SOURCES_0006
 
 
+def test_migration_of_0006_renames_the_policy_of_chats(database: str) -> None:
+    response = load_0006(database)["responses"][0]
+    columns = ", ".join(f'"{name}"' for name in response if name not in ("seq", "policy"))
+    engine = sa.create_engine(database if "://" in database else f"sqlite:///{database}")
+    with engine.begin() as connection:
+        for policy in ("chat:start", "chat:start-2", "rejection-2:ppo#0123ab"):
+            values = f"SELECT {columns}, '{policy}' FROM responses WHERE id = '{response['id']}' LIMIT 1"
+            connection.execute(sa.text(f"INSERT INTO responses ({columns}, policy) {values}"))
+    engine.dispose()
+    with Store.open(database) as store:
+        policies = [item.policy for item in store.responses(ids=[response["id"]])]
+        assert policies[1:] == ["chat:base", "chat:start-2", "rejection_sampling-2:ppo#0123ab"]
+
+
 def test_migration_of_0006_keeps_queue_and_accounts(database: str) -> None:
     old = load_0006(database)
     ann = old["people"][1]

@@ -115,7 +115,8 @@ def test_required_votes_has_the_documented_rates() -> None:
 def test_slight_preference_requests_a_second_vote(queue: TaskQueue, strength: int) -> None:
     judge_once(queue, "ann", "bob")
     enqueue_comparisons(queue, 2)
-    (assignment,), (bob_assignment,) = queue.next_tasks("ann", 1), queue.next_tasks("bob", 1)
+    (assignment,) = queue.next_tasks("ann", 1)
+    (bob_assignment,) = queue.next_tasks("bob", 1)
     queue.submit(make_feedback(assignment, "ann", strength=strength))
     if strength == 1:
         assert queue.progress("label") == (2, 0)
@@ -246,7 +247,8 @@ def test_submit_is_idempotent(queue: TaskQueue) -> None:
 def test_concurrent_submits_store_one_judgement(queue: TaskQueue) -> None:
     enqueue_comparisons(queue, 1)
     (assignment,) = queue.next_tasks("ann", 1)
-    event, barrier = make_feedback(assignment, "ann", id="0192-first"), threading.Barrier(10)
+    event = make_feedback(assignment, "ann", id="0192-first")
+    barrier = threading.Barrier(10)
 
     def post() -> Feedback:
         barrier.wait()
@@ -271,7 +273,8 @@ def test_concurrent_submits_store_one_judgement(queue: TaskQueue) -> None:
 )
 def test_submit_refuses_an_id_with_other_contents(queue: TaskQueue, change: dict[str, Any]) -> None:
     enqueue_comparisons(queue, 1, required=2)
-    (assignment,), (bob_assignment,) = queue.next_tasks("ann", 1), queue.next_tasks("bob", 1)
+    (assignment,) = queue.next_tasks("ann", 1)
+    (bob_assignment,) = queue.next_tasks("bob", 1)
     event = make_feedback(assignment, "ann", id="0192-first")
     queue.submit(event)
     changed = replace(event, **change)
@@ -328,7 +331,8 @@ def test_superseding_judgement_is_a_new_event(queue: TaskQueue) -> None:
 
 def test_judgement_of_others_cannot_be_superseded(queue: TaskQueue) -> None:
     enqueue_comparisons(queue, 1, required=2)
-    (assignment,), (bob_assignment,) = queue.next_tasks("ann", 1), queue.next_tasks("bob", 1)
+    (assignment,) = queue.next_tasks("ann", 1)
+    (bob_assignment,) = queue.next_tasks("bob", 1)
     queue.submit(make_feedback(assignment, "ann", id="0192-first"))
     with pytest.raises(AssentError, match="cannot supersede 0192-first"):
         queue.submit(make_feedback(bob_assignment, "bob", supersedes="0192-first"))
@@ -549,7 +553,8 @@ def test_restarted_postgresql_needs_one_retry(queue: TaskQueue, database: str) -
 
 @SQLITE
 def test_display_order_is_random_by_task_and_annotator(queue: TaskQueue) -> None:
-    tasks, annotators = enqueue_comparisons(queue, 50, required=20), [f"person-{n:02}" for n in range(20)]
+    tasks = enqueue_comparisons(queue, 50, required=20)
+    annotators = [f"person-{n:02}" for n in range(20)]
     first = {
         name: {entry.task.id: entry.display_order == entry.task.items for entry in queue.next_tasks(name, 50)}
         for name in annotators
@@ -613,7 +618,8 @@ def test_stored_display_order_is_the_one_shown(queue: TaskQueue, database: str) 
     stored: dict[str, tuple[tuple[str, ...], Any]] = {}
     with Store.open(database) as second_store, second_store.reading() as connection:
         for row in connection.execute(sa.select(schema.feedback)):
-            display_order, values = tuple(row.display_order), row.judgement
+            display_order = tuple(row.display_order)
+            values = row.judgement
             if row.kind == "ranking":
                 gold_places = {item: tier for tier, group in enumerate(values["tiers"]) for item in group}
                 stored[row.id] = display_order, tuple(gold_places[item] for item in display_order)

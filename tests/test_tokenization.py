@@ -1,6 +1,7 @@
 """The tokenizer contract, on small tokenizers with every fault and on that of the demo model."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -637,3 +638,15 @@ def test_token_ids_beyond_the_vocabulary_are_reencoded() -> None:
         replace(chat_tokenizer, num_embeddings=len(chat_tokenizer.tokenizer) + 60).encode_completion(TALK, beyond)
         == beyond.token_ids
     )
+
+
+def test_text_longer_than_the_context_is_encoded_silently(caplog: pytest.LogCaptureFixture) -> None:
+    chat = ChatTokenizer(tokenizer())
+    chat.tokenizer.model_max_length = 4
+    logger = logging.getLogger("transformers.tokenization_utils_base")
+    logger.addHandler(caplog.handler)
+    try:
+        assert len(chat.encode(Prompt.ask("Name a bird."), Completion("An owl.")).prompt_ids) > 4
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.messages == []

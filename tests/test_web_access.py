@@ -113,10 +113,8 @@ def test_invalid_credentials_reach_no_route(shared_server: Server, headers: dict
 
 
 def test_link_or_session_secret_is_not_a_token(shared_server: Server) -> None:
-    link, session = (
-        shared_server.invite("admin"),
-        shared_server.workspace.accounts.credentials.open_session(shared_server.users["owner"]),
-    )
+    link = shared_server.invite("admin")
+    session = shared_server.workspace.accounts.credentials.open_session(shared_server.users["owner"])
     for secret in (link, session):
         assert shared_server.client().get("/api/me", headers={"authorization": f"Bearer {secret}"}).status_code == 401
     client = shared_server.client()
@@ -252,7 +250,8 @@ def test_pages_load_only_local_scripts_and_styles(shared_server: Server) -> None
 
 
 def test_hostile_text_is_harmless_on_every_page(server: Server) -> None:
-    store, owner = server.demo.store, server.client("owner", headers={"accept": "text/html"})
+    store = server.demo.store
+    owner = server.client("owner", headers={"accept": "text/html"})
     nasty = [source.replace("\x00", "") for source in HOSTILE]
     prompts = [Prompt.ask(source, source="</script><script>alert(1)</script>") for source in nasty]
     store.add_prompts(prompts)

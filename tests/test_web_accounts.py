@@ -40,7 +40,8 @@ def test_setup_link_creates_a_signed_in_owner(tmp_path: Path) -> None:
 
 
 def test_invite_link_creates_one_account(server: Server) -> None:
-    link, browser = f"/join/{server.invite(external='worker-1')}", server.client()
+    link = f"/join/{server.invite(external='worker-1')}"
+    browser = server.client()
     assert "labeller" in browser.get(link).text
     for wrong in ({"name": "Bob", "password": "short"}, {"name": "ANN", "password": PASSWORD}):
         reply = browser.post(link, data=wrong)
@@ -232,7 +233,8 @@ def test_serve_reports_bad_settings_first(tmp_path: Path, serve: Any, words: str
 
 
 def test_admin_cannot_change_owners_or_unpause_themselves(server: Server) -> None:
-    accounts, admin = server.workspace.accounts, server.client("admin")
+    accounts = server.workspace.accounts
+    admin = server.client("admin")
     accounts.change("owner", accounts.join(server.invite("owner"), "Second", PASSWORD).id, "", state="active")
     for change in ({"role": "viewer"}, {"state": "paused"}):
         assert admin.post("/r/demo/users", data={"id": server.users["owner"].id, **change}).status_code == 403
@@ -258,7 +260,8 @@ def test_paused_user_can_submit_but_not_start_new_work(server: Server) -> None:
 
 
 def test_erased_user_leaves_no_name_in_the_files(server: Server) -> None:
-    accounts, owner = server.workspace.accounts, server.users["owner"]
+    accounts = server.workspace.accounts
+    owner = server.users["owner"]
     accounts.invite(owner, "labeller", ["platform-4711"])  # never used
     accounts.join(accounts.invite(owner, "labeller", ["platform-4711"])[0], "Theophrastus", PASSWORD)
     accounts.change(owner.id, "Theophrastus", "Theophrastus asked for a rest", state="paused")

@@ -118,7 +118,8 @@ def test_task_is_shown_again_and_its_judgement_superseded(server: Server) -> Non
 def test_invalid_judgement_is_refused_and_stores_nothing(
     judged_server: Server, change: dict[str, Any], status: int
 ) -> None:
-    post, before = {**judgement_of(comparison_of(judged_server)), **change}, judged_server.content()
+    post = {**judgement_of(comparison_of(judged_server)), **change}
+    before = judged_server.content()
     assert judged_server.client("labeller").post("/r/demo/api/judgements", json=post).status_code == status
     assert judged_server.content() == before
 
@@ -180,7 +181,8 @@ def test_correction_is_only_for_the_assigned_labeller(server: Server) -> None:
 
 
 def test_full_disk_is_507_and_the_post_succeeds_later(server: Server) -> None:
-    browser, store = server.client("labeller"), server.demo.store
+    browser = server.client("labeller")
+    store = server.demo.store
     item = next(entry for entry in next_tasks(browser) if entry["kind"] == "critique")
     post = judgement_of(item, comment="n" * 10_000) | {"judgement": {"text": "x" * 199_000}}
     with store.reading() as on:
@@ -327,7 +329,8 @@ def test_screening_passes_with_15_of_20_test_items(server: Server, wrong: int, s
 @pytest.mark.parametrize("skipped", [1, 20])
 def test_screening_ends_although_test_items_are_skipped(server: Server, skipped: int) -> None:
     right = add_gold(server, "practice", 10) | add_gold(server, "test", 20)
-    browser, num_seen = join_new_labeller(server), 0
+    browser = join_new_labeller(server)
+    num_seen = 0
     while (
         (reply := browser.get("/r/demo/api/tasks/next")).status_code == 200
         and reply.json()["screening"]
@@ -359,7 +362,9 @@ def test_wrong_gold_items_pause_the_labeller(server: Server) -> None:
     server.demo.store.add_responses(chain.from_iterable(pairs))
     asks = [TaskRequest(Task("comparison", p.id, (a.id, b.id))) for p, (a, b) in zip(prompts, pairs, strict=True)]
     server.demo.queue.enqueue(asks, "label")
-    browser, num_posted, wrong = server.client("labeller"), 0, 0
+    browser = server.client("labeller")
+    num_posted = 0
+    wrong = 0
     with browser:
         while (reply := browser.get("/r/demo/api/tasks/next", params={"count": 10})).status_code == 200 and wrong < 8:
             assert reply.json()["tasks"], "no tasks were left"
@@ -382,7 +387,9 @@ def test_wrong_gold_items_pause_the_labeller(server: Server) -> None:
 
 def test_reactivated_labeller_is_not_paused_for_old_gold_items(server: Server) -> None:
     right = add_gold(server, "hidden", 8)
-    browser, queue, ann = server.client("labeller"), server.demo.queue, server.users["labeller"].id
+    browser = server.client("labeller")
+    queue = server.demo.queue
+    ann = server.users["labeller"].id
     gold = [task for task, _, _ in queue.gold.items()]
     for task in gold:
         queue.assignments.assign(ann, task)
@@ -420,7 +427,8 @@ def test_assigned_but_idle_user_does_not_hold_up_progress(server: Server) -> Non
 
 
 def test_skipped_task_does_not_hold_up_progress(server: Server) -> None:
-    queue, accounts = server.demo.queue, (server.users["reviewer"].id, server.users["labeller"].id)
+    queue = server.demo.queue
+    accounts = (server.users["reviewer"].id, server.users["labeller"].id)
     before = queue.progress().completed
     for user in accounts:
         queue.next_tasks(user, 10)
@@ -438,7 +446,8 @@ def test_active_labeller_is_not_screened_later(server: Server) -> None:
 
 
 def test_chat_tasks_are_not_offered_as_next_tasks(server: Server) -> None:
-    browser, ann = server.client("labeller"), server.users["labeller"].id
+    browser = server.client("labeller")
+    ann = server.users["labeller"].id
     before = len(next_tasks(browser))
     assignment = server.demo.queue.assignments.assign(
         ann, Task("approval", PROMPT.id, (ITEMS[1].id,), "train", "Good?"), aside=True
@@ -459,10 +468,12 @@ def test_task_without_instruction_gets_the_default_question(server: Server) -> N
 
 
 def test_first_judgement_of_a_gold_item_counts(server: Server) -> None:
-    gold, ann = replace(COMPARISON_TASK, purpose="gold"), server.users["labeller"].id
+    gold = replace(COMPARISON_TASK, purpose="gold")
+    ann = server.users["labeller"].id
     server.demo.queue.gold.add(gold, Comparison(gold.items[0]))
     assignment = server.demo.queue.assignments.assign(ann, gold)
-    browser, before = server.client("labeller"), ""
+    browser = server.client("labeller")
+    before = ""
     for n, choice in enumerate((gold.items[1], gold.items[0])):
         post = {
             "id": f"id-{n}",
@@ -479,7 +490,8 @@ def test_one_labeller_cannot_hold_all_tasks(server: Server) -> None:
     prompts = [Prompt.ask(f"And number {n}?") for n in range(60)]
     server.demo.store.add_prompts(prompts)
     server.demo.queue.enqueue([TaskRequest(Task("demonstration", prompt.id, ())) for prompt in prompts], "more")
-    browser, held_ids = server.client("labeller"), list[str]()
+    browser = server.client("labeller")
+    held_ids = list[str]()
     for _ in range(10):
         held_ids += [
             item["task"]
@@ -519,13 +531,15 @@ def test_completion_code_counts_required_judgements_only(server: Server) -> None
 
 
 def test_rate_limit_on_judgements(server: Server) -> None:
-    browser, item = server.client("labeller"), next_tasks(server.client("labeller"))[0]
+    browser = server.client("labeller")
+    item = next_tasks(server.client("labeller"))[0]
     replies = [browser.post("/r/demo/api/judgements", json=judgement_of(item)).status_code for _ in range(310)]
     assert replies[0] == 200 and set(replies[300:]) == {429} and 429 not in replies[:300]
 
 
 def test_next_tasks_offers_no_gold_for_a_seen_pair(server: Server) -> None:
-    queue, ann = server.demo.queue, server.users["labeller"].id
+    queue = server.demo.queue
+    ann = server.users["labeller"].id
     gold = Task("comparison", PROMPT.id, COMPARISON_TASK.items[::-1], "gold", "Which of the two?")
     queue.gold.add(gold, Comparison(gold.items[0]), "practice")
     queue.assignments.assign(ann, COMPARISON_TASK)

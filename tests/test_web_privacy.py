@@ -222,7 +222,8 @@ THOUGHTS = {
 
 @pytest.mark.parametrize("text", ["ChatGPT is kinder than Claude.", "Nobody\u200e is kind.\r\n"])
 def test_correction_excludes_reasoning_and_tool_calls(server: Server, text: str) -> None:
-    browser, item = server.client("labeller"), correction_of(server, text, THOUGHTS)
+    browser = server.client("labeller")
+    item = correction_of(server, text, THOUGHTS)
     (view,) = item["items"]
     assert "ChatGPT" not in str(view) and "Claude" not in str(view)
     assert "&gt;" not in view["html"] and "said so" in view["html"] and "tool_calls" in view["html"]
@@ -285,7 +286,8 @@ def test_events_api_uses_pseudonyms(server: Server) -> None:
 
 
 def test_display_order_does_not_reveal_the_purpose(server: Server) -> None:
-    queue, ann = server.demo.queue, server.users["labeller"].id
+    queue = server.demo.queue
+    ann = server.users["labeller"].id
     responses = [Response(PROMPT.id, f"Number {n}.", POLICY) for n in range(40)]
     server.demo.store.add_responses(responses)
     guessed = []

@@ -160,7 +160,8 @@ def trl_dpo(kind: str, data: PairData, beta: float = 0.1, label_smoothing: float
         precompute_ref_logps=True,
         use_weighting=False,
     )
-    mask, (chosen, rejected) = data.mask.long(), data.reference.sum(1).chunk(2)
+    mask = data.mask.long()
+    chosen, rejected = data.reference.sum(1).chunk(2)
     inputs = dict(input_ids=mask, attention_mask=mask, completion_mask=mask)
     inputs |= dict(ref_chosen_logps=chosen, ref_rejected_logps=rejected)
     loss: Tensor = trainer._compute_loss(lambda **_: fused_output(data.policy), inputs, False)
@@ -186,8 +187,10 @@ def random_policy_data(gaps: bool = False, step: float = 0.3) -> PolicyData:
     mask = is_completion & (torch.rand(is_completion.shape) < 0.7) if gaps else is_completion
     mask[:, 0] = True
     policy = (-randn(*mask.shape).abs()).requires_grad_()
-    old, reference = policy.detach() + step * randn(*mask.shape), policy.detach() + step * randn(*mask.shape)
-    advantages, ones = randn(len(mask)), torch.ones(len(mask), PROMPT, dtype=torch.long)
+    old = policy.detach() + step * randn(*mask.shape)
+    reference = policy.detach() + step * randn(*mask.shape)
+    advantages = randn(len(mask))
+    ones = torch.ones(len(mask), PROMPT, dtype=torch.long)
     batch = PolicyBatch(mask, policy, old, reference, advantages[:, None].expand_as(policy))
     inputs = dict(
         prompt_ids=ones, prompt_mask=ones, completion_ids=is_completion.long(), completion_mask=is_completion.long()
@@ -312,11 +315,14 @@ class Critic:
 
 def trl_ppo_step(monkeypatch: pytest.MonkeyPatch, lengths: Tensor, **settings: Any) -> PPOStep:
     module = trl_with_ppo()
-    n, t, vocab_size = len(lengths), 7, 12
+    n = len(lengths)
+    t = 7
+    vocab_size = 12
     queries = 1 + torch.arange(n)[:, None].expand(n, PROMPT)
     mask = torch.arange(t) < lengths[:, None]
     responses = torch.where(mask, torch.randint(1, vocab_size, (n, t)), 0)
-    old_logits, reference_logits = randn(n, PROMPT + t, vocab_size), randn(n, PROMPT + t, vocab_size)
+    old_logits = randn(n, PROMPT + t, vocab_size)
+    reference_logits = randn(n, PROMPT + t, vocab_size)
     new_logits = (old_logits + 0.3 * randn(*old_logits.shape)).requires_grad_()
     values, scores = randn(n, PROMPT + t), randn(n)
     new_values = (values + 0.3 * randn(*values.shape)).requires_grad_()
@@ -326,7 +332,8 @@ def trl_ppo_step(monkeypatch: pytest.MonkeyPatch, lengths: Tensor, **settings: A
         return lambda input_ids, **_: SimpleNamespace(logits=logits[input_ids[:, 0] - 1].clone())
 
     class Model:
-        is_gradient_checkpointing, value_model = False, Critic(values)
+        is_gradient_checkpointing = False
+        value_model = Critic(values)
         generation_config = SimpleNamespace()
         policy = SimpleNamespace(
             generate=lambda **_: SimpleNamespace(

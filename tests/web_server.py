@@ -115,7 +115,8 @@ def build_run_root(root: Path, single: bool) -> Path:
     owner = accounts.join(accounts.issue_setup(), NAMES["owner"], PASSWORD)
     for role in ROLES[1:]:
         accounts.join(accounts.invite(owner, role)[0], NAMES[role], PASSWORD)
-    queue, rita = workspace.project("demo").queue, accounts.get(NAMES["reviewer"]).id
+    queue = workspace.project("demo").queue
+    rita = accounts.get(NAMES["reviewer"]).id
     queue.enqueue([TaskRequest(task, 3) for task in TASKS], "label")
     (assignment,) = queue.next_tasks(rita, 1)
     judgement = Comparison(assignment.display_order[0], 3)
@@ -136,7 +137,8 @@ def build_run_root(root: Path, single: bool) -> Path:
 
 def comparison_of(server: Server) -> dict[str, Any]:
     """Return the comparison task as the labeller's page has it, or had it."""
-    browser, ann = server.client("labeller"), server.users["labeller"].id
+    browser = server.client("labeller")
+    ann = server.users["labeller"].id
     result = [item for item in next_tasks(browser) if item["kind"] == "comparison"]
     if result:
         return result[0]

@@ -11,7 +11,7 @@ from assent.models.load import LoadedModel
 from assent.records import CHAT, Prompt, Response
 from assent.run import Run
 from assent.split import split
-from assent.stage_names import policy_training_stages
+from assent.stage_names import policy_commands
 
 BATCH_SIZE = 64
 """Responses that are generated at once."""
@@ -77,7 +77,7 @@ def selected_candidate(run: Run, policy: str, prompts: list[Prompt], baseline: s
 
 def trained_policies(run: Run) -> list[str]:
     """Return the policies that this round's stages produced, in the order of the recipe."""
-    keys = [run.key(name) for name in (*policy_training_stages(), "best_of_n")]
+    keys = [run.key(name) for name in policy_commands()]
     return [key for key in run.recipe if key in keys and (_has_checkpoint(run, key) or selection_label(run, key))]
 
 

@@ -4,9 +4,7 @@ The name of a judge is that of a file of rewards/ or annotators/, of a user's ow
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from assent.errors import AssentError, did_you_mean
@@ -27,10 +25,10 @@ from assent.labelling.arena import current, item_outcomes
 from assent.labelling.collect import collect_judgements
 from assent.legacy import scorer_annotators
 from assent.protocols import Annotator, Reward
-from assent.records import Feedback, Prompt, Response, Task
+from assent.records import Feedback, Prompt, Response, Task, utc_now
 from assent.registry import names, resolve
 from assent.run import Run
-from assent.scoring import RULES, CheckedRule, is_rule, load_scorer, renderable_prompts, rule_class
+from assent.scoring import RULES, CheckedRule, is_rule, load_scorer, may_be_model, renderable_prompts, rule_class
 
 
 class DecidedPair(NamedTuple):
@@ -87,25 +85,35 @@ class RewardJudge:
     def _compare(
         self, run: Run, pairs: list[ResponsePair], baseline_scores: list[float], candidate_scores: list[float]
     ) -> list[Outcome]:
-        annotator, now = f"judge:{self.name}", datetime.now(UTC).isoformat()
         outcomes: list[Outcome] = []
-        tasks: list[Task] = []
-        feedback: list[Feedback] = []
+        verdicts: dict[Task, Comparison] = {}
         for pair, before, after in zip(pairs, baseline_scores, candidate_scores, strict=True):
             value = TIE if pair.is_same or before == after else WIN if after > before else LOSS
             outcomes.append(Outcome(pair.prompt, value))
             if not pair.is_same:
                 items = (pair.baseline.id, pair.candidate.id)
-                task = comparison_task(pair.prompt.id, items)
-                judgement = Comparison(verdict="tie") if value == TIE else Comparison(preferred=items[value == WIN])
-                tasks.append(task)
-                feedback.append(
-                    Feedback(task.id, annotator, judgement, now, id=f"{self.name}:{task.id}", source="scorer")
-                )
-        run.store.add_tasks(tasks)
-        stored = {event.task for name in scorer_annotators(self.name) for event in run.store.feedback(annotator=name)}
-        run.store.add_feedback(event for event in feedback if event.task not in stored)
+                verdict = Comparison(verdict="tie") if value == TIE else Comparison(preferred=items[value == WIN])
+                verdicts[comparison_task(pair.prompt.id, items)] = verdict
+        self._store(run, verdicts)
         return outcomes
+
+    def _store(self, run: Run, verdicts: Mapping[Task, Comparison]) -> None:
+        """Store the verdicts; one that differs from an earlier one of this judge supersedes it."""
+        run.store.add_tasks(verdicts)
+        earlier = {
+            event.task: event
+            for name in scorer_annotators(self.name)
+            for event in run.store.feedback(annotator=name, current=True)
+        }
+        feedback: list[Feedback] = []
+        for task, verdict in verdicts.items():
+            event = earlier.get(task.id)
+            if event is None or event.judgement != verdict:
+                superseded = "" if event is None else event.id
+                feedback.append(
+                    Feedback(task.id, f"judge:{self.name}", verdict, utc_now(), supersedes=superseded, source="scorer")
+                )
+        run.store.add_feedback(feedback)
 
 
 @dataclass(frozen=True)
@@ -152,12 +160,9 @@ Judge = RewardJudge | AnnotatorJudge
 
 
 def judge_class(name: str) -> type | None:
-    """Return the dataclass of an annotator or a rule, whose fields are settings of the stage; None: it has no fields.
-
-    Reward models have none, and neither has a rule that is a plain class.
-    """
+    """Return the class of an annotator or a rule, whose fields are settings of the stage; None for a reward model."""
     cls: type | None = resolve("annotators", name) if name in names("annotators") else rule_class(name)
-    return cls if cls is not None and is_dataclass(cls) else None
+    return cls
 
 
 def judge_choices() -> list[str]:
@@ -178,7 +183,7 @@ def load_judge(run: Run, name: str, plugin: Any = None) -> Judge:
         return AnnotatorJudge(name, resolve("annotators", name)() if plugin is None else plugin)
     if is_rule(name) and plugin is not None:
         return RewardJudge(name, CheckedRule(name, plugin))
-    if not is_rule(name) and "/" not in name and name not in run.models and not Path(name).is_dir():
+    if not is_rule(name) and not may_be_model(run, name):
         choices = [*judge_choices(), *run.models]
         raise AssentError(f"no judge '{name}'{did_you_mean(name, choices)}")
     return RewardJudge(name, load_scorer(run, name))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from assent.feedback.comparison import Comparison
 from assent.functional.statistics import WinRate, clustered_win_rate, win_rate
 from assent.records import Prompt, Response, Task
 
 WIN, TIE, LOSS = 1.0, 0.5, 0.0
-INSTRUCTION = "Which answer is the better one?"
+INSTRUCTION = Comparison.question
 """The question to annotators; `evaluate` and `arena` ask the same, so that one judgement serves both."""
 
 

@@ -25,7 +25,7 @@ from assent.formats.files.annotation import (
     to_feedback,
 )
 from assent.formats.files.fields import read_messages, require
-from assent.formats.files.layout import TaskLayout, default_kind, parse_task, prompt_fields
+from assent.formats.files.layout import OLD_VERSION, TaskLayout, default_kind, parse_task, prompt_fields
 from assent.records import Completion, Feedback, content_id
 
 RESPONSE = "response"
@@ -50,6 +50,9 @@ LAST_COLUMNS = (
     *("purpose", "instruction", "category", "truncated", "meta", "task", "id"),
 )
 """The columns after the responses, in the order in which they are written."""
+OLD_TASK_COLUMN = "query"
+"""The column of version 0.1 for `task`."""
+TASK_ID = re.compile("[0-9a-f]{20}")
 TEXT_COLUMNS = ("correction", "critique", "quote", "demonstration", "comment")
 DEFAULTS = Annotation()
 
@@ -204,6 +207,8 @@ def _to_json(value: Any) -> str:
 
 
 def _read_layout(row: Row, source: str) -> TaskLayout:
+    if TASK_ID.fullmatch(row.get(OLD_TASK_COLUMN, "")):
+        raise AssentError(OLD_VERSION)
     extra: dict[str, Any] = {name: row[name] for name in ("purpose", "instruction", "category") if row.get(name)}
     names = _response_columns(row)
     prompt = _read_prompt(row)

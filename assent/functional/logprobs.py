@@ -148,7 +148,7 @@ def _select_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _logits_grad(logits: Tensor, tokens: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of `_chosen` with respect to the logits: (one-hot - softmax) * grad, (n, V)."""
+    """Return the gradient of `_select_logprobs` with respect to the logits: (one-hot - softmax) * grad, (n, V)."""
     return logits.softmax(-1).mul_(-grad[:, None]).scatter_add_(-1, tokens[:, None], grad[:, None])
 
 

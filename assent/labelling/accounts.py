@@ -10,11 +10,12 @@ from typing import cast
 import sqlalchemy as sa
 
 from assent.errors import AssentError, did_you_mean
-from assent.labelling.audit_log import AuditLog, utc_now
+from assent.labelling.audit_log import AuditLog
 from assent.labelling.credentials import Credentials
 from assent.labelling.passwords import hash_password, is_password
 from assent.labelling.user_names import PSEUDONYM_PREFIX, check_name, normalise_name
 from assent.labelling.users import STATES, AccessDenied, User, check_role
+from assent.records import utc_now
 from assent.store import schema
 from assent.store.database import Store
 

@@ -14,7 +14,6 @@ import numpy as np
 from assent.functional.agreement import (
     Agreement,
     Level,
-    RawAgreement,
     krippendorff_alpha,
     near_agreement,
     raw_agreement,
@@ -74,12 +73,11 @@ class PeerAgreement(NamedTuple):
 
 
 class Consensus(NamedTuple):
-    """The agreement among all annotators: the slow part of `Quality`."""
+    """The agreement among all annotators, which takes longer to measure than what each did alone."""
 
     peers: Mapping[str, PeerAgreement]
-    agreement: RawAgreement
-    alpha: Agreement
     by_kind: tuple[KindAgreement, ...]
+    """Of each kind of judgement that human annotators gave; without gold items."""
 
 
 def measure_consensus(
@@ -98,10 +96,10 @@ def measure_consensus(
     all_labels = table.labels(gold)
     labels = table.human_labels(all_labels)
     pairs = table.of_kind(labels, "comparison")
-    raw = raw_agreement(pairs.unit, pairs.value, TIE, pairs.prompt, resamples, seed)
-    alpha = krippendorff_alpha(pairs.unit, pairs.value, "nominal", pairs.prompt, resamples, seed)
     by_kind = []
     if len(pairs.unit):
+        raw = raw_agreement(pairs.unit, pairs.value, TIE, pairs.prompt, resamples, seed)
+        alpha = krippendorff_alpha(pairs.unit, pairs.value, "nominal", pairs.prompt, resamples, seed)
         decisive = "same preference, among those with one"
         by_kind.append(KindAgreement("comparison", "", decisive, raw.decisive, None))
         by_kind.append(KindAgreement("comparison", "", "same label, ties included", raw.three_way, alpha))
@@ -113,7 +111,7 @@ def measure_consensus(
             by_kind.append(_text_agreement(table, kind, selected, read_texts, resamples, seed))
         else:
             by_kind.append(_label_agreement(kind, axis, selected, resamples, seed))
-    return Consensus(_peer_agreement(table, all_labels, gold), raw, alpha, tuple(by_kind))
+    return Consensus(_peer_agreement(table, all_labels, gold), tuple(by_kind))
 
 
 def measure_peer_agreement(table: JudgementTable, gold: Mapping[str, Judgement]) -> dict[str, PeerAgreement]:

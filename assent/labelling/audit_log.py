@@ -6,20 +6,15 @@ The words of actions and the keys of their details are stored, so they stay as t
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from assent.records import utc_now
 from assent.store import schema
 from assent.store.database import Store
 
 PAGE_SIZE = 500
-
-
-def utc_now() -> str:
-    """Return the time in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)

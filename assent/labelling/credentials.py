@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from assent.labelling.audit_log import AuditLog, utc_now
+from assent.labelling.audit_log import AuditLog
 from assent.labelling.users import AccessDenied, User
+from assent.records import utc_now
 from assent.store import schema
 from assent.store.database import Store
 

@@ -3,22 +3,19 @@
 A bad result leads to a lower weight and a suggested pause, never to a deletion.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 
-from assent.errors import AssentError
-from assent.feedback import WrittenJudgement, check
-from assent.functional.agreement import Agreement, RawAgreement
 from assent.functional.sequential import GoldTestState, SequentialTest
 from assent.functional.statistics import Interval, wilson
-from assent.labelling.agreement import KindAgreement, PeerAgreement, measure_consensus, measure_peer_agreement
+from assent.labelling.agreement import PeerAgreement, measure_peer_agreement
 from assent.labelling.judgement_table import JudgementTable
 from assent.labelling.queue import TaskQueue
 from assent.labelling.units import IS_TIE
-from assent.records import Feedback, Judgement, Task
+from assent.records import Judgement
 from assent.store.database import Store
 
 MIN_WEIGHT = 0.05
@@ -59,64 +56,6 @@ class AnnotatorQuality:
     def should_pause(self) -> bool:
         """Return whether a reviewer should pause the annotator and discuss the judgements with them."""
         return self.gold_test.status == "failed"
-
-
-@dataclass(frozen=True)
-class Quality:
-    """The quality of all annotators, and their agreement."""
-
-    annotators: tuple[AnnotatorQuality, ...]
-    """In the order of their names."""
-    agreement: RawAgreement
-    """Between pairs of human annotators who judged the same pair of items; `both bad` is a tie; without gold items."""
-    alpha: Agreement
-    """Krippendorff's alpha of the same judgements, with a tie as a third label."""
-    by_kind: tuple[KindAgreement, ...]
-    """Of each kind of judgement that human annotators gave; without gold items."""
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Return the weight of each annotator, as `to_examples` takes it."""
-        return {annotator.annotator: annotator.weight for annotator in self.annotators}
-
-
-def measure_quality(
-    feedback: Iterable[Feedback],
-    tasks: Mapping[str, Task],
-    gold: Mapping[str, Judgement] | None = None,
-    test: SequentialTest | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Quality:
-    """Measure the quality of all annotators by their current judgements.
-
-    Comparisons, and the pairs of rankings, are matched by the ids of their items: neither the display order nor the
-    task matters. The intervals of the agreement draw whole prompts.
-
-    Args:
-        tasks: by id.
-        gold: the known judgements of gold items, by task id.
-        test: the test that suggests pauses.
-
-    Raises:
-        AssentError: a task is missing, a judgement does not fit its task, or a gold item is of a kind without one
-            right answer.
-    """
-    gold = gold or {}
-    for id, judgement in gold.items():
-        if id in tasks:
-            check(judgement, tasks[id])
-    table = JudgementTable(gold)
-    texts: dict[str, str] = {}
-    for event in feedback:
-        if event.task not in tasks:
-            raise AssentError(f"feedback {event.id} needs task '{event.task}'; pass every task that was judged")
-        check(event.judgement, tasks[event.task])
-        table.add(event, tasks[event.task])
-        texts[event.id] = event.judgement.text if isinstance(event.judgement, WrittenJudgement) else ""
-    consensus = measure_consensus(table, gold, lambda _: texts, resamples, seed)
-    annotators = measure_annotators(table, gold, consensus.peers, test)
-    return Quality(annotators, consensus.agreement, consensus.alpha, consensus.by_kind)
 
 
 def measure_annotators(

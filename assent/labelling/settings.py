@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from assent.records import utc_now
 from assent.store import schema
 from assent.store.database import Store
 
@@ -61,6 +61,6 @@ def read_salt(store: Store) -> str:
         salt = connection.scalar(sa.select(settings.value).where(settings.name == SALT).order_by(settings.seq).limit(1))
         if salt is None:
             salt = secrets.token_hex(16)
-            row = {"name": SALT, "value": salt, "author": "server", "created_at": datetime.now(UTC).isoformat()}
+            row = {"name": SALT, "value": salt, "author": "server", "created_at": utc_now()}
             connection.execute(sa.insert(schema.settings), row)
     return str(salt)

@@ -8,7 +8,7 @@ from typing import Any
 
 from assent.files import write_atomically, write_error
 from assent.functional.finite import replace_nonfinite
-from assent.legacy import translate_metrics
+from assent.legacy import is_legacy, translate_metrics
 
 FILE = "metrics.jsonl"
 
@@ -48,13 +48,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(translate_metrics(json.loads(line)))
+            rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue
-    return rows
+    return [translate_metrics(row) for row in rows] if is_legacy(folder) else rows
 
 
 def _to_line(row: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ class Trackio:
         try:
             import trackio
         except ImportError:
-            raise AssentError("report_to = trackio needs the package trackio: pip install assent[trackio]") from None
+            raise AssentError("report_to = trackio needs the package trackio: pip install 'assent[trackio]'") from None
         self._stage = stage
         with redirect_stdout(sys.stderr):  # our stdout carries results only
             self._run = trackio.init(

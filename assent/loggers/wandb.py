@@ -15,7 +15,7 @@ class Wandb:
         try:
             import wandb
         except ImportError:
-            raise AssentError("report_to = wandb needs the package wandb: pip install assent[wandb]") from None
+            raise AssentError("report_to = wandb needs the package wandb: pip install 'assent[wandb]'") from None
         self._stage = stage
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "assent"),

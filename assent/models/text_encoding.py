@@ -34,15 +34,15 @@ class TextEncoder:
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text; what follows a `BREAK` continues it."""
         first, *continuations = BREAK_PATTERN.split(text)
-        ids: list[int] = self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        ids = self._token_ids(first)
         return (*ids, *(token for part in continuations for token in self.encode_continuation(part)))
 
     def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text that continues another, without the space that some tokenizers put in front."""
         first, *continuations = BREAK_PATTERN.split(text)
-        ids = self.tokenizer(first, add_special_tokens=False)["input_ids"]
+        ids = self._token_ids(first)
         for anchor, anchor_ids in self.anchors:
-            anchored = self.tokenizer(anchor + first, add_special_tokens=False)["input_ids"]
+            anchored = self._token_ids(anchor + first)
             if anchored[: len(anchor_ids)] == anchor_ids:
                 ids = anchored[len(anchor_ids) :]
                 break
@@ -51,10 +51,15 @@ class TextEncoder:
     @cached_property
     def anchors(self) -> list[tuple[str, list[int]]]:
         """Return `ANCHORS` and their ids for a tokenizer that puts a space in front of a text (Llama 2); else none."""
-        tokens = self.tokenizer.convert_ids_to_tokens(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        tokens = self.tokenizer.convert_ids_to_tokens(self._token_ids("a"))
         if not (tokens and str(tokens[0]).startswith("\u2581")):
             return []
-        return [(anchor, self.tokenizer(anchor, add_special_tokens=False)["input_ids"]) for anchor in ANCHORS]
+        return [(anchor, self._token_ids(anchor)) for anchor in ANCHORS]
+
+    def _token_ids(self, text: str) -> list[int]:
+        """Return the ids of a text; transformers would warn of one that is longer than the model's context."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
 
 @dataclass(frozen=True)

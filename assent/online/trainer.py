@@ -145,7 +145,7 @@ class OnlineTrainer:
         return ScoredRollout(prompts, RolloutBatch([self.prompt_ids[prompt.id] for prompt in prompts], groups))
 
     def resample_flat_groups(self, sampled: ScoredRollout, number: int) -> ScoredRollout:
-        """Replace prompts whose completions all have the same score by others, `dynamic_sampling` times at most."""
+        """Replace prompts whose completions all have the same score, at most `dynamic_sampling` times."""
         used = {prompt.id for prompt in sampled.prompts}
         for attempt in range(1, self.settings.dynamic_sampling + 1):
             flat = _flat_groups(sampled.scores.total, len(sampled.prompts))

@@ -64,7 +64,7 @@ class PolicyUpdate:
             rng = generator(trainer.run.seed, Purpose.MINIBATCHES, self.number, epoch)
             order = torch.randperm(len(self.completions.shared_prefixes), generator=rng).tolist()
             for chosen in chunks(order, -(-len(order) // trainer.settings.minibatches)):
-                metrics = self.backward(sorted(chosen))  # sorted: the same packs as in `read`, so the same rounding
+                metrics = self.backward(sorted(chosen))  # sorted: packed as before, so rounded alike
                 if not steps:
                     self.check(metrics)
                 step = self.number * trainer.updates + len(steps)

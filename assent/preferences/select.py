@@ -52,8 +52,6 @@ class SelectedPair(NamedTuple):
     """The acquisition function that selected it; `uniform` for the random slice."""
     propensity: float
     """Probability of selection, by the random slice or the acquisition function, over the draws of the slice."""
-    random_propensity: float
-    """Probability of being in the random slice: the same for every candidate."""
 
 
 class DistinctPairs(NamedTuple):
@@ -116,10 +114,7 @@ def select(
         remaining = [index for index in ranking.tolist() if index not in in_slice]
         selected += [(index, acquisition) for index in remaining[: count - num_random]]
     rng.shuffle(selected)
-    return [
-        SelectedPair(pool[index], function, float(propensity[index]), num_random / len(pool))
-        for index, function in selected
-    ]
+    return [SelectedPair(pool[index], function, float(propensity[index])) for index, function in selected]
 
 
 def distinct(candidates: Sequence[Candidate], texts: Mapping[str, str]) -> DistinctPairs:

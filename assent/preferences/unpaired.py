@@ -97,11 +97,11 @@ def _to_verdicts(example: Example) -> list[list[Verdict]]:
 
 
 def _encode(
-    prompt: Prompt, verdicts: list[Verdict], codec: ChatTokenizer, max_tokens: int, left_out: LeftOut
+    prompt: Prompt, verdicts: list[Verdict], tokenizer: ChatTokenizer, max_tokens: int, left_out: LeftOut
 ) -> list[tuple[tuple[int, ...], Vote]]:
     """Return the completions' token ids with their votes; count what cannot be trained on."""
     try:
-        encoded = [codec.encode(prompt, verdict.completion) for verdict in verdicts]
+        encoded = [tokenizer.encode(prompt, verdict.completion) for verdict in verdicts]
     except Unrenderable as error:
         left_out.add_unrenderable(prompt, str(error))
         return []

@@ -1,16 +1,17 @@
 """Responses of a round's policies to the held-out prompts, with the judge's outcome of each."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, is_dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from assent.config import override, settings
 from assent.evaluation.candidates import held_out_prompts
 from assent.functional.ensemble import combine
 from assent.labelling.arena import current, item_outcomes
 from assent.legacy import scorer_annotators
 from assent.records import Feedback, Prompt, Response, Task
 from assent.registry import names
-from assent.report.rounds import Round
+from assent.report.rounds import Round, StageKey
 from assent.run import Run
 from assent.scoring import RULES, load_rule
 
@@ -75,11 +76,12 @@ def read_comparisons(run: Run, round_: Round) -> Comparisons:
     prompts = tuple(
         prompt for prompt in held_out_prompts(run) if all(prompt.id in by_prompt for by_prompt in responses.values())
     )
+    rule = _load_rule(run, StageKey("evaluate", round_.number), judge) if judge in RULES else None
     votes = _votes(run, judge)
     by_policy: dict[str, dict[str, JudgedResponse]] = {}
     for policy, by_prompt in responses.items():
         of_policy = [by_prompt[prompt.id] for prompt in prompts]
-        scores, criteria = _score(judge, prompts, of_policy)
+        scores, criteria = _score(rule, prompts, of_policy)
         by_policy[policy] = {}
         for response, score, by_criterion in zip(of_policy, scores, criteria, strict=True):
             before = responses[baseline][response.prompt]
@@ -126,14 +128,26 @@ def _outcome(votes: Mapping[frozenset[str], Mapping[str, float]], baseline: str,
     return "won" if wins[response] > wins[baseline] else "lost"
 
 
+def _load_rule(run: Run, key: StageKey, judge: str) -> Any:
+    """Return the rule with the settings that the evaluation had."""
+    rule = load_rule(judge)
+    if not is_dataclass(rule):
+        return rule
+    table = run.recipe.get(str(key), {})
+    return override(rule, {name: table[name] for name in settings(rule) if name in table}, f"[{key}]")
+
+
 def _score(
-    judge: str, prompts: Sequence[Prompt], responses: Sequence[Response]
+    rule: Any, prompts: Sequence[Prompt], responses: Sequence[Response]
 ) -> tuple[Sequence[float | None], Sequence[Mapping[str, float]]]:
-    """Return the score and the criteria of each response by a file of rewards/; nothing else is run for a report."""
+    """Return the score and the criteria of each response by a file of rewards/; nothing else is run for a report.
+
+    Args:
+        rule: None: the judge is no such file.
+    """
     scores: Sequence[float | None] = [None] * len(responses)
     criteria: Sequence[Mapping[str, float]] = [{}] * len(responses)
-    if responses and judge in RULES:
-        rule = load_rule(judge)
+    if responses and rule is not None:
         scores = combine(rule.score(prompts, responses)).tolist()
         if isinstance(rule, CriteriaReward):
             criteria = [rule.criteria(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]

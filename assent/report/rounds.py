@@ -18,6 +18,9 @@ class StageKey(NamedTuple):
     stage: str
     round: int
 
+    def __str__(self) -> str:
+        return self.stage if self.round == 1 else f"{self.stage}-{self.round}"
+
 
 class Round(NamedTuple):
     """What was measured in one round."""
@@ -36,7 +39,7 @@ class Round(NamedTuple):
 
     @property
     def compared(self) -> dict[str, Result]:
-        """Policies with a win rate against the baseline."""
+        """Policies that were compared with the baseline, judged or not."""
         return {name: policy for name, policy in self.policies.items() if "win" in policy}
 
     @property
@@ -49,15 +52,19 @@ def find_rounds(results: Mapping[str, Result]) -> list[Round]:
     """Return the rounds that measured something, in order."""
     keys = [parse_key(key) for key in results]
     numbers = sorted({key.round for key in keys if key.stage in ("evaluate", "reward")})
-    suffixes = {number: "" if number == 1 else f"-{number}" for number in numbers}
     return [
-        Round(number, results.get(f"evaluate{suffix}", {}), results.get(f"reward{suffix}", {}))
-        for number, suffix in suffixes.items()
+        Round(number, *(results.get(str(StageKey(stage, number)), {}) for stage in ("evaluate", "reward")))
+        for number in numbers
     ]
 
 
+def is_judged(policy: Result) -> bool:
+    """Return whether a compared policy has a vote; it has no win rate without one."""
+    return bool(policy["win"]["n"])
+
+
 def last_compared(rounds: Iterable[Round]) -> Round | None:
-    """Return the last round that has a win rate."""
+    """Return the last round that compared policies."""
     return next((item for item in reversed(list(rounds)) if item.compared), None)
 
 

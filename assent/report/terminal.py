@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assent.report.formatting import display_name, duration, interval, optional, percent
-from assent.report.rounds import Result, Round, find_rounds, read_results
+from assent.report.rounds import Result, Round, find_rounds, is_judged, read_results
 from assent.report.summary import summarise
 from assent.report.verdict import missed_targets
 
@@ -54,9 +54,11 @@ def _policy_table(rounds: Sequence[Round]) -> Table:
 
 def _cells(policy: Result) -> tuple[str, ...]:
     win = policy["win"]
+    votes = ("not judged", "")
+    if is_judged(policy):
+        votes = (f"{percent(win['rate'])} {interval(win)}", f"{win['wins']} / {win['ties']} / {win['losses']}")
     return (
-        f"{percent(win['rate'])} {interval(win)}",
-        f"{win['wins']} / {win['ties']} / {win['losses']}",
+        *votes,
         optional(policy["judge_score"]),
         f"{policy['mean_words']:.1f}",
         optional(policy["kl"]),

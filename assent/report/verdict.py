@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assent.report.formatting import display_name, interval, name_in_sentence, percent
-from assent.report.rounds import Result, Round, last_compared
+from assent.report.rounds import Result, Round, is_judged, last_compared
 
 WIN_TARGET = 0.6
 """The lower limit of a policy's win rate should be above it."""
@@ -18,12 +18,19 @@ def headline(rounds: Sequence[Round], results: Mapping[str, Result]) -> str:
     if last is None:
         finished = ", ".join(display_name(key) for key in results)
         return f"Finished: {finished}. No policy has been measured yet." if finished else "No stage has finished yet."
-    baseline = name_in_sentence(last.evaluation["baseline"])
+    num_prompts = last.evaluation["prompts"]
+    held_out = [f"{num_prompts} held-out prompts against {name_in_sentence(last.evaluation['baseline'])}"]
     clauses: list[str] = []
     for name, policy in last.compared.items():
+        if not is_judged(policy):
+            clauses.append(f"{display_name(name)} was not judged")
+            continue
         win = policy["win"]
-        against = "" if clauses else f" of {win['n']} held-out prompts against {baseline}"
-        clauses.append(f"{display_name(name)} wins {percent(win['rate'])} {interval(win)}{against}{_caveat(win)}")
+        votes = [] if win["n"] == num_prompts else [f"{win['n']} votes"]
+        counts = " on ".join(votes + held_out)
+        share = f"{percent(win['rate'])} {interval(win)}{' of ' if counts else ''}{counts}"
+        clauses.append(f"{display_name(name)} wins {share}{_caveat(win)}")
+        held_out = []  # the first clause names them for all
     opening = f"After {last.number} rounds, " if last.number > 1 else ""
     return opening + "; ".join(clauses) + "."
 
@@ -40,7 +47,9 @@ def missed_targets(rounds: Sequence[Round]) -> list[str]:
     missed: list[str] = []
     for name, policy in last.compared.items():
         low = policy["win"]["low"]
-        if low <= WIN_TARGET:
+        if not is_judged(policy):
+            missed.append(f"{display_name(name)} was not judged, so it has no win rate.")
+        elif low <= WIN_TARGET:
             missed.append(
                 f"{display_name(name)} misses the target: the lower limit of its win rate is {100 * low:.1f} %; "
                 f"the target is above {percent(WIN_TARGET)}."

@@ -103,7 +103,7 @@ class Evaluate(Stage):
     baseline: str = ""
     """The policy to compare with; empty: the one that the first round started from."""
     judge: str = ""
-    """A reward, whose scores are compared (a file of rewards/, an own `mine.py`, a reward model), or an annotator
+    """A reward, whose scores are compared (a file of rewards/, your own `mine.py`, a reward model), or an annotator
     (`human`, `simulated`); empty: this round's reward model, which is biased towards policies trained
     on it."""
     judge_plugins: tuple[NamedPlugin, ...] = plugins("judge", judge_class, judge_choices)

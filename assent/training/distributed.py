@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from assent.errors import AssentError
+from assent.errors import AssentError, Waiting
 
 T = TypeVar("T")
 
@@ -102,8 +102,11 @@ def reduce_dict(metrics: dict[str, float]) -> dict[str, float]:
 def on_rank0(work: Callable[[], T]) -> T:
     """Run a function on rank 0; every process returns its result, or raises its error.
 
+    Any other exception is raised on rank 0 alone, and the other processes wait until they are ended.
+
     Raises:
-        AssentError: whatever `work` raises.
+        AssentError: `work` raises it.
+        Waiting: `work` raises it.
     """
     if not dist.is_initialized() or _Mode.is_alone:
         return work()
@@ -114,14 +117,14 @@ def on_rank0(work: Callable[[], T]) -> T:
         _Mode.is_alone = True
         try:
             outcome = [(work(), None)]
-        except AssentError as error:
-            outcome = [(None, str(error))]
+        except (AssentError, Waiting) as error:
+            outcome = [(None, error)]
         finally:
             _Mode.is_collective = before
             _Mode.is_alone = False
     dist.broadcast_object_list(outcome)
-    value, reason = outcome[0]
-    if reason is not None:
-        raise AssentError(reason)
+    value, failure = outcome[0]
+    if failure is not None:
+        raise failure
     result: T = value
     return result

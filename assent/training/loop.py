@@ -33,6 +33,18 @@ class Stopped(Exception):
     """Training was interrupted by the user; its state is saved."""
 
 
+class StepFailed(AssentError):
+    """A step of training failed. Its arguments are the reason, and a hint that says where the last state is."""
+
+    @property
+    def reason(self) -> str:
+        """Return the message without the hint."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return "".join(self.args)
+
+
 def train(
     folder: Path,
     name: str,
@@ -92,7 +104,7 @@ def _take_step(
     """Take one step; on a failure, save what the steps before it have learned.
 
     Raises:
-        AssentError: says at which step training stopped, and where the last state is.
+        StepFailed: says at which step training stopped, and where the last state is.
     """
     counts = checkpoint.step_counts()
     try:
@@ -100,14 +112,12 @@ def _take_step(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise AssentError(
-            f"{name} ran out of memory at step {number + 1} of {steps}: lower --max-tokens-per-batch"
-            f"{checkpoint.describe()}"
-        ) from None
+        reason = f"{name} ran out of memory at step {number + 1} of {steps}: lower --max-tokens-per-batch"
+        raise StepFailed(reason, checkpoint.describe()) from None
     except AssentError as error:
         if counts == checkpoint.step_counts():  # the weights are those of the step before
             checkpoint.save_once(number)
-        raise AssentError(f"{name} stopped at step {number + 1} of {steps}: {error}{checkpoint.describe()}") from None
+        raise StepFailed(f"{name} stopped at step {number + 1} of {steps}: {error}", checkpoint.describe()) from None
 
 
 class _Checkpoint:

@@ -186,7 +186,7 @@ async def _stream(project: Project, user: User, chat: ChatRequest, policy: str) 
             reply = ENGINE.generate(project, policy, chat, partial(on_text, names))
             line = _store_reply(project, user, policy, chat, names, reply)
         except AssentError as error:
-            line = {"error": str(error) if user.can("look") else "the model cannot answer now"}
+            line = {"error": str(error) if user.can("look") else "the model cannot respond now"}
         except Exception as error:  # noqa: BLE001 (the page has to show any failure of a model)
             line = {"error": f"the model failed: {type(error).__name__}"}
         loop.call_soon_threadsafe(lines.put_nowait, line)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -121,7 +121,7 @@ def _query_values(filter: JudgementFilter) -> dict[str, str]:
     }  # fmt: skip
 
 
-@router.get("/r/{run}/judgements/{judgement}", response_class=HTMLResponse, include_in_schema=False)
+@router.get("/r/{run}/judgements/{judgement:path}", response_class=HTMLResponse, include_in_schema=False)
 def judgement_page(request: Request, project: CurrentProject, user: Reviewer, judgement: str) -> HTMLResponse:
     """Show one judgement with its task, items, annotator, time and duration."""
     event = _read_event(project, judgement)
@@ -148,7 +148,7 @@ def _read_event(project: Project, judgement_id: str) -> Feedback:
     return event
 
 
-@router.post("/r/{run}/judgements/{judgement}/send-back", include_in_schema=False)
+@router.post("/r/{run}/judgements/{judgement:path}/send-back", include_in_schema=False)
 def send_back(
     request: Request,
     project: CurrentProject,
@@ -165,9 +165,9 @@ def send_back(
     if author and author.state not in ("new", "active"):
         raise AssentError(f"the author's account is {author.state}; only new and active accounts can judge again")
     project.queue.assignments.send_back(event.annotator, event.task, remark.strip())
-    details = {"user": event.annotator, "judgement": event.id, "remark": remark.strip()}
+    details = {"person": event.annotator, "answer": event.id, "remark": remark.strip()}
     accounts.audit_log.record(user.id, "send back", details)
-    return RedirectResponse(f"/r/{project.name}/judgements/{event.id}", 303)
+    return RedirectResponse(f"/r/{project.name}/judgements/{quote(event.id)}", 303)
 
 
 @router.get("/r/{run}/judgements.{format}", include_in_schema=False)

@@ -8,11 +8,10 @@ from assent.errors import AssentError
 from assent.feedback import default_question, parse
 from assent.functional.sequential import SequentialTest
 from assent.labelling.assignments import Assignment
-from assent.labelling.audit_log import utc_now
 from assent.labelling.gold import GoldResult
 from assent.labelling.queue import AlreadyJudged
 from assent.labelling.users import User
-from assent.records import Feedback, Task
+from assent.records import Feedback, Task, utc_now
 from assent.web.schemas import (
     CorrectionRequest,
     HeldTasks,

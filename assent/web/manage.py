@@ -14,13 +14,12 @@ from assent.errors import AssentError
 from assent.feedback import to_values
 from assent.formats.files.tables import escape_formula
 from assent.functional.near_identical import is_near_identical
-from assent.labelling.audit_log import utc_now
 from assent.labelling.judgements import judgements_after
 from assent.labelling.queue import TaskRequest
 from assent.labelling.settings import change_setting, setting_history
 from assent.labelling.users import PERMISSIONS, User
 from assent.records import Response as PolicyResponse
-from assent.records import Task
+from assent.records import Task, utc_now
 from assent.registry import resolve
 from assent.web.judgements import as_json
 from assent.web.pages import render_page, require

@@ -8,10 +8,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.feedback import ComparableJudgement, parse
 from assent.feedback.comparison import Comparison
-from assent.labelling.audit_log import utc_now
 from assent.labelling.gold import matches_gold
 from assent.labelling.judgements import disputed_judgements
-from assent.records import Feedback, Judgement, Task
+from assent.records import Feedback, Judgement, Task, utc_now
 from assent.registry import names, resolve
 from assent.web.judgements import Reviewer, disagree, names_by_id, read_tasks, summarise
 from assent.web.manage import LongText, ShortText

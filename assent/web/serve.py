@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import IO, Annotated, ClassVar
+from typing import IO, Annotated
 
 from annotated_types import Interval
 
@@ -32,8 +32,6 @@ MAX_HEADER_BYTES = 16 * 1024
 @dataclass(frozen=True)
 class Serve:
     """Serve a run, or a folder of runs, to web browsers."""
-
-    tool: ClassVar[bool] = True
 
     folder: Path = Path("runs")
     """A run's folder, or a folder of runs; the first word of the command."""

@@ -47,8 +47,7 @@ def render_turn(message: Message) -> str:
 
 def render_completion(text: str, prompt: Prompt) -> str:
     """Return a completion as HTML: Markdown, or plain text if it continues a plain prompt, whose spaces matter."""
-    is_plain = prompt.messages[-1].role == "text"
-    return html.escape(show_invisible(text)) if is_plain else render(text)
+    return html.escape(show_invisible(text)) if prompt.is_plain else render(text)
 
 
 def render_item(response: Response, prompt: Prompt) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,17 +15,18 @@ from assent.errors import AssentError, did_you_mean
 from assent.labelling.accounts import ACCOUNTS_FILE, Accounts, open_accounts
 from assent.labelling.queue import TaskQueue
 from assent.labelling.settings import change_setting, read_settings
+from assent.records import utc_now
 from assent.run import Run, Setup, open_store
 from assent.store import backups
 from assent.store.database import Store
 
 GUIDELINES = """\
-Read the whole prompt, then every answer, before you choose.
+Read the whole prompt, then every response, before you choose.
 
 * **Better** means: the person who asked would be better served by it. \
 Truth counts more than polish, and polish more than length.
 * Say **tie** when you could as well toss a coin, and **both bad** when neither should be sent.
-* An answer that is harmful, makes things up, refuses without need, is in the wrong language or gives away private \
+* A response that is harmful, makes things up, refuses without need, is in the wrong language or gives away private \
 data gets a flag, whatever your judgement is.
 """
 DEFAULTS: Mapping[str, Any] = {
@@ -144,7 +144,7 @@ class Workspace:
                 folder = self.root if self.is_single_run else self.root / name
                 store = Store.open(self.database) if self.is_single_run and self.database else open_store(folder)
                 if self.address and read_settings(store).get("address") != self.address:
-                    change_setting(store, "address", self.address, "serve", datetime.now(UTC).isoformat())
+                    change_setting(store, "address", self.address, "serve", utc_now())
                 self._open[name] = Project(name, folder, store)
             return self._open[name]
 

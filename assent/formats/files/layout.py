@@ -16,6 +16,8 @@ PROMPT_FIELDS = ("prompt", "question", "instruction", "query", "input", "documen
 """Fields that hold the prompt; the first one present does."""
 RESPONSE_FIELDS = ("response", "answer", "completion", "output", "generation", "reply", "summary", "text", "")
 """Fields that hold a response, alone or numbered: `response`, `answer1`, `reply-2`, `text_a`, `b`."""
+OLD_VERSION = "exported by version 0.1: export it again with this version"
+"""Why a row of a file of that version is refused: today's names would miss its annotator, time and order."""
 NUMBERED_FIELD = re.compile(r"(?P<stem>.*?)[-_ ]?(?P<number>\d+)|(?:(?P<before>.*)[-_ ])?(?P<letter>[a-z]|left|right)")
 
 
@@ -81,6 +83,8 @@ def parse_task(fields: Row, extra: Row, source: str, completions: Mapping[str, C
         extra: the output of `extras`; empty in files of other tools.
         completions: names and contents of the items, where the fields hold them as a list.
     """
+    if "shown" in extra:
+        raise AssentError(OLD_VERSION)
     key = next((name for name in PROMPT_FIELDS if fields.get(name)), "prompt")
     prompt = replace(_parse_prompt(fields, key, extra), source=source)
     if completions is None:

@@ -1,5 +1,6 @@
 """Win rates of all policies against the baseline, overall and by category of prompt."""
 
+from collections import Counter
 from typing import Any, ClassVar, NamedTuple
 
 from assent.report.data import ReportData
@@ -11,7 +12,7 @@ class RoundTable(NamedTuple):
 
     round: Round
     num_prompts: dict[str, int]
-    """Prompts of each category, sorted."""
+    """Prompts of each category that some policy has votes in, sorted."""
 
 
 class WinRates:
@@ -25,7 +26,8 @@ class WinRates:
             return None
         tables: list[RoundTable] = []
         for item in data.compared_rounds:
-            first = next(iter(item.compared.values()))
-            counts = {category: rate["n"] for category, rate in sorted(first["by_category"].items()) if category}
-            tables.append(RoundTable(item, counts))
+            categories = {category for policy in item.compared.values() for category in policy["by_category"]}
+            comparisons = data.comparisons.get(item.number)
+            counts = Counter(prompt.category for prompt in comparisons.prompts) if comparisons else Counter[str]()
+            tables.append(RoundTable(item, {category: counts[category] for category in sorted(categories - {""})}))
         return {"tables": tables, "baseline": data.compared_rounds[0].evaluation["baseline"]}

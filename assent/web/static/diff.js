@@ -1,11 +1,16 @@
 // Word-level difference of two texts: the shortest edit script. Myers 1986 (doi:10.1007/BF01840446).
+import { el } from "./dom.js";
 
+const TAGS = { same: "span", removed: "del", added: "ins" };
 const MAX_EDITS = 1500; // insertions and deletions; beyond, the whole differing part counts as replaced
 
 const splitWords = (text) => text.match(/\s+|[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]/gu) ?? [];
 
+// Return elements that show the second text with its changes marked.
+export const markChanges = (before, after) => diff(before, after).map(([kind, text]) => el(TAGS[kind], {}, text));
+
 // Return pairs [kind, text] with kind "same", "removed" or "added"; within a change the removed text comes first.
-export function diff(before, after) {
+function diff(before, after) {
   const a = splitWords(before), b = splitWords(after);
   let start = 0, end = 0;
   while (start < a.length && start < b.length && a[start] === b[start]) start++;

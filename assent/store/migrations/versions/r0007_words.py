@@ -63,6 +63,10 @@ def upgrade() -> None:
     responses = sa.table("responses", sa.column("policy", sa.Text))
     renamed = sa.func.replace(responses.c.policy, ":start#", ":base#")
     op.execute(responses.update().where(responses.c.policy.like("%:start#______")).values(policy=renamed))
+    op.execute(responses.update().where(responses.c.policy == "chat:start").values(policy="chat:base"))
+    # So is the stage that sampled them.
+    renamed = sa.func.replace(responses.c.policy, "rejection", "rejection_sampling")
+    op.execute(responses.update().where(responses.c.policy.like("rejection%:%#______")).values(policy=renamed))
 
 
 def _rename() -> None:

@@ -1,5 +1,5 @@
 // Correction: the labeller edits the response, with the changes marked beside it.
-import { diff } from "../diff.js";
+import { markChanges } from "../diff.js";
 import { el } from "../dom.js";
 
 export const help = "Edit the text; the changes are marked beside it. Ctrl+Enter submits. If nothing needs a correction: Escape, then N.";
@@ -15,11 +15,10 @@ export function makeControl(item, judgement, onChange) {
   judgement.unchanged ??= judgement.text === original;
   const unchanged = el("button", { type: "button", onclick: () => toggleUnchanged() }, "No correction needed ", el("kbd", {}, "N"));
   const changes = el("div", { class: "diff", role: "region", tabindex: "0", dir: "auto", "aria-label": "Your changes" });
-  const tags = { same: "span", removed: "del", added: "ins" };
   const update = () => {
     changes.replaceChildren(
       ...(text.value === untouched ? [el("span", { class: "none" }, judgement.unchanged ? "Marked as correct: no correction needed." : "No changes yet.")]
-        : diff(untouched, text.value).map(([kind, part]) => el(tags[kind], {}, part))));
+        : markChanges(untouched, text.value)));
     unchanged.setAttribute("aria-pressed", String(judgement.unchanged));
   };
   const setUnchanged = (isUnchanged) => {
