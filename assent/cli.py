@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from assent.commands import command as resolve_command
 from assent.commands import command_names
-from assent.config import Setting, choose_plugins, override, plugin_with, read_recipe, settings, table
+from assent.config import Setting, choose_plugins, override, plugin_with, read_recipe, settings
 from assent.errors import STOPPED, AssentError, Waiting, did_you_mean, is_out_of_memory, log_into, may_print
 from assent.help import LOOP, PAGES, default_text, metavar, overview
 from assent.iterate import Iterate
@@ -159,7 +159,7 @@ def _setup(flags: Mapping[str, Any], recipe: Mapping[str, Any], recipe_path: str
 
     A run keeps its settings unless a flag or recipe overrides them.
     """
-    from assent.run import Setup, read_run_recipe
+    from assent.run import Setup, continue_setup
 
     shared = settings(Setup())
     from_flags = {key: value for key, value in flags.items() if key in shared}
@@ -170,10 +170,7 @@ def _setup(flags: Mapping[str, Any], recipe: Mapping[str, Any], recipe_path: str
     if not str(setup.run).strip(". "):
         raise AssentError(f"{where}: --run must name a folder other than '{setup.run}'")
     log_into(setup.run)
-    earlier = read_run_recipe(setup.run)
-    given = {**from_recipe, **from_flags}
-    kept = {key: value for key, value in earlier.items() if key in shared and key not in given}
-    return override(setup, kept, str(setup.run / "recipe.toml")), earlier
+    return continue_setup(setup, {**from_recipe, **from_flags})
 
 
 def _run(job: _Job) -> int:
@@ -192,9 +189,7 @@ def _run(job: _Job) -> int:
                 action(run, job.recipe)
             else:
                 earlier = None if job.overwrite else run.result(run.key(job.name))
-                if job.overwrite:
-                    distributed.on_rank0(lambda: run.move_aside(job.name, table(action)))
-                result = perform(run, job.name, action)
+                result = perform(run, job.name, action, job.overwrite)
                 if isinstance(action, Stage) and distributed.is_rank0():
                     _print_result(run.key(job.name), result, result == earlier, job.setup.run)
             if (isinstance(action, Iterate) or job.name == "report") and distributed.is_rank0():

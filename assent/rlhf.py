@@ -12,13 +12,13 @@ Everything is kept in a run folder, as with the commands; a second call resumes 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
 from assent.commands import stage
-from assent.config import override, table
-from assent.errors import AssentError
+from assent.config import override
+from assent.errors import AssentError, did_you_mean
 from assent.formats.files.importing import import_file, insert_examples, read_file
 from assent.functional.ensemble import combine, ensemble_std
 from assent.generation.local import LocalGenerator
@@ -29,12 +29,14 @@ from assent.models.load import LoadedModel, load_policy
 from assent.models.rendering import DEFAULT_RENDERING, Rendering
 from assent.models.tokenizer import read_chat_tokenizer
 from assent.records import Preference, Prompt, Response
-from assent.registry import declared
 from assent.rewards.model import Model
 from assent.run import Setup, open_run
 from assent.runner import perform
 from assent.seeds import Purpose, derive
-from assent.stage_names import objectives_of
+from assent.stage_names import objectives_of, policy_objectives
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -128,24 +130,42 @@ class RewardModel:
 
 
 class RLHF:
-    """A policy that is trained on its own completions, scored by a reward model, with a KL penalty to its reference.
+    """A policy that is trained on preferences, with a KL penalty to its reference.
+
+    Online objectives (ppo, grpo, rloo, ...) train on the policy's own completions, which the reward model scores.
+    Offline ones (dpo, ipo, kto, ...) train on the feedback of the run, on which the reward model was fitted.
 
     Args:
-        objective: ppo, grpo, rloo, reinforce, ...
+        reward_model: None: an offline objective needs none.
+        objective: ppo, grpo, dpo, kto, ...
         settings: of its stage: steps, n, lr, beta, temperature, max_new_tokens, ...
+
+    Raises:
+        AssentError: no such objective or setting, or an online objective without a reward model.
     """
 
     def __init__(
-        self, environment: Prompts, reward_model: RewardModel, objective: str = "ppo", **settings: Any
+        self,
+        environment: Prompts,
+        reward_model: RewardModel | None = None,
+        objective: str = "ppo",
+        **settings: Any,
     ) -> None:
         self.environment = environment
         self.reward_model = reward_model
         self.objective = objective
-        if declared("objectives", objective, "stage") != "online":
-            online = ", ".join(objectives_of("online"))
-            raise AssentError(f"RLHF trains online; objective = '{objective}' must be one of {online}")
-        rewards = {"rewards": (reward_model.folder,)}
-        self._stage: Any = override(stage(objective), {**rewards, **settings}, f"RLHF {objective}")
+        if objective not in policy_objectives():
+            hint = did_you_mean(objective, policy_objectives())
+            raise AssentError(
+                f"RLHF: no objective '{objective}'{hint}; it must be one of {', '.join(policy_objectives())}"
+            )
+        is_online = objective in objectives_of("online")
+        if is_online and reward_model is None:
+            raise AssentError(f"RLHF: {objective} needs a reward model; pass RewardModel.fit(environment)")
+        rewards = {"rewards": (reward_model.folder,)} if is_online and reward_model else {}
+        configured: Any = override(stage(objective), {**rewards, **settings}, f"RLHF {objective}")
+        self._stage = configured
+        self._sampling = configured.settings.sampling if is_online else Sampling(temperature=0.7)
 
     def train(self) -> dict[str, Any]:
         """Train the policy, or resume its training; return the stage's result."""
@@ -156,16 +176,17 @@ class RLHF:
         """Compare the policy with its base on held-out prompts.
 
         Args:
-            judge: a file of rewards/ or a reward model's folder; empty: the reward model itself, which is biased
-                towards the policy trained on it.
+            judge: a reward, an annotator (`human`, `simulated`), a file of your own or a reward model's folder; empty:
+                the reward model itself, which is biased towards the policy trained on it.
+            settings: of the `evaluate` stage: temperature, max_new_tokens, ...
         """
-        sampling = self._stage.settings.sampling
-        shared = {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens}
-        chosen = {"policies": (self.objective,), "judge": judge or self.reward_model.folder}
+        if not judge and self.reward_model is not None:
+            judge = self.reward_model.folder
+        shared = {"temperature": self._sampling.temperature, "max_new_tokens": self._sampling.max_new_tokens}
+        chosen = {"policies": (self.objective,), "judge": judge}
+        evaluation = override(stage("evaluate"), {**shared, **chosen, **settings}, "RLHF.evaluate")
         with open_run(self.environment.setup) as run:
-            evaluation = override(stage("evaluate"), {**shared, **chosen, **settings}, "RLHF.evaluate")
-            run.move_aside("evaluate", table(evaluation))
-            result = perform(run, "evaluate", evaluation)
+            result = perform(run, "evaluate", evaluation, overwrite=True)
         return dict(result["policies"][self.objective])
 
     def generate(self, prompt: str, sampling: Sampling | None = None) -> str:
@@ -174,12 +195,33 @@ class RLHF:
             policy = load_policy(run.policy(self.objective), run.dtype, run.device, run.rendering)
         tokenizer = policy.chat_tokenizer
         message = _as_prompt(prompt, policy)
-        settings = sampling or self._stage.settings.sampling
         generator = LocalGenerator()
         generator.load(policy)
         seed = derive(self.environment.seed, Purpose.RESPONSE)
-        (completion,) = generator.generate([tokenizer.encode_prompt(message)], 1, settings, seed)
+        (completion,) = generator.generate([tokenizer.encode_prompt(message)], 1, sampling or self._sampling, seed)
         return tokenizer.decode(completion.token_ids, message)
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the trained policy, as transformers reads it."""
+        with open_run(self.environment.setup) as run:
+            return Path(run.policy(self.objective))
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """Return the trained policy as a new model of transformers."""
+        from transformers import AutoModelForCausalLM
+
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.folder)
+        return model
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer of the trained policy."""
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.folder)
+        return tokenizer
 
 
 def _as_prompt(text: str, model: LoadedModel) -> Prompt:

@@ -15,7 +15,7 @@ It holds everything that a killed process needs to go on:
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
 
-from assent.config import read_recipe, write_recipe
+from assent.config import override, read_recipe, settings, table, write_recipe
 from assent.errors import AssentError
 from assent.files import write_atomically
 from assent.functional.finite import replace_nonfinite
@@ -251,6 +251,13 @@ def read_run_recipe(folder: Path) -> dict[str, Any]:
     return translate_recipe(read_recipe(path)) if path.exists() else {}
 
 
+def continue_setup(setup: Setup, given: Iterable[str]) -> tuple[Setup, dict[str, Any]]:
+    """Return a set-up with the run's own settings for those that are not given, and the recipe of the run's folder."""
+    earlier = read_run_recipe(setup.run)
+    kept = {key: value for key, value in earlier.items() if key in settings(setup) and key not in {"run", *given}}
+    return override(setup, kept, str(setup.run / "recipe.toml")), earlier
+
+
 @contextmanager
 def open_run(setup: Setup) -> Iterator[Run]:
     """Create or continue a run folder and lock it: one process at a time writes there.
@@ -287,8 +294,6 @@ def _merge_setup(setup: Setup, recipe: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         AssentError: a stage has run in this folder with another set-up.
     """
-    from assent.config import table
-
     has_begun = any(isinstance(value, dict) for value in recipe.values())  # an import alone fixes no setting
     setup_table = {name: value for name, value in table(setup).items() if name not in ("run", "round")}
     if not has_begun:

@@ -17,15 +17,20 @@ from assent.training import distributed
 from assent.training.loop import StepFailed, Stopped
 
 
-def perform(run: Run, command: str, job: Stage | Tool) -> dict[str, Any]:
+def perform(run: Run, command: str, job: Stage | Tool, overwrite: bool = False) -> dict[str, Any]:
     """Run a stage unless it is done, and return its result; a tool (`report`, `export`, ...) runs every time.
 
     Where torchrun started several processes, they share the work of a `distributed` stage; the first one does any
     other alone.
+
+    Args:
+        overwrite: run a stage again that is done; its earlier result is kept until the new one is complete.
     """
     key = run.key(command)
     if isinstance(job, Tool):
         return distributed.on_rank0(lambda: dict(job(run, key) or {}))
+    if overwrite:
+        distributed.on_rank0(lambda: run.move_aside(command, table(job)))
     attempt = distributed.on_rank0(lambda: _begin(run, command, job))
     run.recipe = attempt.recipe
     if attempt.result is not None:

@@ -44,6 +44,8 @@ INDIRECT = {
     "python-multipart": "fastapi reads forms with it",
     "import-linter": "make lint runs it",
     "matplotlib": "benchmarks/scaling.py draws with it",
+    "mkdocs-material": "make docs builds the site with it",
+    "mkdocstrings": "make docs reads the docstrings with it",
     "mypy": "make lint runs it",
     "pytest-xdist": "make test runs several tests at a time with it",
     "ruff": "make lint runs it",

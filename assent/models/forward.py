@@ -200,11 +200,28 @@ def logprobs(model: nn.Module, batch: PackedBatch, temperature: float = 1.0, ent
     body = model.base_model
     assert isinstance(body, nn.Module)
     if supports_packing(body):
-        hidden, to_logits = hidden_states(model, batch)[batch.predictor_index], lm_head(model)
-    else:
-        hidden, to_logits = run_in_weight_dtype(model, lambda: padded_logits(model, batch)), _identity
+        return _logprobs_of(model, hidden_states(model, batch)[batch.predictor_index], batch, temperature, entropy)
+    logits = run_in_weight_dtype(model, lambda: padded_logits(model, batch))
+    return token_logprobs(logits, batch.targets, _identity, temperature, entropy)
+
+
+def logprobs_and_values(
+    model: nn.Module, head: nn.Module, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False
+) -> tuple[TokenLogprobs, Tensor]:
+    """Return what `logprobs` returns, and the values of a `ValueHead` on the same states, (N,) float32.
+
+    The values' gradient ends at the head. The model must support packing.
+    """
+    states = hidden_states(model, batch)[batch.predictor_index]
+    return _logprobs_of(model, states, batch, temperature, entropy), _apply_score_head(head, states.detach())[:, 0]
+
+
+def _logprobs_of(
+    model: nn.Module, states: Tensor, batch: PackedBatch, temperature: float, entropy: bool
+) -> TokenLogprobs:
+    to_logits = lm_head(model)
     weight_grad = accumulator_of(to_logits.weight) if isinstance(to_logits, nn.Linear) else None
-    return token_logprobs(hidden, batch.targets, to_logits, temperature, entropy, weight_grad=weight_grad)
+    return token_logprobs(states, batch.targets, to_logits, temperature, entropy, weight_grad=weight_grad)
 
 
 def scores(model: nn.Module, batch: PackedBatch) -> Tensor:

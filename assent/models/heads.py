@@ -72,6 +72,15 @@ class RewardModel(nn.Module):
         save_file({HEAD_KEY: self.score.weight.detach().cpu().contiguous()}, Path(folder) / HEAD_FILE, {"format": "pt"})
 
 
+class ValueHead(nn.Module):
+    """A linear map from a policy's hidden states to values, which are 0 at first."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.score = nn.Linear(policy.config.get_text_config().hidden_size, 1, bias=False, device=policy.device)
+        nn.init.zeros_(self.score.weight)
+
+
 def has_score_head(model: nn.Module) -> bool:
     """Return whether a model is a reward or value model: of transformers, a `RewardModel` or an adapter's view."""
     return isinstance(getattr(model, "score", None), nn.Module)

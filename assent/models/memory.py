@@ -72,12 +72,22 @@ def available(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
     free = int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
-    limit_file = CGROUP / "memory.max"
-    used_file = CGROUP / "memory.current"
-    if limit_file.exists() and (limit := limit_file.read_text().strip()).isdigit():
+    if (limit := _container_limit()) is not None:
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        free = min(free, int(limit) - int(used_file.read_text()) + int(stat["inactive_file"]))
+        free = min(free, limit - int((CGROUP / "memory.current").read_text()) + int(stat["inactive_file"]))
     return free
+
+
+def total() -> int:
+    """Return the bytes of main memory of the machine, or of its container."""
+    installed = int(psutil.virtual_memory().total)
+    return min(installed, _container_limit() or installed)
+
+
+def _container_limit() -> int | None:
+    path = CGROUP / "memory.max"
+    limit = path.read_text().strip() if path.exists() else "max"
+    return int(limit) if limit.isdigit() else None
 
 
 def activation_bytes(model: nn.Module) -> int:

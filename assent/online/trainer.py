@@ -14,11 +14,11 @@ from assent.functional.kl import adapt_beta, sequence_kl
 from assent.generation.local import LocalGenerator, kv_cache_bytes
 from assent.generation.rollout_batch import RolloutBatch
 from assent.generation.sampling import Sample, Sampling
-from assent.models.forward import logprobs, values
+from assent.models.forward import logprobs
 from assent.models.load import LoadedModel
 from assent.models.packing import SharedPrefix, pack
 from assent.objectives.cross_entropy import CrossEntropy
-from assent.online.models import OnlineModels
+from assent.online.models import OnlineModels, policy_logprobs
 from assent.online.update import OldPolicy, PolicyUpdate, sampler_logprob_diff, token_entropy
 from assent.protocols import Generator, OnlineObjective
 from assent.records import Prompt, Response
@@ -92,6 +92,7 @@ class OnlineTrainer:
         self.training = training
         self.policy = states["policy"]
         self.value = states.get("value")
+        self.value_model = self.value.model if self.value else None
         self.reference = models.reference
         self.rewards = models.rewards
         self.tokenizer = models.policy.chat_tokenizer
@@ -230,19 +231,19 @@ class OnlineTrainer:
         computes those of the old policy: they are None here, and 0 in the rollout.
         """
         completions = sampled.completions
-        is_deferred = self.updates == 1 and not objective.needs_logprobs
+        is_deferred = self.updates == 1 and not objective.needs_logprobs and self.value is None
         old, reference, entropy = completions.zeros(), completions.zeros(), completions.zeros()
         estimates = completions.zeros() if self.value else None
         for part in distributed.shard(plan_batches(completions.shared_prefixes, self.max_tokens)):
             packed = pack([completions.shared_prefixes[i] for i in part]).to(self.run.device)
             if not is_deferred:
-                now = logprobs(self.policy.model, packed, self.temperature, entropy=True)
+                now, values_now = policy_logprobs(self.policy.model, self.value_model, packed, self.temperature, True)
                 completions.scatter(old, part, packed, now.logprobs)
                 completions.scatter(entropy, part, packed, token_entropy(now))
+                if values_now is not None and estimates is not None:
+                    completions.scatter(estimates, part, packed, values_now)
             reference_now = logprobs(self.reference, packed, self.temperature)
             completions.scatter(reference, part, packed, reference_now.logprobs)
-            if self.value and estimates is not None:
-                completions.scatter(estimates, part, packed, values(self.value.model, packed))
         # each process filled in its own rows of zeros
         distributed.all_reduce([old, reference, entropy, *([] if estimates is None else [estimates])])
         scores = self.apply_penalties(sampled.scores.total, completions)

@@ -12,8 +12,8 @@ from assent.functional.kl import sequence_kl
 from assent.functional.logprobs import TokenLogprobs
 from assent.generation.rollout_batch import RolloutBatch
 from assent.generation.sampling import Sample
-from assent.models.forward import logprobs, values
 from assent.models.packing import pack
+from assent.online.models import policy_logprobs
 from assent.protocols import OnlineObjective
 from assent.seeds import Purpose
 from assent.training import distributed
@@ -108,7 +108,9 @@ class PolicyUpdate:
         def cut(full: Tensor) -> Tensor:
             return full[rows, :longest].to(device)
 
-        now = logprobs(trainer.policy.model, packed, trainer.temperature, entropy=self.is_deferred)
+        now, values_now = policy_logprobs(
+            trainer.policy.model, trainer.value_model, packed, trainer.temperature, self.is_deferred
+        )
         old = rollout.logprobs
         if self.is_deferred:
             self.completions.scatter(logprobs_now, part, packed, now.logprobs.detach())
@@ -120,7 +122,7 @@ class PolicyUpdate:
             old_logprobs=cut(old),
             reference_logprobs=cut(rollout.reference_logprobs),
             advantages=cut(estimate.advantages),
-            values=packed.pad_completions(values(trainer.value.model, packed)) if trainer.value else None,
+            values=None if values_now is None else packed.pad_completions(values_now),
             old_values=None if rollout.values is None else cut(rollout.values),
             returns=None if estimate.returns is None else cut(estimate.returns),
         )

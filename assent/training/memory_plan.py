@@ -9,6 +9,7 @@ import torch
 from assent.errors import AssentError
 from assent.functional.logprobs import CHUNK
 from assent.models import memory
+from assent.models.heads import ValueHead
 from assent.protocols import TrainState
 from assent.training.distributed import is_rank0
 
@@ -31,7 +32,7 @@ def estimate(
         generation_bytes: memory that generation takes, before there are gradients.
         recompute: whether blocks keep their inputs alone and are computed again in the backward pass.
     """
-    states = list(train_states.values())
+    states = _states_with_body(train_states)
     training_bytes = sum(
         tokens * _activation_bytes(state.model, recompute) + _logits_bytes(state.model, tokens) for state in states
     )
@@ -48,7 +49,7 @@ def check(name: str, train_states: Mapping[str, TrainState], tokens: int, genera
     Raises:
         AssentError: it cannot fit.
     """
-    states = list(train_states.values())
+    states = _states_with_body(train_states)
     device = _device(states)
     memory.release()  # garbage of loading
     available = memory.used(device) + memory.available(device)
@@ -68,6 +69,11 @@ def check(name: str, train_states: Mapping[str, TrainState], tokens: int, genera
             f"--max-tokens-per-batch (now {states[0].training.max_tokens_per_batch}), train adapters with "
             "--lora-rank 16, or take a smaller model"
         )
+
+
+def _states_with_body(train_states: Mapping[str, TrainState]) -> list[TrainState]:
+    """Return the states without that of a value head, which keeps nothing for the backward pass but what is there."""
+    return [state for state in train_states.values() if not isinstance(state.model, ValueHead)]
 
 
 def _activation_bytes(model: Any, recompute: bool) -> int:
