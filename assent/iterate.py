@@ -1,15 +1,28 @@
 """The loop over rounds: the stages of a recipe in order; each reads what the one before it wrote."""
 
-from collections.abc import Mapping
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from assent.commands import command, command_names
 from assent.config import override
 from assent.errors import AssentError, did_you_mean
-from assent.run import Run
+from assent.files import replacing_folder
+from assent.protocols import Stage, Tool
+from assent.run import CONTROL, Run, control_folder, open_run
 from assent.stage_names import POLICY_STAGES, policy_training_stages
-from assent.types import PositiveInt
+from assent.types import NonNegativeFloat, PositiveInt
+
+
+class Step(NamedTuple):
+    """A stage or tool of one round."""
+
+    round: int
+    name: str
+    expected: float
+    """Seconds that it took where the recipe was measured; 0: unknown."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,10 @@ class Iterate:
     """Number of rounds; each starts with the policy of the round before."""
     policy_stage: str = ""
     """The stage whose policy the next round starts from; empty: the first of `stages` that trains one."""
+    control: bool = False
+    """Also run the recipe with random labels, in RUN-control: a negative control, whose policies must not win."""
+    stage_seconds: tuple[NonNegativeFloat, ...] = ()
+    """Seconds that each of `stages` took on some machine, to forecast the end; empty: no forecast."""
 
     def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
         """Run every stage that is not done.
@@ -29,19 +46,26 @@ class Iterate:
         Raises:
             AssentError: an unknown stage or setting; nothing has run then.
         """
-        from assent.runner import perform
-
         if not self.stages:
             raise AssentError(f"stages is empty; name at least one of {', '.join(command_names())}")
-        jobs = {name: override(command(name), recipe.get(name, {}), f"[{name}]") for name in self.stages}
-        policy_stage = self._policy_stage()
-        run.recipe |= {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": policy_stage}
-        for number in range(1, self.rounds + 1):
-            round_run = Run(replace(run.setup, round=number), run.recipe)
-            for name in self.stages:
-                if number == 1 or name not in POLICY_STAGES:
-                    own = recipe.get(f"{name}-{number}", {})
-                    perform(round_run, name, override(jobs[name], own, f"[{name}-{number}]"))
+        steps = self._steps()
+        jobs = _configure(steps, recipe)
+        control_jobs = _configure(steps, self._with_random_labels(run, recipe)) if self.control else {}
+        loop = {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": self._policy_stage()}
+        run.recipe |= loop
+        progress = _Progress([*steps, *(steps if self.control else ())])
+        for step in steps:
+            if self.control and step.name == "label" and step.round == 1:
+                _copy_to_control(run)
+            _perform(run, step, jobs[step], progress)
+        if self.control:
+            with open_run(replace(run.setup, run=control_folder(run.folder))) as control:
+                control.recipe |= loop
+                for step in steps:
+                    _perform(control, step, control_jobs[step], progress)
+            for step in steps:
+                if isinstance(jobs[step], Tool):  # the report shows the control too
+                    _perform(run, step, jobs[step])
 
     def _policy_stage(self) -> str:
         """Return the stage whose policy the next round starts from; empty if there is none and no other round."""
@@ -55,3 +79,94 @@ class Iterate:
                 "a second round needs a stage that trains the policy, such as ppo or dpo; add one to stages"
             )
         return policy_stage
+
+    def _steps(self) -> list[Step]:
+        if self.stage_seconds and len(self.stage_seconds) != len(self.stages):
+            raise AssentError(f"stage_seconds has {len(self.stage_seconds)} numbers for {len(self.stages)} stages")
+        expected = dict(zip(self.stages, self.stage_seconds or [0.0] * len(self.stages), strict=True))
+        return [
+            Step(number, name, expected[name])
+            for number in range(1, self.rounds + 1)
+            for name in self.stages
+            if number == 1 or name not in POLICY_STAGES
+        ]
+
+    def _with_random_labels(self, run: Run, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recipe of the negative control.
+
+        Raises:
+            AssentError: this recipe or run can have none.
+        """
+        label = dict(recipe.get("label", {}))
+        if "label" not in self.stages or label.get("annotator", "simulated") != "simulated":
+            raise AssentError("control = true needs the stage label with annotator = 'simulated'; leave it out")
+        if run.setup.database:
+            raise AssentError("control = true copies feedback.db, and this run has another database; leave it out")
+        return {**recipe, "label": {**label, "random_labels": True}}
+
+
+def _configure(steps: Sequence[Step], recipe: Mapping[str, Any]) -> dict[Step, Stage | Tool]:
+    """Return the stage or tool of each step, with the settings of its table and of that of its round."""
+    jobs: dict[Step, Stage | Tool] = {}
+    for step in steps:
+        job = override(command(step.name), recipe.get(step.name, {}), f"[{step.name}]")
+        own = f"{step.name}-{step.round}"
+        jobs[step] = override(job, recipe.get(own, {}), f"[{own}]")
+    return jobs
+
+
+def _perform(run: Run, step: Step, job: Stage | Tool, progress: "_Progress | None" = None) -> None:
+    from assent.runner import perform
+
+    round_run = Run(replace(run.setup, round=step.round), run.recipe)
+    if progress is None:
+        perform(round_run, step.name, job)
+        return
+    progress.begin(round_run, job)
+    result = perform(round_run, step.name, job)
+    progress.end(float(result.get("seconds", 0.0)))
+
+
+def _copy_to_control(run: Run) -> None:
+    """Copy the run as it is before the first labels, unless that was done; nothing writes there meanwhile."""
+    from assent.training.distributed import on_rank0
+
+    target = control_folder(run.folder)
+
+    def copy() -> None:
+        if not target.exists() and run.result("label") is None:
+            with replacing_folder(target) as partial:
+                shutil.copytree(run.folder, partial, ignore=shutil.ignore_patterns(".lock", "state", "tensorboard"))
+
+    on_rank0(copy)
+
+
+class _Progress:
+    """One line at the begin of each step: which one it is, what it is for, and when all of them will be done."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self._number = 0
+        self._seconds = 0.0
+
+    def begin(self, run: Run, job: Stage | Tool) -> None:
+        """Announce the next step, unless it is done."""
+        from assent.training.distributed import is_rank0
+        from assent.training.logging import format_seconds
+
+        step = self._steps[self._number]
+        parts = [f"[{self._number + 1}/{len(self._steps)}] {run.key(step.name)}: {job.aim}"]
+        if run.folder.name.endswith(CONTROL):
+            parts[0] += " (control: random labels)"
+        if left := sum(following.expected for following in self._steps[self._number :]):
+            done = sum(earlier.expected for earlier in self._steps[: self._number])
+            pace = self._seconds / done if done else 1.0  # of this machine, relative to that of the recipe
+            parts.append(f"all is done in about {format_seconds(left * pace)}")
+        is_done = isinstance(job, Stage) and run.result(run.key(step.name)) is not None
+        if is_rank0() and not is_done:
+            print("; ".join(parts), file=sys.stderr, flush=True)
+
+    def end(self, seconds: float) -> None:
+        """Note how long the step took."""
+        self._seconds += seconds
+        self._number += 1

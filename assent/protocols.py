@@ -204,6 +204,8 @@ class Stage(Protocol):
     The runner reads nothing else of a stage than what is declared here.
     """
 
+    aim: ClassVar[str]
+    """What it is for, in about six words; the loop prints it when the stage begins."""
     distributed: ClassVar[bool] = False
     """Whether the processes that torchrun started share the work; if not, the first process does it alone."""
 
@@ -228,6 +230,8 @@ class Stage(Protocol):
 class Tool(Protocol):
     """A command that runs each time it is called and leaves no result: import, export, report, ..."""
 
+    aim: ClassVar[str] = "files and pages"
+    """What it is for, in about six words; the loop prints it."""
     needs_run: ClassVar[bool] = True
     """Whether the run folder must exist already."""
     locks_run: ClassVar[bool] = True

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from assent.models.rendering import Rendering
     from assent.store.database import Store
 
+CONTROL = "-control"
+"""Ending of the folder of a negative control."""
 BASE = "base"
 """Name of the model that a run starts from."""
 
@@ -236,6 +238,11 @@ class Run:
         improved = [name for name in stages if name.removesuffix(suffix) in policy_training_stages()]
         trained = [name for name in improved if (self.folder / name / "config.json").exists()]
         return trained[0] if trained else f"ppo{suffix}"
+
+
+def control_folder(folder: Path) -> Path:
+    """Return the folder of a run's negative control."""
+    return folder.with_name(folder.name + CONTROL)
 
 
 def open_store(folder: Path) -> "Store":

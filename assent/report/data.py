@@ -7,9 +7,9 @@ from typing import Any
 
 from assent.loggers.jsonl import read_metrics
 from assent.report.comparisons import Comparisons, read_comparisons
-from assent.report.rounds import Result, Round, find_rounds
+from assent.report.rounds import Result, Round, find_rounds, read_results
 from assent.report.summary import summarise
-from assent.run import Run
+from assent.run import Run, control_folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class ReportData:
         """The responses that each round compared, by its number, the last first; empty rounds are left out."""
         by_round = {item.number: read_comparisons(self.run, item) for item in self.compared_rounds}
         return {number: comparisons for number, comparisons in by_round.items() if comparisons.prompts}
+
+    @cached_property
+    def control(self) -> dict[str, Result]:
+        """Policies of the negative control, which had random labels, by name; empty: the run has none."""
+        rounds = find_rounds(read_results(control_folder(self.run.folder)))
+        return {name: policy for item in rounds for name, policy in item.compared.items()}
 
     @cached_property
     def metrics(self) -> Sequence[Mapping[str, Any]]:

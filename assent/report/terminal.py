@@ -11,6 +11,10 @@ from assent.report.formatting import display_name, duration, interval, optional,
 from assent.report.rounds import Result, Round, find_rounds, is_judged, read_results
 from assent.report.summary import summarise
 from assent.report.verdict import missed_targets
+from assent.run import control_folder
+
+TITLES = ("win rate", "W / T / L", "judge score", "words", "KL")
+"""Columns of the table, after the policy; the last one is for the win rates of the negative control."""
 
 
 def has_evaluation(folder: Path) -> bool:
@@ -23,7 +27,7 @@ def summary_table(folder: Path) -> RenderableType:
     results = read_results(folder)
     rounds, summary = find_rounds(results), summarise(results)
     parts: list[RenderableType] = []
-    table = _policy_table(rounds)
+    table = _policy_table(rounds, find_rounds(read_results(control_folder(folder))))
     if table.row_count:
         parts += [table, ""]
     parts += [Text(line) for item in rounds if (line := _reward_model_line(item, len(rounds) > 1))]
@@ -34,17 +38,23 @@ def summary_table(folder: Path) -> RenderableType:
     return Group(*parts)
 
 
-def _policy_table(rounds: Sequence[Round]) -> Table:
-    """Return a row for each policy; a baseline that several rounds share has one."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    table.add_column("policy")
-    for title in ("win rate", "W / T / L", "judge score", "words", "KL"):
+def _policy_table(rounds: Sequence[Round], control: Sequence[Round]) -> Table:
+    """Return a row for each policy; a baseline that several rounds share has one.
+
+    Args:
+        control: of the negative control; empty: the run has none.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("policy", no_wrap=True)
+    controlled = {name: policy for item in control for name, policy in item.compared.items()}
+    for title in (*TITLES, *(("random labels",) if controlled else ())):
         table.add_column(title, justify="right", no_wrap=True)
     baselines: set[str] = set()
     for item in rounds:
         for name, policy in item.policies.items():
             if "win" in policy:
-                table.add_row(Text(display_name(name)), *_cells(policy))
+                of_control = (_win_rate(controlled[name]),) if name in controlled else ()
+                table.add_row(Text(display_name(name)), *_cells(policy), *of_control)
             elif name not in baselines:
                 baselines.add(name)
                 score, words = optional(policy["judge_score"]), f"{policy['mean_words']:.1f}"
@@ -54,15 +64,18 @@ def _policy_table(rounds: Sequence[Round]) -> Table:
 
 def _cells(policy: Result) -> tuple[str, ...]:
     win = policy["win"]
-    votes = ("not judged", "")
-    if is_judged(policy):
-        votes = (f"{percent(win['rate'])} {interval(win)}", f"{win['wins']} / {win['ties']} / {win['losses']}")
     return (
-        *votes,
+        _win_rate(policy),
+        f"{win['wins']} / {win['ties']} / {win['losses']}" if is_judged(policy) else "",
         optional(policy["judge_score"]),
         f"{policy['mean_words']:.1f}",
         optional(policy["kl"]),
     )
+
+
+def _win_rate(policy: Result) -> str:
+    win = policy["win"]
+    return f"{percent(win['rate'])} {interval(win)}" if is_judged(policy) else "not judged"
 
 
 def _reward_model_line(item: Round, has_several_rounds: bool) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -38,6 +38,7 @@ Responses = dict[str, dict[str, Response]]
 class Arena(Stage):
     """Have annotators compare policies, and rate the policies."""
 
+    aim: ClassVar[str] = "annotators compare the checkpoints"
     policies: tuple[str, ...] = ()
     """Policies to compare; empty: the one that the first round started from, and all that this round trained."""
     tasks_per_prompt: PositiveInt = 1

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from assent.generation.responses import GenerationJob, generate_responses, prompts_of_split, response_label
 from assent.generation.sampling import Sampling
@@ -47,6 +47,7 @@ class BestOfN(Stage):
     et al. 2020, arXiv:2009.01325, appendix G.3; proven by Beirami et al. 2024, arXiv:2401.01879).
     """
 
+    aim: ClassVar[str] = "the reward picks the best responses"
     policy: str = ""
     """Policy to sample from: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     reward_source: RewardSource = RewardSource()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -98,6 +98,7 @@ class EvaluationResult:
 class Evaluate(Stage):
     """Compare policies with a baseline on held-out prompts."""
 
+    aim: ClassVar[str] = "a judge compares policies and base"
     policies: tuple[str, ...] = ()
     """Policies to measure, by the name of their stage; empty: all that were trained in this round."""
     baseline: str = ""

@@ -1,7 +1,7 @@
 """Generate responses of a policy to the run's prompts and store them as they come."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.generation.responses import GenerationJob, generate_responses, load_prompts, response_label
 from assent.generation.sampling import Sampling
@@ -18,6 +18,7 @@ from assent.types import NonNegativeInt, PositiveInt
 class Generate(Stage):
     """Generate responses to prompts."""
 
+    aim: ClassVar[str] = "the model responds to each prompt"
     policy: str = ""
     """Policy to sample from: `base`, a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     prompts: str = ""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
@@ -31,6 +31,7 @@ from assent.types import Fraction, NonNegativeInt, PositiveInt
 class Label(Stage):
     """Have annotators judge responses."""
 
+    aim: ClassVar[str] = "annotators say which responses are better"
     policy: str = ""
     """Responses to label, by the policy name that the store has for them; empty: those that this round generated, or
     else the imported ones that no human has judged."""

@@ -1,7 +1,7 @@
 """Optimise the policy on its own completions: PPO, GRPO, RLOO and others, each by the name of its objective."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.generation.responses import prompts_of_split
 from assent.models.load import context_length
@@ -26,6 +26,7 @@ HEAD_LR = 1e-3
 class Online(PolicyStage):
     """Train a policy on scores of its own completions, with a KL penalty to its reference."""
 
+    aim: ClassVar[str] = "the policy learns from its scores"
     policy: str = ""
     """The policy to train, which is also the reference: a checkpoint of the run, a folder, a hub id; empty: the round's
     base policy."""

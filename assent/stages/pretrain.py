@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, MultipleOf
@@ -38,6 +38,7 @@ HEAD_SIZE = 32
 class Pretrain(TrainingStage):
     """Train a tokenizer and a small language model on raw text."""
 
+    aim: ClassVar[str] = "a model learns to write text"
     data: str = ""
     """Training text: a `.txt` file whose documents are separated by blank lines, or a `.jsonl` file with `text`."""
     vocab_size: Annotated[int, Ge(300)] = 2048

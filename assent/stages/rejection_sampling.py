@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.errors import AssentError
 from assent.generation.responses import prompts_of_split
@@ -30,6 +30,7 @@ class RejectionSampling(PolicyStage):
     Dong et al. 2023 (arXiv:2304.06767); Touvron et al. 2023, section 3.2.3 (arXiv:2307.09288).
     """
 
+    aim: ClassVar[str] = "the policy imitates its best responses"
     policy: str = ""
     """Policy to sample from and to train: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     max_length: PositiveInt = 1024

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from scipy.stats import spearmanr
@@ -52,6 +52,7 @@ SCALE_GROUPS = 64
 class Reward(TrainingStage):
     """Train a reward model."""
 
+    aim: ClassVar[str] = "a model learns what annotators prefer"
     policy: str = ""
     """Model to start from; a new head replaces its language-model head: a checkpoint of the run, a folder, a hub id;
     empty: the round's base."""

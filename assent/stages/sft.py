@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from assent.errors import AssentError, warn
 from assent.formats.files.importing import import_file
@@ -38,6 +38,7 @@ class Demonstrations(NamedTuple):
 class SFT(PolicyStage):
     """Fine-tune the policy on demonstrations."""
 
+    aim: ClassVar[str] = "the model imitates demonstrations"
     data: str = ""
     """File of demonstrations (prompt and completion, or messages) to import first; empty: those of the run."""
     policy: str = ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Example(NamedTuple):
 class Unpaired(PolicyStage):
     """Train the policy on approvals and disapprovals."""
 
+    aim: ClassVar[str] = "the policy learns from single judgements"
     policy: str = ""
     """Policy to train, and the reference: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     max_length: PositiveInt = 1024

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from assent.files import write_atomically
 from assent.functional.finite import replace_nonfinite
@@ -18,6 +18,7 @@ from assent.types import NonNegativeInt
 class Report(Tool):
     """Write the results of a run as a page that opens without a network, and as a summary for programs."""
 
+    aim: ClassVar[str] = "all results on one page"
     num_examples: NonNegativeInt = 8
     """Held-out prompts to show with their responses, at least; as many of each category, in the order of their ids."""
     num_regressions: NonNegativeInt = 3
