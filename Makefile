@@ -25,7 +25,10 @@ peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard ben
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.package $(VENV)/.model ## run the whole loop on a small language model, and write a report
+demo: $(VENV)/.package $(VENV)/.model ## run the whole loop, first on a tiny model beside its control, then on one of 135M
+	@echo "1 of 2: from raw text to a preferred policy, beside the same on random labels"
+	$(VENV)/bin/assent run examples/tiny.toml --control
+	@echo "2 of 2: a language model of 135M parameters"
 	$(VENV)/bin/assent demo
 
 test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run the tests under ten seconds
@@ -40,8 +43,9 @@ lint: $(VENV)/.development ## check style, types and import layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Not quietly: mkdocs counts only the warnings that it prints. The variable silences news about other programs.
 docs: $(VENV)/.docs ## build the documentation site into site/
-	$(python) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 
 bench: $(VENV)/.bench $(VENV)/.model $(peers) ## run every file of benchmarks/, compared with its peer
 	@failed=; for file in benchmarks/*.py; do \

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import assent
 from assent.commands import command as resolve_command
 from assent.commands import command_names
 from assent.config import Setting, choose_plugins, override, plugin_with, read_recipe, settings
@@ -82,9 +83,7 @@ def _main(arguments: list[str]) -> int:
         print(overview())
         return 0
     if arguments[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"assent {version('assent')}")
+        print(f"assent {assent.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name == "serve":

@@ -58,6 +58,8 @@ def connect(url: sa.URL, timeout: float) -> sa.Engine:
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         if url.drivername in ("postgres", "postgresql"):
             remedy = "write postgresql+psycopg://..."
+        elif url.drivername == "postgresql+psycopg":
+            remedy = "pip install 'assent[postgresql]', or use a SQLite file"
         else:
             remedy = "install it, or use a SQLite file"
         raise AssentError(f"no driver for {url.drivername}: {error}; {remedy}") from error
