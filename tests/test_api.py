@@ -18,8 +18,8 @@ from assent.commands import command as command_of
 from assent.commands import command_names
 from assent.config import settings
 from assent.preferences.data import load_preferences
-from assent.records import Completion
 from assent.protocols import Stage
+from assent.records import Completion
 from assent.run import open_run, read_run_recipe
 from assent.training.preferences import BATCH_SPECS
 

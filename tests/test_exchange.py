@@ -231,6 +231,11 @@ KNOWN: tuple[tuple[str, dict[str, Any], Example | Prompt], ...] = (
         Preference(CHAT, Completion("Blue"), Completion("Green")),
     ),
     (
+        "preference",
+        {"prompt": "Sea?", "chosen": [USER, REPLY], "rejected": [USER, RIVAL]},
+        Preference(CHAT, Completion("Blue"), Completion("Green")),
+    ),
+    (
         "preference-implicit",
         {"chosen": "The sky is blue", "rejected": "The sky is black"},
         Preference(PLAIN, Completion(" blue"), Completion(" black")),
@@ -297,7 +302,8 @@ def test_each_format_is_detected_by_its_keys(tmp_path: Path, format: str, row: A
 
 def test_every_format_has_a_detection_test() -> None:
     elsewhere = {"events", "label-studio", "argilla", "csv", "lmarena", "prompt-responses", "sharegpt", "alpaca"}
-    # below, in test_exchange_formats.py, test_import_refusals.py and test_import_files.py
+    elsewhere |= {"helpsteer", "oasst", "prism", "saferlhf", "shp", "summarize-feedback", "ultrafeedback", "webgpt"}
+    # below, in test_exchange_formats.py, test_import_refusals.py, test_import_files.py and test_known_data_sets.py
     assert {format for format, _, _ in KNOWN} == set(FORMATS) - elsewhere
 
 
@@ -455,10 +461,6 @@ BROKEN: tuple[tuple[Any, str], ...] = (
             "a message of 'chosen' has 'timestamp', which assent does not read: "
             "'assent import --ignore messages.timestamp' leaves it out"
         ),
-    ),
-    (
-        {"prompt": "Sea?", "chosen": [USER, REPLY], "rejected": [USER, RIVAL]},
-        "'prompt' is not part of the conversation in 'chosen'",
     ),
     ({"prompt": "Sky?", "chosen": [USER, REPLY], "rejected": [RIVAL, RIVAL]}, "no shared prompt"),
     ({**GOOD, "rejected": "Blue"}, "identical replies"),

@@ -65,11 +65,11 @@ def test_prompt_meta_is_written_as_columns(tmp_path: Path) -> None:
 
 def test_prompt_meta_leaves_out_side_columns_and_nan(tmp_path: Path) -> None:
     row = (
-        '{"prompt": "a", "chosen": "b", "rejected": "c", "x": 1, "y": NaN, "z": "\\ud800", "chosen_model": "m", "w": 2}'
+        '{"prompt": "a", "chosen": "b", "rejected": "c", "x": 1, "y": NaN, "z": "\\ud800", "chosen_tokens": 7, "w": 2}'
     )
     file = sniff(lines(tmp_path / "x.jsonl", row + "\n"), ignore=("w",))
     assert dict(file.meta_counts) == {"x": 1}
-    assert dict(file.unread_counts) == {"y": 1, "z": 1, "chosen_model": 1, "w": 1}
+    assert dict(file.unread_counts) == {"y": 1, "z": 1, "chosen_tokens": 1, "w": 1}
     assert [prompt.meta for prompt in read_file(tmp_path / "x.jsonl").prompts] == [{"x": 1, "w": 2}]
 
 

@@ -246,7 +246,7 @@ def test_error_without_pyarrow_names_the_package_to_install(
     path = parquet(tmp_path / "a.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, _, err = run_command(capsys, "import", path, "--run", tmp_path / "run")
-    assert (status, err) == (2, f'assent: to read {path}, install pyarrow: pip install "assent[parquet]"\n')
+    assert (status, err) == (2, f"assent: to read {path}, install pyarrow: pip install 'assent[data]'\n")
 
 
 # Folders and splits

@@ -74,9 +74,14 @@ def test_unread_judgement_stops_the_import(row: Any, format: str, key: str, tmp_
     path = lines(tmp_path / "x.jsonl", row)
     stopped = run_here("import", path, "--run", run)
     assert (stopped.status, stopped.out, run.exists()) == (2, "", False)
+    advice = f": rename or remove them, name another --format, or import the rest with --ignore {key}"
+    if format != "preference":  # without the judgement, the rest would be stored as something else
+        advice = (
+            f", and keeps no judgement itself; the columns are {', '.join(row)}: rename them as docs/formats.md says, "
+            "name another --format, or remove those that are no judgement"
+        )
     assert stopped.err == (
-        f"assent: {path}: {format} does not read '{key}' (1 row), which look like judgements or deletions: rename or "
-        f"remove them, name another --format, or import the rest with --ignore {key}\n"
+        f"assent: {path}: {format} does not read '{key}' (1 row), which look like judgements or deletions{advice}\n"
     )
     went_on = run_here("import", path, "--run", run, "--ignore", key)
     assert went_on.status == 0 and f"{key} (1 row)" in went_on.out

@@ -1,6 +1,6 @@
 """The protocol of file formats: one file of this package is one format."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from assent.errors import AssentError
@@ -49,6 +49,10 @@ class Format(Protocol):
     """Whether rows hold the prompt's meta; false for tools that would show it to labellers."""
     known_keys: ClassVar[frozenset[str]] = frozenset()
     """The keys that `decode` reads; empty where that depends on the row, and `unread_fields` tells."""
+    fact_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are facts about the prompt, though their names sound like judgements."""
+    assumed_annotators: ClassVar[frozenset[str]] = frozenset()
+    """Annotators that `decode` knows by the columns alone: the user may name others."""
 
     def match_score(self, row: Row) -> int:
         """Return how many keys of a row show that it has this format; 0: it has another one."""
@@ -61,6 +65,14 @@ class Format(Protocol):
     def meta_keys(self, row: Row) -> Mapping[str, str]:
         """Return the unread fields that describe the prompt, with the keys under which its meta keeps them."""
         return {field: field for field in self.unread_fields(row)}
+
+    def discarded_keys(self, row: Row) -> Collection[str]:
+        """Return the unread keys that repeat what is read, or judge parts of it: no meta, and no reason to stop."""
+        return ()
+
+    def keeps_judgement(self, row: Row) -> bool:
+        """Return whether `decode` reads a judgement of a response from a row."""
+        return True
 
     def require_unambiguous(self, row: Row) -> None:
         """Check a row before anything of its file is stored.
@@ -85,6 +97,10 @@ class Format(Protocol):
             AssentError: this format cannot hold the record.
         """
         raise AssentError("this format can only be read")
+
+    def gather(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Join the rows (`RawRow`) that hold parts of one record; most formats hold each record in a row."""
+        return rows
 
     def pass_number(self, row: Row) -> int:
         """Return the pass in which to read a row: it may refer to rows of earlier passes anywhere in the file."""

@@ -23,6 +23,9 @@ class Alpaca(Format):
         sides = count_keys(row, "instruction", "output") or count_keys(row, "instruction", "chosen", "rejected")
         return 3 * (bool(sides) and "prompt" not in row)
 
+    def keeps_judgement(self, row: Row) -> bool:
+        return row.get("chosen") is not None or row.get("kto_tag") is not None
+
     def decode(self, row: Row, source: str) -> Iterable[Example]:
         system = [Message("system", read_text(row, "system"))] if row.get("system") else []
         parts = (read_text(row, "instruction"), row.get("input") and read_text(row, "input"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from string import ascii_lowercase
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from assent.errors import AssentError
 from assent.formats import Format, Remark, Row, Shape, TaskWithJudgements
@@ -24,9 +24,10 @@ from assent.formats.files.annotation import (
     source_field,
     to_feedback,
 )
-from assent.formats.files.fields import read_messages, require
+from assent.formats.files.fields import read_messages, require, user_turn
 from assent.formats.files.layout import OLD_VERSION, TaskLayout, default_kind, parse_task, prompt_fields
-from assent.records import Completion, Feedback, content_id
+from assent.formats.files.sides import PROMPT_KEYS
+from assent.records import Completion, Feedback, Source, content_id
 
 RESPONSE = "response"
 """The column of a single response; several are a, b, c, ..."""
@@ -69,10 +70,13 @@ class CSV(Format):
 
     def match_score(self, row: Row) -> int:
         columns = (RESPONSE, "a", *PAIR, *JUDGEMENT_COLUMNS)
-        return int("prompt" in row and any(name in columns or name.startswith(AXIS_PREFIX) for name in row))
+        has_judgement = any(name in columns or name.startswith(AXIS_PREFIX) for name in row)
+        return int(("prompt" in row and has_judgement) or bool(_question_column(row)))
 
     def unread_fields(self, row: Row) -> Row:
-        columns = {"prompt", *LAST_COLUMNS, *_response_columns(row)}
+        columns = {"prompt", _question_column(row), *LAST_COLUMNS, *_response_columns(row)}
+        columns |= {"system"} if _is_pair(row) else set()
+        columns -= {"source"} if _names_data_set(row) else set()
         return {name: cell for name, cell in row.items() if name not in columns and not name.startswith(AXIS_PREFIX)}
 
     def require_unambiguous(self, row: Row) -> None:
@@ -99,7 +103,7 @@ class CSV(Format):
             row_id,
             # The id of a row may be that of its task: only a row that is equal throughout is the same judgement.
             content_id(sorted(row.items())) if name and row_id else "",
-            row.get("source", "").strip(),
+            "" if _names_data_set(row) else row.get("source", "").strip(),
         )
         yield from to_feedback(layout, annotation, provenance)
         yield from timestamp.remarks
@@ -252,16 +256,32 @@ def _has_judgement(row: Row) -> bool:
     return _is_pair(row) or any(name in JUDGEMENT_COLUMNS or name.startswith(AXIS_PREFIX) for name in row)
 
 
+def _question_column(row: Row) -> str:
+    """Return the column of the question in a table of pairs without a prompt, such as Intel's Orca pairs."""
+    if not all(name in row for name in PAIR) or "prompt" in row or "instruction" in row:
+        return ""
+    return next((name for name in PROMPT_KEYS if name in row), "")
+
+
+def _names_data_set(row: Row) -> bool:
+    """Return whether `source` names where a pair is from, as in truthy-dpo, not what its annotator is."""
+    return _is_pair(row) and row.get("source", "").strip() not in ("", *get_args(Source))
+
+
 def _read_prompt(row: Row) -> str | list[Any]:
-    """Return text, or the messages of a conversation if the cell is a JSON array of them."""
-    cell: str = require(row, "prompt")
+    """Return text, or messages: of a JSON array in the cell, or of a pair beside `system` or under `question`."""
+    question = _question_column(row)
+    cell: str = require(row, question or "prompt")
+    text: str | list[Any] = cell
+    if question or (_is_pair(row) and "system" in row):
+        text = [message.to_dict() for message in user_turn(cell, row.get("system", "").strip())]
     if not re.match(r"\s*\[\s*\{", cell):
-        return cell
+        return text
     try:
         messages: list[Any] = json.loads(cell)
         read_messages({"prompt": messages}, "prompt")
     except (ValueError, RecursionError, AssentError):
-        return cell
+        return text
     return messages
 
 

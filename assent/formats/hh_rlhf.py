@@ -1,6 +1,5 @@
 """Transcripts of Human and Assistant, chosen and rejected: the files of hh-rlhf, Bai et al. 2022 (arXiv:2204.05862)."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +14,9 @@ from assent.formats.files.fields import (
     read_text,
     require_reply_text,
 )
-from assent.records import Completion, Message, Preference, Prompt
+from assent.formats.files.transcripts import ASSISTANT, HUMAN, split_transcript
+from assent.records import Completion, Preference, Prompt
 
-HUMAN = "\n\nHuman:"
-ASSISTANT = "\n\nAssistant:"
 SPEAKERS = {"user": HUMAN, "assistant": ASSISTANT}
 
 
@@ -44,12 +42,8 @@ class HHRLHF(Format):
             raise AssentError("no shared prompt")
         if transcript != rejected_transcript:
             raise AssentError("'rejected' has a further turn, so the two replies have different prompts")
-        parts = re.split(r"\n\n(Human|Assistant):", transcript)[1:]
-        # One space after the colon belongs to the notation; everything else to the text.
-        turns = zip(parts[::2], (part.removeprefix(" ") for part in parts[1::2]), strict=True)
-        messages = tuple(Message("user" if speaker == "Human" else "assistant", text) for speaker, text in turns)
         completions = (_completion(chosen_reply, "chosen"), _completion(rejected_reply, "rejected"))
-        return (read_preference(row, Prompt(messages, read_category(row)), *completions),)
+        return (read_preference(row, Prompt(split_transcript(transcript), read_category(row)), *completions),)
 
     def encode(self, record: Preference) -> Iterable[Row]:
         messages = record.prompt.messages

@@ -32,6 +32,9 @@ class LanguageModelling(Format):
     def match_score(self, row: Row) -> int:
         return int("text" in row or "messages" in row)
 
+    def keeps_judgement(self, row: Row) -> bool:
+        return False
+
     def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
         weight = read_weight(row)
         if "messages" not in row:

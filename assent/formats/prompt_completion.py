@@ -29,6 +29,9 @@ class PromptCompletion(Format):
     def match_score(self, row: Row) -> int:
         return count_keys(row, "prompt", "completion")
 
+    def keeps_judgement(self, row: Row) -> bool:
+        return False
+
     def decode(self, row: Row, source: str) -> Iterable[SFTExample]:
         prompt = read_prompt(row)
         return (SFTExample(prompt, read_completion(row, "completion", prompt), read_weight(row)),)

@@ -20,6 +20,9 @@ class PromptOnly(Format):
     def match_score(self, row: Row) -> int:
         return count_keys(row, "prompt")
 
+    def keeps_judgement(self, row: Row) -> bool:
+        return False
+
     def decode(self, row: Row, source: str) -> Iterable[Prompt]:
         return (require_prompt_text(read_prompt(row)),)
 

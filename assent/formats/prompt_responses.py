@@ -35,6 +35,17 @@ class PromptResponses(Format):
         known_keys = {"prompt", "category", "meta", "tools", "assent", *_response_keys(row)}
         return {key: value for key, value in row.items() if key not in known_keys} if self.match_score(row) else {}
 
+    def require_unambiguous(self, row: Row) -> None:
+        labels = row.get("labels")
+        if "completions" in row and isinstance(labels, list) and labels and all(isinstance(b, bool) for b in labels):
+            raise AssentError(
+                "'completions' holds the steps of one completion and 'labels' says which are right, as in "
+                "math_shepherd: assent keeps no judgement of steps; join the steps under 'completion', with a 'label'"
+            )
+
+    def keeps_judgement(self, row: Row) -> bool:
+        return False
+
     def decode(self, row: Row, source: str) -> Iterable[TaskWithJudgements]:
         extra = row.get("assent") or {}
         if not isinstance(extra, dict):

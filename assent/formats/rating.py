@@ -17,6 +17,7 @@ from assent.formats.files.fields import (
     read_number,
     read_prompt,
     read_weight,
+    require,
     require_prompt_text,
     weight_field,
 )
@@ -36,9 +37,10 @@ class Rating(Format):
         return count_keys(row, "prompt", "completion", "rating")
 
     def decode(self, row: Row, source: str) -> Iterable[ScoredCompletion]:
-        prompt, rating = require_prompt_text(read_prompt(row)), read_number(row, "rating", math.nan)
+        prompt, value = require_prompt_text(read_prompt(row)), require(row, "rating")
+        rating = read_number(row, "rating", math.nan)
         if not 1 <= rating <= 7:
-            raise AssentError(f"'rating' is {row['rating']!r}, not a number from 1 to 7: {ignore_hint('rating')}")
+            raise AssentError(f"'rating' is {value!r}, not a number from 1 to 7: {ignore_hint('rating')}")
         return (
             ScoredCompletion(prompt, read_completion(row, "completion", prompt), (rating - 1) / 6, read_weight(row)),
         )

@@ -32,6 +32,9 @@ class ShareGPT(Format):
         has_turns = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
         return (1 if "prompt" in row else 4) * has_turns
 
+    def keeps_judgement(self, row: Row) -> bool:
+        return row.get("chosen") is not None or row.get("kto_tag") is not None
+
     def decode(self, row: Row, source: str) -> Iterable[Example]:
         turns = _read_turns(row, "conversations")
         if (system := read_text(row, "system") if row.get("system") else "") and turns[0] != Message("system", system):

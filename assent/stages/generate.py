@@ -22,7 +22,8 @@ class Generate(Stage):
     policy: str = ""
     """Policy to sample from: `base`, a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     prompts: str = ""
-    """File of prompts (`.jsonl`: `prompt` and `category`); empty: the run's prompts, or else the demo's."""
+    """Data set of prompts (`prompt` and `category`): a file, a folder or `hf://owner/name`; empty: the run's prompts,
+    or else the demo's."""
     num_prompts: NonNegativeInt = 0
     """Number of training prompts, in the order of the file; 0: all."""
     n: NonNegativeInt = 4

@@ -40,7 +40,8 @@ class Pretrain(TrainingStage):
 
     aim: ClassVar[str] = "a model learns to write text"
     data: str = ""
-    """Training text: a `.txt` file whose documents are separated by blank lines, or a `.jsonl` file with `text`."""
+    """Training text: a `.txt` file whose documents are separated by blank lines, or a data set with `text`: a file, a
+    folder, or `hf://owner/name`."""
     vocab_size: Annotated[int, Ge(300)] = 2048
     """Vocabulary size of the byte-level BPE tokenizer."""
     num_layers: PositiveInt = 4

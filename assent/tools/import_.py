@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
-from assent.errors import AssentError, warn
+from assent.errors import AssentError, did_you_mean, warn
+from assent.formats.files.annotation import pseudonym
+from assent.formats.files.builder import Attribution
 from assent.formats.files.importing import insert, iter_chunks
 from assent.formats.files.results import ImportResult, count_rows
 from assent.formats.files.sniffing import DetectedFile, sniff
 from assent.protocols import Tool
+from assent.records import Source
 from assent.run import Run, Setup
 from assent.tools.output.import_summary import ImportSummary, format_counts
 from assent.tools.output.printing import append_skipped, format_reasons, printable, with_progress
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 CATEGORIES = ("grounded", "knowledge", "creative")
 """Other categories are kept too, and printed: the column may mean something else."""
+
+MAX_ANNOTATORS = 3
+"""Annotators that are no humans, by name; the others are in the store."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,9 @@ class Import(Tool):
     saved. Of several splits it reads train, unless FILE/SPLIT names another."""
     format: str = "auto"
     """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
-    prompt-only, prompt-responses, sharegpt, alpaca, events, label-studio, argilla, csv, openai-preference or lmarena;
-    auto detects it from the first rows."""
+    prompt-only, prompt-responses, sharegpt, alpaca, events, label-studio, argilla, csv, openai-preference, lmarena,
+    ultrafeedback, helpsteer, saferlhf, oasst, prism, shp, summarize-feedback or webgpt; auto detects it from the first
+    rows."""
     scale: str = ""
     """Scale of the ratings in label-studio, argilla and csv, such as 1-5; they are rescaled to 1-7. Empty: 1-7."""
     encoding: str = "utf-8"
@@ -43,6 +50,12 @@ class Import(Tool):
     """Columns to leave out, such as category,score; messages.KEY leaves out a key of messages."""
     category: str = ""
     """Category (grounded, knowledge, creative) of the prompts for which the file names none."""
+    annotator: str = ""
+    """Annotator of the judgements for which the file names none, such as ai:gpt-4. Empty: imported: and the file's
+    name."""
+    source: str = ""
+    """What that annotator is: human, model, simulated or scorer (not trained on). Empty: model if its name begins with
+    ai:, else human."""
     apply_chat_template: bool = True
     """For files of prompts alone: give plain text to a chat model as a user's turn; false: text to be continued."""
 
@@ -60,14 +73,18 @@ class Import(Tool):
                 f"no row of {self.file} is valid {file.format}: correct the file, or name another --format"
             )
         self._print_records(run, summary)
+        self._print_annotators(summary)
         self._print_next_steps(run, summary)
 
     def check(self) -> None:
         """Check the file before a run folder is created for it.
 
         Raises:
-            AssentError: there is no file, or it cannot be read.
+            AssentError: there is no file, it cannot be read, or a setting has no such value.
         """
+        if self.source not in ("", *get_args(Source)):
+            suggestion = did_you_mean(self.source, get_args(Source))
+            raise AssentError(f"no source '{self.source}'{suggestion}: human, model, simulated or scorer")
         _ = self._file
 
     @cached_property
@@ -78,7 +95,9 @@ class Import(Tool):
 
     def _read_chunks(self, run: Run, key: str, file: DetectedFile, summary: ImportSummary) -> Iterator[ImportResult]:
         tokenizer = _load_tokenizer(run)
-        chunks = iter_chunks(file, refuse=None if tokenizer is None else tokenizer.refusal_reason)
+        attribution = Attribution(pseudonym(self.annotator), self.source)
+        refuse = None if tokenizer is None else tokenizer.refusal_reason
+        chunks = iter_chunks(file, refuse=refuse, attribution=attribution)
         has_template = tokenizer is None or tokenizer.tokenizer.chat_template is not None
         as_chat = self.apply_chat_template and has_template and summary.holds_only_prompts
         for chunk in with_progress(chunks, key, file.num_rows, lambda chunk: chunk.num_rows):
@@ -92,7 +111,8 @@ class Import(Tool):
         print(f"{self.file}: {summary.num_used} of {summary.num_rows} rows read as {file.format}{detected}")
         if split := str(file.location):
             print(f"  {split}")
-        for label, counts in (("kept as meta", file.meta_counts), ("not read", file.unread_counts)):
+        kept, unread = file.meta_counts - summary.copies, file.unread_counts + summary.copies
+        for label, counts in (("kept as meta", kept), ("not read", unread)):
             if counts:
                 print(f"  {label}: {', '.join(f'{printable(key)} ({count_rows(n)})' for key, n in counts.items())}")
         for category, count in summary.categories.items():
@@ -115,6 +135,14 @@ class Import(Tool):
         num_stored = len(summary.prompt_ids) - summary.new.prompts
         if self.category and num_stored > 0:
             print(f"  {num_stored} prompts were stored before and keep their category")
+
+    def _print_annotators(self, summary: ImportSummary) -> None:
+        models = [f"{printable(name)} ({source})" for name, source in summary.sources.items() if source != "human"]
+        if models:
+            print(f"  judged by {', '.join(models[:MAX_ANNOTATORS])}{', ...' * (len(models) > MAX_ANNOTATORS)}")
+        wanted = pseudonym(self.annotator)
+        if wanted and summary.sources and not any(f"{name}:".startswith(f"{wanted}:") for name in summary.sources):
+            print("  the file names its annotators: --annotator changes nothing")
 
     def _print_next_steps(self, run: Run, summary: ImportSummary) -> None:
         if summary.holds_only_prompts:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from assent.errors import AssentError
+from assent.formats.files.hub import is_hub_name
 from assent.formats.files.importing import read_file
+from assent.formats.files.splits import DATA_SUFFIXES
 from assent.models.packing import SharedPrefix
 from assent.models.rendering import Unrenderable
 from assent.models.tokenizer import ChatTokenizer
@@ -13,26 +15,25 @@ from assent.training.supervised import TokenizedExample
 
 
 def read_documents(path: str) -> list[str]:
-    """Read the documents of a text file (separated by blank lines) or of a JSONL file (`text`, or prompts), each once.
+    """Read the documents of a text file (separated by blank lines) or of a data set (`text`, or prompts), each once.
 
     Raises:
         AssentError: no file, or nothing in it.
     """
     if not path:
-        raise AssentError("pretraining needs text: name a .txt or .jsonl file with --data")
-    file = Path(path)
-    if ".json" in file.name:
-        texts = _read_json_texts(file)
+        raise AssentError("pretraining needs text: name a .txt file or a data set with --data")
+    if _is_data_set(path):
+        texts = _read_row_texts(path)
     else:
         try:
-            texts = file.read_text(encoding="utf-8").split("\n\n")
+            texts = Path(path).read_text(encoding="utf-8").split("\n\n")
         except FileNotFoundError:
             raise AssentError(f"no file at {path}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise AssentError(f"cannot read {path} as UTF-8 text: {error}") from None
     documents = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if not documents:
-        raise AssentError(f"{path} has no text: give a .txt file of documents or a .jsonl file with `text`")
+        raise AssentError(f"{path} has no text: give a .txt file of documents or a data set with `text`")
     return documents
 
 
@@ -42,7 +43,7 @@ def read_texts(path: str, tokenizer: ChatTokenizer, max_length: int) -> list[Tok
     Raises:
         AssentError: no file, or nothing in it.
     """
-    examples = read_file(path).examples if ".json" in Path(path).name else ()
+    examples = read_file(path).examples if _is_data_set(path) else ()
     demonstrations = [example for example in examples if isinstance(example, SFTExample)]
     if not demonstrations:
         demonstrations = [SFTExample(Prompt.plain(""), Completion(text)) for text in read_documents(path)]
@@ -66,7 +67,12 @@ def read_texts(path: str, tokenizer: ChatTokenizer, max_length: int) -> list[Tok
     return tokenized
 
 
-def _read_json_texts(path: Path) -> list[str]:
+def _is_data_set(path: str) -> bool:
+    """Return whether a path names rows: a JSON, table, Parquet or Arrow file, a folder, or a data set of the hub."""
+    return is_hub_name(path) or Path(path).is_dir() or path.removesuffix(".gz").endswith(DATA_SUFFIXES)
+
+
+def _read_row_texts(path: str) -> list[str]:
     """Return the completions of demonstrations and ratings, else the prompts."""
     result = read_file(path)
     if not result.examples:

@@ -36,7 +36,7 @@ def iter_rows(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
         try:
             import pyarrow as pa
         except ImportError:
-            raise AssentError(f'to read {path}, install pyarrow: pip install "assent[parquet]"') from None
+            raise AssentError(f"to read {path}, install pyarrow: pip install 'assent[data]'") from None
         try:
             for batch in _batches(path):
                 names = batch.schema.names

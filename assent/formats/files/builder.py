@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, cast
 
 from assent.errors import AssentError
 from assent.feedback import check, to_values
@@ -28,13 +30,37 @@ from assent.records import (
     ScoredCompletion,
     SFTExample,
     SkippedRow,
+    Source,
     Task,
     content_id,
+    implied_source,
 )
 from assent.registry import name_of
 
 REPEATED = "repeated under one id, counted once"
 ZERO_WEIGHT = "a weight of 0: not used in training"
+
+
+class Attribution(NamedTuple):
+    """Who judged, in the words of the user: for files that do not say so."""
+
+    annotator: str = ""
+    """Empty: the name of the file."""
+    source: Source | str = ""
+    """Empty: the annotator's prefix says it."""
+    assumed: AbstractSet[str] = frozenset()
+    """Annotators that the format knows by the columns alone: the user's word counts."""
+
+    def apply(self, event: Feedback, default: str) -> Feedback:
+        """Return feedback by the user's annotator, unless the file says who gave it; its id tells annotators apart."""
+        is_default = event.annotator == default or event.annotator.startswith(f"{default}:")
+        if not (self.annotator or self.source) or not (is_default or event.annotator in self.assumed):
+            return event
+        if not self.annotator:
+            return replace(event, source=cast(Source, self.source))
+        annotator = self.annotator + (event.annotator.removeprefix(default) if is_default else "")
+        source = cast(Source, self.source or implied_source(annotator))
+        return replace(event, annotator=annotator, source=source, id=content_id(event.id, annotator))
 
 
 @dataclass
@@ -56,14 +82,17 @@ class ReadState:
 class ResultBuilder:
     """The records of some rows of a file."""
 
-    def __init__(self, source: str, state: ReadState, judgement_kind: str) -> None:
+    def __init__(self, source: str, state: ReadState, judgement_kind: str, attribution: Attribution) -> None:
         self.skipped: list[SkippedRow] = []
         self.remarks: list[str] = []
+        self.copies: list[str] = []
         self.num_rows = 0
         self.num_used = 0
         self._source = source
         self._state = state
         self._judgement_kind = judgement_kind
+        self._attribution = attribution
+        self._annotator = f"imported:{source}"
         self._examples: list[Example] = []
         self._prompts: dict[str, Prompt] = {}
         self._responses: dict[tuple[str, str], Response] = {}
@@ -83,6 +112,7 @@ class ResultBuilder:
             self.num_rows,
             self.num_used,
             tuple(self.remarks),
+            tuple(self.copies),
         )
 
     def add(self, record: Record, row: RawRow) -> None:
@@ -105,9 +135,8 @@ class ResultBuilder:
             self._add_example(replace(record, prompt=prompt), row)
 
     def _add_example(self, example: Example, row: RawRow) -> None:
-        annotator = f"imported:{self._source}"
-        judged = _to_task(example, annotator, self._judgement_kind)
-        (event,) = judged.feedback
+        judged = _to_task(example, self._annotator, self._judgement_kind)
+        event = self._attribution.apply(judged.feedback[0], self._annotator)
         row_id = str((row.row or {}).get("id") or "")
         # The id of a row may be that of its prompt: only an equal judgement under an equal id is a repetition.
         if self._is_repeated(event, row_id and f"{row_id} {event.id}", row):
@@ -116,11 +145,12 @@ class ResultBuilder:
             self.remarks.append(ZERO_WEIGHT)
         self._state.repeats[event.id] += 1
         event = replace(event, id=content_id(event.id, self._state.repeats[event.id]))
-        self._examples.append(replace(example, feedback_ids=(event.id,), annotator=annotator))
+        self._examples.append(replace(example, feedback_ids=(event.id,), annotator=event.annotator))
         self._add_judged(judged._replace(feedback=(event,)))
 
     def _add_task(self, judged: TaskWithJudgements, prompt: Prompt, row: RawRow) -> None:
-        new = [event for event in judged.feedback if not self._is_repeated(event, judged.origin_id, row)]
+        events = [self._attribution.apply(event, self._annotator) for event in judged.feedback]
+        new = [event for event in events if not self._is_repeated(event, judged.origin_id, row)]
         judged = judged._replace(feedback=tuple(map(self._number, new)))
         responses = {item.id: item for item in judged.items}
         if judged.task.purpose == "train":

@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
@@ -15,7 +15,7 @@ from assent.feedback.demonstration import Demonstration
 from assent.files import replacing
 from assent.formats import Format, Record, Remark, Row, TaskWithJudgements
 from assent.formats.files.annotation import anonymised
-from assent.formats.files.columns import decode_row, meta_columns, meta_object
+from assent.formats.files.columns import answer_texts, decode_row, meta_columns, meta_object
 from assent.formats.files.results import ExportResult
 from assent.formats.files.rows import write_rows
 from assent.formats.files.sniffing import FORMATS, match_format
@@ -148,18 +148,18 @@ def _encode_example(record: Example | Prompt, reader: Format) -> Row:
         extra["category"] = prompt.category
     if prompt.tools and "tools" in reader.known_keys:
         extra["tools"] = list(prompt.tools)
-    row = _add_meta({**row, **extra}, prompt, reader)
-    (decoded,) = _read_back(record, [row], reader)
-    if _comparable(decoded, reader) != _comparable(record, reader):
+    row = _add_meta({**row, **extra}, prompt, reader, answer_texts([record]))
+    decoded = [entry for entry in _read_back(record, [row], reader) if isinstance(entry, type(record))]
+    if [_comparable(entry, reader) for entry in decoded] != [_comparable(record, reader)]:
         raise AssentError(_missing_key(record, [row]) or NOT_LOSSLESS)
     return row
 
 
-def _add_meta(row: Row, prompt: Prompt, reader: Format) -> Row:
+def _add_meta(row: Row, prompt: Prompt, reader: Format, answers: Collection[str]) -> Row:
     """Return a row with the prompt's meta: as columns, unless these would change the format that is detected."""
     if not prompt.meta or not reader.writes_meta:
         return row
-    columns = {**row, **meta_columns(prompt, _reserved_keys())} if reader.known_keys else row
+    columns = {**row, **meta_columns(prompt, _reserved_keys(), answers)} if reader.known_keys else row
     has_same_format = match_format(columns, FORMATS) == match_format(row, FORMATS)
     if columns is not row and has_same_format:
         return columns
@@ -184,7 +184,7 @@ def _comparable_prompt(prompt: Prompt, reader: Format) -> Prompt:
 
 def _read_back(record: Any, rows: list[Row], reader: Format) -> list[Record | SkippedRow | Remark]:
     try:
-        return [decoded for row in rows for decoded in decode_row(reader, row, "")]
+        return [decoded for row in rows for decoded in decode_row(reader, row, "").records]
     except AssentError as error:
         raise AssentError(_missing_key(record, rows) or str(error)) from None
 
@@ -239,7 +239,8 @@ def _task_rows(record: TaskWithJudgements, reader: Format) -> list[Row]:
         AssentError: reading them would return something else.
     """
     is_table = reader.shape == "table"
-    rows = [row if is_table else _add_meta(row, record.prompt, reader) for row in reader.encode(record)]
+    answers = answer_texts([record])
+    rows = [row if is_table else _add_meta(row, record.prompt, reader, answers) for row in reader.encode(record)]
     events: Counter[Feedback] = Counter()
     prompt = _comparable_prompt(record.prompt, reader)
     for decoded in _read_back(record, rows, reader):

@@ -69,6 +69,30 @@ def require(row: Row, key: str) -> Any:
     return row[key]
 
 
+def require_object(row: Row, key: str) -> Row:
+    """Return the object under a key.
+
+    Raises:
+        AssentError: the row has no such key, or another value there.
+    """
+    value = require(row, key)
+    if not isinstance(value, dict):
+        raise AssentError(f"'{key}' is {type(value).__name__}, not an object")
+    return value
+
+
+def require_objects(row: Row, key: str) -> list[Row]:
+    """Return the list of objects under a key.
+
+    Raises:
+        AssentError: the row has no such key, or another value there.
+    """
+    value = require(row, key)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise AssentError(f"'{key}' is not a list of objects")
+    return value
+
+
 def count_keys(row: Row, *keys: str) -> int:
     """Return the number of these keys if the row has all of them, else 0."""
     return len(keys) * all(key in row for key in keys)
@@ -235,6 +259,11 @@ def text_prompt(row: Row, text: str) -> Prompt:
     return Prompt.plain(text, read_category(row))
 
 
+def user_turn(text: str, system: str = "") -> tuple[Message, ...]:
+    """Return the conversation of one question, after the system's message if there is one."""
+    return (*([Message("system", system)] if system else []), Message("user", text))
+
+
 def require_prompt_text(prompt: Prompt) -> Prompt:
     """Return a prompt, and refuse one without any text."""
     if not any(message.content.strip() for message in prompt.messages):
@@ -293,11 +322,12 @@ def require_distinct(completions: Iterable[Completion]) -> None:
     replies = [(reply.text, json.dumps(dict(reply.extra), sort_keys=True)) for reply in completions]
     if len(set(replies)) < len(replies):
         raise AssentError("identical replies")
-    if len({(_visible_lines(text), extra) for text, extra in replies}) < len(replies):
+    if len({(visible_lines(text), extra) for text, extra in replies}) < len(replies):
         raise AssentError("replies that differ in white space only")
 
 
-def _visible_lines(text: str) -> tuple[str, ...]:
+def visible_lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a text without the white space that nobody sees."""
     lines = (line.rstrip() for line in text.strip().split("\n"))
     return tuple(re.sub(r"(?<=\S)\s+", " ", line) for line in lines)
 

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 from assent.errors import AssentError, warn
 from assent.formats import Format, Record, Remark, TaskWithJudgements
 from assent.formats.files.annotation import anonymised
-from assent.formats.files.builder import ReadState, ResultBuilder
+from assent.formats.files.builder import Attribution, ReadState, ResultBuilder
 from assent.formats.files.columns import decode_row, drop_keys
 from assent.formats.files.fields import parse_cells
 from assent.formats.files.results import ImportResult
@@ -41,21 +41,28 @@ class DecodedRow(NamedTuple):
 
     row: RawRow
     records: Sequence[Record | SkippedRow | Remark]
+    copies: Sequence[str] = ()
+    """Columns that repeat a response."""
 
 
 def iter_chunks(
-    file: DetectedFile, chunk_rows: int | None = CHUNK_ROWS, refuse: RefuseFn | None = None
+    file: DetectedFile,
+    chunk_rows: int | None = CHUNK_ROWS,
+    refuse: RefuseFn | None = None,
+    attribution: Attribution | None = None,
 ) -> Iterator[ImportResult]:
     """Read a file some rows at a time; only ids are kept from one chunk to the next.
 
     Args:
         chunk_rows: rows of a chunk; None: all rows in one chunk.
         refuse: returns why a prompt with completions is of no use; such rows are skipped.
+        attribution: who judged, where the file does not say so.
     """
     state = ReadState()
-    lines = _iter_passes(file)
+    attribution = (attribution or Attribution())._replace(assumed=file.reader.assumed_annotators)
+    lines = file.reader.gather(_iter_passes(file))
     while chunk := list(islice(lines, chunk_rows)):
-        yield _build_result(file.format, _decode(chunk, file), file.name, state, file.reader, refuse)
+        yield _build_result(file.format, _decode(chunk, file), file.name, state, file.reader, refuse, attribution)
 
 
 def read_file(path: str | Path, format: str = "auto", scale: str = "") -> ImportResult:
@@ -156,7 +163,7 @@ def _decode(rows: Iterable[RawRow], file: DetectedFile) -> Iterator[DecodedRow]:
             continue
         try:
             values = parse_cells(row.row) if has_text_cells else row.row
-            yield DecodedRow(row, tuple(decode_row(file.reader, values, file.name, file.ignore)))
+            yield DecodedRow(row, *decode_row(file.reader, values, file.name, file.ignore))
         except AssentError as error:
             yield DecodedRow(row, (SkippedRow("", str(error)),))
 
@@ -168,10 +175,12 @@ def _build_result(
     state: ReadState,
     reader: Format | None = None,
     refuse: RefuseFn | None = None,
+    attribution: Attribution | None = None,
 ) -> ImportResult:
-    builder = ResultBuilder(source, state, reader.judgement_kind if reader else "")
+    builder = ResultBuilder(source, state, reader.judgement_kind if reader else "", attribution or Attribution())
     is_lossless = reader is not None and reader.lossless
-    for row, records in rows:
+    for row, records, copies in rows:
+        builder.copies += copies
         is_used = False
         for record in records:
             try:
@@ -181,8 +190,8 @@ def _build_result(
                 part = record.location if isinstance(record, SkippedRow) else ""
                 location = ", ".join(filter(None, (row.location, part)))
                 builder.skipped.append(SkippedRow(location, str(error), row.raw))
-        builder.num_rows += 1
-        builder.num_used += is_used
+        builder.num_rows += row.num_rows
+        builder.num_used += row.num_rows * is_used
     return builder.build(format)
 
 

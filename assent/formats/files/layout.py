@@ -4,11 +4,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from assent.errors import AssentError, did_you_mean
 from assent.formats import Row, TaskWithJudgements
-from assent.formats.files.fields import chat_prompt, read_messages, read_text, require_reply_text, text_prompt
+from assent.formats.files.fields import (
+    chat_prompt,
+    read_messages,
+    read_text,
+    require_reply_text,
+    text_prompt,
+    visible_lines,
+)
 from assent.records import Completion, Feedback, Prompt, Purpose, Response, Task
 from assent.registry import resolve
 
@@ -74,6 +81,36 @@ def _normalise_name(name: str) -> str:
 
 
 # From a file
+
+
+class Reply(NamedTuple):
+    """A reply in a file, and who wrote it."""
+
+    completion: Completion
+    policy: str
+    sampling: str = ""
+
+
+def lay_out(
+    prompt: Prompt, replies: Mapping[str, Reply], instruction: str = "", purpose: Purpose = "train"
+) -> TaskLayout:
+    """Return the layout of replies by their names in the file, whose order on the screen is not known."""
+    items: list[Response] = []
+    for name, reply in replies.items():
+        if not reply.completion.extra:
+            require_reply_text(reply.completion.text, name)
+        items.append(Response.of(prompt.id, reply.completion, reply.policy, reply.sampling))
+    return TaskLayout(prompt, tuple(items), tuple(replies), purpose=purpose, instruction=instruction)
+
+
+def rank_replies(ranked: Iterable[tuple[float, Reply]]) -> tuple[dict[str, Reply], tuple[tuple[int, ...], ...]]:
+    """Return replies by name and their tiers, the lowest rank first; equal replies count once, with the lowest."""
+    distinct: dict[tuple[str, ...], tuple[float, Reply]] = {}
+    for rank, reply in sorted(ranked, key=lambda entry: entry[0]):
+        distinct.setdefault(visible_lines(reply.completion.text), (rank, reply))
+    ranks = [rank for rank, _ in distinct.values()]
+    replies = {f"reply {number}": reply for number, (_, reply) in enumerate(distinct.values(), 1)}
+    return replies, tuple(tuple(i for i, r in enumerate(ranks) if r == rank) for rank in dict.fromkeys(ranks))
 
 
 def parse_task(fields: Row, extra: Row, source: str, completions: Mapping[str, Completion] | None = None) -> TaskLayout:

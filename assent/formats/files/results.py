@@ -26,6 +26,8 @@ class ImportResult:
     """Rows of which at least a part was good."""
     remarks: tuple[str, ...] = ()
     """Assumptions, once for each judgement."""
+    copies: tuple[str, ...] = ()
+    """Columns that are no meta because they repeat a response, once for each row."""
 
     def __str__(self) -> str:
         line = f"{self.num_used} of {self.num_rows} rows read as {self.format}"

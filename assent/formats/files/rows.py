@@ -24,6 +24,8 @@ class RawRow(NamedTuple):
     row: Row | None
     reason: str
     content: Any
+    num_rows: int = 1
+    """How many rows of the file a format has joined into this one."""
 
     @property
     def raw(self) -> str:
@@ -73,7 +75,9 @@ def split_names(path: Path, layout: FileLayout) -> list[str]:
 def iter_location(location: Location, layout: FileLayout) -> Iterator[RawRow]:
     """Yield the rows of a location, as `iter_rows` does those of a file."""
     if layout != "arrow":
-        yield from iter_rows(location.paths[0], location.name, layout, location.split)
+        for path in location.paths:
+            name = location.name if len(location.paths) == 1 else f"{location.name}/{path.name}"
+            yield from iter_rows(path, name, layout, location.split)
         return
     for number, row in enumerate(arrow.iter_rows(location.paths), 1):
         yield RawRow(f"{location.name}:row {number}", row, "", row)

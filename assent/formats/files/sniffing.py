@@ -15,6 +15,7 @@ from assent.formats.files.arrow import is_arrow
 from assent.formats.files.columns import drop_keys, looks_like_judgement, meta_keys
 from assent.formats.files.encoding import convert_to_utf8, require_utf8
 from assent.formats.files.fields import EMPTY_VALUES
+from assent.formats.files.hub import is_hub_name, locate_on_hub
 from assent.formats.files.results import count_rows
 from assent.formats.files.rows import FileLayout, RawRow, detect_layout, iter_location, split_names
 from assent.formats.files.splits import Location, locate
@@ -43,7 +44,7 @@ class DetectedFile:
     unread_counts: Counter[str] = field(default_factory=Counter)
     """Rows with a value, by keys that are not read."""
     meta_counts: Counter[str] = field(default_factory=Counter)
-    """Rows with a value, by keys that the prompt's meta keeps."""
+    """Rows with a value, by keys that the prompt's meta keeps, unless they repeat a response."""
     copied_file: IO[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -72,8 +73,7 @@ def sniff(
         AssentError: the file cannot be read, is empty, has another encoding or format, or holds judgements that its
             format does not read.
     """
-    path = Path(path)
-    location = locate(path)
+    location = locate_on_hub(path) if is_hub_name(path) else locate(Path(path))
     if format not in (*FORMATS, "auto"):
         raise AssentError(f"no format '{format}'{did_you_mean(format, FORMATS)}")
     copied_file = _copy(location.paths[0], encoding)
@@ -81,9 +81,9 @@ def sniff(
         location = location._replace(paths=(Path(copied_file.name),))
     layout = _find_layout(location, FORMATS.get(format))
     if splits := split_names(location.paths[0], layout):
-        location = location.choose(splits, path.parent if location.split else path)
+        location = location.choose(splits, Path(path).parent if location.split else path)
     elif location.split and not location.splits:
-        raise AssentError(f"{path.parent} is a file without splits: name it alone")
+        raise AssentError(f"{Path(path).parent} is a file without splits: name it alone")
     unknown = DetectedFile(location, format, layout, FORMATS["events"], tuple(ignore))
     format = _detect_format(path, unknown.iter_rows(), layout, format)
     reader = _with_scale(format, scale) if scale else FORMATS[format]
@@ -137,7 +137,7 @@ def _with_scale(format: str, scale: str) -> Format:
     return replace(reader, scale=scale)  # type: ignore[type-var]  # a dataclass
 
 
-def _detect_format(path: Path, lines: Iterable[RawRow], layout: FileLayout, wanted: str) -> str:
+def _detect_format(path: str | Path, lines: Iterable[RawRow], layout: FileLayout, wanted: str) -> str:
     """Return the wanted format, or the one that most of the first good rows have."""
     candidates = _candidates(layout)
     first_broken: RawRow | None = None
@@ -184,7 +184,7 @@ def match_format(row: Row, candidates: dict[str, Format]) -> str:
 class _Survey:
     """The keys of all rows of a file, which decide whether it can be imported."""
 
-    def __init__(self, path: Path, format: str, reader: Format, ignore: Collection[str]) -> None:
+    def __init__(self, path: str | Path, format: str, reader: Format, ignore: Collection[str]) -> None:
         self.num_rows = 0
         self.unread_counts: Counter[str] = Counter()
         self.meta_counts: Counter[str] = Counter()
@@ -192,6 +192,8 @@ class _Survey:
         self._format = format
         self._reader = reader
         self._ignore = ignore
+        self._columns: dict[str, None] = {}
+        self._keeps_judgement = False
         self._judgement_counts: Counter[str] = Counter()
         self._ignored_keys: set[str] = set()
         self._has_sides = {"chosen", "rejected"} <= reader.known_keys or reader.shape == "table"
@@ -208,11 +210,13 @@ class _Survey:
         row = drop_keys(line.row, self._ignore)
         ignored = {key: line.row.get(key) for key in self._ignore if drop_keys(line.row, (key,)) != line.row}
         self._ignored_keys.update(ignored)
+        self._columns.update(dict.fromkeys(row))
         self._reader.require_unambiguous(row)
         try:
             unread = self._reader.unread_fields(row)
         except AssentError:
             return  # the row is skipped for the same reason
+        self._keeps_judgement |= self._reader.keeps_judgement(row)
         self.unread_counts.update(
             key for key, value in ignored.items() if value not in EMPTY_VALUES or key not in line.row
         )
@@ -220,8 +224,11 @@ class _Survey:
         in_meta = meta_keys(self._reader, row, unread).keys() - set(self._ignore)
         self.meta_counts.update(key for key in filled if key in in_meta)
         self.unread_counts.update(key for key in filled if key not in in_meta)
+        harmless = {*self._reader.fact_keys, *self._reader.discarded_keys(row)}
         self._judgement_counts.update(
-            key for key, value in filled.items() if looks_like_judgement(key, value, self._has_sides)
+            key
+            for key, value in filled.items()
+            if key not in harmless and looks_like_judgement(key, value, self._has_sides)
         )
 
     def check(self) -> None:
@@ -237,6 +244,12 @@ class _Survey:
         lost = {key: count for key, count in self._judgement_counts.items() if key not in self._ignore}
         if lost:
             keys = ", ".join(f"'{key}' ({count_rows(count)})" for key, count in lost.items())
+            if not self._keeps_judgement:
+                raise AssentError(
+                    f"{self._path}: {self._format} does not read {keys}, which look like judgements or deletions, and "
+                    f"keeps no judgement itself; the columns are {', '.join(self._columns)}: rename them as "
+                    "docs/formats.md says, name another --format, or remove those that are no judgement"
+                )
             to_ignore = ",".join({**dict.fromkeys(self._ignore), **self._judgement_counts})
             raise AssentError(
                 f"{self._path}: {self._format} does not read {keys}, which look like judgements or deletions: "

@@ -17,6 +17,11 @@ INNER_SPLIT = re.compile(rf"(?<=[-_. ])(?:{SPLIT_NAMES})(?![a-z])")
 SPLITS_OBJECT = re.compile(rb"\{\s*\"" + SPLIT_WORD.encode() + rb"\"\s*:\s*\[")
 """The beginning of a JSON object of splits."""
 
+ARROW_SUFFIXES = (".parquet", ".arrow")
+DATA_SUFFIXES = (*ARROW_SUFFIXES, ".jsonl", ".json", ".csv", ".tsv")
+"""Endings of files with rows; the last four may also be gzipped."""
+KINDS = "Parquet, Arrow, JSON or tables"
+
 
 class Location(NamedTuple):
     """The files of a data set or of one of its splits."""
@@ -27,17 +32,22 @@ class Location(NamedTuple):
     split: str = ""
     splits: tuple[str, ...] = ()
     """All splits that exist; empty: the data set is not split."""
+    before_split: str = ""
+    """What stands before the split in the path to name another; empty: the name's beginning."""
 
     def __str__(self) -> str:
         """Return which of several splits is read."""
         if len(self.splits) < 2:
             return ""
         alternative = next(split for split in self.splits if split != self.split)
-        path = self.name.removesuffix(self.split) + alternative
+        path = (self.before_split or self.name.removesuffix(self.split)) + alternative
         return f"split {self.split} of {', '.join(self.splits)}; name {path} for another"
 
-    def choose(self, splits: Iterable[str], path: Path) -> "Location":
+    def choose(self, splits: Iterable[str], path: Path | str, separator: str = "/") -> "Location":
         """Return one split of a file or folder: the named one, the only one, or `train`.
+
+        Args:
+            path: as the user may name it, before the separator and the split.
 
         Raises:
             AssentError: none of these exists.
@@ -45,7 +55,8 @@ class Location(NamedTuple):
         names = tuple(splits)
         split = self.split or (names[0] if len(names) == 1 else "train")
         if split not in names:
-            raise AssentError(f"{path} has the splits {', '.join(names)}: name one of them, such as {path}/{names[0]}")
+            first = f"{path}{separator}{names[0]}"
+            raise AssentError(f"{path} has the splits {', '.join(names)}: name one of them, such as {first}")
         name = f"{self.name}/{split}" if split else self.name
         return self._replace(name=name, split=split, splits=names)
 
@@ -66,6 +77,23 @@ def locate(path: Path) -> Location:
     return Location(path.name, (path,))
 
 
+def group_by_split(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return the files with rows by their split; the names of a split are in the file's name, or else in its folder's.
+
+    Parquet and Arrow come first: where there are such files, others are not data. Files without a split are under an
+    empty name.
+    """
+    by_suffix: dict[bool, list[str]] = {True: [], False: []}
+    for file in sorted(files):
+        if file.removesuffix(".gz").endswith(DATA_SUFFIXES):
+            by_suffix[file.endswith(ARROW_SUFFIXES)].append(file)
+    splits: dict[str, list[str]] = {}
+    for file in by_suffix[True] or by_suffix[False]:
+        words = reversed(Path(file).parts)
+        splits.setdefault(next(filter(None, map(_split_of, words)), ""), []).append(file)
+    return splits
+
+
 def is_split_name(name: str) -> bool:
     """Return whether a key of an object names a split."""
     return SPLIT.fullmatch(name) is not None
@@ -82,7 +110,7 @@ def _choose_shards(folder: Path, shards: Mapping[str, tuple[Path, ...]], split: 
     if not shards:
         candidates = sorted(entry.name for entry in folder.iterdir() if entry.is_file() or _find_shards(entry))
         advice = f"name one of its files or folders, such as {folder / candidates[0]}" if candidates else "name a file"
-        raise AssentError(f"{folder} is a folder without Parquet or Arrow files: {advice}")
+        raise AssentError(f"{folder} is a folder without files of {KINDS}: {advice}")
     location = Location(folder.absolute().name, (), split).choose(shards, folder)
     return location._replace(paths=shards[location.split])
 
@@ -93,18 +121,20 @@ def _find_shards(folder: Path) -> dict[str, tuple[Path, ...]]:
         return {split: _saved_files(folder / split) for split in _read_list(saved, "splits")}
     if (folder / "state.json").is_file():
         return {"": _saved_files(folder)}
-    shards: dict[str, tuple[Path, ...]] = {}
-    for path in sorted([*folder.glob("*.parquet"), *folder.glob("*.arrow")]):
-        split = _split_of(path)
-        shards[split] = (*shards.get(split, ()), path)
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+    shards = {
+        split: tuple(folder / name for name in names_of_split)
+        for split, names_of_split in group_by_split(names).items()
+    }
     if len(shards) > 1 and "" in shards:
         raise AssentError(f"{folder} holds {shards[''][0].name} besides its splits: name one of its files")
     return shards or (_find_shards(folder / "data") if (folder / "data").is_dir() else {})
 
 
-def _split_of(shard: Path) -> str:
-    match = SPLIT.match(shard.name.lower())
-    return match[0] if match else ["", *INNER_SPLIT.findall(shard.stem.lower())][-1]
+def _split_of(name: str) -> str:
+    """Return the split in the name of a file or folder; empty: there is none."""
+    match = SPLIT.match(name.lower())
+    return match[0] if match else ["", *INNER_SPLIT.findall(Path(name).stem.lower())][-1]
 
 
 def _saved_files(folder: Path) -> tuple[Path, ...]:

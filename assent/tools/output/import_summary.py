@@ -26,9 +26,12 @@ class ImportSummary:
     new: Counts = Counts(0, 0, 0, 0)
     kinds: Counter[str] = field(default_factory=Counter)
     prompt_ids: set[str] = field(default_factory=set)
-    annotators: set[str] = field(default_factory=set)
+    sources: dict[str, str] = field(default_factory=dict)
+    """What each annotator is."""
     skipped: list[SkippedRow] = field(default_factory=list)
     """Without the text of the rows."""
+    copies: Counter[str] = field(default_factory=Counter)
+    """Columns that repeat a response."""
     remarks: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     open_tasks: Counter[str] = field(default_factory=Counter)
@@ -55,15 +58,24 @@ class ImportSummary:
         self.prompt_ids.update(prompt.id for prompt in prompts)
         self.categories.update(prompt.category for prompt in prompts if prompt.category)
         self.remarks.update(chunk.remarks)
+        self.copies.update(chunk.copies)
         judged = {event.task for event in chunk.feedback}
         self.open_tasks.update(task.kind for task in chunk.tasks if task.id not in judged)
-        self.annotators.update(event.annotator for event in chunk.feedback)
+        self.sources.update((event.annotator, event.source) for event in chunk.feedback)
         if self.holds_tasks:
             self.kinds.update(f"{name_of(event.judgement)}s" for event in chunk.feedback)
-        else:
-            self.kinds.update(
-                name for kind, name in EXAMPLE_NAMES for example in chunk.examples if isinstance(example, kind)
-            )
+            return
+        self.kinds.update(
+            name for kind, name in EXAMPLE_NAMES for example in chunk.examples if isinstance(example, kind)
+        )
+        # Critiques, and judgements to evaluate on, are no training examples.
+        trained = {event_id for example in chunk.examples for event_id in example.feedback_ids}
+        purposes = {task.id: task.purpose for task in chunk.tasks}
+        self.kinds.update(
+            f"{name_of(event.judgement)}s{' for evaluation' * (purposes.get(event.task) == 'evaluate')}"
+            for event in chunk.feedback
+            if event.id not in trained and not self.reader.lossless
+        )
 
     @property
     def content(self) -> str:
@@ -76,7 +88,7 @@ class ImportSummary:
                 f"{kinds} on {len(self.prompt_ids)} prompts" if kinds else f"{len(self.prompt_ids)} different prompts"
             )
         kinds = ", ".join(f"{count} {name}" for name, count in self.kinds.most_common()) or "tasks without a judgement"
-        annotators = f" by {len(self.annotators)} annotators" if self.annotators else ""
+        annotators = f" by {len(self.sources)} annotators" if self.sources else ""
         return f"{kinds}{annotators} on {len(self.prompt_ids)} prompts"
 
 
