@@ -92,7 +92,7 @@ def run(model: Path, prompts: Path) -> Path:
         (("generate", "--dtype", "float13"), "it can be auto, float32 or bfloat16"),
         (("label",), "holds no responses to label; run 'assent generate' first"),
         (("evaluate",), "has no trained policy to measure"),
-        (("pretrain",), "name a .txt or .jsonl file with --data"),
+        (("pretrain",), "name a .txt file or a data set with --data"),
         (("pretrain", "--data", "missing.txt"), "no file at missing.txt"),
     ],
 )

@@ -539,7 +539,7 @@ def test_json_array_is_read_as_rows(tmp_path: Path) -> None:
 
 def broken_files(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "missing.jsonl", "cannot read .*No such file"
-    yield folder, "is a folder without Parquet or Arrow files: name"
+    yield folder, "is a folder without files of Parquet, Arrow, JSON or tables: name"
     yield lines(folder / "empty.jsonl", ""), "is empty"
     yield lines(folder / "blank.jsonl", "\n \n"), "is empty"
     yield lines(folder / "none.json", "[]"), "is empty"

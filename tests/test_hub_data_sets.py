@@ -170,3 +170,15 @@ def test_texts_of_pretraining_come_from_any_data_set(fill: Fill, tmp_path: Path)
     (tmp_path / "plain.txt").write_text("One cat.\n\nOne dog.")
     for path in ("hf://owner/texts", tmp_path / "folder", tmp_path / "plain.txt"):
         assert read_documents(str(path)) == ["One cat.", "One dog."]
+
+
+def test_import_shows_the_first_row_before_it_stores_anything(
+    fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill("owner/pairs", {"train.jsonl": rows("cat", "dog")})
+    assert main(["import", "hf://owner/pairs", "--run", str(tmp_path / "run")]) == 0
+    heading, prompt, *responses, comparison = capsys.readouterr().out.splitlines()[:5]
+    assert heading == "hf://owner/pairs: the first row, read as preference:"
+    assert prompt == "    text to continue  Name a cat."
+    better = next(line for line in responses if line.endswith("  One cat.")).split("  ")[2]
+    assert comparison.startswith(f"    comparison  {better}, strength 2 (by imported:owner/pairs")

@@ -211,7 +211,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TEN = [
     ("import", "name the file to read: assent import FILE"),
     ("import {}/nowhere.jsonl", "nowhere.jsonl: No such file or directory"),
-    ("import {}/folder", "folder is a folder without Parquet or Arrow files"),
+    ("import {}/folder", "folder is a folder without files of Parquet, Arrow, JSON or tables"),
     ("import {}/empty.jsonl", "empty.jsonl is empty"),
     ("import {}/cut.jsonl.gz", "cannot read "),
     ("import {}/binary.jsonl", "binary.jsonl is not UTF-8 (byte 0x80 in line 2)"),

@@ -321,8 +321,8 @@ def test_single_split_is_read_whatever_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "is a folder without Parquet or Arrow files: name a file$"),
-        (("x.jsonl", "b.txt"), r"name one of its files or folders, such as .*/b\.txt$"),
+        ((), "is a folder without files of Parquet, Arrow, JSON or tables: name a file$"),
+        (("x.md", "b.txt"), r"name one of its files or folders, such as .*/b\.txt$"),
         (("a/x.parquet",), "name one of its files or folders, such as .*/a$"),
         (("train.parquet", "x.parquet"), r"holds x\.parquet besides its splits: name one of its files"),
         (("dataset_dict.json",), r"cannot read .*dataset_dict\.json: `datasets` did not write it"),

@@ -74,6 +74,21 @@ def check(judgement: Judgement, task: Task) -> Judgement:
     return judgement
 
 
+def describe(judgement: Judgement, task: Task) -> str:
+    """Return a judgement in words; responses are named by their position in the task."""
+    values = to_values(judgement)
+    labels = {item: f"response {number}" for number, item in enumerate(task.items, 1)}
+    if values.get("preferred"):
+        return f"{labels[values['preferred']]}, strength {values['strength']}"
+    if "tiers" in values:
+        return " > ".join(" = ".join(labels[item] for item in tier) for tier in values["tiers"])
+    if "axes" in values:
+        return ", ".join(f"{axis} {value:g}" for axis, value in values["axes"])
+    if "approved" in values:
+        return "approved" if values["approved"] else "disapproved"
+    return str(values.get("verdict") or values.get("text") or values)
+
+
 def default_question(kind: str) -> str:
     """Return the question of a kind's tasks that carry no instruction of their own."""
     return cast(Judgement, resolve("feedback", kind)).question

@@ -16,6 +16,7 @@ from assent.protocols import Tool
 from assent.records import Source
 from assent.run import Run, Setup
 from assent.tools.output.import_summary import ImportSummary, format_counts
+from assent.tools.output.preview import preview
 from assent.tools.output.printing import append_skipped, format_reasons, printable, with_progress
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Import(Tool):
     needs_run: ClassVar[bool] = False
     positional: ClassVar[str] = "file"
     file: str = ""
-    """The file to read: JSON lines, a JSON array, a table (.csv, .tsv), Parquet, Arrow, or a folder that `datasets`
-    saved. Of several splits it reads train, unless FILE/SPLIT names another."""
+    """The data set to read: a file (JSON lines, a JSON array, .csv, .tsv, Parquet, Arrow), a folder of such files or of
+    `datasets`, or hf://owner/name of the hub. Of several splits it reads train, unless FILE/SPLIT or
+    hf://owner/name:SPLIT names another."""
     format: str = "auto"
     """hh-rlhf, preference, preference-implicit, ranking, rating, unpaired, prompt-completion, language-modelling,
     prompt-only, prompt-responses, sharegpt, alpaca, events, label-studio, argilla, csv, openai-preference, lmarena,
@@ -63,6 +65,7 @@ class Import(Tool):
         skipped_path = run.folder / f"skipped-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
         file = self._file
         summary = ImportSummary(file.reader, run.setup.held_out)
+        self._print_reading(file)
         for chunk in self._read_chunks(run, key, file, summary):
             if chunk.skipped:
                 append_skipped(chunk.skipped, skipped_path)
@@ -105,6 +108,14 @@ class Import(Tool):
             if as_chat:
                 prompts = [prompt.as_chat() for prompt in prompts]
             yield replace(chunk, prompts=tuple(prompts))
+
+    def _print_reading(self, file: DetectedFile) -> None:
+        """Print how the first row is read, before anything is stored."""
+        attribution = Attribution(pseudonym(self.annotator), self.source)
+        first = next((chunk for chunk in iter_chunks(file, 1, attribution=attribution) if chunk.num_used), None)
+        if first is not None:
+            print(f"{self.file}: the first row, read as {file.format}:")
+            print("".join(f"    {line}\n" for line in preview(first)), end="", flush=True)
 
     def _print_rows(self, file: DetectedFile, summary: ImportSummary, skipped_path: Path) -> None:
         detected = " (detected)" if self.format == "auto" else ""

@@ -5,14 +5,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.feedback import ComparableJudgement, WrittenJudgement, to_values
+from assent.feedback import ComparableJudgement, WrittenJudgement, describe, to_values
 from assent.feedback.critique import Critique
 from assent.formats import TaskWithJudgements
 from assent.formats.files.exporting import write_file
@@ -101,7 +101,7 @@ def judgements_page(
     for row in found_rows[:PAGE_SIZE]:
         task = judged.tasks[row.feedback.task]
         prompt = judged.prompt_of(task.id).text
-        rows.append(ListedJudgement(row.seq, row.feedback, task.kind, prompt, summarise(task, row.feedback)))
+        rows.append(ListedJudgement(row.seq, row.feedback, task.kind, prompt, describe(row.feedback.judgement, task)))
     return render_page(
         request, "judgements.html.jinja", run=project.name, page="judgements", rows=rows,
         has_more=len(found_rows) > PAGE_SIZE, total=count_judgements(project.store, filter), filter=filter,
@@ -135,7 +135,8 @@ def judgement_page(request: Request, project: CurrentProject, user: Reviewer, ju
         text=text_of(event.judgement), quote=quote_of(event.judgement),
         turns=[(turn.role, render_turn(turn)) for turn in prompt.messages],
         responses=[(responses[item], render_item(responses[item], prompt)) for item in item_order],
-        summary=summarise(task, event), other_judgements=[(other, summarise(task, other)) for other in other_events],
+        summary=describe(event.judgement, task),
+        other_judgements=[(other, describe(other.judgement, task)) for other in other_events],
         replaced=superseding_ids(project.store, [event.id, *(other.id for other in other_events)]),
         assignment=assignment_state(project.store, event), names=names_by_id(request, user),
     )  # fmt: skip
@@ -219,21 +220,6 @@ def names_by_id(request: Request, user: User) -> dict[str, str]:
     if not user.can("manage"):
         return {}
     return {account.id: account.name for account in workspace_of(request).accounts.all()}
-
-
-def summarise(task: Task, event: Feedback) -> str:
-    """Return a judgement in words. Items are named by their position in the task."""
-    values: dict[str, Any] = to_values(event.judgement)
-    labels = {item: f"response {number}" for number, item in enumerate(task.items, 1)}
-    if values.get("preferred"):
-        return f"{labels[values['preferred']]}, strength {values['strength']}"
-    if "tiers" in values:
-        return " > ".join(" = ".join(labels[item] for item in tier) for tier in values["tiers"])
-    if "axes" in values:
-        return ", ".join(f"{axis} {value:g}" for axis, value in values["axes"])
-    if "approved" in values:
-        return "approved" if values["approved"] else "disapproved"
-    return str(values.get("verdict") or values.get("text") or values)
 
 
 def quote_of(judgement: Judgement) -> str:

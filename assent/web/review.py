@@ -6,13 +6,13 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from assent.feedback import ComparableJudgement, parse
+from assent.feedback import ComparableJudgement, describe, parse
 from assent.feedback.comparison import Comparison
 from assent.labelling.gold import matches_gold
 from assent.labelling.judgements import disputed_judgements
 from assent.records import Feedback, Judgement, Task, utc_now
 from assent.registry import names, resolve
-from assent.web.judgements import Reviewer, disagree, names_by_id, read_tasks, summarise
+from assent.web.judgements import Reviewer, disagree, names_by_id, read_tasks
 from assent.web.manage import LongText, ShortText
 from assent.web.pages import render_page
 from assent.web.security import CurrentProject
@@ -55,7 +55,7 @@ def review(
     for events in groups[:PAGE_SIZE]:
         task = judged.tasks[events[0].task]
         prompt = render_turn(judged.prompt_of(task.id).messages[-1])
-        summaries = [(event, summarise(task, event)) for event in events]
+        summaries = [(event, describe(event.judgement, task)) for event in events]
         rows.append(DisputedTask(task, prompt, summaries, _unused_verdicts(task, events)))
     return render_page(
         request, "review.html.jinja", run=project.name, page="review", rows=rows, texts=texts, after=after,
