@@ -181,4 +181,4 @@ def test_import_shows_the_first_row_before_it_stores_anything(
     assert heading == "hf://owner/pairs: the first row, read as preference:"
     assert prompt == "    text to continue  Name a cat."
     better = next(line for line in responses if line.endswith("  One cat.")).split("  ")[2]
-    assert comparison.startswith(f"    comparison  {better}, strength 2 (by imported:owner/pairs")
+    assert comparison == f"    comparison  {better}, strength 1 (by imported:owner/pairs/train, human)"
