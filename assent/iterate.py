@@ -38,7 +38,8 @@ class Iterate:
     control: bool = False
     """Also run the recipe with random labels, in RUN-control: a negative control, whose policies must not win."""
     stage_seconds: tuple[NonNegativeFloat, ...] = ()
-    """Seconds that each of `stages` took on some machine, to forecast the end; empty: no forecast."""
+    """Seconds that each of `stages` took on some machine, to forecast the end; empty, or not one for each: no
+    forecast."""
 
     def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
         """Run every stage that is not done.
@@ -81,9 +82,8 @@ class Iterate:
         return policy_stage
 
     def _steps(self) -> list[Step]:
-        if self.stage_seconds and len(self.stage_seconds) != len(self.stages):
-            raise AssentError(f"stage_seconds has {len(self.stage_seconds)} numbers for {len(self.stages)} stages")
-        expected = dict(zip(self.stages, self.stage_seconds or [0.0] * len(self.stages), strict=True))
+        is_known = len(self.stage_seconds) == len(self.stages)  # --stages may name others than the recipe
+        expected = dict(zip(self.stages, self.stage_seconds if is_known else [0.0] * len(self.stages), strict=True))
         return [
             Step(number, name, expected[name])
             for number in range(1, self.rounds + 1)

@@ -23,7 +23,7 @@ from assent.objectives.grpo import GRPO
 from assent.objectives.kway import KWay
 from assent.objectives.orpo import ORPO
 from assent.objectives.ppo import PPO
-from assent.online import trainer, update
+from assent.online import models, trainer
 
 PREFIXES = [
     SharedPrefix((5, 9, 30, 41), ((8, 9, 77, 2), (10, 11), (12, 60, 61, 62, 2))),
@@ -213,7 +213,7 @@ def test_one_update_per_rollout_needs_one_forward_pass(
     for name in ("once", "twice"):
         monkeypatch.setattr(GRPO, "needs_logprobs", name == "twice")
         passes: list[bool] = []
-        for module in (trainer, update):
+        for module in (trainer, models):
             monkeypatch.setattr(
                 module, "logprobs", lambda *a, calls=passes, **k: (calls.append(True), logprobs(*a, **k))[1]
             )

@@ -82,13 +82,16 @@ def test_aim_of_each_stage_has_about_six_words(name: str) -> None:
     [
         (["--stages", "generate"], "control = true needs the stage label with annotator = 'simulated'; leave it out"),
         (["--database", "sqlite:///x.db"], "control = true copies feedback.db, and this run has another database"),
-        (["--stages", "generate,label"], "stage_seconds has 5 numbers for 2 stages"),
     ],
 )
 def test_wrong_loop_is_refused_before_it_begins(
     recipe: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_seconds = [] if "stage_seconds" in message or "--stages" not in flags else ["--stage-seconds", ""]
-    assert main(["run", str(recipe), *flags, *with_seconds]) == 2
+    assert main(["run", str(recipe), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (recipe.parent / "run" / "done" / "generate.json").exists()
+
+
+def test_other_stages_than_the_recipes_have_no_forecast(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(recipe), "--stages", "generate", "--no-control"]) == 0
+    assert "[1/1] generate: the model responds to each prompt\n" in capsys.readouterr().err

@@ -235,7 +235,7 @@ def routes(app: FastAPI) -> set[tuple[str, str]]:
             if inner is not None:  # newer FastAPI keeps an included router as one route
                 yield from walk(inner.routes)
             elif getattr(route, "methods", None):
-                yield from ((method, route.path) for method in route.methods - {"HEAD"})
+                yield from ((method, route.path.replace(":path}", "}")) for method in route.methods - {"HEAD"})
             else:
                 yield "GET", f"{route.path}/{{file}}"
 
