@@ -17,7 +17,7 @@ from assent.errors import AssentError
 from assent.protocols import Tool
 from assent.run import Run
 
-DEMO_MEMORY = 9e9
+DEMO_MEMORY = 6e9
 """Bytes that the demo took at most (docs/results.md)."""
 DEMO_DISK = 3e9
 """Bytes that the demo took on disk at most: 2.3 GB in the run's folder, 0.5 GB for the converted model."""
