@@ -48,7 +48,7 @@ class Run:
     @property
     def results(self) -> dict[str, dict[str, Any]]:
         """Return what each finished stage reported, by its name."""
-        return {str(name): dict(result) for name, result in read_results(self.folder).items()}
+        return {name: dict(result) for name, result in read_results(self.folder).items()}
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from assent.config import override
 from assent.errors import AssentError, did_you_mean
 from assent.files import replacing_folder
 from assent.protocols import Stage, Tool
-from assent.run import CONTROL, Run, control_folder, open_run
+from assent.run import Run, control_folder, open_run
 from assent.stage_names import POLICY_STAGES, policy_training_stages
 from assent.types import NonNegativeFloat, PositiveInt
 
@@ -23,6 +23,8 @@ class Step(NamedTuple):
     name: str
     expected: float
     """Seconds that it took where the recipe was measured; 0: unknown."""
+    is_control: bool = False
+    """Whether it is one of the negative control."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class Iterate:
             raise AssentError(f"stages is empty; name at least one of {', '.join(command_names())}")
         steps = self._steps()
         jobs = _configure(steps, recipe)
-        control_jobs = _configure(steps, self._with_random_labels(run, recipe)) if self.control else {}
+        control_steps = [step._replace(is_control=True) for step in steps] if self.control else []
+        if self.control:
+            jobs |= _configure(control_steps, self._with_random_labels(run, recipe))
         loop = {"stages": list(self.stages), "rounds": self.rounds, "policy_stage": self._policy_stage()}
         run.recipe |= loop
-        progress = _Progress([*steps, *(steps if self.control else ())])
+        progress = _Progress([*steps, *control_steps])
         for step in steps:
             if self.control and step.name == "label" and step.round == 1:
                 _copy_to_control(run)
@@ -62,10 +66,10 @@ class Iterate:
         if self.control:
             with open_run(replace(run.setup, run=control_folder(run.folder))) as control:
                 control.recipe |= loop
-                for step in steps:
-                    _perform(control, step, control_jobs[step], progress)
+                for step in control_steps:
+                    _perform(control, step, jobs[step], progress)
             for step in steps:
-                if isinstance(jobs[step], Tool):  # the report shows the control too
+                if step.name == "report":  # it shows the control too
                     _perform(run, step, jobs[step])
 
     def _policy_stage(self) -> str:
@@ -156,7 +160,7 @@ class _Progress:
 
         step = self._steps[self._number]
         parts = [f"[{self._number + 1}/{len(self._steps)}] {run.key(step.name)}: {job.aim}"]
-        if run.folder.name.endswith(CONTROL):
+        if step.is_control:
             parts[0] += " (control: random labels)"
         if left := sum(following.expected for following in self._steps[self._number :]):
             done = sum(earlier.expected for earlier in self._steps[: self._number])

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from assent.models.rendering import Rendering
     from assent.store.database import Store
 
-CONTROL = "-control"
-"""Ending of the folder of a negative control."""
 BASE = "base"
 """Name of the model that a run starts from."""
 
@@ -242,7 +240,7 @@ class Run:
 
 def control_folder(folder: Path) -> Path:
     """Return the folder of a run's negative control."""
-    return folder.with_name(folder.name + CONTROL)
+    return folder.with_name(f"{folder.name}-control")
 
 
 def open_store(folder: Path) -> "Store":

@@ -138,18 +138,14 @@ def _find_splits(name: HubName, files: Sequence[str], card: Mapping[str, Any]) -
     if name.part:
         splits: Splits = group_by_split([file for file in files if file.startswith(f"{name.part}/")])
     elif configurations:
-        default = next((entry for entry in configurations.values() if entry.get("default")), None)
-        default = (
-            default
-            or configurations.get("default")
-            or (next(iter(configurations.values())) if len(configurations) == 1 else None)
-        )
-        if default is None:
+        flagged = [key for key, entry in configurations.items() if entry.get("default")]
+        candidates = flagged or [key for key in configurations if key == "default"] or list(configurations)
+        if len(candidates) > 1:
             raise AssentError(
                 f"{name} has the configurations {', '.join(configurations)}: name one of them, such as "
-                f"{name}/{next(iter(configurations))}"
+                f"{name}/{candidates[0]}"
             )
-        splits = _splits_of_configuration(default, files)
+        splits = _splits_of_configuration(configurations[candidates[0]], files)
     elif (name.revision or "").endswith("convert/parquet"):
         splits = group_by_split([file for file in files if file.startswith("default/")]) or group_by_split(files)
     else:
