@@ -239,7 +239,8 @@ def _check_recipe(recipe: dict[str, Any], path: str) -> None:
             stage = name.rsplit("-", 1)[0] if name.rsplit("-", 1)[-1].isdigit() else name
             if stage not in known:
                 raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, known)}")
-            override(resolve_command(stage), value, f"{path} [{name}]")
+            shared = recipe.get(stage, {}) if name != stage else {}  # [label-2] adds to [label]
+            override(override(resolve_command(stage), shared, f"{path} [{stage}]"), value, f"{path} [{name}]")
         elif name in known:
             raise AssentError(f"{path}: '{name}' is a stage; put its settings under [{name}]")
         elif name not in top:

@@ -115,6 +115,8 @@ def test_wrong_command_line_exits_with_status_2(tmp_path: Path) -> None:
         ("[dppo]\nbeta = 1", "no stage 'dppo'; did you mean 'ppo'?"),
         ("sed = 1", "no setting 'sed'; did you mean 'seed'?"),
         ("stages = ['generate', 'labl']", "no stage 'labl'; did you mean 'label'?"),
+        ("[label]\nnum_tasks = 9\n[label-2]\nacquisition = 'bold'", "[label-2]: acquisition must be 'uniform'"),
+        ("[label-2]\nacquisition = 'bald'\n[label]\nkind = 'ranking'", "acquisition = bald needs num_tasks"),
         ("[ppo]\nsteps = 'many'", "steps must be a valid integer, got 'many'"),
         ("stages = [", "is not TOML"),
     ],

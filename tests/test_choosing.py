@@ -69,6 +69,9 @@ def test_best_of_n_takes_the_best_and_is_evaluated(model_and_prompts: Path, tmp_
     assert main(["evaluate", *run, "--judge", "conciseness_rubric", "--max-new-tokens", "8"]) == 0
     evaluation = read_result(tmp_path / "run", "evaluate")["policies"]["best_of_n"]
     assert evaluation["win"]["rate"] > 0.6 and evaluation["kl"] == result["kl"]
+    assert main(["arena", *run, "--max-new-tokens", "8", "--profiles", "low_noise"]) == 0
+    ratings = read_result(tmp_path / "run", "arena")["policies"]
+    assert ratings["best_of_n"]["rating"] > ratings["base"]["rating"]
     assert main(["report", *run]) == 0
 
 

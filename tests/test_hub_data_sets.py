@@ -1,13 +1,13 @@
 """Data sets of the Hugging Face Hub by name, from a cache folder laid out as the hub's own; the hub is not reached."""
 
 import gzip
-import hashlib
 import json
-import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hub_cache import add_data_set
 
 from assent.cli import main
 from assent.errors import AssentError
@@ -36,20 +36,7 @@ def fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fill:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
-    def put(id: str, files: dict[str, bytes], revision: str = "main") -> None:
-        folder = cache / f"datasets--{id.replace('/', '--')}"
-        commit = hashlib.sha1(repr((id, revision)).encode()).hexdigest()
-        for name, content in files.items():
-            blob, file = folder / "blobs" / hashlib.sha256(content).hexdigest(), folder / "snapshots" / commit / name
-            for path in (blob, file):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            blob.write_bytes(content)
-            file.symlink_to(os.path.relpath(blob, file.parent))
-        reference = folder / "refs" / revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit)
-
-    return put
+    return partial(add_data_set, cache)
 
 
 def prompts(path: str) -> list[str]:

@@ -117,6 +117,7 @@ def test_imported_prompts_become_chat_with_category(tmp_path: Path) -> None:
         r"(\d+) prompts to train on, (\d+) held out; next, generate responses: assent generate --run (\S+)", result.out
     )
     assert result.status == 0 and "read as prompt-only" in result.out and sides is not None
+    assert "    user        Bird 0?\n" in result.out
     assert int(sides[1]) + int(sides[2]) == 10 and sides[3] == str(run)
     with Store.open(run / "feedback.db") as store:
         matches = list(store.prompts())
@@ -124,6 +125,18 @@ def test_imported_prompts_become_chat_with_category(tmp_path: Path) -> None:
     assert sorted(prompt.category for prompt in matches) == ["creative"] * 9 + ["knowledge"]
     later = run_here("import", file, "--run", run, "--category", "grounded")
     assert "nothing new" in later.out and "10 prompts were stored before and keep their category" in later.out
+
+
+def test_prompts_stay_text_after_pretraining_without_template(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", lines(tmp_path / "p.jsonl", {"prompt": "Once upon a time"})
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(f"Once upon a time there were {n} birds." for n in range(40)))
+    small = ["--vocab-size", "300", "--num-layers", "1", "--hidden-size", "32", "--context-length", "32"]
+    assert run_here("pretrain", "--run", run, "--data", texts, *small).status == 0
+    result = run_here("import", file, "--run", run)
+    assert result.status == 0 and "text to continue  Once upon a time" in result.out
+    with Store.open(run / "feedback.db") as store:
+        assert [prompt.is_plain for prompt in store.prompts()] == [True]
 
 
 def test_no_apply_chat_template_keeps_prompts_as_text(tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_live_curves_have_the_points_and_ticks_of_the_report() -> None:
 
 @pytest.mark.parametrize(
     ("key", "name"),
-    [("ppo-2", "PPO-2"), ("dr_grpo", "DrGRPO"), ("sft", "SFT"), ("base", "base model"), ("runs/x-2", "runs/x-2")],
+    [("ppo-2", "PPO-2"), ("dr_grpo", "Dr. GRPO"), ("rejection_sampling-3", "rejection sampling-3"), ("sft", "SFT"), ("base", "base model"), ("runs/x-2", "runs/x-2")],
 )
 def test_display_names(key: str, name: str) -> None:
     assert display_name(key) == name

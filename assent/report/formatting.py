@@ -4,21 +4,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from assent.registry import names, resolve
+from assent.registry import describe, names
 from assent.report.rounds import parse_key
 
-DISPLAY_NAMES = {"base": "base model", "reward": "reward model"}
+DISPLAY_NAMES = {"base": "base model", "reward": "reward model", "sft": "SFT"}
 
 
 def display_name(key: str) -> str:
-    """Return the name of a stage or policy: `ppo-2` is PPO-2, `dr_grpo` is DrGRPO."""
+    """Return the name of a stage or policy: `ppo-2` is PPO-2, `dr_grpo` is Dr. GRPO, `best_of_n` is best of n."""
     stage, number = parse_key(key)
-    for folder in ("objectives", "stages"):
-        if stage in names(folder):
-            name: str = DISPLAY_NAMES.get(stage) or resolve(folder, stage).__name__
-            name = name.lower() if name[1:].islower() else name
-            return f"{name}-{number}" if number > 1 else name
-    return DISPLAY_NAMES.get(key, key)
+    if stage in names("objectives"):
+        name = describe("objectives", stage).partition(":")[0]
+    elif stage in names("stages"):
+        name = DISPLAY_NAMES.get(stage, stage.replace("_", " "))
+    else:
+        return DISPLAY_NAMES.get(key, key)
+    return f"{name}-{number}" if number > 1 else name
 
 
 def name_in_sentence(key: str) -> str:

@@ -10,7 +10,13 @@ import numpy as np
 from assent.annotators.simulated import Simulated
 from assent.config import plugin
 from assent.errors import AssentError
-from assent.evaluation.candidates import generate_candidate, held_out_prompts, trained_policies
+from assent.evaluation.candidates import (
+    generate_candidate,
+    held_out_prompts,
+    selected_candidate,
+    selection_label,
+    trained_policies,
+)
 from assent.evaluation.win_rates import INSTRUCTION, comparison_task
 from assent.functional.acquisition import double_thompson
 from assent.generation.responses import prompts_within_context
@@ -74,7 +80,7 @@ class Arena(Stage):
             "clusters": dict(ratings.clusters),
             "connected": ratings.connected,
             "policies": {row.policy: row._asdict() for row in ratings.rows},
-            "weights": {name: weights_digest(run.policy(name)) for name in policies},
+            "weights": {name: selection_label(run, name) or weights_digest(run.policy(name)) for name in policies},
         }
 
     def _responses(self, run: Run, key: str, policies: list[str]) -> tuple[list[Prompt], Responses]:
@@ -82,9 +88,12 @@ class Arena(Stage):
         prompts = held_out_prompts(run)
         responses: Responses = {}
         for policy in policies:
-            model = load_policy(run.policy(policy), run.dtype, run.device, run.rendering)
-            prompts = prompts_within_context(prompts, model, self.sampling.max_new_tokens)
-            candidate = generate_candidate(run, policy, model, prompts, key, self.sampling)
+            if selection_label(run, policy):
+                candidate = selected_candidate(run, policy, prompts, policies[0])
+            else:
+                model = load_policy(run.policy(policy), run.dtype, run.device, run.rendering)
+                prompts = prompts_within_context(prompts, model, self.sampling.max_new_tokens)
+                candidate = generate_candidate(run, policy, model, prompts, key, self.sampling)
             responses[policy] = {response.prompt: response for response in candidate.responses}
         return prompts, responses
 

@@ -65,8 +65,11 @@ class Import(Tool):
         skipped_path = run.folder / f"skipped-{Path(self.file.removesuffix('.gz')).stem}.jsonl"
         file = self._file
         summary = ImportSummary(file.reader, run.setup.held_out)
-        self._print_reading(file)
-        for chunk in self._read_chunks(run, key, file, summary):
+        tokenizer = _load_tokenizer(run)
+        has_template = tokenizer is None or tokenizer.tokenizer.chat_template is not None
+        as_chat = self.apply_chat_template and has_template and summary.holds_only_prompts
+        self._print_reading(file, as_chat)
+        for chunk in self._read_chunks(key, file, tokenizer, as_chat):
             if chunk.skipped:
                 append_skipped(chunk.skipped, skipped_path)
             summary.add(chunk, insert(chunk, run.store))
@@ -96,24 +99,26 @@ class Import(Tool):
             raise AssentError("name the file to read: assent import FILE --run FOLDER")
         return sniff(self.file, self.format, self.scale, self.encoding, self.ignore)
 
-    def _read_chunks(self, run: Run, key: str, file: DetectedFile, summary: ImportSummary) -> Iterator[ImportResult]:
-        tokenizer = _load_tokenizer(run)
-        attribution = Attribution(pseudonym(self.annotator), self.source)
+    def _read_chunks(
+        self, key: str, file: DetectedFile, tokenizer: "ChatTokenizer | None", as_chat: bool
+    ) -> Iterator[ImportResult]:
         refuse = None if tokenizer is None else tokenizer.refusal_reason
-        chunks = iter_chunks(file, refuse=refuse, attribution=attribution)
-        has_template = tokenizer is None or tokenizer.tokenizer.chat_template is not None
-        as_chat = self.apply_chat_template and has_template and summary.holds_only_prompts
+        chunks = iter_chunks(file, refuse=refuse, attribution=self._attribution)
         for chunk in with_progress(chunks, key, file.num_rows, lambda chunk: chunk.num_rows):
             prompts = [replace(prompt, category=prompt.category or self.category) for prompt in chunk.prompts]
-            if as_chat:
-                prompts = [prompt.as_chat() for prompt in prompts]
-            yield replace(chunk, prompts=tuple(prompts))
+            yield replace(chunk, prompts=tuple(prompt.as_chat() if as_chat else prompt for prompt in prompts))
 
-    def _print_reading(self, file: DetectedFile) -> None:
+    @property
+    def _attribution(self) -> Attribution:
+        return Attribution(pseudonym(self.annotator), self.source)
+
+    def _print_reading(self, file: DetectedFile, as_chat: bool) -> None:
         """Print how the first row is read, before anything is stored."""
-        attribution = Attribution(pseudonym(self.annotator), self.source)
-        first = next((chunk for chunk in iter_chunks(file, 1, attribution=attribution) if chunk.num_used), None)
+        chunks = iter_chunks(file, 1, attribution=self._attribution)
+        first = next((chunk for chunk in chunks if chunk.num_used), None)
         if first is not None:
+            if as_chat:
+                first = replace(first, prompts=tuple(prompt.as_chat() for prompt in first.prompts))
             print(f"{self.file}: the first row, read as {file.format}:")
             print("".join(f"    {line}\n" for line in preview(first)), end="", flush=True)
 
@@ -171,13 +176,17 @@ class Import(Tool):
 
 
 def _load_tokenizer(run: Run) -> "ChatTokenizer | None":
-    """Return the tokenizer of the run's model, which refuses rows that it cannot render; None: no model was named."""
-    if run.setup.model == Setup.model:
+    """Return the tokenizer of the model that the run starts from; None: no model was named or trained.
+
+    It refuses rows that it cannot render.
+    """
+    model = run.policy(run.initial_policy)
+    if model == Setup.model:
         return None
     from assent.models.tokenizer import load_chat_tokenizer
 
     try:
-        return load_chat_tokenizer(run.setup.model, run.rendering)
+        return load_chat_tokenizer(model, run.rendering)
     except AssentError as error:
         warn(f"rows are not checked against the chat template of the run's model: {error}")
         return None
