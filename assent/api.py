@@ -13,12 +13,16 @@ from assent.commands import command, command_names
 from assent.config import override, read_recipe, settings
 from assent.errors import AssentError
 from assent.iterate import Iterate
+from assent.loggers.jsonl import read_metrics
 from assent.protocols import Stage, Tool
 from assent.report.rounds import read_results
 from assent.report.summary import summarise
 from assent.run import Run as OpenRun
-from assent.run import Setup, continue_setup, open_run, read_run_recipe
+from assent.run import Setup, continue_setup, open_run, open_store, read_run_recipe
 from assent.runner import perform
+
+if TYPE_CHECKING:
+    from assent.store.database import Store
 
 
 class Run:
@@ -36,7 +40,7 @@ class Run:
         named = override(Setup(), {**settings, "run": str(folder)}, "Run")
         self.setup, _ = continue_setup(named, settings)
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # mypy does not see the methods that are set below
 
         def __getattr__(self, name: str) -> "Callable[..., Self]": ...
 
@@ -51,9 +55,21 @@ class Run:
         return {name: dict(result) for name, result in read_results(self.folder).items()}
 
     @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl`: stage, step, and the metrics of each step."""
+        return read_metrics(self.folder)
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Return win rates, KL, the reward model's accuracy, seconds and memory, as in `summary.json`."""
         return summarise(read_results(self.folder))
+
+    def open_store(self) -> "Store":
+        """Open the prompts, responses, tasks and feedback of the run; a `with` statement closes them."""
+        return open_store(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, finished: {', '.join(read_results(self.folder)) or 'nothing'})"
 
     def iterate(self, recipe: str | Path | Mapping[str, Any] = "", **settings: Any) -> Self:
         """Run the stages of a recipe in order, as `assent run` does.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import tiny
@@ -11,7 +12,7 @@ from assent.batch import ScorePairs
 from assent.feedback.comparison import Comparison
 from assent.labelling.quality import annotator_weights
 from assent.preferences.data import load_preferences
-from assent.records import Feedback, Prompt, Response, Task
+from assent.records import Feedback, Prompt, Purpose, Response, Task
 from assent.run import Run, Setup, open_run
 from assent.training.preferences import BATCH_SPECS
 
@@ -53,3 +54,16 @@ def test_weight_annotators_changes_the_weights_of_pairs(run: Run) -> None:
     weights = annotator_weights(run.store)
     expected = sorted(weights[name] for name in ("ann", "bob", "eve") for _ in range(NUM_TASKS))
     assert sorted(pair_weights(weighted)) == pytest.approx(expected)
+
+
+def test_judgements_for_evaluation_are_never_trained_on(run: Run) -> None:
+    prompt = Prompt.ask("Where is the duck, at last?")
+    items = tuple(Response(prompt.id, text, "dpo") for text in ("Here.", "There."))
+    run.store.add_prompts([prompt])
+    run.store.add_responses(items)
+    ids = items[0].id, items[1].id
+    for purpose, number in (("evaluate", NUM_TASKS * 3), ("train", NUM_TASKS * 3 + 1)):
+        task = Task("comparison", prompt.id, ids, cast(Purpose, purpose))
+        run.store.add_tasks([task])
+        run.store.add_feedback([Feedback(task.id, "ann", Comparison(ids[0]), AT)])
+        assert len(pair_weights(run)) == number

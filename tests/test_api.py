@@ -117,6 +117,10 @@ def test_methods_of_a_run_chain_through_the_loop(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", model=str(model), dtype="float32", held_out=0.3)
     run.import_(write_comparisons(tmp_path / "pairs.jsonl")).reward(lr=1e-3, batch_size=4).dpo(lr=1e-3)
     assert list(run.results) == ["reward", "dpo"]
+    assert repr(run) == f"Run({str(run.folder)!r}, finished: reward, dpo)"
+    assert [row["step"] for row in run.metrics if row["stage"] == "dpo"] == [1]
+    with run.open_store() as store:
+        assert len(list(store.feedback())) == 24
     assert run.results["reward"]["pairs"] + run.results["reward"]["n"] == 24
     run.evaluate(judge="conciseness_rubric", max_new_tokens=8)
     assert run.summary["win_rate"].keys() == {"dpo"}

@@ -1,6 +1,7 @@
 """Rules of the architecture: import time, documentation, contents of folders, and lengths of files."""
 
 import ast
+import json
 import os
 import re
 import resource
@@ -39,11 +40,12 @@ INDIRECT = {
     "gguf": "transformers reads the embedded model with it",
     "tensorboard": "torch.utils.tensorboard writes with it",
     "hatchling": "tests/test_packaging.py builds with it",
+    "ipykernel": "Jupyter runs the notebooks of examples/ with it",
     "httpx": "the test client of starlette calls with it",
     "psycopg": "SQLAlchemy reaches PostgreSQL with it",
     "python-multipart": "fastapi reads forms with it",
     "import-linter": "make lint runs it",
-    "matplotlib": "benchmarks/scaling.py draws with it",
+    "matplotlib": "benchmarks/scaling.py and pandas draw with it",
     "mkdocs-material": "make docs builds the site with it",
     "mkdocstrings": "make docs reads the docstrings with it",
     "mypy": "make lint runs it",
@@ -169,6 +171,9 @@ def dependencies() -> list[Requirement]:
 def test_dependencies_equal_the_imported_packages() -> None:
     tests = sorted((TOP / "tests").glob("*.py"))
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (*MODULES, *tests)]
+    for path in (TOP / "examples").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        trees += [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
     imported: set[str] = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:

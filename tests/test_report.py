@@ -280,6 +280,14 @@ def test_report_of_a_reward_model_only(tmp_path: Path) -> None:
         assert "Agreement with the annotators" in page_of(run)
 
 
+def test_reward_model_without_held_out_pairs_is_not_measured(tmp_path: Path) -> None:
+    with open_run(Setup(run=tmp_path / "none")) as run:
+        run.finish("reward", {"pairs": 9, "prompts": 3, "seconds": 1.0})
+        page = page_of(run)
+        assert "there are no comparisons of held-out prompts" in page and "Agreement with" not in page
+        assert "trained on 9 comparisons" in page
+
+
 def test_report_does_not_run_a_judge_that_is_a_model(run: Run) -> None:
     path = run.folder / "done" / "evaluate.json"
     path.write_text(path.read_text().replace('"conciseness_rubric"', '"some/reward-model"'))
@@ -416,7 +424,14 @@ def test_live_curves_have_the_points_and_ticks_of_the_report() -> None:
 
 @pytest.mark.parametrize(
     ("key", "name"),
-    [("ppo-2", "PPO-2"), ("dr_grpo", "Dr. GRPO"), ("rejection_sampling-3", "rejection sampling-3"), ("sft", "SFT"), ("base", "base model"), ("runs/x-2", "runs/x-2")],
+    [
+        ("ppo-2", "PPO-2"),
+        ("dr_grpo", "Dr. GRPO"),
+        ("rejection_sampling-3", "rejection sampling-3"),
+        ("sft", "SFT"),
+        ("base", "base model"),
+        ("runs/x-2", "runs/x-2"),
+    ],
 )
 def test_display_names(key: str, name: str) -> None:
     assert display_name(key) == name

@@ -50,7 +50,7 @@ class Human:
         deadline = time.monotonic() + 60 * self.wait
         seen_ids: set[str] = set()
         address = read_settings(queue.store).get("address", "")
-        hint = f"annotators label at {address}" if address else "start 'assent serve' in the run's folder to label"
+        hint = f"annotators label at {address}" if address else "start 'assent serve RUN' to label"
         progress = queue.progress(batch)
         if self.wait:
             print(f"{progress.completed} of {progress.total} tasks judged; {hint}", file=sys.stderr)

@@ -16,7 +16,7 @@ from assent.training.preferences import BatchSpec, PromptGroup, group_by_prompt
 from assent.training.preferences import Example as PreferenceExample
 
 PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
-"""Tasks of `label` on held-out prompts have purpose `evaluate`; imported feedback always has purpose `train`."""
+"""Tasks of `label` on held-out prompts have purpose `evaluate`, as have comparisons of policies."""
 
 
 class PreferenceData(NamedTuple):
@@ -46,8 +46,9 @@ def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: 
     sides = split(prompts, run.setup.held_out)
     examples: list[Example] = []
     for purpose in PURPOSES:
-        examples += to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose)
-    examples = [example for example in examples if isinstance(example, spec.example_types)]
+        converted = to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose)
+        kept = [example for example in converted if isinstance(example, spec.example_types)]
+        examples += [e for e in kept if purpose == "train" or e.prompt.id in sides.held_out]
     usable: list[PreferenceExample] = [
         example for example in examples if isinstance(example, Preference | RankedCompletions) and spec.accepts(example)
     ]

@@ -29,6 +29,7 @@ POSTGRESQL_SERVER = "ASSENT_TEST_POSTGRESQL"
 """The variable that gives the tests a PostgreSQL server."""
 EXTRAS = {
     "data": "Parquet and Arrow files",
+    "notebook": "the notebooks of examples/",
     "postgresql": "feedback in PostgreSQL",
     "trackio": "--report-to trackio",
     "wandb": "--report-to wandb",

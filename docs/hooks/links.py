@@ -29,7 +29,10 @@ def outside_code(markdown: str, change: Callable[[str], str]) -> str:
 
 def relink(text: str, page: str) -> str:
     """Return text whose links to files of the repository lead to their pages, or are code."""
-    folder = "" if page in TOP_PAGES.values() and page != "index.md" else "docs"
+    if page.startswith("notebooks/"):
+        folder = "examples"
+    else:
+        folder = "" if page in TOP_PAGES.values() and page != "index.md" else "docs"
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lambda match: target(match, folder, page), text)
 
 
@@ -41,14 +44,19 @@ def target(match: re.Match[str], folder: str, page: str) -> str:
         return match[0]
     path = posixpath.normpath(posixpath.join(folder, address))
     anchor = f"#{anchor}" if anchor else ""
+    top = "../" * page.count("/")
     if not path.startswith("docs/") and not (sources.TOP / path).exists():
         logging.getLogger("mkdocs.hooks").warning("'%s' links to '%s', which does not exist.", page, link)
     if path in TOP_PAGES:
-        return f"[{text}]({TOP_PAGES[path]}{anchor})"
+        return f"[{text}]({top}{TOP_PAGES[path]}{anchor})"
     if path.startswith("docs/"):
-        return f"[{text}]({path.removeprefix('docs/')}{anchor})"
+        return f"[{text}]({top}{path.removeprefix('docs/')}{anchor})"
+    if recipe := re.fullmatch(r"examples/(\w+)\.toml", path):
+        return f"[{text}]({top}recipes.md#{recipe[1]})"
+    if notebook := re.fullmatch(r"examples/(\w+)\.ipynb", path):
+        return f"[{text}]({top}notebooks/{notebook[1]}.md{anchor})"
     if objective := re.fullmatch(r"assent/objectives/(\w+)\.py", path):
-        return f"[{text}](methods/{objective[1]}.md)"
+        return f"[{text}]({top}methods/{objective[1]}.md)"
     return f"`{path}`" if text == posixpath.basename(path) else f"{text} (`{path}`)"
 
 

@@ -1,14 +1,16 @@
 """Write the reference: every command with its settings, and the Python API."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import methods
 import sources
 
 import assent
+from assent.api import method_name
 from assent.commands import command, command_names
 from assent.config import settings
-from assent.registry import resolve
+from assent.registry import describe, names, resolve
 from assent.run import Setup
 from assent.stage_names import OBJECTIVE_STAGES, objectives_of
 from assent.web.serve import Serve
@@ -76,12 +78,33 @@ def directive(path: str, level: int = 2, *, whole: bool = True) -> str:
     return "\n".join([f"::: {path}", "    options:", *(f"      {option}" for option in options)]) + "\n"
 
 
+def run_methods() -> str:
+    """Return the table of the commands as methods of a run."""
+    rows = [
+        [f"`Run.{method_name(name)}`", describe(folder, name), f"[settings](commands.md#{section})"]
+        for name, folder, section in commands_with_sections()
+    ]
+    text = (
+        "Each command is a method. It takes the settings of the command as keywords, runs it unless it is done, and\n"
+        "returns the run. `overwrite=True` runs a stage again.\n\n"
+    )
+    return text + sources.table(["method", "what it does", ""], rows) + "\n"
+
+
+def commands_with_sections() -> Iterator[tuple[str, str, str]]:
+    """Yield each command with the folder of its file and its section of the page of commands."""
+    for name in command_names():
+        stage = next((stage for stage in OBJECTIVE_STAGES if name in objectives_of(stage)), "")
+        yield name, "objectives" if stage else "tools" if name in names("tools") else "stages", stage or name
+
+
 def python() -> str:
     """Return the page of the names that the package exports."""
     public = [getattr(assent, name) for name in assent.__all__]
     classes = [cls for cls in public if isinstance(cls, type) and cls.__module__ != "assent.records"]
     paths = [f"{cls.__module__}.{cls.__name__}" for cls in classes]
     parts = [directive(path, whole=False) for path in paths]
+    parts[paths.index("assent.api.Run")] += "\n" + run_methods()
     return (
         "# Python API\n\n"
         "What `from assent import ...` has: the stages of a run folder from Python.\n"
