@@ -311,6 +311,10 @@ def _print_result(key: str, result: dict[str, Any], was_done: bool, folder: Path
     facts = ", ".join(f"{name} {_number(v)}" for name, v in result.items() if isinstance(v, int | float | str))
     state, hint = ("already done in", "; --overwrite runs it again") if was_done else ("done in", "")
     print(f"{key}: {state} {folder}: {facts}{hint}")
+    if card := result.get("report_card"):
+        from assent.report.reward_card import sentences, warnings
+
+        print("".join(f"  {line}\n" for line in (*sentences(card), *warnings(card))), end="")
 
 
 def _print_summary(folder: Path) -> None:

@@ -6,244 +6,33 @@ Each name is imported when it is first used: what needs numpy alone does not loa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from assent.functional.acquisition import (
-        Matchup as Matchup,
-    )
-    from assent.functional.acquisition import (
-        Selection as Selection,
-    )
-    from assent.functional.acquisition import (
-        bald as bald,
-    )
-    from assent.functional.acquisition import (
-        d_optimal as d_optimal,
-    )
-    from assent.functional.acquisition import (
-        disagreement as disagreement,
-    )
-    from assent.functional.acquisition import (
-        double_thompson as double_thompson,
-    )
-    from assent.functional.acquisition import (
-        fisher_weight as fisher_weight,
-    )
-    from assent.functional.acquisition import (
-        k_centre as k_centre,
-    )
-    from assent.functional.acquisition import (
-        predictive_entropy as predictive_entropy,
-    )
-    from assent.functional.acquisition import (
-        random_projection as random_projection,
-    )
-    from assent.functional.acquisition import (
-        win_probabilities as win_probabilities,
-    )
-    from assent.functional.advantages import (
-        AdvantageEstimate as AdvantageEstimate,
-    )
-    from assent.functional.advantages import (
-        broadcast_to_tokens as broadcast_to_tokens,
-    )
-    from assent.functional.advantages import (
-        frac_reward_zero_std as frac_reward_zero_std,
-    )
-    from assent.functional.advantages import (
-        gae as gae,
-    )
-    from assent.functional.advantages import (
-        group_metrics as group_metrics,
-    )
-    from assent.functional.advantages import (
-        group_relative as group_relative,
-    )
-    from assent.functional.advantages import (
-        leave_one_out as leave_one_out,
-    )
-    from assent.functional.advantages import (
-        token_rewards as token_rewards,
-    )
-    from assent.functional.agreement import (
-        Agreement as Agreement,
-    )
-    from assent.functional.agreement import (
-        Level as Level,
-    )
-    from assent.functional.agreement import (
-        RawAgreement as RawAgreement,
-    )
-    from assent.functional.agreement import (
-        krippendorff_alpha as krippendorff_alpha,
-    )
-    from assent.functional.agreement import (
-        near_agreement as near_agreement,
-    )
-    from assent.functional.agreement import (
-        raw_agreement as raw_agreement,
-    )
-    from assent.functional.agreement import (
-        word_overlap as word_overlap,
-    )
-    from assent.functional.conciseness import (
-        RubricScores as RubricScores,
-    )
-    from assent.functional.conciseness import (
-        conciseness_score as conciseness_score,
-    )
-    from assent.functional.conciseness import (
-        score_rubric as score_rubric,
-    )
-    from assent.functional.ensemble import (
-        Reduction as Reduction,
-    )
-    from assent.functional.ensemble import (
-        combine as combine,
-    )
-    from assent.functional.ensemble import (
-        ensemble_std as ensemble_std,
-    )
-    from assent.functional.finite import (
-        replace_nonfinite as replace_nonfinite,
-    )
-    from assent.functional.kl import (
-        KLEstimator as KLEstimator,
-    )
-    from assent.functional.kl import (
-        SequenceKL as SequenceKL,
-    )
-    from assent.functional.kl import (
-        adapt_beta as adapt_beta,
-    )
-    from assent.functional.kl import (
-        k1 as k1,
-    )
-    from assent.functional.kl import (
-        k2 as k2,
-    )
-    from assent.functional.kl import (
-        k3 as k3,
-    )
-    from assent.functional.kl import (
-        kl_loss as kl_loss,
-    )
-    from assent.functional.kl import (
-        sequence_kl as sequence_kl,
-    )
-    from assent.functional.logprobs import (
-        TokenLogprobs as TokenLogprobs,
-    )
-    from assent.functional.logprobs import (
-        token_logprobs as token_logprobs,
-    )
-    from assent.functional.losses import (
-        kway_loss as kway_loss,
-    )
-    from assent.functional.losses import (
-        pair_loss as pair_loss,
-    )
-    from assent.functional.losses import (
-        pair_metrics as pair_metrics,
-    )
-    from assent.functional.losses import (
-        plackett_luce_loss as plackett_luce_loss,
-    )
-    from assent.functional.losses import (
-        ranking_accuracy as ranking_accuracy,
-    )
-    from assent.functional.near_identical import (
-        differs_by_few_edits as differs_by_few_edits,
-    )
-    from assent.functional.near_identical import (
-        is_near_identical as is_near_identical,
-    )
-    from assent.functional.near_identical import (
-        normalise as normalise,
-    )
-    from assent.functional.ratings import (
-        BradleyTerryFit as BradleyTerryFit,
-    )
-    from assent.functional.ratings import (
-        RatingInterval as RatingInterval,
-    )
-    from assent.functional.ratings import (
-        bradley_terry as bradley_terry,
-    )
-    from assent.functional.reliability import (
-        DawidSkeneFit as DawidSkeneFit,
-    )
-    from assent.functional.reliability import (
-        PeerAgreement as PeerAgreement,
-    )
-    from assent.functional.reliability import (
-        dawid_skene as dawid_skene,
-    )
-    from assent.functional.reliability import (
-        peer_kappa as peer_kappa,
-    )
-    from assent.functional.sequential import (
-        GoldTestState as GoldTestState,
-    )
-    from assent.functional.sequential import (
-        SequentialTest as SequentialTest,
-    )
-    from assent.functional.sequential import (
-        Status as Status,
-    )
-    from assent.functional.statistics import (
-        Interval as Interval,
-    )
-    from assent.functional.statistics import (
-        Limits as Limits,
-    )
-    from assent.functional.statistics import (
-        WinRate as WinRate,
-    )
-    from assent.functional.statistics import (
-        accuracy as accuracy,
-    )
-    from assent.functional.statistics import (
-        bootstrap as bootstrap,
-    )
-    from assent.functional.statistics import (
-        clustered_win_rate as clustered_win_rate,
-    )
-    from assent.functional.statistics import (
-        percentile_limits as percentile_limits,
-    )
-    from assent.functional.statistics import (
-        wilson as wilson,
-    )
-    from assent.functional.statistics import (
-        win_rate as win_rate,
-    )
-    from assent.functional.surrogate import (
-        Surrogate as Surrogate,
-    )
-    from assent.functional.surrogate import (
-        clipped_surrogate as clipped_surrogate,
-    )
-    from assent.functional.surrogate import (
-        clipped_value_loss as clipped_value_loss,
-    )
-    from assent.functional.surrogate import (
-        importance_ratio as importance_ratio,
-    )
-    from assent.functional.surrogate import (
-        log_ratio as log_ratio,
-    )
-    from assent.functional.whitening import (
-        Moments as Moments,
-    )
-    from assent.functional.whitening import (
-        explained_variance as explained_variance,
-    )
-    from assent.functional.whitening import (
-        moments as moments,
-    )
-    from assent.functional.whitening import (
-        whiten as whiten,
-    )
+if TYPE_CHECKING:  # type checkers see every name
+    from assent.functional.acquisition import *
+    from assent.functional.advantages import *
+    from assent.functional.agreement import *
+    from assent.functional.alarm import *
+    from assent.functional.calibration import *
+    from assent.functional.compression import *
+    from assent.functional.conciseness import *
+    from assent.functional.decisions import *
+    from assent.functional.diversity import *
+    from assent.functional.ensemble import *
+    from assent.functional.finite import *
+    from assent.functional.kl import *
+    from assent.functional.length_control import *
+    from assent.functional.logprobs import *
+    from assent.functional.losses import *
+    from assent.functional.near_identical import *
+    from assent.functional.overlap import *
+    from assent.functional.overoptimization import *
+    from assent.functional.ratings import *
+    from assent.functional.reliability import *
+    from assent.functional.rouge import *
+    from assent.functional.selective import *
+    from assent.functional.sequential import *
+    from assent.functional.statistics import *
+    from assent.functional.surrogate import *
+    from assent.functional.whitening import *
 
 _NAMES = {
     "acquisition": (
@@ -278,10 +67,52 @@ _NAMES = {
         "RawAgreement",
         "word_overlap",
     ),
+    "alarm": (
+        "Alarm",
+        "AlarmState",
+    ),
+    "calibration": (
+        "auroc",
+        "Bin",
+        "brier_score",
+        "Calibration",
+        "measure_calibration",
+        "calibration_floor",
+        "Difference",
+        "expected_calibration_error",
+        "fit_temperature",
+        "Floor",
+        "negative_log_likelihood",
+        "paired_difference",
+        "Predictions",
+        "reliability_bins",
+    ),
+    "compression": (
+        "bits_per_byte",
+        "word_perplexity",
+    ),
     "conciseness": (
         "conciseness_score",
         "RubricScores",
         "score_rubric",
+    ),
+    "decisions": (
+        "best_of_k_accuracy",
+        "Ceiling",
+        "decision_curve",
+        "Decisions",
+        "margin_decisions",
+        "noise_ceiling",
+        "precision_recall_f1",
+        "PrecisionRecall",
+        "within_group_spearman",
+    ),
+    "diversity": (
+        "distinct_n",
+        "expectation_adjusted_distinct",
+        "ngram_similarity",
+        "self_bleu",
+        "vendi_score",
     ),
     "ensemble": (
         "combine",
@@ -299,6 +130,10 @@ _NAMES = {
         "sequence_kl",
         "SequenceKL",
     ),
+    "length_control": (
+        "length_controlled_win_rate",
+        "LengthControlled",
+    ),
     "logprobs": (
         "token_logprobs",
         "TokenLogprobs",
@@ -315,6 +150,21 @@ _NAMES = {
         "is_near_identical",
         "normalise",
     ),
+    "overlap": (
+        "bleu",
+        "chrf",
+        "load_metrics",
+        "Overlap",
+    ),
+    "overoptimization": (
+        "best_of_n_curve",
+        "best_of_n_kl",
+        "best_of_n_rewards",
+        "CurvePoint",
+        "Fit",
+        "fit_best_of_n",
+        "fit_rl",
+    ),
     "ratings": (
         "bradley_terry",
         "BradleyTerryFit",
@@ -325,6 +175,22 @@ _NAMES = {
         "DawidSkeneFit",
         "peer_kappa",
         "PeerAgreement",
+    ),
+    "rouge": (
+        "Rouge",
+        "rouge_scores",
+        "Score",
+        "word_tokens",
+    ),
+    "selective": (
+        "answer_threshold",
+        "augrc",
+        "aurc",
+        "coverage_curve",
+        "CoveragePoint",
+        "Selective",
+        "selective_counts",
+        "wrong_reward",
     ),
     "sequential": (
         "SequentialTest",

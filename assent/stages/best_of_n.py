@@ -1,9 +1,9 @@
 """Best-of-n sampling: sample several responses, and take the one with the highest reward."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+from assent.functional.overoptimization import best_of_n_kl
 from assent.generation.responses import GenerationJob, generate_responses, prompts_of_split, response_label
 from assent.generation.sampling import Sampling
 from assent.models.load import LoadedModel, load_policy
@@ -65,7 +65,7 @@ class BestOfN(Stage):
             "prompts": len(prompts),
             "score": best.mean_score,
             "best_score": best.mean_best_score,
-            "kl": math.log(n) - (n - 1) / n,
+            "kl": best_of_n_kl(n),
             "policy": policy,
             "chosen": name,
         }

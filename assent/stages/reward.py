@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from assent.batch import Loss
 from assent.config import plugin
 from assent.errors import AssentError
+from assent.evaluation.held_out import RewardScore, read_held_out
+from assent.evaluation.report_card import report_card
 from assent.files import replacing_folder, write_atomically
 from assent.functional.ensemble import combine, ensemble_std
 from assent.functional.statistics import accuracy
-from assent.models import card
+from assent.models import card as model_card
 from assent.models.forward import scores, standardize_scores
 from assent.models.load import LoadedModel, context_length, load_reward, new_reward
 from assent.models.packing import SharedPrefix, pack
@@ -69,13 +71,13 @@ class Reward(TrainingStage):
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         if self.members == 1:
             state, data = self._fit(run, key, 0)
-            result = self._evaluate(key, [state.loaded], data)
+            result = self._evaluate(run, key, [state.loaded], data)
             state.save(run.folder / key)
             tokenizer = state.loaded.chat_tokenizer
         else:
             folders = self._fit_members(run, key)
             models = [load_reward(folder, run.dtype, run.device, run.rendering) for folder in folders]
-            result = self._evaluate(key, models, self._load_data(run, models[0]))
+            result = self._evaluate(run, key, models, self._load_data(run, models[0]))
             on_rank0(lambda: _join_members(folders, run.folder / key))
             tokenizer = models[0].chat_tokenizer
         on_rank0(lambda: self._write_card(run, key, tokenizer, result))
@@ -163,20 +165,25 @@ class Reward(TrainingStage):
         config.reward_std = predicted.std(0).tolist()
 
     @torch.no_grad()
-    def _evaluate(self, key: str, models: Sequence[LoadedModel], data: PreferenceData) -> dict[str, Any]:
-        """Return counts of the training data, and the held-out accuracy and rank correlation of the members' mean."""
+    def _evaluate(self, run: Run, key: str, models: Sequence[LoadedModel], data: PreferenceData) -> dict[str, Any]:
+        """Return counts of the training data, and how well the members' mean predicts held-out judgements."""
         num_items = sum(len(self._spec.select(group)) for group in data.train)
         result: dict[str, Any] = {self._spec.noun: num_items, "prompts": len(data.train), **data.left_out.report()}
         max_tokens = self.training.max_tokens_per_batch
-        by_model: list[list[Tensor]] = []  # for each model, (K, heads) for each group
-        for model in models:
-            predicted = predict(model, data.held_out, max_tokens, f"{key}: held-out")
-            by_model.append([standardize_scores(model.model, logits) for logits in predicted])
-        by_group = [torch.cat(columns, 1) for columns in zip(*by_model, strict=True)]  # (K, heads of all models)
+        logits_by_model = [predict(model, data.held_out, max_tokens, f"{key}: held-out") for model in models]
+        scores_by_model = [
+            [standardize_scores(model.model, logits) for logits in groups]
+            for model, groups in zip(models, logits_by_model, strict=True)
+        ]
+        by_group = [torch.cat(columns, 1) for columns in zip(*scores_by_model, strict=True)]  # (K, heads of all models)
+        logit_means = [torch.cat(columns, 1).mean(1) for columns in zip(*logits_by_model, strict=True)]  # (K,)
         if by_group and by_group[0].shape[1] > 1:
             result["disagreement"] = float(ensemble_std(torch.cat(by_group)).mean())
         means = [combine(columns) for columns in by_group]  # (K,)
-        return result | _rank_correlation(data.held_out, means) | _accuracy(data.held_out, means)
+        result |= _rank_correlation(data.held_out, means) | _accuracy(data.held_out, means)
+        judgements = read_held_out(run, models[0].chat_tokenizer, _by_completion(data.held_out, means, logit_means))
+        card = report_card(judgements)
+        return result | ({"report_card": card} if card else {})
 
     def _write_card(self, run: Run, key: str, tokenizer: ChatTokenizer, result: dict[str, Any]) -> None:
         """Write the model card, which says how to compute the scores."""
@@ -185,8 +192,8 @@ class Reward(TrainingStage):
         base = run.setup.model if policy in (BASE, *run.models) else policy
         data = {noun: result[noun] for noun in (self._spec.noun, "prompts")}
         folders = [folder, *(folder / f"member-{member}" for member in range(2, self.members + 1))]
-        text = card.reward_card(card.ModelOrigin(base, name_of(self.objective), data), tokenizer, folders)
-        write_atomically(folder / card.CARD_NAME, text)
+        text = model_card.reward_card(model_card.ModelOrigin(base, name_of(self.objective), data), tokenizer, folders)
+        write_atomically(folder / model_card.CARD_NAME, text)
 
 
 @torch.no_grad()
@@ -204,6 +211,17 @@ def predict(language: LoadedModel, groups: Sequence[PromptGroup], max_tokens: in
 
 def _tokens(examples: Sequence[HeadGroups]) -> list[SharedPrefix]:
     return [groups[0].tokens for groups in examples]
+
+
+def _by_completion(
+    groups: Sequence[PromptGroup], means: Sequence[Tensor], logits: Sequence[Tensor]
+) -> dict[tuple[str, tuple[int, ...]], RewardScore]:
+    """Return the score of each held-out completion, by its prompt and tokens."""
+    rows: dict[tuple[str, tuple[int, ...]], RewardScore] = {}
+    for group, group_means, group_logits in zip(groups, means, logits, strict=True):
+        values = zip(group.tokens.completions, group_means.tolist(), group_logits.tolist(), strict=True)
+        rows |= {(group.prompt, ids): RewardScore(mean, logit) for ids, mean, logit in values}
+    return rows
 
 
 def _rank_correlation(groups: Sequence[PromptGroup], predicted: Sequence[Tensor]) -> dict[str, float]:

@@ -31,6 +31,7 @@ EXTRAS = {
     "data": "Parquet and Arrow files",
     "notebook": "the notebooks of examples/",
     "postgresql": "feedback in PostgreSQL",
+    "text": "BLEU and chrF",
     "trackio": "--report-to trackio",
     "wandb": "--report-to wandb",
     "test": "make test",

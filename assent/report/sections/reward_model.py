@@ -2,11 +2,14 @@
 
 from typing import Any, ClassVar
 
+from assent.report import reward_card
 from assent.report.data import ReportData
+
+DIVISIONS = {"strength": "By strength", "annotator": "By annotator", "category": "By category", "length": "By length"}
 
 
 class RewardModel:
-    """Agreement of each round's reward model with the judge and with the annotators."""
+    """The report card of the newest reward model, and the accuracy of each round's."""
 
     order: ClassVar[int] = 20
     title: ClassVar[str] = "Reward model"
@@ -14,4 +17,17 @@ class RewardModel:
     def __call__(self, data: ReportData) -> dict[str, Any] | None:
         if not any(item.reward or item.agreement for item in data.rounds):
             return None
-        return {"rounds": data.rounds[::-1]}
+        cards = [item.reward["report_card"] for item in data.rounds if "report_card" in item.reward]
+        card = next((card for card in reversed(cards) if "accuracy" in card), None)
+        return {
+            "rounds": data.rounds[::-1],
+            "card": card,
+            "sentences": reward_card.sentences(card or {}),
+            "warnings": reward_card.warnings(card or {}),
+            "points": reward_card.diagram(card) if card else [],
+            "size": reward_card.SIZE,
+            "margin": reward_card.MARGIN,
+            "divisions": {title: card["groups"][name] for name, title in DIVISIONS.items() if name in card["groups"]}
+            if card
+            else {},
+        }
