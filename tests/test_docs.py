@@ -16,6 +16,8 @@ import pytest
 from assent.cli import main
 from assent.formats.files.importing import read_file
 from assent.formats.files.sniffing import FORMATS
+from assent.functional.calibration import Bin, Calibration
+from assent.functional.decisions import Ceiling, Decisions
 from assent.functional.statistics import Interval, WinRate
 from assent.labelling.arena import PolicyRating
 from assent.registry import ROOT, names, resolve
@@ -264,9 +266,11 @@ MEASURING = (
     *("batch.py", "runner.py", "scoring.py", "loggers/jsonl.py", "report/summary.py"),
     *(f"{package}/[a-z]*.py" for package in ("evaluation", "functional", "objectives", "online", "stages", "training")),
 )
+RECORDS = (Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions)
+"""Records whose fields are metrics."""
 NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
-    *("train_states", "extra_state"),  # the resumable state of a stage
+    *("train_states", "extra_state", "best_scores"),  # the resumable state of a stage, and of an alarm
 }
 
 
@@ -274,7 +278,7 @@ def metrics() -> set[str]:
     """Return every name of a metric or a result."""
     held_out = {f"held_out_{name}" for name in ("loss", "accuracy", "margin", "chosen", "rejected", "kl")}
     counts = {spec.noun for spec in BATCH_SPECS.values()}
-    records = {name for record in (Interval, WinRate, PolicyRating, Style) for name in record._fields}
+    records = {name for record in RECORDS for name in record._fields}
     return (keys_of(*MEASURING) - NOT_METRICS) | records | held_out | counts
 
 
