@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from assent.commands import command, command_names
-from assent.config import override
+from assent.config import override, settings
 from assent.errors import AssentError, did_you_mean
 from assent.files import replacing_folder
 from assent.protocols import Stage, Tool
@@ -106,7 +106,12 @@ class Iterate:
             raise AssentError("control = true needs the stage label with annotator = 'simulated'; leave it out")
         if run.setup.database:
             raise AssentError("control = true copies feedback.db, and this run has another database; leave it out")
-        return {**recipe, "label": {**label, "random_labels": True}}
+        tables = {name: {**recipe.get(name, {}), "ungated": True} for name in self.stages if _has_gate(name)}
+        return {**recipe, **tables, "label": {**label, "random_labels": True}}
+
+
+def _has_gate(name: str) -> bool:
+    return "ungated" in settings(command(name))
 
 
 def _configure(steps: Sequence[Step], recipe: Mapping[str, Any]) -> dict[Step, Stage | Tool]:

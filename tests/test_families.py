@@ -308,7 +308,7 @@ def test_too_many_trainable_value_layers_are_refused(tmp_path: Path, capsys: pyt
     run = ["--run", str(tmp_path / "run"), "--model", str(tmp_path / "model"), "--device", "cpu"]
     assert main(["import", str(tmp_path / "pairs.jsonl"), *run, "--no-apply-chat-template"]) == 0
     assert main(["reward", *run, "--lr", "1e-2"]) == 0
-    assert main(["ppo", *run, "--trainable-value-layers", "3"]) == 2
+    assert main(["ppo", *run, "--ungated", "--trainable-value-layers", "3"]) == 2
     assert "--trainable-value-layers is 3; the value model has 2 layers" in capsys.readouterr().err
 
 

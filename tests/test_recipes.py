@@ -20,7 +20,9 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 WORDS = ["duck", "cat", "dog", "king", "ball", "hat", "cake", "tree", "boat", "moon", "frog", "bird", "house", "sea"]
-ONLINE = {"steps": 2, "n": 4, "batch_size": 4, "max_new_tokens": 8}
+UNGATED = {"ungated": True}
+"""A reward model of seven prompts has learned nothing."""
+ONLINE = {"steps": 2, "n": 4, "batch_size": 4, "max_new_tokens": 8, **UNGATED}
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pretrain": {"epochs": 1},
@@ -31,7 +33,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "rloo": ONLINE,
     "ppo": ONLINE,
     "best_of_n": {"n": 2, "max_new_tokens": 8},
-    "rejection_sampling": {"n": 2, "epochs": 1, "max_new_tokens": 8},
+    "rejection_sampling": {"n": 2, "epochs": 1, "max_new_tokens": 8, **UNGATED},
     "evaluate": {"max_new_tokens": 8},
     "arena": {"max_new_tokens": 8, "tasks_per_prompt": 1},
 }

@@ -61,7 +61,8 @@ def test_checkpoints_load_with_plain_transformers(trained: Path) -> None:
 
 def test_random_labels_do_not_improve_the_policy(generated: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "random_labels.toml"
-    recipe.write_text(RECIPE.read_text().replace("[label]\n", "[label]\nrandom_labels = true\n"))
+    ungated = RECIPE.read_text().replace("[ppo]\n", "[ppo]\nungated = true\n")
+    recipe.write_text(ungated.replace("[label]\n", "[label]\nrandom_labels = true\n"))
     assert "random_labels = true" in recipe.read_text().splitlines()
     run = finish(generated, tmp_path / "random_labels", recipe)
     assert "random_labels = true" in (run / "recipe.toml").read_text().splitlines()

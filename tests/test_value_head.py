@@ -12,7 +12,7 @@ from assent.models.forward import hidden_states, logprobs, logprobs_and_values
 from assent.models.heads import ValueHead
 from assent.models.packing import SharedPrefix, pack
 
-SHORT = ["--steps", "4", "--n", "2", "--batch-size", "4", "--max-new-tokens", "6", "--temperature", "1"]
+SHORT = ["--ungated", "--steps", "4", "--n", "2", "--batch-size", "4", "--max-new-tokens", "6", "--temperature", "1"]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from assent.evaluation.gate import check_gate
 from assent.generation.responses import prompts_of_split
 from assent.models.load import context_length
 from assent.objectives.ppo import PPO
@@ -38,12 +39,16 @@ class Online(PolicyStage):
     """Peak learning rate of the value model; 0: that of the policy, or 1e-3 for a value head."""
     trainable_value_layers: NonNegativeInt = 0
     """Layers of the value model that are trained, from the top; 0: all."""
+    ungated: bool = False
+    """Train on a reward model of which the report card does not show that it learned something."""
     reward_source: RewardSource = RewardSource()
     settings: RolloutSettings = RolloutSettings()
     objective: OnlineObjective = PPO()
     training: Training = Training(lr=3e-6, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        if not self.ungated:
+            check_gate(run, self.reward_source.models(run))
         models = self._load(run)
         tokenizer = models.policy.chat_tokenizer
         prompts = prompts_of_split(run, models.policy, self.settings.sampling.max_new_tokens, "train")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from assent.errors import AssentError
+from assent.evaluation.gate import check_gate
 from assent.generation.responses import prompts_of_split
 from assent.models.load import context_length, load_policy
 from assent.models.packing import SharedPrefix
@@ -35,12 +36,16 @@ class RejectionSampling(PolicyStage):
     """Policy to sample from and to train: a checkpoint of the run, a folder, a hub id; empty: the round's base."""
     max_length: PositiveInt = 1024
     """Maximum tokens of prompt and response; longer ones are left out and counted."""
+    ungated: bool = False
+    """Train on a reward model of which the report card does not show that it learned something."""
     reward_source: RewardSource = RewardSource()
     sampling_plan: SamplingPlan = SamplingPlan()
     objective: CrossEntropy = CrossEntropy()
     training: Training = Training(lr=1e-5, epochs=1, batch_size=16)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        if not self.ungated:
+            check_gate(run, self.reward_source.models(run))
         policy = self.policy or run.base_policy
         prompts, best = on_rank0(lambda: self._sample(run, key, policy))
         language = load_policy(run.policy(policy), device=run.device, rendering=run.rendering)
