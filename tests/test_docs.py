@@ -18,6 +18,7 @@ from assent.formats.files.importing import read_file
 from assent.formats.files.sniffing import FORMATS
 from assent.functional.calibration import Bin, Calibration
 from assent.functional.decisions import Ceiling, Decisions
+from assent.functional.length_control import LengthControlled
 from assent.functional.statistics import Interval, WinRate
 from assent.labelling.arena import PolicyRating
 from assent.registry import ROOT, names, resolve
@@ -266,7 +267,7 @@ MEASURING = (
     *("batch.py", "runner.py", "scoring.py", "loggers/jsonl.py", "report/summary.py"),
     *(f"{package}/[a-z]*.py" for package in ("evaluation", "functional", "objectives", "online", "stages", "training")),
 )
-RECORDS = (Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions)
+RECORDS = (Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions, LengthControlled)
 """Records whose fields are metrics."""
 NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state

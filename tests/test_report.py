@@ -92,7 +92,7 @@ def evaluate(run: Run, prompts: list[Prompt], responses: dict[str, list[Response
         "baseline": "base",
         "judge": "conciseness_rubric",
         "prompts": len(prompts),
-        "policies": {item.policy: measure_policy(item, judged).to_dict() for item in candidates},
+        "policies": {item.policy: measure_policy(item, judged, candidates[0]).to_dict() for item in candidates},
         "reward_model": agreement._asdict() | {"accuracy": agreement.rate},
     }
 
@@ -295,6 +295,26 @@ def test_report_does_not_run_a_judge_that_is_a_model(run: Run) -> None:
     responses = [response for case in choose_examples(comparisons_of(run), 8) for response in case.responses]
     assert all(response.score is None and not response.criteria for response in responses)
     assert not {response.outcome for response in responses} & {"won", "lost"}
+
+
+def test_win_rates_at_equal_length_or_why_there_is_none(run: Run) -> None:
+    page = page_of(run)
+    path = run.folder / "done" / "evaluate.json"
+    result = json.loads(path.read_text())
+    ppo, dpo = (result["policies"][name]["length_controlled"] for name in ("ppo", "dpo"))
+    assert ppo["raw"] == pytest.approx(result["policies"]["ppo"]["win"]["rate"])
+    assert ppo["longer"] + ppo["shorter"] <= ppo["n"] == result["policies"]["ppo"]["win"]["n"]
+    assert page.count('<td data-label="At equal length">') == 3
+    dpo |= {"is_controllable": False, "rate": None, "low": None, "high": None, "reason": "cannot be controlled: why"}
+    path.write_text(json.dumps(result))
+    assert "cannot be controlled: why" in page_of(run)
+    out = io.StringIO()
+    Console(width=200, file=out).print(summary_table(run.folder))
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("at equal length")]
+    assert re.fullmatch(
+        r"at equal length, round 1: PPO \d+ % \[\d+, \d+\]; DPO cannot be controlled: why", lines[0].rstrip()
+    )
+    assert lines[1].startswith("at equal length, round 2: PPO-2 ")
 
 
 def test_report_is_the_same_twice(run: Run) -> None:

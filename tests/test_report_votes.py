@@ -57,7 +57,7 @@ def finish(run: Run, judge: str, judged: Judged, settings: dict[str, Any] | None
         "baseline": "base",
         "judge": judge,
         "prompts": len(held_out_prompts(run)),
-        "policies": {item.policy: measure_policy(item, judged).to_dict() for item in policies},
+        "policies": {item.policy: measure_policy(item, judged, policies[0]).to_dict() for item in policies},
     }
     run.finish("evaluate", result)
 

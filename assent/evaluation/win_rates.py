@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from assent.feedback.comparison import Comparison
+from assent.functional.length_control import LengthControlled, length_controlled_win_rate
 from assent.functional.statistics import WinRate, clustered_win_rate, win_rate
 from assent.records import Prompt, Response, Task
 
@@ -59,6 +60,20 @@ def compute_win_rates(outcomes: Sequence[Outcome]) -> WinRates:
         if outcome.prompt.category:
             by_category.setdefault(outcome.prompt.category, []).append(outcome)
     return WinRates(_rate(outcomes), {category: _rate(group) for category, group in by_category.items()})
+
+
+def control_length(
+    outcomes: Sequence[Outcome], candidate: Sequence[Response], baseline: Sequence[Response]
+) -> LengthControlled:
+    """Return the win rate at equal length, which is measured in characters."""
+    lengths, baseline_lengths = (
+        {response.prompt: len(response.text) for response in side} for side in (candidate, baseline)
+    )
+    prompts = [outcome.prompt.id for outcome in outcomes]
+    values = [outcome.value for outcome in outcomes]
+    return length_controlled_win_rate(
+        values, [lengths[prompt] for prompt in prompts], [baseline_lengths[prompt] for prompt in prompts], prompts
+    )
 
 
 def _rate(outcomes: Sequence[Outcome]) -> WinRate:

@@ -30,6 +30,7 @@ def summary_table(folder: Path) -> RenderableType:
     table = _policy_table(rounds, find_rounds(read_results(control_folder(folder))))
     if table.row_count:
         parts += [table, ""]
+    parts += [Text(line) for item in rounds if (line := _equal_length_line(item, len(rounds) > 1))]
     parts += [Text(line) for item in rounds if (line := _reward_model_line(item, len(rounds) > 1))]
     parts.append(Text(f"total time {duration(summary['seconds'])}, peak memory {summary['peak_gb']:.1f} GB"))
     if (folder / "report.html").exists():
@@ -76,6 +77,19 @@ def _cells(policy: Result) -> tuple[str, ...]:
 def _win_rate(policy: Result) -> str:
     win = policy["win"]
     return f"{percent(win['rate'])} {interval(win)}" if is_judged(policy) else "not judged"
+
+
+def _equal_length_line(item: Round, has_several_rounds: bool) -> str:
+    """Return the length-controlled win rates of a round; empty if none was measured."""
+    rates: list[str] = []
+    for name, policy in item.compared.items():
+        controlled = policy.get("length_controlled")
+        if controlled and is_judged(policy):
+            has_limits = controlled["is_controllable"] and controlled["low"] is not None
+            rate = f"{percent(controlled['rate'])} {interval(controlled)}" if has_limits else controlled["reason"]
+            rates.append(f"{display_name(name)} {rate}")
+    title = f"at equal length, round {item.number}" if has_several_rounds else "at equal length"
+    return f"{title}: {'; '.join(rates)}" if rates else ""
 
 
 def _reward_model_line(item: Round, has_several_rounds: bool) -> str:

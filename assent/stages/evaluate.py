@@ -19,8 +19,9 @@ from assent.evaluation.candidates import (
     trained_policies,
 )
 from assent.evaluation.judges import Judge, Judged, judge_choices, judge_class, load_judge
-from assent.evaluation.win_rates import WinRates, compute_win_rates
+from assent.evaluation.win_rates import WinRates, compute_win_rates, control_length
 from assent.functional.kl import sequence_kl
+from assent.functional.length_control import LengthControlled
 from assent.generation.responses import prompts_within_context
 from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
@@ -50,12 +51,14 @@ class PolicyResult:
     """The store's name for the responses."""
     win_rates: WinRates | None = None
     """None for the baseline."""
+    length_controlled: LengthControlled | None = None
+    """The win rate at equal length; None for the baseline."""
     kl: float | None = None
     """Divergence from the baseline in nats a response, if it is known."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        row = {
+        row: dict[str, Any] = {
             "judge_score": self.judge_score,
             "mean_words": self.mean_words,
             "eos_rate": self.eos_rate,
@@ -64,7 +67,8 @@ class PolicyResult:
         if self.win_rates is None:
             return row
         by_category = {category: rate._asdict() for category, rate in self.win_rates.by_category.items()}
-        return row | {"win": self.win_rates.overall._asdict(), "by_category": by_category, "kl": self.kl}
+        row |= {"win": self.win_rates.overall._asdict(), "by_category": by_category, "kl": self.kl}
+        return row | ({"length_controlled": self.length_controlled._asdict()} if self.length_controlled else {})
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Evaluate(Stage):
             baseline=baseline,
             judge=judge.name,
             prompts=len(prompts),
-            policies={candidate.policy: measure_policy(candidate, judged) for candidate in candidates},
+            policies={candidate.policy: measure_policy(candidate, judged, candidates[0]) for candidate in candidates},
             reward_model=agreement._asdict() | {"accuracy": agreement.rate} if agreement else {},
             weights=self._weights(run),
         ).to_dict()
@@ -189,7 +193,7 @@ class Evaluate(Stage):
         return weights
 
 
-def measure_policy(candidate: Candidate, judged: Judged) -> PolicyResult:
+def measure_policy(candidate: Candidate, judged: Judged, baseline: Candidate) -> PolicyResult:
     """Summarise a policy's responses and the votes on them."""
     responses, scores = candidate.responses, judged.scores.get(candidate.policy)
     outcomes = judged.outcomes.get(candidate.policy)
@@ -199,6 +203,7 @@ def measure_policy(candidate: Candidate, judged: Judged) -> PolicyResult:
         eos_rate=sum(response.finished for response in responses) / len(responses),
         responses=responses[0].policy,
         win_rates=None if outcomes is None else compute_win_rates(outcomes),
+        length_controlled=None if outcomes is None else control_length(outcomes, responses, baseline.responses),
         kl=candidate.kl,
     )
 
