@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from assent.functional.kl import k3
+from assent.functional.surrogate import MAX_LOG_RATIO
 
 
 class Loss(NamedTuple):
@@ -173,7 +174,8 @@ class PolicyBatch:
         metrics = {"ratio": mean(ratio)}
         if clipped is not None:
             metrics["clip_fraction"] = mean(clipped)
-        return metrics | {"approx_kl": self.token_mean(k3(-log_ratios, 0.0))}
+        finite = log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return metrics | {"approx_kl": self.token_mean(k3(-finite, 0.0))}
 
     def sequence_mean(self, values: Tensor) -> Tensor:
         """Return the mean of (B,) over the completions of the whole step -> (); 0 without any."""

@@ -269,6 +269,13 @@ def test_ppo_reports_the_fraction_of_clipped_tokens() -> None:
     assert loss.value.item() == pytest.approx((-1.2 + 1.5) / 4)
 
 
+@pytest.mark.parametrize("objective", [PPO(), GRPO(), GSPO()])
+def test_approx_kl_of_a_token_that_became_certain_is_finite(objective: PPO | GRPO | GSPO) -> None:
+    # e^200 is no float32; the log-ratio counts as 20: e^20 - 1 - 20.
+    loss = objective(one_completion([0.0], [-200.0], [1.0]))
+    assert loss.metrics["approx_kl"].item() == pytest.approx(math.exp(20) - 21, rel=1e-6)
+
+
 def test_dual_clip_bounds_the_loss_of_a_bad_token() -> None:
     batch = one_completion([math.log(8)], [0.0], [-1.0])
     # -A ratio = 8, and with a dual clip at most 3.
