@@ -40,14 +40,20 @@ def test_model_without_held_out_pairs_is_refused() -> None:
 def test_model_that_knows_length_alone_is_refused() -> None:
     reason = "it is no better than the rule that the longer response wins (70% [60, 80] against 65%)"
     assert refusal(result(0.7, 0.6, 0.8, longer_wins=0.65, within=0.61)) == reason
+    assert "(60% [55, 65] against 80%)" in refusal(result(0.6, 0.55, 0.65, longer_wins=0.8, within=0.9))
     assert refusal(result(0.7, 0.66, 0.8, longer_wins=0.65, within=0.61)) == ""
     assert refusal(result(0.7, 0.6, 0.8, longer_wins=0.65, within=0.6)) == ""
     assert refusal(result(0.7, 0.6, 0.8, longer_wins=0.65, within=None)) == ""
 
 
-def test_ratings_pass_by_their_correlation() -> None:
-    assert refusal({"ratings": 30, "spearman": 0.2, "n": 12}) == ""
-    assert "do not rise" in refusal({"ratings": 30, "spearman": -0.1, "n": 12})
+@pytest.mark.parametrize(
+    "measured",
+    [{"spearman": 0.5, "n": 12}, {"spearman": -0.9, "n": 30}, {"spearman": None}, {"spearman": 1.0, "n": 3}, {}],
+)
+def test_ratings_whose_correlation_may_be_chance_are_refused(measured: dict[str, Any]) -> None:
+    # Fisher's z of .5 is .5493, and 1.96 sqrt(1.125 / 27) = .4001, but 1.96 sqrt(1.125 / 9) = .6930.
+    assert refusal({"ratings": 70, "spearman": 0.5, "n": 30}) == ""
+    assert "nothing shows that its scores rise" in refusal({"ratings": 70, **measured})
 
 
 def test_card_of_an_earlier_version_passes_by_its_accuracy() -> None:
@@ -80,7 +86,7 @@ def test_refused_model_trains_a_policy_only_ungated(
     assert main([command, *run, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("assent: the reward model 'reward' is not fit to train a policy: its accuracy of 50% [")
-    assert line.endswith("may be chance; label more prompts, or go on with --ungated")
+    assert line.endswith("label more prompts, or go on with --ungated (in a recipe: ungated = true)")
     assert not (Path(run[1]) / command).exists()
     assert main([command, *run, *flags, "--ungated"]) == 0
     assert (Path(run[1]) / command / "config.json").exists()

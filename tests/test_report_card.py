@@ -29,10 +29,8 @@ from assent.split import split
 AT = "2026-11-30T10:00:00Z"
 
 
-def pair(
-    margin: float, prompt: str = "", extra_words: int = 0, strength: int = 1, annotator: str = "ann"
-) -> JudgedPair:
-    return JudgedPair(prompt or f"prompt {margin}", "", annotator, strength, margin, extra_words)
+def pair(margin: float, prompt: str = "", extra_words: int = 0, strength: int = 1) -> JudgedPair:
+    return JudgedPair(prompt or f"prompt {margin}", "", "ann", strength, margin, margin, extra_words)
 
 
 def judgements(*pairs: JudgedPair, **rest: tuple[object, ...]) -> HeldOutJudgements:
@@ -105,7 +103,7 @@ def test_sentences_say_what_the_figures_mean() -> None:
     assert text.startswith("It prefers what the annotators preferred in 75 % [")
     assert "of 200 held-out judgements (200 prompts). Always taking the longer response would be right in 75 %." in text
     assert "a perfect model would reach 80 % to 89 %" in text
-    # Confident to s(3) = 95 % and right in 75 %: T = 3 / ln 3 = 2.73.
+    # Confident to s(3) = 95 % and right in 75 %: T = 3 / ln 3 = 2.73, and an error of .20.
     assert "Its margins are too bold: they should be divided by 2.7." in text
     assert "It scores longer responses higher: within a prompt, its rank correlation with words is 1.00." in text
 
@@ -117,6 +115,25 @@ def test_warnings_name_chance_leaks_and_few_prompts() -> None:
     leak = warnings(report_card(judgements(*(pair(1, f"p{n}") for n in range(200)), double_votes=votes)))
     assert any("may have leaked" in line for line in leak)
     assert warnings(report_card(judgements(*(pair(1 if n % 4 else -1, f"p{n}") for n in range(200))))) == []
+
+
+def test_calibration_within_its_floor_is_no_finding() -> None:
+    few = [pair(3.0, f"p{n}") if n % 8 else pair(-3.0, f"p{n}") for n in range(16)]  # right in 88 %, sure to 95 %
+    card = report_card(judgements(*few))
+    assert card["calibration"]["ece"] <= card["calibration"]["floor_high"]
+    assert "Its margins mean what they say, as far as so many pairs can tell." in " ".join(sentences(card))
+    right = " ".join(sentences(report_card(judgements(*(pair(1.0, f"p{n}") for n in range(40))))))
+    assert "No margin has the wrong sign." in right  # its temperature is the lowest that is fitted
+
+
+def test_regression_has_no_calibration() -> None:
+    card = report_card(judgements(pair(2), pair(1), pair(-1)), has_logits=False)
+    assert "calibration" not in card and card["thresholds"] and len(sentences(card)) > 1 and warnings(card)
+
+
+def test_approvals_alone_make_a_sentence() -> None:
+    card = report_card(judgements(approvals=(JudgedApproval("p", 1.0, True),)))
+    assert sentences(card) == ["Approvals: precision 100 %, recall 100 %, of 1."]
 
 
 def test_diagram_places_its_bins() -> None:
@@ -163,7 +180,8 @@ def test_judgements_of_held_out_prompts_get_their_scores(run: Run) -> None:
     }
     read = read_held_out(run, tokenizer, scores)
     compared = [item for item in read.pairs if item.strength]
-    assert [(item.annotator, item.strength, item.margin) for item in compared] == [("ann", 3, -2.0), ("bob", 1, 2.0)]
+    assert [(item.annotator, item.strength, item.margin) for item in compared] == [("ann", 3, -1.0), ("bob", 1, 1.0)]
+    assert [item.logit_margin for item in compared] == [-2.0, 2.0]
     assert len(read.pairs) - len(compared) == 6  # of a ranking of four
     assert read.choices == ((0.0, 1.0, 2.0, 3.0),)
     assert read.approvals == (JudgedApproval(prompt.id, 0.0, False),)

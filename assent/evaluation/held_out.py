@@ -7,24 +7,23 @@ from typing import NamedTuple
 
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
+from assent.labelling.quality import annotator_weights
 from assent.models.rendering import Unrenderable
 from assent.models.tokenizer import ChatTokenizer
 from assent.preferences.convert import to_examples
+from assent.preferences.data import PURPOSES
 from assent.records import (
     Completion,
     Example,
     Feedback,
     Preference,
     Prompt,
-    Purpose,
     RankedCompletions,
     ScoredCompletion,
     Task,
 )
 from assent.run import Run
 from assent.split import split
-
-PURPOSES: tuple[Purpose, ...] = ("train", "evaluate")
 
 
 class RewardScore(NamedTuple):
@@ -33,7 +32,8 @@ class RewardScore(NamedTuple):
     score: float
     """In standard deviations of the scores of training completions."""
     logit: float
-    """In the units of the loss: the difference of two is the log-odds of a preference."""
+    """In the units of the loss: of a model that was trained on pairs or rankings, the difference of two is the log-odds
+    of a preference."""
 
 
 class ScoredText(NamedTuple):
@@ -51,9 +51,11 @@ class JudgedPair(NamedTuple):
     category: str
     annotator: str
     strength: int
-    """1 slightly, 2 clearly, 3 much better; 0: it comes from a ranking."""
+    """1 slightly, 2 clearly, 3 much better; 0: it comes from a ranking or a correction."""
     margin: float
-    """Logit of the chosen completion minus that of the rejected one."""
+    """Score of the chosen completion minus that of the rejected one."""
+    logit_margin: float
+    """The same of their logits."""
     extra_words: int
     """Words of the chosen completion minus those of the rejected one."""
 
@@ -92,19 +94,20 @@ Scores = Mapping[tuple[str, tuple[int, ...]], RewardScore]
 
 
 def read_held_out(run: Run, tokenizer: ChatTokenizer, scores: Scores) -> HeldOutJudgements:
-    """Read the judgements of held-out prompts; those of completions without a score are left out."""
+    """Read the judgements of held-out prompts that training would use; completions without a score are left out."""
     feedback = [event for event in run.store.feedback() if event.source != "scorer"]
     tasks = list(run.store.tasks())
     prompts = list(run.store.prompts())
     responses = list(run.store.responses())
     held_out = split(prompts, run.setup.held_out).held_out
     events = {event.id: event for event in feedback}
+    weights = annotator_weights(run.store) if run.setup.weight_annotators else None
     reader = _Reader(tokenizer, scores)
     pairs: list[JudgedPair] = []
     approvals: list[JudgedApproval] = []
     choices: list[tuple[float, ...]] = []
     for purpose in PURPOSES:
-        for example in to_examples(feedback, tasks, prompts, responses, purpose=purpose):
+        for example in to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose):
             if isinstance(example, Preference | RankedCompletions | ScoredCompletion) and example.prompt.id in held_out:
                 pairs += reader.pairs(example, events)
                 approvals += reader.approvals(example, events)
@@ -119,6 +122,7 @@ class _Reader:
     def __init__(self, tokenizer: ChatTokenizer, scores: Scores) -> None:
         self._tokenizer = tokenizer
         self._scores = scores
+        self._ids: dict[tuple[str, Completion], tuple[int, ...] | None] = {}
         self.texts: dict[tuple[str, Completion], ScoredText] = {}
 
     def pairs(self, example: Example, events: Mapping[str, Feedback]) -> Iterator[JudgedPair]:
@@ -130,11 +134,17 @@ class _Reader:
         for pair in example.preferences:
             sides = (pair.chosen, pair.rejected) if pair.p_chosen > 0.5 else (pair.rejected, pair.chosen)
             chosen, rejected = (self._score(pair.prompt, text) for text in sides)
-            if pair.p_chosen != 0.5 and chosen is not None and rejected is not None:
-                margin = chosen.logit - rejected.logit
-                extra_words = _count_words(sides[0]) - _count_words(sides[1])
-                prompt = pair.prompt
-                yield JudgedPair(prompt.id, prompt.category, pair.annotator, strength, margin, extra_words)
+            is_same = self._encode(pair.prompt, sides[0]) == self._encode(pair.prompt, sides[1])
+            if pair.p_chosen != 0.5 and chosen is not None and rejected is not None and not is_same:
+                yield JudgedPair(
+                    prompt=pair.prompt.id,
+                    category=pair.prompt.category,
+                    annotator=pair.annotator,
+                    strength=strength,
+                    margin=chosen.score - rejected.score,
+                    logit_margin=chosen.logit - rejected.logit,
+                    extra_words=_count_words(sides[0]) - _count_words(sides[1]),
+                )
 
     def approvals(self, example: Example, events: Mapping[str, Feedback]) -> Iterator[JudgedApproval]:
         """Yield the approval, if it is one."""
@@ -152,13 +162,21 @@ class _Reader:
                 yield tuple(score.score for score in scores if score is not None)
 
     def _score(self, prompt: Prompt, text: Completion) -> RewardScore | None:
-        try:
-            score = self._scores.get((prompt.id, self._tokenizer.encode_completion(prompt, text)))
-        except Unrenderable:
-            return None
+        ids = self._encode(prompt, text)
+        score = None if ids is None else self._scores.get((prompt.id, ids))
         if score is not None:
             self.texts[prompt.id, text] = ScoredText(prompt.id, _count_words(text), score.score)
         return score
+
+    def _encode(self, prompt: Prompt, text: Completion) -> tuple[int, ...] | None:
+        """Return the tokens of a completion; None if the chat template refuses it."""
+        key = prompt.id, text
+        if key not in self._ids:
+            try:
+                self._ids[key] = self._tokenizer.encode_completion(prompt, text)
+            except Unrenderable:
+                self._ids[key] = None
+        return self._ids[key]
 
 
 def _count_words(completion: Completion) -> int:
@@ -166,13 +184,17 @@ def _count_words(completion: Completion) -> int:
 
 
 def _double_votes(feedback: list[Feedback], tasks: list[Task]) -> tuple[DoubleVote, ...]:
-    """Return every two decided comparisons of one task by two annotators."""
+    """Return every two decided comparisons of one task by two annotators; where people judged, theirs alone."""
     superseded = {event.supersedes for event in feedback}
+    judged_by_humans = {event.task for event in feedback if event.is_human}
+    prompts = {task.id: task.prompt for task in tasks if task.purpose in PURPOSES}
     by_task: dict[str, dict[str, str]] = {}
     for event in feedback:
-        if event.id not in superseded and isinstance(event.judgement, Comparison) and event.judgement.preferred:
+        is_replaced = event.source == "simulated" and event.task in judged_by_humans
+        if event.id in superseded or is_replaced or event.task not in prompts:
+            continue
+        if isinstance(event.judgement, Comparison) and event.judgement.preferred:
             by_task.setdefault(event.task, {})[event.annotator] = event.judgement.preferred
-    prompts = {task.id: task.prompt for task in tasks}
     return tuple(
         DoubleVote(prompts[task], first == second)
         for task, votes in by_task.items()

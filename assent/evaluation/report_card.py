@@ -22,7 +22,7 @@ from assent.functional.decisions import (
     within_group_spearman,
 )
 from assent.functional.finite import replace_nonfinite
-from assent.functional.statistics import Interval, bootstrap
+from assent.functional.statistics import Interval, accuracy, bootstrap
 
 MIN_CELL = 30
 """Judgements of a group below which only their number is reported: its interval would span half of all rates."""
@@ -32,8 +32,12 @@ BEST_OF = 4
 STRENGTHS = {1: "slightly better", 2: "clearly better", 3: "much better"}
 
 
-def report_card(judgements: HeldOutJudgements) -> dict[str, Any]:
-    """Return the card as JSON; what the judgements cannot tell is left out, and without judgements it is empty."""
+def report_card(judgements: HeldOutJudgements, has_logits: bool = True) -> dict[str, Any]:
+    """Return the card as JSON; what the judgements cannot tell is left out, and without judgements it is empty.
+
+    Args:
+        has_logits: whether differences of the model's logits are log-odds, which they are not after `regression`.
+    """
     card: dict[str, Any] = {}
     if pairs := judgements.pairs:
         card |= {
@@ -42,9 +46,8 @@ def report_card(judgements: HeldOutJudgements) -> dict[str, Any]:
             "groups": _groups(pairs),
             "longer_wins": _interval(_longer_wins(pairs)),
             "thresholds": _thresholds(pairs),
-            "calibration": _calibration(pairs),
         }
-        card |= _length_correlation(judgements.texts)
+        card |= _length_correlation(judgements.texts) | (_calibration(pairs) if has_logits else {})
     card |= _ceiling(judgements.double_votes) | _approvals(judgements.approvals) | _best_of(judgements.choices)
     finite: dict[str, Any] = replace_nonfinite(card)
     return finite
@@ -55,8 +58,12 @@ def _correct(pair: JudgedPair) -> float:
 
 
 def _accuracy(pairs: Sequence[JudgedPair], correct: Callable[[JudgedPair], float] = _correct) -> Interval:
-    """Return a share with limits by a bootstrap over prompts."""
-    return bootstrap([correct(pair) for pair in pairs], [pair.prompt for pair in pairs])
+    """Return a share with limits by a bootstrap over prompts; with few prompts Wilson's, which are wider."""
+    values = [correct(pair) for pair in pairs]
+    prompts = [pair.prompt for pair in pairs]
+    if len(set(prompts)) < MIN_CELL:
+        return accuracy(values, prompts)._replace(rate=sum(values) / len(values))
+    return bootstrap(values, prompts)
 
 
 def _interval(interval: Interval) -> dict[str, float]:
@@ -110,10 +117,11 @@ def _thresholds(pairs: Sequence[JudgedPair]) -> list[dict[str, float]]:
 
 def _calibration(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
     """Return how well sigmoid(|margin|) predicts that the completion with the higher score was chosen."""
-    margins = np.array([pair.margin for pair in pairs if pair.margin != 0])
+    margins = np.array([pair.logit_margin for pair in pairs if pair.logit_margin != 0])
     confidences = expit(np.abs(margins))
     measures = measure_calibration(confidences, margins > 0, NUM_BINS)._asdict()
-    return measures | {"bins": [part._asdict() for part in reliability_bins(confidences, margins > 0, NUM_BINS)]}
+    bins = [part._asdict() for part in reliability_bins(confidences, margins > 0, NUM_BINS)]
+    return {"calibration": {**measures, "bins": bins}}
 
 
 def _length_correlation(texts: Sequence[ScoredText]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def within_group_spearman(scores: ArrayLike, lengths: ArrayLike, groups: ArrayLi
     score, length, group = _vector("scores", scores), _vector("lengths", lengths), np.asarray(groups)
     if not score.shape == length.shape == group.shape:
         raise ValueError(f"shapes are {score.shape}, {length.shape} and {group.shape}: give one of each per answer")
-    members = [np.flatnonzero(group == label) for label in np.unique(group)]
+    _, starts = np.unique(np.sort(group), return_index=True)
+    members = np.split(np.argsort(group, kind="stable"), starts[1:])
     varied = [rows for rows in members if np.ptp(score[rows]) > 0 and np.ptp(length[rows]) > 0]
     correlations = [np.corrcoef(rankdata(score[rows]), rankdata(length[rows]))[0, 1] for rows in varied]
     return float(np.mean(correlations)) if correlations else math.nan

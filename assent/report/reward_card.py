@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from assent.functional.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from assent.functional.decisions import noise_ceiling
 from assent.report.formatting import interval, percent
 
 FEW_PROMPTS = 100
@@ -27,11 +29,13 @@ class Point(NamedTuple):
 
 
 def sentences(card: Mapping[str, Any]) -> list[str]:
-    """Return what the card says, the most important first; empty without held-out comparisons."""
-    if "accuracy" not in card:
-        return []
-    lines = [_accuracy(card), _ceiling(card), _calibration(card["calibration"])]
-    within = (card["length_correlation"])["within_prompts"]
+    """Return what the card says, the most important first; empty without held-out judgements."""
+    lines: list[str] = []
+    within = None
+    if "accuracy" in card:
+        lines += [_accuracy(card), _ceiling(card)]
+        lines += [_calibration(card["calibration"])] if "calibration" in card else []
+        within = card["length_correlation"]["within_prompts"]
     if within is not None and abs(within) > FOLLOWS_LENGTH:
         side = "longer" if within > 0 else "shorter"
         lines.append(
@@ -52,14 +56,14 @@ def warnings(card: Mapping[str, Any]) -> list[str]:
     if "accuracy" not in card:
         return []
     lines: list[str] = []
-    rate, temperature = card["accuracy"], card["calibration"]["temperature"]
+    rate, calibration = card["accuracy"], card.get("calibration")
     if rate["low"] <= 0.5:
         lines.append("Its accuracy may be chance: the interval includes 50 %.")
-    if "ceiling" in card and rate["low"] > card["ceiling"]["high"]:
+    if "ceiling" in card and rate["low"] > noise_ceiling(card["agreement"]["high"]).high:
         lines.append("It predicts votes better than a perfect model could: held-out prompts may have leaked.")
     if card["prompts"] < FEW_PROMPTS:
         lines.append(f"Only {card['prompts']} held-out prompts were judged, so every figure is rough.")
-    if temperature is not None and temperature > OVERCONFIDENT:
+    if calibration and _is_miscalibrated(calibration) and calibration["temperature"] > OVERCONFIDENT:
         lines.append("Its margins are far too bold; a policy that is trained on them gets exaggerated rewards.")
     return lines
 
@@ -87,7 +91,13 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
     temperature, error = calibration["temperature"], calibration["ece"]
     if temperature is None or error is None:
         return "Its margins are all 0."
-    if temperature > MISCALIBRATED:
+    if temperature >= HIGHEST_TEMPERATURE:
+        words = "Its margins say nothing."
+    elif temperature <= LOWEST_TEMPERATURE:
+        words = "No margin has the wrong sign."
+    elif not _is_miscalibrated(calibration):
+        words = "Its margins mean what they say, as far as so many pairs can tell."
+    elif temperature > MISCALIBRATED:
         words = f"Its margins are too bold: they should be divided by {temperature:.1f}."
     elif temperature < 1 / MISCALIBRATED:
         words = f"Its margins are too cautious: they should be multiplied by {1 / temperature:.1f}."
@@ -95,6 +105,11 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
         words = "Its margins mean what they say."
     floor = f"a calibrated model would show {calibration['floor_median']:.2f}, at most {calibration['floor_high']:.2f}"
     return f"{words} The calibration error is {error:.2f}; {floor}."
+
+
+def _is_miscalibrated(calibration: Mapping[str, Any]) -> bool:
+    """Return whether the calibration error is greater than that of a calibrated model, but for one in twenty."""
+    return calibration["ece"] is not None and calibration["ece"] > calibration["floor_high"]
 
 
 def _optional_percent(share: float | None) -> str:

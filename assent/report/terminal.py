@@ -86,7 +86,11 @@ def _equal_length_line(item: Round, has_several_rounds: bool) -> str:
         controlled = policy.get("length_controlled")
         if controlled and is_judged(policy):
             has_limits = controlled["is_controllable"] and controlled["low"] is not None
-            rate = f"{percent(controlled['rate'])} {interval(controlled)}" if has_limits else controlled["reason"]
+            rate = (
+                f"{percent(controlled['rate'])} {interval(controlled)}"
+                if has_limits
+                else controlled["reason"] or "one prompt"
+            )
             rates.append(f"{display_name(name)} {rate}")
     title = f"at equal length, round {item.number}" if has_several_rounds else "at equal length"
     return f"{title}: {'; '.join(rates)}" if rates else ""

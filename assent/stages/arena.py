@@ -86,6 +86,10 @@ class Arena(Stage):
     def _responses(self, run: Run, key: str, policies: list[str]) -> tuple[list[Prompt], Responses]:
         """Return the prompts that fit every policy's context, and one response of each policy to each of them."""
         prompts = held_out_prompts(run)
+        for policy in policies:
+            if chosen := selection_label(run, policy):
+                answered = {response.prompt for response in run.store.responses(policy=chosen)}
+                prompts = [prompt for prompt in prompts if prompt.id in answered]
         responses: Responses = {}
         for policy in policies:
             if selection_label(run, policy):

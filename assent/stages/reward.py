@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from assent.batch import Loss
 from assent.config import plugin
 from assent.errors import AssentError
-from assent.evaluation.held_out import RewardScore, read_held_out
+from assent.evaluation.held_out import RewardScore, Scores, read_held_out
 from assent.evaluation.report_card import report_card
 from assent.files import replacing_folder, write_atomically
 from assent.functional.ensemble import combine, ensemble_std
@@ -181,9 +181,12 @@ class Reward(TrainingStage):
             result["disagreement"] = float(ensemble_std(torch.cat(by_group)).mean())
         means = [combine(columns) for columns in by_group]  # (K,)
         result |= _rank_correlation(data.held_out, means) | _accuracy(data.held_out, means)
-        judgements = read_held_out(run, models[0].chat_tokenizer, _by_completion(data.held_out, means, logit_means))
-        card = report_card(judgements)
+        held_out_scores = _by_completion(data.held_out, means, logit_means)
+        card = on_rank0(lambda: self._report_card(run, models[0].chat_tokenizer, held_out_scores))
         return result | ({"report_card": card} if card else {})
+
+    def _report_card(self, run: Run, tokenizer: ChatTokenizer, held_out_scores: Scores) -> dict[str, Any]:
+        return report_card(read_held_out(run, tokenizer, held_out_scores), has_logits=self._spec.noun != "ratings")
 
     def _write_card(self, run: Run, key: str, tokenizer: ChatTokenizer, result: dict[str, Any]) -> None:
         """Write the model card, which says how to compute the scores."""

@@ -28,8 +28,12 @@ def page(name: str) -> Page:
     pictures: dict[str, bytes] = {}
     for cell in json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
+        if cell["cell_type"] == "raw":
+            continue
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", []):
+            if output["output_type"] == "error" or output.get("name") == "stderr":
+                raise ValueError(f"{name}.ipynb shows an error or a progress bar: run it again, and clear such outputs")
             data = output.get("data", {})
             if "image/png" in data:
                 picture = f"{name}-{len(pictures) + 1}.png"

@@ -18,16 +18,15 @@ class RewardModel:
         if not any(item.reward or item.agreement for item in data.rounds):
             return None
         cards = [item.reward["report_card"] for item in data.rounds if "report_card" in item.reward]
-        card = next((card for card in reversed(cards) if "accuracy" in card), None)
+        card = cards[-1] if cards else None
+        groups = card.get("groups", {}) if card else {}
         return {
             "rounds": data.rounds[::-1],
             "card": card,
             "sentences": reward_card.sentences(card or {}),
             "warnings": reward_card.warnings(card or {}),
-            "points": reward_card.diagram(card) if card else [],
+            "points": reward_card.diagram(card) if card and "calibration" in card else [],
             "size": reward_card.SIZE,
             "margin": reward_card.MARGIN,
-            "divisions": {title: card["groups"][name] for name, title in DIVISIONS.items() if name in card["groups"]}
-            if card
-            else {},
+            "divisions": {title: groups[name] for name, title in DIVISIONS.items() if name in groups},
         }
