@@ -130,7 +130,7 @@ def test_labelling_reward_and_ppo_close_the_loop(run: Path, page: Page) -> None:
     assert sum(isinstance(judgement, Ranking) for judgement in judgements) >= 5
 
     assent(run, "reward", "--lr", "1e-3")
-    assent(run, "ppo", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
+    assent(run, "ppo", "--ungated", "--steps", "2", "--n", "2", "--batch-size", "4", "--lr", "1e-4", *SHORT)
     assent(run, "arena", *SHORT, *HUMAN_FLAGS, status=3)
     assert judge_tasks(page, run, 200) >= 1
     wait_until_saved(page)

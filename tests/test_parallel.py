@@ -111,6 +111,10 @@ def test_two_processes_train_the_weights_of_one(prepared: Path, tmp_path: Path, 
             b["grad_norm"], rel=1e-3
         )
     results = [json.loads((tmp_path / folder / "done" / f"{stage}.json").read_text()) for folder in ("one", "two")]
+    cards = [result.pop("report_card", {}) for result in results]
+    assert cards[0].keys() == cards[1].keys() and bool(cards[0]) == (stage == "reward")
+    for name in ("accuracy", "longer_wins", "length_correlation"):
+        assert cards[0].get(name) == pytest.approx(cards[1].get(name), abs=1e-4), name
     for word, value in results[0].items():
         if word not in ("seconds", "peak_gb"):
             assert results[1][word] == pytest.approx(value, abs=1e-4), word

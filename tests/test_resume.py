@@ -30,9 +30,22 @@ STAGES = {
     "reward": ["--batch-size", "2"],
     "dpo": ["--batch-size", "2"],
     "kto": ["--batch-size", "2"],
-    "ppo": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--minibatches", "2", "--target-kl", "1", *SHORT],
-    "ppo --value-head": ["--batch-size", "4", "--steps", "6", "--epochs", "2", "--value-head", *SHORT],
-    "grpo": ["--batch-size", "4", "--steps", "6", "--lora-rank", "4", "--target-kl", "1", *SHORT],
+    "ppo": [
+        "--ungated",
+        "--batch-size",
+        "4",
+        "--steps",
+        "6",
+        "--epochs",
+        "2",
+        "--minibatches",
+        "2",
+        "--target-kl",
+        "1",
+        *SHORT,
+    ],
+    "ppo --value-head": ["--ungated", "--batch-size", "4", "--steps", "6", "--epochs", "2", "--value-head", *SHORT],
+    "grpo": ["--ungated", "--batch-size", "4", "--steps", "6", "--lora-rank", "4", "--target-kl", "1", *SHORT],
 }
 
 
