@@ -13,7 +13,7 @@ from assent.commands import command_names
 from assent.config import Setting, choose_plugins, override, plugin_with, read_recipe, settings
 from assent.errors import STOPPED, AssentError, Waiting, did_you_mean, is_out_of_memory, log_into, may_print
 from assent.help import LOOP, PAGES, default_text, metavar, overview
-from assent.iterate import Iterate
+from assent.iterate import Iterate, configure
 from assent.protocols import Stage, Tool
 
 DEMO = Path(__file__).parent / "data" / "demo.toml"
@@ -239,8 +239,7 @@ def _check_recipe(recipe: dict[str, Any], path: str) -> None:
             stage = name.rsplit("-", 1)[0] if name.rsplit("-", 1)[-1].isdigit() else name
             if stage not in known:
                 raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, known)}")
-            shared = recipe.get(stage, {}) if name != stage else {}  # [label-2] adds to [label]
-            override(override(resolve_command(stage), shared, f"{path} [{stage}]"), value, f"{path} [{name}]")
+            configure(stage, name, recipe, f"{path} ")
         elif name in known:
             raise AssentError(f"{path}: '{name}' is a stage; put its settings under [{name}]")
         elif name not in top:

@@ -118,10 +118,14 @@ def _configure(steps: Sequence[Step], recipe: Mapping[str, Any]) -> dict[Step, S
     """Return the stage or tool of each step, with the settings of its table and of that of its round."""
     jobs: dict[Step, Stage | Tool] = {}
     for step in steps:
-        job = override(command(step.name), recipe.get(step.name, {}), f"[{step.name}]")
-        own = f"{step.name}-{step.round}"
-        jobs[step] = override(job, recipe.get(own, {}), f"[{own}]")
+        jobs[step] = configure(step.name, f"{step.name}-{step.round}", recipe)
     return jobs
+
+
+def configure(name: str, table: str, recipe: Mapping[str, Any], where: str = "") -> Stage | Tool:
+    """Return a stage or tool with the settings of its table of a recipe, and those of a round's: [label], [label-2]."""
+    job = override(command(name), recipe.get(name, {}), f"{where}[{name}]")
+    return job if table == name else override(job, recipe.get(table, {}), f"{where}[{table}]")
 
 
 def _perform(run: Run, step: Step, job: Stage | Tool, progress: "_Progress | None" = None) -> None:

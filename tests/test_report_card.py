@@ -64,7 +64,9 @@ def test_groups_of_few_judgements_show_their_number_only() -> None:
 def test_first_threshold_decides_every_pair() -> None:
     first, *others = report_card(judgements(pair(2), pair(1), pair(-1), pair(0.1), pair(-0.1)))["thresholds"]
     assert first == {"threshold": 0.0, "precision": 0.6, "recall": 0.6, "f1": pytest.approx(0.6), "decided": 1.0}
-    assert [point["decided"] for point in others] == pytest.approx([0.8, 0.6, 0.4, 0.2], abs=0.21)
+    # |margins| .1, .1, 1, 1, 2: quantiles .1, .64, 1, 1.2, of which a margin must be greater.
+    assert [point["threshold"] for point in others] == pytest.approx([0.1, 0.64, 1.0, 1.2])
+    assert [point["decided"] for point in others] == pytest.approx([0.6, 0.6, 0.2, 0.2])
 
 
 def test_ceiling_needs_double_votes() -> None:

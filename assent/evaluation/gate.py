@@ -41,13 +41,11 @@ def refusal(result: Mapping[str, Any]) -> str:
     if "accuracy" not in result:
         return "no held-out prompt was compared, so nothing shows what it learned"
     card = result.get("report_card", {})
-    accuracy = (
-        card["accuracy"] if "accuracy" in card else {"rate": result["accuracy"], **result}
-    )  # an earlier version had no card
+    accuracy = card.get("accuracy", {"rate": result["accuracy"], **result})  # an earlier version had no card
     rate = f"{accuracy['rate']:.0%} [{100 * accuracy['low']:.0f}, {100 * accuracy['high']:.0f}]"
     if accuracy["low"] <= 0.5:
         return f"its accuracy of {rate} on {accuracy['n']} held-out judgements may be chance"
-    if "accuracy" not in card:
+    if "longer_wins" not in card:
         return ""
     longer_wins, within = card["longer_wins"]["rate"], card["length_correlation"]["within_prompts"]
     if within is not None and within > LENGTH_CORRELATION and accuracy["low"] <= longer_wins:

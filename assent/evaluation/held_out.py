@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
-from assent.labelling.quality import annotator_weights
 from assent.models.rendering import Unrenderable
 from assent.models.tokenizer import ChatTokenizer
-from assent.preferences.convert import to_examples
-from assent.preferences.data import PURPOSES
+from assent.preferences.data import PURPOSES, read_judgements
 from assent.records import (
     Completion,
     Example,
@@ -23,7 +21,6 @@ from assent.records import (
     Task,
 )
 from assent.run import Run
-from assent.split import split
 
 
 class RewardScore(NamedTuple):
@@ -95,23 +92,17 @@ Scores = Mapping[tuple[str, tuple[int, ...]], RewardScore]
 
 def read_held_out(run: Run, tokenizer: ChatTokenizer, scores: Scores) -> HeldOutJudgements:
     """Read the judgements of held-out prompts that training would use; completions without a score are left out."""
-    feedback = [event for event in run.store.feedback() if event.source != "scorer"]
-    tasks = list(run.store.tasks())
-    prompts = list(run.store.prompts())
-    responses = list(run.store.responses())
-    held_out = split(prompts, run.setup.held_out).held_out
+    feedback, tasks, sides, examples = read_judgements(run)
     events = {event.id: event for event in feedback}
-    weights = annotator_weights(run.store) if run.setup.weight_annotators else None
     reader = _Reader(tokenizer, scores)
     pairs: list[JudgedPair] = []
     approvals: list[JudgedApproval] = []
     choices: list[tuple[float, ...]] = []
-    for purpose in PURPOSES:
-        for example in to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose):
-            if isinstance(example, Preference | RankedCompletions | ScoredCompletion) and example.prompt.id in held_out:
-                pairs += reader.pairs(example, events)
-                approvals += reader.approvals(example, events)
-                choices += reader.choices(example)
+    for example in examples:
+        if example.prompt.id in sides.held_out:
+            pairs += reader.pairs(example, events)
+            approvals += reader.approvals(example, events)
+            choices += reader.choices(example)
     texts = tuple(reader.texts.values())
     return HeldOutJudgements(tuple(pairs), tuple(approvals), texts, tuple(choices), _double_votes(feedback, tasks))
 

@@ -6,6 +6,7 @@ with it, and the report shows it.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from assent.functional.decisions import (
     within_group_spearman,
 )
 from assent.functional.finite import replace_nonfinite
-from assent.functional.statistics import Interval, accuracy, bootstrap
+from assent.functional.statistics import accuracy, bootstrap
 
 MIN_CELL = 30
 """Judgements of a group below which only their number is reported: its interval would span half of all rates."""
@@ -41,10 +42,10 @@ def report_card(judgements: HeldOutJudgements, has_logits: bool = True) -> dict[
     card: dict[str, Any] = {}
     if pairs := judgements.pairs:
         card |= {
-            "accuracy": _interval(_accuracy(pairs)),
+            "accuracy": _accuracy(pairs, attrgetter("margin")),
             "prompts": len({pair.prompt for pair in pairs}),
             "groups": _groups(pairs),
-            "longer_wins": _interval(_longer_wins(pairs)),
+            "longer_wins": _accuracy(pairs, attrgetter("extra_words")),
             "thresholds": _thresholds(pairs),
         }
         card |= _length_correlation(judgements.texts) | (_calibration(pairs) if has_logits else {})
@@ -53,26 +54,15 @@ def report_card(judgements: HeldOutJudgements, has_logits: bool = True) -> dict[
     return finite
 
 
-def _correct(pair: JudgedPair) -> float:
-    return 0.5 if pair.margin == 0 else float(pair.margin > 0)
+def _accuracy(pairs: Sequence[JudgedPair], difference: Callable[[JudgedPair], float]) -> dict[str, float]:
+    """Return how often a difference of chosen and rejected is positive, half for 0.
 
-
-def _accuracy(pairs: Sequence[JudgedPair], correct: Callable[[JudgedPair], float] = _correct) -> Interval:
-    """Return a share with limits by a bootstrap over prompts; with few prompts Wilson's, which are wider."""
-    values = [correct(pair) for pair in pairs]
+    The limits are those of a bootstrap over prompts; with few prompts Wilson's, which are wider.
+    """
+    correct = np.heaviside([difference(pair) for pair in pairs], 0.5)
     prompts = [pair.prompt for pair in pairs]
-    if len(set(prompts)) < MIN_CELL:
-        return accuracy(values, prompts)._replace(rate=sum(values) / len(values))
-    return bootstrap(values, prompts)
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return interval._asdict()
-
-
-def _longer_wins(pairs: Sequence[JudgedPair]) -> Interval:
-    """Return the accuracy of the rule that the longer completion wins."""
-    return _accuracy(pairs, lambda pair: 0.5 if pair.extra_words == 0 else float(pair.extra_words > 0))
+    interval = accuracy if len(set(prompts)) < MIN_CELL else bootstrap
+    return interval(correct, prompts)._asdict()
 
 
 def _groups(pairs: Sequence[JudgedPair]) -> dict[str, dict[str, Any]]:
@@ -103,7 +93,7 @@ def _compare_length(pair: JudgedPair) -> str:
 
 
 def _group(pairs: Sequence[JudgedPair]) -> dict[str, float]:
-    return _interval(_accuracy(pairs)) if len(pairs) >= MIN_CELL else {"n": len(pairs)}
+    return _accuracy(pairs, attrgetter("margin")) if len(pairs) >= MIN_CELL else {"n": len(pairs)}
 
 
 def _thresholds(pairs: Sequence[JudgedPair]) -> list[dict[str, float]]:
@@ -139,7 +129,7 @@ def _ceiling(votes: Sequence[DoubleVote]) -> dict[str, Any]:
     if len(votes) < MIN_CELL:
         return {}
     agreement = bootstrap([float(vote.agree) for vote in votes], [vote.prompt for vote in votes])
-    return {"agreement": _interval(agreement), "ceiling": noise_ceiling(agreement.rate)._asdict()}
+    return {"agreement": agreement._asdict(), "ceiling": noise_ceiling(agreement.rate)._asdict()}
 
 
 def _approvals(approvals: Sequence[JudgedApproval]) -> dict[str, Any]:

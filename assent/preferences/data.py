@@ -8,9 +8,9 @@ from assent.errors import AssentError, warn
 from assent.labelling.quality import annotator_weights
 from assent.models.tokenizer import ChatTokenizer
 from assent.preferences.convert import standardise, to_examples
-from assent.records import Example, Feedback, Preference, Purpose, RankedCompletions, ScoredCompletion
+from assent.records import Example, Feedback, Preference, Purpose, RankedCompletions, ScoredCompletion, Task
 from assent.run import Run
-from assent.split import split
+from assent.split import Split, split
 from assent.training.left_out import LeftOut
 from assent.training.preferences import BatchSpec, PromptGroup, group_by_prompt
 from assent.training.preferences import Example as PreferenceExample
@@ -27,6 +27,16 @@ class PreferenceData(NamedTuple):
     left_out: LeftOut
 
 
+class RunJudgements(NamedTuple):
+    """What annotators said in a run."""
+
+    feedback: list[Feedback]
+    """Without the scores of rewards that judged an evaluation."""
+    tasks: list[Task]
+    sides: Split
+    examples: list[Example]
+
+
 def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: BatchSpec) -> PreferenceData:
     """Return the feedback that an objective reads, split by prompt.
 
@@ -37,18 +47,9 @@ def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: 
     Raises:
         AssentError: no training data is left; the message says why.
     """
-    feedback = [event for event in run.store.feedback() if event.source != "scorer"]
+    feedback, _, sides, all_examples = read_judgements(run)
     _warn_of_simulated(feedback)
-    prompts = list(run.store.prompts())
-    tasks = list(run.store.tasks())
-    responses = list(run.store.responses())
-    weights = annotator_weights(run.store) if run.setup.weight_annotators else None
-    sides = split(prompts, run.setup.held_out)
-    examples: list[Example] = []
-    for purpose in PURPOSES:
-        converted = to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose)
-        kept = [example for example in converted if isinstance(example, spec.example_types)]
-        examples += [e for e in kept if purpose == "train" or e.prompt.id in sides.held_out]
+    examples = [example for example in all_examples if isinstance(example, spec.example_types)]
     usable: list[PreferenceExample] = [
         example for example in examples if isinstance(example, Preference | RankedCompletions) and spec.accepts(example)
     ]
@@ -60,6 +61,21 @@ def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: 
     if not train:
         raise AssentError(_explain_no_data(run.folder, spec, bool(examples), bool(held_out), left_out, max_tokens))
     return PreferenceData(train, held_out, left_out + also_left_out)
+
+
+def read_judgements(run: Run) -> RunJudgements:
+    """Read a run's feedback as examples: of training prompts what was asked for training, of held-out prompts all."""
+    feedback = [event for event in run.store.feedback() if event.source != "scorer"]
+    prompts = list(run.store.prompts())
+    tasks = list(run.store.tasks())
+    responses = list(run.store.responses())
+    weights = annotator_weights(run.store) if run.setup.weight_annotators else None
+    sides = split(prompts, run.setup.held_out)
+    examples: list[Example] = []
+    for purpose in PURPOSES:
+        converted = to_examples(feedback, tasks, prompts, responses, weights, purpose=purpose)
+        examples += [e for e in converted if purpose == "train" or e.prompt.id in sides.held_out]
+    return RunJudgements(feedback, tasks, sides, examples)
 
 
 def _warn_of_simulated(feedback: list[Feedback]) -> None:

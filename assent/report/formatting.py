@@ -38,6 +38,13 @@ def interval(rate: Mapping[str, Any]) -> str:
     return f"[{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
+def rate_or_reason(controlled: Mapping[str, Any]) -> str:
+    """Return a win rate at equal length with its limits, or why there is none."""
+    if controlled["is_controllable"] and controlled["low"] is not None:
+        return f"{percent(controlled['rate'])} {interval(controlled)}"
+    return controlled["reason"] or "one prompt"
+
+
 def duration(seconds: float) -> str:
     """Return a duration: 8.2 s, 6 min 12 s, 2 h 05 min."""
     minutes, remainder = divmod(round(seconds), 60)

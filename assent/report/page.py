@@ -12,7 +12,16 @@ from assent.protocols import ReportSection
 from assent.registry import names, resolve
 from assent.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH
 from assent.report.data import ReportData
-from assent.report.formatting import display_name, duration, interval, name_in_sentence, no_break, optional, percent
+from assent.report.formatting import (
+    display_name,
+    duration,
+    interval,
+    name_in_sentence,
+    no_break,
+    optional,
+    percent,
+    rate_or_reason,
+)
 from assent.report.rounds import last_compared
 from assent.report.verdict import REWARD_TARGET, WIN_TARGET, headline, missed_targets
 
@@ -66,6 +75,7 @@ def _environment(section_folders: set[Path]) -> Environment:
         "no_break": no_break,
         "optional": optional,
         "percent": percent,
+        "rate_or_reason": rate_or_reason,
     }
     environment.globals |= {
         "width": WIDTH,

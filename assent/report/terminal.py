@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from assent.report.formatting import display_name, duration, interval, optional, percent
+from assent.report.formatting import display_name, duration, interval, optional, percent, rate_or_reason
 from assent.report.rounds import Result, Round, find_rounds, is_judged, read_results
 from assent.report.summary import summarise
 from assent.report.verdict import missed_targets
@@ -85,13 +85,7 @@ def _equal_length_line(item: Round, has_several_rounds: bool) -> str:
     for name, policy in item.compared.items():
         controlled = policy.get("length_controlled")
         if controlled and is_judged(policy):
-            has_limits = controlled["is_controllable"] and controlled["low"] is not None
-            rate = (
-                f"{percent(controlled['rate'])} {interval(controlled)}"
-                if has_limits
-                else controlled["reason"] or "one prompt"
-            )
-            rates.append(f"{display_name(name)} {rate}")
+            rates.append(f"{display_name(name)} {rate_or_reason(controlled)}")
     title = f"at equal length, round {item.number}" if has_several_rounds else "at equal length"
     return f"{title}: {'; '.join(rates)}" if rates else ""
 
