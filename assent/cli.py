@@ -314,19 +314,27 @@ def _print_result(key: str, result: dict[str, Any], was_done: bool, folder: Path
         from assent.report.reward_card import sentences, warnings
 
         print("".join(f"  {line}\n" for line in (*sentences(card), *warnings(card))), end="")
+    if probe := result.get("probe"):
+        from assent.report.alarm import alarm_sentence
+
+        print(f"  {alarm_sentence(key, probe)}")
 
 
 def _print_summary(folder: Path) -> None:
     """Print a table if policies were compared, else where the report is."""
     from rich.console import Console
 
+    from assent.report.alarm import alarm_sentences
+    from assent.report.rounds import read_results
     from assent.report.terminal import has_evaluation, summary_table
 
     if has_evaluation(folder):
         Console(highlight=False, soft_wrap=True).print(summary_table(folder))
-    else:
-        report = folder / "report.html"
-        print(f"report: {report}" if report.exists() else f"done: {folder} ('assent report --run {folder}' shows it)")
+        return
+    report = folder / "report.html"
+    print(f"report: {report}" if report.exists() else f"done: {folder} ('assent report --run {folder}' shows it)")
+    for sentence in alarm_sentences(read_results(folder)):
+        print(sentence)
 
 
 def _number(value: Any) -> str:

@@ -176,6 +176,8 @@ class CheckedRule:
     def _checked(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         try:
             scores = torch.as_tensor(self.rule.score(prompts, responses), dtype=torch.float32).cpu()
+        except AssentError:
+            raise
         except Exception as error:  # noqa: BLE001 (it is anybody's code)
             raise AssentError(f"the reward {self.name} failed: {type(error).__name__}: {error}") from None
         if scores.ndim not in (1, 2) or len(scores) != len(responses):

@@ -20,6 +20,8 @@ class Purpose(IntEnum):
     """`RLHF.generate`: one response to one prompt."""
     RESAMPLING = 5
     """Prompts that replace those whose rewards are all equal (dynamic sampling): step, attempt."""
+    PROBE = 6
+    """Completions of every probe of a stage: they share their random numbers."""
 
 
 def derive(seed: int, purpose: Purpose, *numbers: int) -> int:

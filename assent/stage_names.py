@@ -4,7 +4,7 @@ from assent.registry import declared, names
 
 POLICY_STAGES = ("pretrain", "sft")
 """Stages that prepare the policy before the first round, in order."""
-PREPARATION = (*POLICY_STAGES, "generate", "label", "reward")
+PREPARATION = ("pretrain", "abstain", "sft", "generate", "label", "reward")
 """Stages before the policy is optimised, in the order of the loop."""
 OBJECTIVE_STAGES = ("offline", "unpaired", "online")
 """Stages without a command of their own: each objective that they run is one, such as `dpo`, `kto`, `ppo`."""

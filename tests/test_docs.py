@@ -16,9 +16,10 @@ import pytest
 from assent.cli import main
 from assent.formats.files.importing import read_file
 from assent.formats.files.sniffing import FORMATS
-from assent.functional.calibration import Bin, Calibration
+from assent.functional.calibration import Bin, Calibration, Difference
 from assent.functional.decisions import Ceiling, Decisions
 from assent.functional.length_control import LengthControlled
+from assent.functional.overoptimization import CurvePoint, Fit
 from assent.functional.statistics import Interval, WinRate
 from assent.labelling.arena import PolicyRating
 from assent.registry import ROOT, names, resolve
@@ -267,11 +268,15 @@ MEASURING = (
     *("batch.py", "runner.py", "scoring.py", "loggers/jsonl.py", "report/summary.py"),
     *(f"{package}/[a-z]*.py" for package in ("evaluation", "functional", "objectives", "online", "stages", "training")),
 )
-RECORDS = (Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions, LengthControlled)
+RECORDS = (
+    *(Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions, LengthControlled),
+    *(CurvePoint, Fit, Difference),
+)
 """Records whose fields are metrics."""
 NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
     *("train_states", "extra_state", "best_scores"),  # the resumable state of a stage, and of an alarm
+    *("alarm", "best_step_at_alarm", "best_texts", "last_scores", "last_texts"),  # that of the probes
 }
 
 
@@ -285,7 +290,7 @@ def metrics() -> set[str]:
 
 def explained_metrics() -> set[str]:
     """Return the names in the first columns of the tables of metrics, which are those of five columns."""
-    return {word for row in rows("metrics.md") if len(row) == 5 for word in re.findall(r"`([a-z_0-9]+)`", row[0])}
+    return {word for row in rows("metrics.md") if len(row) == 5 for word in re.findall(r"`([A-Za-z_0-9]+)`", row[0])}
 
 
 def test_every_metric_is_explained() -> None:

@@ -76,7 +76,7 @@ def test_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -
 def test_sdist_holds_tests_docs_and_examples(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    for folder in ("assent", "benchmarks", "docs", "examples", "tests"):
+    for folder in ("assent", "benchmarks", "docs", "examples", "experiments", "tests"):
         assert files_of(TOP / folder) - names == set()
     assert {"LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml", ".ci/run"} <= names
     assert {name.partition("/")[0] for name in names if "/" in name} == {
@@ -85,6 +85,7 @@ def test_sdist_holds_tests_docs_and_examples(sdist: Path) -> None:
         "benchmarks",
         "docs",
         "examples",
+        "experiments",
         "tests",
     }
 

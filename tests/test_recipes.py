@@ -26,6 +26,8 @@ ONLINE = {"steps": 2, "n": 4, "batch_size": 4, "max_new_tokens": 8, **UNGATED}
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pretrain": {"epochs": 1},
+    "abstain": {"n": 2, "max_new_tokens": 8},
+    "sft": {"epochs": 1},
     "generate": {"n": 4, "n_held_out": 2, "max_new_tokens": 8},
     "label": {},
     "reward": {"epochs": 1},
@@ -77,8 +79,8 @@ def shrink(name: str, folder: Path) -> Path:
     return path
 
 
-def test_there_are_ten_recipes_each_with_its_purpose_and_command() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_eleven_recipes_with_purpose_and_command() -> None:
+    assert len(RECIPES) == 11
     for name in RECIPES:
         first, *lines = (FOLDER / f"{name}.toml").read_text().splitlines()
         assert first.startswith("# ")

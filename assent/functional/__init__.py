@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # type checkers see every name
     from assent.functional.diversity import *
     from assent.functional.ensemble import *
     from assent.functional.finite import *
+    from assent.functional.grading import *
     from assent.functional.kl import *
     from assent.functional.length_control import *
     from assent.functional.logprobs import *
@@ -120,6 +121,7 @@ _NAMES = {
         "Reduction",
     ),
     "finite": ("replace_nonfinite",),
+    "grading": ("Grade", "grade_answer", "is_refusal", "normalize_answer"),
     "kl": (
         "adapt_beta",
         "k1",

@@ -78,6 +78,32 @@ def generate_responses(run: Run, job: GenerationJob, prompts: list[Prompt], n: i
     return [response for prompt in prompts for response in by_prompt[prompt.id]]
 
 
+def generate_draws(run: Run, job: GenerationJob, prompts: list[Prompt], n: int) -> list[list[Response]]:
+    """Generate n responses to each prompt, repeats included: P lists of n, in order; stored ones are reused.
+
+    The store keeps equal responses under one name only once, so each draw has a name of its own: `LABEL/1`, ...
+
+    Args:
+        prompts: all within the model's context.
+    """
+    labels = [f"{job.label}/{number}" for number in range(1, n + 1)]
+    columns = [{r.prompt: r for r in run.store.responses(policy=label)} for label in labels]
+    tokenizer, generator = job.policy.chat_tokenizer, LocalGenerator()
+    generator.load(job.policy)
+    with ProgressBar(job.progress, len(prompts)) as bar:
+        for number, batch in enumerate(chunks(prompts, max(1, job.batch_size // n))):
+            if any(prompt.id not in column for prompt in batch for column in columns):
+                seed = derive(run.seed, Purpose.GENERATION, number, *job.label.encode())
+                ids = [tokenizer.encode_prompt(prompt) for prompt in batch]
+                for i, sample in enumerate(generator.generate(ids, n, job.sampling, seed)):
+                    prompt = batch[sample.prompt_index]
+                    completion = tokenizer.to_completion(prompt, sample.token_ids, sample.finished)
+                    columns[i % n][prompt.id] = Response.of(prompt.id, completion, labels[i % n])
+                run.store.add_responses(column[prompt.id] for column in columns for prompt in batch)
+            bar.advance(len(batch))
+    return [[column[prompt.id] for column in columns] for prompt in prompts]
+
+
 def load_prompts(
     run: Run, path: str, policy: LoadedModel, max_new_tokens: int, apply_chat_template: bool = True
 ) -> list[Prompt]:
@@ -95,7 +121,7 @@ def load_prompts(
     if result.skipped:
         warn(f"{path}: {result}")
     as_chat = apply_chat_template and policy.tokenizer.chat_template is not None
-    prompts = [Prompt.ask(p.text, p.category, p.source) if as_chat and p.is_plain else p for p in result.prompts]
+    prompts = [p.as_chat() if as_chat else p for p in result.prompts]
     if not prompts:
         raise AssentError(f"{path} has no prompts ({result})")
     prompts = policy.chat_tokenizer.select_renderable(prompts)

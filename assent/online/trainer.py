@@ -84,7 +84,7 @@ class OnlineTrainer:
         states: dict[str, ReplicatedState],
         prompts: list[Prompt],
         ptx_examples: list[TokenizedExample],
-        extra_state: dict[str, float],
+        extra_state: dict[str, Any],
     ) -> None:
         self.run = run
         self.settings = settings

@@ -1,4 +1,4 @@
-"""The result of a run in the terminal: policies, reward model, cost, missed targets."""
+"""The result of a run in the terminal: policies, reward model, cost, missed targets, alarms."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assent.report.alarm import alarm_sentences
 from assent.report.formatting import display_name, duration, interval, optional, percent, rate_or_reason
 from assent.report.rounds import Result, Round, find_rounds, is_judged, read_results
 from assent.report.summary import summarise
@@ -35,7 +36,7 @@ def summary_table(folder: Path) -> RenderableType:
     parts.append(Text(f"total time {duration(summary['seconds'])}, peak memory {summary['peak_gb']:.1f} GB"))
     if (folder / "report.html").exists():
         parts.append(Text(f"report: {folder / 'report.html'}"))
-    parts += [Text(sentence, style="bold") for sentence in missed_targets(rounds)]
+    parts += [Text(sentence, style="bold") for sentence in (*missed_targets(rounds), *alarm_sentences(results))]
     return Group(*parts)
 
 

@@ -1,7 +1,7 @@
 """Win rates: policies respond to held-out prompts, a judge compares them with the baseline."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,14 @@ from assent.evaluation.candidates import (
     trained_policies,
 )
 from assent.evaluation.judges import Judge, Judged, judge_choices, judge_class, load_judge
+from assent.evaluation.measures import (
+    MeasureInputs,
+    Measures,
+    ModelMeasures,
+    compare_policies,
+    measure_draws,
+    measure_model,
+)
 from assent.evaluation.win_rates import WinRates, compute_win_rates, control_length
 from assent.functional.kl import sequence_kl
 from assent.functional.length_control import LengthControlled
@@ -55,6 +63,8 @@ class PolicyResult:
     """The win rate at equal length; None for the baseline."""
     kl: float | None = None
     """Divergence from the baseline in nats a response, if it is known."""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    """What `evaluation/measures.py` measured, as JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON."""
@@ -63,6 +73,7 @@ class PolicyResult:
             "mean_words": self.mean_words,
             "eos_rate": self.eos_rate,
             "responses": self.responses,
+            **self.measures,
         }
         if self.win_rates is None:
             return row
@@ -82,6 +93,8 @@ class EvaluationResult:
     """The baseline comes first."""
     reward_model: Mapping[str, float]
     """Agreement of the reward model with the judge; empty: not measured."""
+    draws: Mapping[str, Any]
+    """Best-of-n and the reward model on several responses to one prompt; empty: not measured."""
     weights: Mapping[str, str]
     """Fingerprints of all that was compared, to notice when it has changed."""
 
@@ -94,6 +107,7 @@ class EvaluationResult:
             "prompts": self.prompts,
             "policies": policies,
             "reward_model": dict(self.reward_model),
+            **({"draws": dict(self.draws)} if self.draws else {}),
             "weights": dict(self.weights),
         }
 
@@ -112,6 +126,7 @@ class Evaluate(Stage):
     (`human`, `simulated`); empty: this round's reward model, which is biased towards policies trained
     on it."""
     judge_plugins: tuple[NamedPlugin, ...] = plugins("judge", judge_class, judge_choices)
+    measures: Measures = Measures()
     sampling: Sampling = Sampling(temperature=0.7)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
@@ -126,17 +141,22 @@ class Evaluate(Stage):
         judge = self._load_judge(run)
         baseline_model = load_policy(run.policy(baseline), run.dtype, run.device, run.rendering)
         prompts = judge.renderable(prompts_within_context(prompts, baseline_model, self.sampling.max_new_tokens))
-        candidates = [generate_candidate(run, baseline, baseline_model, prompts, key, self.sampling)]
-        candidates += [self._candidate(run, key, name, baseline, baseline_model, prompts) for name in policies]
+        inputs = self.measures.load(run, prompts, baseline_model)
+        candidates, measured = self._candidates(run, key, baseline, baseline_model, policies, prompts, inputs)
         responses = {candidate.policy: candidate.responses for candidate in candidates}
         judged = judge.compare(run, key, prompts, responses, baseline)
         agreement = reward_model_agreement(run, key, prompts, judge, judged)
+        measures = compare_policies(run, prompts, candidates, measured)
         return EvaluationResult(
             baseline=baseline,
             judge=judge.name,
             prompts=len(prompts),
-            policies={candidate.policy: measure_policy(candidate, judged, candidates[0]) for candidate in candidates},
+            policies={
+                candidate.policy: measure_policy(candidate, judged, candidates[0], measures[candidate.policy])
+                for candidate in candidates
+            },
             reward_model=agreement._asdict() | {"accuracy": agreement.rate} if agreement else {},
+            draws=measure_draws(run, judge, inputs, candidates, measured),
             weights=self._weights(run),
         ).to_dict()
 
@@ -168,18 +188,34 @@ class Evaluate(Stage):
             )
         return load_judge(run, name, self.judge_plugins[0].plugin if self.judge_plugins else None)
 
-    def _candidate(
-        self, run: Run, key: str, name: str, baseline: str, baseline_model: LoadedModel, prompts: list[Prompt]
-    ) -> Candidate:
-        """Return a policy's responses and its divergence from the baseline."""
-        if selection_label(run, name):
-            return selected_candidate(run, name, prompts, baseline)
-        model = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
-        candidate = generate_candidate(run, name, model, prompts, key, self.sampling)
-        temperature = self.sampling.temperature or 1.0
-        return candidate._replace(
-            kl=_measure_kl(model, baseline_model, prompts, candidate, temperature, f"{key}: KL of {name}")
-        )
+    def _candidates(
+        self,
+        run: Run,
+        key: str,
+        baseline: str,
+        baseline_model: LoadedModel,
+        policies: list[str],
+        prompts: list[Prompt],
+        inputs: MeasureInputs,
+    ) -> tuple[list[Candidate], dict[str, ModelMeasures]]:
+        """Return the responses of each policy, the baseline first, and what is measured on the weights of each."""
+        candidates: list[Candidate] = []
+        measured: dict[str, ModelMeasures] = {}
+        for name in (baseline, *policies):
+            if name != baseline and selection_label(run, name):
+                candidates.append(selected_candidate(run, name, prompts, baseline))
+                continue
+            model = baseline_model
+            if name != baseline:
+                model = load_policy(run.policy(name), run.dtype, run.device, run.rendering)
+            candidate = generate_candidate(run, name, model, prompts, key, self.sampling)
+            if name != baseline:
+                temperature = self.sampling.temperature or 1.0
+                kl = _measure_kl(model, baseline_model, prompts, candidate, temperature, f"{key}: KL of {name}")
+                candidate = candidate._replace(kl=kl)
+            candidates.append(candidate)
+            measured[name] = measure_model(run, key, model, candidate, prompts, inputs, self.sampling)
+        return candidates, measured
 
     def _weights(self, run: Run) -> dict[str, str]:
         judge = self._judge_name(run)
@@ -193,7 +229,9 @@ class Evaluate(Stage):
         return weights
 
 
-def measure_policy(candidate: Candidate, judged: Judged, baseline: Candidate) -> PolicyResult:
+def measure_policy(
+    candidate: Candidate, judged: Judged, baseline: Candidate, measures: Mapping[str, Any]
+) -> PolicyResult:
     """Summarise a policy's responses and the votes on them."""
     responses, scores = candidate.responses, judged.scores.get(candidate.policy)
     outcomes = judged.outcomes.get(candidate.policy)
@@ -205,6 +243,7 @@ def measure_policy(candidate: Candidate, judged: Judged, baseline: Candidate) ->
         win_rates=None if outcomes is None else compute_win_rates(outcomes),
         length_controlled=None if outcomes is None else control_length(outcomes, responses, baseline.responses),
         kl=candidate.kl,
+        measures=measures,
     )
 
 

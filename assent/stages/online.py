@@ -8,6 +8,7 @@ from assent.generation.responses import prompts_of_split
 from assent.models.load import context_length
 from assent.objectives.ppo import PPO
 from assent.online.models import OnlineModels, ValueModel, load_separate, load_shared
+from assent.online.probe import Probe, ProbeSettings
 from assent.online.trainer import OnlineTrainer, RolloutSettings
 from assent.protocols import OnlineObjective
 from assent.run import Run
@@ -43,6 +44,7 @@ class Online(PolicyStage):
     """Train on a reward model of which the report card does not show that it learned something."""
     reward_source: RewardSource = RewardSource()
     settings: RolloutSettings = RolloutSettings()
+    probe: ProbeSettings = ProbeSettings()
     objective: OnlineObjective = PPO()
     training: Training = Training(lr=3e-6, epochs=1, batch_size=16)
 
@@ -57,13 +59,16 @@ class Online(PolicyStage):
         ptx_examples = []
         if self.settings.ptx_coef:
             ptx_examples = read_texts(self.settings.ptx_data, tokenizer, context_length(models.policy.model))
-        extra_state = {"beta": self.objective.beta}
+        extra_state: dict[str, Any] = {"beta": self.objective.beta}
         trainer = OnlineTrainer(
             run, self.settings, self.objective, self.training, models, states, prompts, ptx_examples, extra_state
         )
-        train(run.folder, key, states, self.steps, trainer.step, *trainer.largest_step(), extra_state)
+        probe = Probe(run, key, self.probe, trainer, self.steps, extra_state) if self.probe.probe_judge else None
+        step, should_stop = (probe.step, probe.should_stop) if probe else (trainer.step, lambda: False)
+        train(run.folder, key, states, self.steps, step, *trainer.largest_step(), extra_state, should_stop)
+        probed = {"probe": probe.finish()} if probe else {}
         states["policy"].save(run.folder / key)
-        return {"prompts": len(prompts), "steps": self.steps, "beta": extra_state["beta"]}
+        return {"prompts": len(prompts), "steps": self.steps, "beta": extra_state["beta"], **probed}
 
     def __post_init__(self) -> None:
         settings, least = self.settings, self.objective.min_completions

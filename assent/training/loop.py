@@ -54,6 +54,7 @@ def train(
     prefixes: Sequence[SharedPrefix],
     generation_bytes: int = 0,
     extra_state: dict[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run `step(0) .. step(steps - 1)`, starting after the steps that an earlier process saved.
 
@@ -66,6 +67,7 @@ def train(
         prefixes: all that is trained on, or the largest that may come: memory is estimated from it.
         generation_bytes: memory that a step takes before there are gradients.
         extra_state: JSON-like values besides the weights that the next step depends on; saved, and restored in place.
+        should_stop: asked before each step, the same in all processes; once it is true, training is complete.
 
     Raises:
         Stopped: on Ctrl-C or SIGTERM, after the running step.
@@ -83,6 +85,8 @@ def train(
         logger = MetricsLogger(folder, name, start, training.report_to) if is_rank0() else None
         with ProgressBar(name, steps, start) as bar, _stop_signals() as signals:
             for number in range(start, steps):
+                if should_stop():
+                    break
                 metrics = _take_step(name, number, steps, step, checkpoint)
                 if logger:
                     logger.log(number + 1, metrics)

@@ -1,7 +1,7 @@
 """Training with replicated state: every process holds the whole model, its float32 masters and AdamW's moments."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +96,7 @@ class ReplicatedState:
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
-        masters = {name: view for group in self._groups for name, view in group.named_masters()}
-        return {"masters": masters, "adam": self._adam.state_dict()}
+        return {"masters": self.weights(), "adam": self._adam.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load a saved state.
@@ -105,11 +104,23 @@ class ReplicatedState:
         Raises:
             ValueError, KeyError, RuntimeError: it belongs to other weights.
         """
+        self.load_weights(state["masters"])
+        self._adam.load_state_dict(state["adam"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the trained weights by name, float32; they are views, which the next step changes."""
+        return {name: view for group in self._groups for name, view in group.named_masters()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load what `weights` returned.
+
+        Raises:
+            KeyError, RuntimeError: they are another model's.
+        """
         for group in self._groups:
             for name, view in group.named_masters():
-                view.copy_(state["masters"][name])
+                view.copy_(weights[name])
             group.sync_weights()
-        self._adam.load_state_dict(state["adam"])
 
     def save(self, folder: Path) -> None:
         """Write the trained model as a Hugging Face folder; LoRA is merged, and saved in float32 as an adapter too.

@@ -148,7 +148,7 @@ def meta_keys(reader: Format, row: Row, fields: Row) -> dict[str, str]:
         name: key
         for name, key in reader.meta_keys(row).items()
         if name not in discarded
-        and fields[name] not in EMPTY_VALUES
+        and (fields[name] not in EMPTY_VALUES or fields[name] == [])  # an empty list of answers says something
         and not describes_side(key_words(name))
         and _is_storable(fields[name])
     }
