@@ -20,10 +20,10 @@ pytest := $(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-re
 peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs bench clean
+.PHONY: help demo test test-all lint docs bench experiments clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.package $(VENV)/.model ## run the whole loop, first on a tiny model beside its control, then on one of 135M
 	@echo "1 of 2: from raw text to a preferred policy, beside the same on random labels"
@@ -51,6 +51,12 @@ bench: $(VENV)/.bench $(VENV)/.model $(peers) ## run every file of benchmarks/, 
 	@failed=; for file in benchmarks/*.py; do \
 		echo "$$file"; $(python) "$$file" || failed="$$failed $$file"; \
 	done; if [ "$$failed" ]; then echo "these failed:$$failed" >&2; exit 1; fi
+
+# The other file of experiments/ only writes the questions.
+experiments: $(VENV)/.bench $(VENV)/.model ## run over-optimisation (half an hour), then truthfulness and calibration (hours)
+	$(python) experiments/overoptimization.py
+	$(python) experiments/truthfulness.py
+	$(python) experiments/calibration.py --control
 
 clean: ## remove the environment, caches and builds; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

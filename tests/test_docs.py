@@ -276,7 +276,7 @@ RECORDS = (
 NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
     *("train_states", "extra_state", "best_scores"),  # the resumable state of a stage, and of an alarm
-    *("alarm", "best_step_at_alarm", "best_texts", "last_scores", "last_texts"),  # that of the probes
+    *("alarm", "best_step_at_alarm", "best_texts"),  # that of the probes
 }
 
 

@@ -45,7 +45,7 @@ def measure_choices(model: LoadedModel, choices: Sequence[Choice]) -> dict[str, 
     answers = [choice.correct for choice in choices]
     confidences = [float(row.softmax(-1).max()) for row in logits]
     correct = [int(row.argmax()) == answer for row, answer in zip(logits, answers, strict=True)]
-    result = _result([choice.prompt for choice in choices], confidences, correct)
+    result = calibration_result([choice.prompt for choice in choices], confidences, correct)
     return result | {"temperature": fit_choice_temperature(logits, answers)}
 
 
@@ -59,7 +59,7 @@ def measure_answers(model: LoadedModel, prompts: Sequence[Prompt], responses: Se
     answered = [i for i, grade in enumerate(grades) if grade != "refused"]
     questions = [prompts[i] for i in answered]
     confidences = mean_logprobs(model, questions, [responses[i] for i in answered]).exp()
-    result = _result(questions, confidences.tolist(), [grades[i] == "right" for i in answered])
+    result = calibration_result(questions, confidences.tolist(), [grades[i] == "right" for i in answered])
     return result | {"refused": len(grades) - len(answered)}
 
 
@@ -112,7 +112,10 @@ def fit_choice_temperature(logits: Sequence[Tensor], correct: Sequence[int]) -> 
     return float(1 / brentq(slope, 1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE))
 
 
-def _result(prompts: Sequence[Prompt], confidences: Sequence[float], correct: Sequence[bool]) -> dict[str, Any]:
+def calibration_result(
+    prompts: Sequence[Prompt], confidences: Sequence[float], correct: Sequence[bool]
+) -> dict[str, Any]:
+    """Return the keys of `measure_choices` for any confidences, from 0 to 1."""
     rounded = [min(round(confidence, DIGITS), 1.0) for confidence in confidences]
     accuracy = wilson(sum(correct), len(correct))
     return {

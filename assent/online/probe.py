@@ -7,6 +7,7 @@ with the best one so far. When it fires, training stops, and the policy of the b
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 
 from assent.errors import AssentError, warn
-from assent.files import replacing
 from assent.functional.alarm import Alarm, AlarmState
 from assent.functional.ensemble import combine
 from assent.functional.kl import sequence_kl
@@ -28,14 +28,15 @@ from assent.protocols import Reward
 from assent.records import Prompt, Response
 from assent.registry import names
 from assent.run import Run
-from assent.scoring import load_scorer, renderable_prompts
+from assent.scoring import THIS_ROUND, load_scorer, renderable_prompts
 from assent.seeds import Purpose, derive, named_rng
 from assent.training.batching import plan_batches
 from assent.training.distributed import is_rank0, on_rank0
+from assent.training.loop import read_state, write_state
 from assent.types import PositiveInt
 
 NUM_EXAMPLES = 3
-"""Prompts whose completions at the best and at the last probe are kept: those with the greatest falls."""
+"""Prompts whose completions at the best probe and at the alarm are kept: those with the greatest falls."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         if self.probe_prompts < 2:
             raise ValueError("probe_prompts = 1 has no standard error; use 2 or more")
+        if self.watch_only and not self.probe_judge:
+            raise ValueError("watch_only is about the alarm of a judge; name one with probe_judge")
 
 
 class Measurement(NamedTuple):
@@ -89,29 +92,32 @@ class Probe:
         self._trainer = trainer
         self._settings = settings
         self._steps = steps
-        self._path: Path = run.folder / "state" / key / "best.pt"
-        self._key = key
+        self._folder: Path = run.folder / "state" / key
         self._extra_state = extra_state
         self._extra_state.setdefault("probe", {})
-        self._seed = derive(run.seed, Purpose.PROBE)
+        self._seed = run.seed
         self._judge = load_probe_judge(run, settings.probe_judge)
-        if settings.probe_judge in [term.name for term in trainer.rewards.terms]:
+        if _is_one_of(settings.probe_judge, [term.name for term in trainer.rewards.terms]):
             warn(
                 f"the policy is trained on probe_judge = '{settings.probe_judge}', so it may rise while the quality "
                 "falls; name an independent judge"
             )
-        self._prompts = self._choose_prompts(run)
-        tokenizer = trainer.tokenizer
-        self._prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in self._prompts]
-
-    def _choose_prompts(self, run: Run) -> list[Prompt]:
-        trainer = self._trainer
         policy = LoadedModel(trainer.policy.model, trainer.tokenizer)
         prompts = prompts_of_split(run, policy, trainer.settings.sampling.max_new_tokens, "held_out")
         prompts = renderable_prompts(trainer.rewards.renderable(prompts), self._judge)
         if len(prompts) < 2:
             raise AssentError(f"a probe needs two held-out prompts, and {run.folder} has {len(prompts)}; add prompts")
-        return named_rng(run.seed, "probe").sample(prompts, min(self._settings.probe_prompts, len(prompts)))
+        self._held_out = {prompt.id: prompt for prompt in prompts}
+
+    def _prompts(self) -> list[Prompt]:
+        """Return the prompts of every probe: those of the first one, although prompts may have been added since."""
+        ids = self._state.get("prompts")
+        if ids is None:
+            count = min(self._settings.probe_prompts, len(self._held_out))
+            ids = named_rng(self._seed, "probe").sample(list(self._held_out), count)
+        if gone := sum(prompt not in self._held_out for prompt in ids):
+            raise AssentError(f"{gone} of {len(ids)} prompts of the earlier probes are gone; rerun with --overwrite")
+        return [self._held_out[prompt] for prompt in ids]
 
     @property
     def _state(self) -> dict[str, Any]:
@@ -139,21 +145,22 @@ class Probe:
         """Give the policy the weights of the best probe if the alarm stopped training; return what was measured."""
         alarm, is_stopped = self._alarm, self.should_stop()
         if is_stopped and is_rank0():
-            self._trainer.policy.load_weights(torch.load(self._path, weights_only=True, mmap=True))
+            self._trainer.policy.load_weights(read_state(self._weights_file(alarm.best_step)))
         return {
             "judge": self._settings.probe_judge,
-            "prompts": len(self._prompts),
+            "prompts": len(self._state["prompts"]),
             "points": self._state["points"],
             "fired_at": alarm.fired_at,
             "best_step": self._state.get("best_step_at_alarm", alarm.best_step),
             "kept_step": alarm.best_step if is_stopped else self._state["points"][-1]["step"],
             "stopped": is_stopped,
-            "examples": self._examples(alarm),
+            "examples": self._state.get("examples", []),
         }
 
     def _probe(self, step: int) -> dict[str, float]:
         """Measure the policy after `step` steps, and keep its weights if it is the best so far."""
-        measured = on_rank0(self._measure)
+        prompts = self._prompts()
+        measured = on_rank0(lambda: self._measure(prompts))
         before = self._alarm
         alarm = Alarm().update(before, step, measured.scores)
         scores = torch.tensor(measured.scores, dtype=torch.float64)
@@ -167,14 +174,15 @@ class Probe:
             "z": alarm.z_now if step != alarm.best_step else 0.0,
         }
         state = self._state
+        state["prompts"] = [prompt.id for prompt in prompts]
         state["points"] = [*state.get("points", []), point]
-        state |= {"alarm": alarm.to_dict(), "last_texts": measured.texts, "last_scores": measured.scores}
+        state["alarm"] = alarm.to_dict()
         if alarm.best_step == step:
             state["best_texts"] = measured.texts
             if is_rank0():
-                self._save_weights()
+                self._save_weights(step)
         if alarm.fired and not before.fired:
-            state["best_step_at_alarm"] = alarm.best_step
+            state |= {"best_step_at_alarm": alarm.best_step, "examples": self._examples(alarm, measured, prompts)}
         return {
             "probe_score": point["score"],
             "probe_reward": point["reward"],
@@ -183,10 +191,11 @@ class Probe:
         }
 
     @torch.no_grad()
-    def _measure(self) -> Measurement:
-        trainer, prompts = self._trainer, self._prompts
-        samples = trainer.generator.generate(self._prompt_ids, 1, trainer.settings.sampling, self._seed)
-        completions = RolloutBatch(self._prompt_ids, [[sample] for sample in samples])
+    def _measure(self, prompts: list[Prompt]) -> Measurement:
+        trainer, seed = self._trainer, derive(self._seed, Purpose.PROBE)
+        prompt_ids = [trainer.tokenizer.encode_prompt(prompt) for prompt in prompts]
+        samples = trainer.generator.generate(prompt_ids, 1, trainer.settings.sampling, seed)
+        completions = RolloutBatch(prompt_ids, [[sample] for sample in samples])
         policy, reference = completions.zeros(), completions.zeros()
         for row, sample in enumerate(samples):
             policy[row, : len(sample.logprobs)] = torch.tensor(sample.logprobs)
@@ -199,25 +208,36 @@ class Probe:
             Response.of(prompt.id, trainer.tokenizer.to_completion(prompt, sample.token_ids, sample.finished), "")
             for prompt, sample in zip(prompts, samples, strict=True)
         ]
+        scores = combine(self._judge.score(prompts, responses))
+        if not bool(scores.isfinite().all()):
+            raise AssentError(f"probe_judge = '{self._settings.probe_judge}' gave a score that is not finite")
         return Measurement(
-            scores=combine(self._judge.score(prompts, responses)).tolist(),
+            scores=scores.tolist(),
             reward=float(trainer.rewards.score(prompts, responses).total.mean()),
             kl=float(sequence_kl(policy, reference, completions.mask).k1.mean()),
             texts=[response.text for response in responses],
         )
 
-    def _save_weights(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path) as file:
-            torch.save(self._trainer.policy.weights(), file)
+    def _weights_file(self, step: int | None) -> Path:
+        return self._folder / f"best-{step}.pt"
 
-    def _examples(self, alarm: AlarmState) -> list[dict[str, Any]]:
+    def _save_weights(self, step: int) -> None:
+        """Write the weights, and delete older ones; those of the saved state stay, as a resumed process needs them."""
+        path, saved = self._weights_file(step), self._folder / "state.pt"
+        write_state(path, self._trainer.policy.weights())
+        older = {file: file.stat().st_mtime_ns for file in self._folder.glob("best-*.pt") if file != path}
+        if saved.exists():
+            known = [file for file, time in older.items() if time <= saved.stat().st_mtime_ns]
+            older.pop(max(known, key=older.__getitem__, default=path), None)
+        for file in older:
+            file.unlink()
+
+    def _examples(self, alarm: AlarmState, measured: Measurement, prompts: list[Prompt]) -> list[dict[str, Any]]:
         """Return the prompts with the greatest falls, with their completions at the best and at the last probe."""
-        state = self._state
-        falls = [best - last for best, last in zip(alarm.best_scores, state["last_scores"], strict=True)]
+        falls = [best - last for best, last in zip(alarm.best_scores, measured.scores, strict=True)]
         worst = sorted(range(len(falls)), key=lambda i: -falls[i])[:NUM_EXAMPLES]
         return [
-            {"prompt": self._prompts[i].text, "best": state["best_texts"][i], "last": state["last_texts"][i]}
+            {"prompt": prompts[i].text, "best": self._state["best_texts"][i], "last": measured.texts[i]}
             for i in worst
             if falls[i] > 0
         ]
@@ -231,4 +251,9 @@ def load_probe_judge(run: Run, name: str) -> Reward:
     """
     if name in names("annotators"):
         raise AssentError(f"probe_judge = '{name}' is an annotator, which gives no scores; name a reward")
-    return load_scorer(run, name)
+    return load_scorer(run, run.key(THIS_ROUND) if name == THIS_ROUND else name)
+
+
+def _is_one_of(judge: str, rewards: Iterable[str]) -> bool:
+    """Return whether a judge is one of the rewards, by name or as the same file."""
+    return any(judge == reward or Path(judge).resolve() == Path(reward).resolve() for reward in rewards)

@@ -230,7 +230,7 @@ class Evaluate(Stage):
 
 
 def measure_policy(
-    candidate: Candidate, judged: Judged, baseline: Candidate, measures: Mapping[str, Any]
+    candidate: Candidate, judged: Judged, baseline: Candidate, measures: Mapping[str, Any] | None = None
 ) -> PolicyResult:
     """Summarise a policy's responses and the votes on them."""
     responses, scores = candidate.responses, judged.scores.get(candidate.policy)
@@ -243,7 +243,7 @@ def measure_policy(
         win_rates=None if outcomes is None else compute_win_rates(outcomes),
         length_controlled=None if outcomes is None else control_length(outcomes, responses, baseline.responses),
         kl=candidate.kl,
-        measures=measures,
+        measures=measures or {},
     )
 
 

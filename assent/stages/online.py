@@ -68,7 +68,8 @@ class Online(PolicyStage):
         train(run.folder, key, states, self.steps, step, *trainer.largest_step(), extra_state, should_stop)
         probed = {"probe": probe.finish()} if probe else {}
         states["policy"].save(run.folder / key)
-        return {"prompts": len(prompts), "steps": self.steps, "beta": extra_state["beta"], **probed}
+        num_steps = probed["probe"]["kept_step"] if probed else self.steps
+        return {"prompts": len(prompts), "steps": num_steps, "beta": extra_state["beta"], **probed}
 
     def __post_init__(self) -> None:
         settings, least = self.settings, self.objective.min_completions

@@ -191,16 +191,7 @@ class _Checkpoint:
 
     def _save(self, step: int) -> None:
         states = {name: train_state.state() for name, train_state in self._train_states.items()}
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self._path.parent).free < _count_bytes(states):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            with replacing(self._path) as file:
-                torch.save({"step": step, "train_states": states, "extra_state": dict(self._extra_state)}, file)
-        except OSError as error:
-            raise write_error(error, self._path) from None
-        except RuntimeError as error:  # torch's writer turns a full disk into this
-            raise write_error(OSError(errno.ENOSPC, str(error).splitlines()[0]), self._path) from None
+        write_state(self._path, {"step": step, "train_states": states, "extra_state": dict(self._extra_state)})
         self._saved_step = step
 
 
@@ -214,6 +205,24 @@ def _count_bytes(value: Any) -> int:
         case list() | tuple():
             return sum(_count_bytes(part) for part in value)
     return 0
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write nested dictionaries of tensors and plain values; a reader sees the old file or the whole new one.
+
+    Raises:
+        AssentError: it cannot be written; the old file stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < _count_bytes(state):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with replacing(path) as file:
+            torch.save(state, file)
+    except OSError as error:
+        raise write_error(error, path) from None
+    except RuntimeError as error:  # torch's writer turns a full disk into this
+        raise write_error(OSError(errno.ENOSPC, str(error).splitlines()[0]), path) from None
 
 
 def read_state(path: Path) -> Any:
