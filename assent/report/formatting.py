@@ -28,6 +28,12 @@ def name_in_sentence(key: str) -> str:
     return f"the {name}" if " " in name else name
 
 
+def name_at_start(key: str) -> str:
+    """Return the display name as it begins a sentence: `The base model`, `PPO`."""
+    name = name_in_sentence(key)
+    return f"The {name[4:]}" if name.startswith("the ") else name
+
+
 def percent(share: float) -> str:
     """Return a share in percent: 0.8 is `80 %`."""
     return f"{100 * share:.0f} %"
@@ -54,8 +60,9 @@ def duration(seconds: float) -> str:
 
 
 def no_break(sentence: str) -> str:
-    """Return a sentence that breaks neither between a number and its sign nor inside a name."""
-    return re.sub(r"(?<=\w)-(?=\w)", "\u2011", sentence.replace(" %", "\u00a0%"))
+    """Return a sentence that breaks neither between a number and its sign nor inside a name or an interval."""
+    sentence = re.sub(r"(\[[\d.]+), (?=[\d.]+\])", "\\1,\u00a0", sentence.replace(" %", "\u00a0%"))
+    return re.sub(r"(?<=\w)-(?=\w)", "\u2011", sentence)
 
 
 def optional(value: float | None, digits: int = 2) -> str:

@@ -22,6 +22,7 @@ from assent.report.formatting import (
     percent,
     rate_or_reason,
 )
+from assent.report.reward_card import MARGIN, SIZE
 from assent.report.rounds import last_compared
 from assent.report.verdict import REWARD_TARGET, WIN_TARGET, headline, missed_targets
 
@@ -83,6 +84,8 @@ def _environment(section_folders: set[Path]) -> Environment:
         "left": LEFT,
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,
+        "diagram_size": SIZE,
+        "diagram_margin": MARGIN,
         "win_target": WIN_TARGET,
         "reward_target": REWARD_TARGET,
     }

@@ -1,6 +1,6 @@
 """The report card of a reward model in sentences, and the geometry of its reliability diagram."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from assent.functional.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
@@ -118,12 +118,17 @@ def _optional_percent(share: float | None) -> str:
 
 def diagram(card: Mapping[str, Any]) -> list[Point]:
     """Return the bins of the reliability diagram: confidence from 50 % on to the right, accuracy from 0 upwards."""
+    return place_bins(card["calibration"]["bins"], 0.5)
+
+
+def place_bins(bins: Iterable[Mapping[str, Any]], least: float) -> list[Point]:
+    """Return the bins of a reliability diagram whose confidence goes from `least` to 1."""
     return [
         Point(
-            MARGIN + (part["confidence"] - 0.5) * 2 * SIZE,
+            MARGIN + (part["confidence"] - least) / (1 - least) * SIZE,
             *(_height(part[name]) for name in ("accuracy", "low", "high")),
         )
-        for part in card["calibration"]["bins"]
+        for part in bins
     ]
 
 

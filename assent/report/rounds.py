@@ -68,6 +68,16 @@ def last_compared(rounds: Iterable[Round]) -> Round | None:
     return next((item for item in reversed(list(rounds)) if item.compared), None)
 
 
+def last_measured(rounds: Iterable[Round], measure: str) -> Round | None:
+    """Return the last round in which some policy has a measure, such as `calibration`."""
+    return next((item for item in reversed(list(rounds)) if measured(item, measure)), None)
+
+
+def measured(round_: Round, measure: str) -> dict[str, Result]:
+    """Return a measure of every policy that has it, by the policy's name, the baseline first."""
+    return {name: policy[measure] for name, policy in round_.policies.items() if policy.get(measure)}
+
+
 def parse_key(key: str) -> StageKey:
     """Split the name of a stage in a round."""
     match = re.fullmatch(r"(.+)-(\d+)", key)

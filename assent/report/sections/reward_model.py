@@ -26,7 +26,5 @@ class RewardModel:
             "sentences": reward_card.sentences(card or {}),
             "warnings": reward_card.warnings(card or {}),
             "points": reward_card.diagram(card) if card and "calibration" in card else [],
-            "size": reward_card.SIZE,
-            "margin": reward_card.MARGIN,
             "divisions": {title: groups[name] for name, title in DIVISIONS.items() if name in groups},
         }
