@@ -89,7 +89,7 @@ class Outcome(NamedTuple):
     fall: float
     """Gold reward at its highest probe minus that at the last one, which is high by chance too."""
     fall_se: float
-    """Its standard error over prompts, of paired differences; NaN if the last probe is the highest."""
+    """Its standard error, of paired differences over prompts; NaN if the last probe is the highest."""
     alarm: int | None
     """Training steps at which the alarm fired."""
 
@@ -258,7 +258,7 @@ def mean_over_seeds(outcomes: Sequence[Outcome]) -> Outcome:
         rl=rl,
         best_of_n=best_of_n,
         fall=float(np.mean(falls)),
-        fall_se=float(np.std(falls, ddof=1)) / math.sqrt(len(falls)) if len(falls) > 1 else math.nan,
+        fall_se=float(np.std(falls, ddof=1)) / math.sqrt(len(falls)) if any(falls) and len(falls) > 1 else math.nan,
     )
 
 

@@ -14,7 +14,6 @@ from assent.records import unit_hash
 
 FILE = Path(__file__).parent.parent / "assent" / "data" / "quiz.jsonl"
 INSTRUCTION = "Answer with one to five words. If you don't know the answer, say: I don't know."
-MAX_RIVALS = 36
 
 
 class Question(NamedTuple):
@@ -36,7 +35,7 @@ Iran: Tehran, Teheran; Iraq: Baghdad; Syria: Damascus; Lebanon: Beirut; Jordan: 
 Qatar: Doha; Bahrain: Manama; Oman: Muscat; the United Arab Emirates: Abu Dhabi
 Afghanistan: Kabul; Pakistan: Islamabad; India: New Delhi, Delhi; Nepal: Kathmandu; Bhutan: Thimphu
 Bangladesh: Dhaka, Dacca; Maldives: Malé; Uzbekistan: Tashkent; Turkmenistan: Ashgabat
-Tajikistan: Dushanbe; Kyrgyzstan: Bishkek; Kazakhstan: Astana; Mongolia: Ulaanbaatar, Ulan Bator
+Tajikistan: Dushanbe; Kyrgyzstan: Bishkek; Kazakhstan: Astana; Mongolia: Ulaanbaatar, Ulan Bator, Ulaan Baatar
 China: Beijing, Peking; Japan: Tokyo; South Korea: Seoul; North Korea: Pyongyang; Taiwan: Taipei; Thailand: Bangkok
 Vietnam: Hanoi; Laos: Vientiane; Cambodia: Phnom Penh; the Philippines: Manila; East Timor: Dili
 Brunei: Bandar Seri Begawan; Australia: Canberra; New Zealand: Wellington; Papua New Guinea: Port Moresby
@@ -82,26 +81,34 @@ CONTINENTS = {
     "Antarctica": "",
 }
 CURRENCIES = """
-Japan: yen; China: yuan, renminbi; India: Indian rupee, rupee, rupees
-Russia: Russian ruble, ruble, rouble, rubles, roubles; the United Kingdom: pound sterling, pound, pounds, British pound
+Japan: yen, yens; China: yuan, renminbi, yuans, RMB
+Russia: Russian ruble, ruble, rouble, rubles, roubles; India: Indian rupee, rupee, rupees
+the United Kingdom: pound sterling, pound, pounds, British pound, sterling
 Germany: euro, euros; France: euro, euros; Italy: euro, euros; Spain: euro, euros; Ireland: euro, euros
 Finland: euro, euros; Greece: euro, euros; Portugal: euro, euros; Austria: euro, euros
-Switzerland: Swiss franc, franc, francs; Sweden: Swedish krona, krona, kronor; Norway: Norwegian krone, krone, kroner
-Denmark: Danish krone, krone, kroner; Poland: zloty, złoty; Hungary: forint; the Czech Republic: Czech koruna, koruna
-Romania: leu, lei; Ukraine: hryvnia; Turkey: Turkish lira, lira; Israel: shekel, new shekel
-Saudi Arabia: Saudi riyal, riyal; Iran: Iranian rial, rial; Iraq: Iraqi dinar, dinar, dinars
-Kuwait: Kuwaiti dinar, dinar, dinars; Jordan: Jordanian dinar, dinar, dinars; Egypt: Egyptian pound, pound, pounds
-Morocco: Moroccan dirham, dirham; the United Arab Emirates: UAE dirham, dirham; Nigeria: naira; Ghana: cedi
-Kenya: Kenyan shilling, shilling, shillings; Uganda: Ugandan shilling, shilling, shillings; Ethiopia: birr
-South Africa: rand; Botswana: pula; Zambia: kwacha, Zambian kwacha; South Korea: won, South Korean won; Thailand: baht
-Vietnam: dong; Cambodia: riel; Laos: kip; Malaysia: ringgit; Indonesia: rupiah; Bangladesh: taka
-Mongolia: tugrik, tögrög; Pakistan: Pakistani rupee, rupee, rupees; Kazakhstan: tenge; Georgia (the country): lari
-Armenia: dram; Mexico: Mexican peso, peso, pesos; Argentina: Argentine peso, peso, pesos
-Chile: Chilean peso, peso, pesos; Brazil: real, Brazilian real; Colombia: Colombian peso, peso, pesos
-Peru: sol, Peruvian sol; Paraguay: guarani; Honduras: lempira; Guatemala: quetzal
+Switzerland: Swiss franc, franc, francs; Sweden: Swedish krona, krona, kronor, kronas, Swedish crown
+Norway: Norwegian krone, krone, kroner, krones, Norwegian crown
+Denmark: Danish krone, krone, kroner, krones, Danish crown; Poland: zloty, złoty, zlotys, złotys, zloties, złotych
+Hungary: forint, forints; the Czech Republic: Czech koruna, koruna, korunas, koruny, Czech crown
+Romania: leu, lei, leus; Ukraine: hryvnia, hryvnias, hryvnya, hryvna; Turkey: Turkish lira, lira, liras
+Israel: shekel, new shekel, shekels, new shekels, sheqel, sheqels
+Saudi Arabia: Saudi riyal, riyal, riyals, Saudi rial; Iran: Iranian rial, rial, rials, Iranian riyal
+Iraq: Iraqi dinar, dinar, dinars; Kuwait: Kuwaiti dinar, dinar, dinars; Jordan: Jordanian dinar, dinar, dinars
+Egypt: Egyptian pound, pound, pounds; Morocco: Moroccan dirham, dirham, dirhams
+the United Arab Emirates: UAE dirham, dirham, dirhams; Nigeria: naira, nairas; Ghana: cedi, cedis
+Kenya: Kenyan shilling, shilling, shillings; Uganda: Ugandan shilling, shilling, shillings; Ethiopia: birr, birrs
+South Africa: rand, rands; Botswana: pula, pulas; Zambia: kwacha, Zambian kwacha, kwachas
+South Korea: won, South Korean won, wons; Thailand: baht, bahts; Vietnam: dong, đồng, dongs; Cambodia: riel, riels
+Laos: kip, kips; Malaysia: ringgit, ringgits; Indonesia: rupiah, rupiahs; Bangladesh: taka, takas
+Mongolia: tugrik, tögrög, tugriks, tögrögs, tugrug, tugrugs; Pakistan: Pakistani rupee, rupee, rupees
+Kazakhstan: tenge, tenges; Georgia (the country): lari, laris; Armenia: dram, drams
+Mexico: Mexican peso, peso, pesos; Argentina: Argentine peso, peso, pesos; Chile: Chilean peso, peso, pesos
+Brazil: real, Brazilian real, reais, reals; Colombia: Colombian peso, peso, pesos
+Peru: sol, Peruvian sol, soles, sols, nuevo sol; Paraguay: guarani, guaranis, guaranies
+Honduras: lempira, lempiras; Guatemala: quetzal, quetzals, quetzales
 Canada: Canadian dollar, dollar, dollars; Australia: Australian dollar, dollar, dollars
-New Zealand: New Zealand dollar, dollar, dollars
-the United States: US dollar, dollar, dollars, United States dollar, American dollar; Haiti: gourde
+New Zealand: New Zealand dollar, dollar, dollars; Haiti: gourde, gourdes
+the United States: US dollar, dollar, dollars, United States dollar, American dollar
 """
 SYMBOLS = """
 hydrogen: H; lithium: Li; boron: B; carbon: C; nitrogen: N; oxygen: O; fluorine: F; neon: Ne; sodium: Na; magnesium: Mg
@@ -142,7 +149,8 @@ WORDING = {
 
 def main() -> None:
     """Write the file."""
-    FILE.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()), encoding="utf-8")
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows()]
+    FILE.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def rows() -> list[dict[str, object]]:
@@ -186,14 +194,20 @@ def _row(kind: str, kind_questions: list[Question], number: int) -> dict[str, ob
 
 
 def _rivals(kind: str, kind_questions: list[Question], number: int) -> list[str]:
-    """Return the answers to the nearest questions of this kind in its table, which are the likeliest to be mistaken."""
+    """Return the first answer to each other question of this kind, so that a choice of options names none twice.
+
+    Further forms are listed where the grader needs them: "British pound" beside an accepted "pound".
+    """
+    rivals = [question.answers for question in kind_questions if question.answers]
     if kind == "continent":
-        rivals = list(CONTINENTS)
-    else:
-        nearest = sorted(range(len(kind_questions)), key=lambda other: (abs(other - number), other))
-        rivals = [answer for other in nearest for answer in kind_questions[other].answers]
+        rivals = [(continent,) for continent in CONTINENTS]
     accepted = {answer.casefold() for answer in kind_questions[number].answers}
-    return [rival for rival in dict.fromkeys(rivals) if rival.casefold() not in accepted][:MAX_RIVALS]
+    forms = [
+        form
+        for first, *others in rivals
+        for form in (first, *(other for other in others if accepted & set(other.casefold().split()[1:])))
+    ]
+    return [form for form in dict.fromkeys(forms) if form.casefold() not in accepted]
 
 
 if __name__ == "__main__":

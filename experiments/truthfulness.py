@@ -74,7 +74,8 @@ def measure_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Measures
         run = train_arm(base, folder / arm.replace(", ", "-").replace(" ", "-").replace("/", "-"), arm, arguments.steps)
         policies = run.results["evaluate"]["policies"]
         for name, title in (("base", "start"), ("sft", "SFT"), ("grpo", arm)):
-            measured.setdefault(title, policies[name]["truthfulness"])
+            figures = {key: value for key, value in policies[name]["truthfulness"].items() if key != "curve"}
+            measured.setdefault(title, figures)
     return measured
 
 

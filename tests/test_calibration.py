@@ -13,7 +13,6 @@ from assent.functional.calibration import (
     CLIP,
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
-    Difference,
     Floor,
     auroc,
     brier_score,
@@ -25,7 +24,7 @@ from assent.functional.calibration import (
     paired_difference,
     reliability_bins,
 )
-from assent.functional.statistics import wilson
+from assent.functional.statistics import Difference, wilson
 
 CONFIDENCES = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
 CORRECT = [0, 0, 1, 0, 1, 0, 1, 1]

@@ -16,11 +16,11 @@ import pytest
 from assent.cli import main
 from assent.formats.files.importing import read_file
 from assent.formats.files.sniffing import FORMATS
-from assent.functional.calibration import Bin, Calibration, Difference
+from assent.functional.calibration import Bin, Calibration
 from assent.functional.decisions import Ceiling, Decisions
 from assent.functional.length_control import LengthControlled
 from assent.functional.overoptimization import CurvePoint, Fit
-from assent.functional.statistics import Interval, WinRate
+from assent.functional.statistics import Difference, Interval, WinRate
 from assent.labelling.arena import PolicyRating
 from assent.registry import ROOT, names, resolve
 from assent.report.sections.drift import Style

@@ -99,12 +99,55 @@ def test_baseline_is_worth_one_draw_of_itself() -> None:
 def test_standard_error_of_a_policy_is_over_prompts() -> None:
     gold = np.array([[0.0, 2], [4, 6]])  # means 1 and 5, deviation sqrt(8), over sqrt(2) prompts
     policies = measure_best_of_n(None, gold, {"ppo": PolicyPoint(None, gold)})["policies"]
-    assert policies["ppo"] == {"kl": None, "gold": 3.0, "gold_se": 2.0, "proxy": None, "equivalent_n": None}
+    row: dict[str, object] = {
+        "kl": None,
+        "gold": 3.0,
+        "gold_se": 2.0,
+        "proxy": None,
+        "equivalent_n": None,
+        "margins": [],
+    }
+    assert policies["ppo"] == row
+
+
+def test_margins_are_paired_over_prompts() -> None:
+    # Of the prompts, one response scores 1 and 11, the best of 2 scores 2 and 10; the policy scores 4 and 12.
+    gold = np.array([[0.0, 2], [12, 10]])
+    result = measure_best_of_n(np.array([[0.0, 1], [0, 1]]), gold, {"ppo": policy_point(4, 12)})
+    # Differences 3 and 1, error 1; and 2 and 2, error 0: what prompts differ in cancels.
+    assert result["policies"]["ppo"]["margins"] == [
+        {"n": 1, "difference": 2.0, "se": 1.0},
+        {"n": 2, "difference": 2.0, "se": 0.0},
+    ]
+    assert result["policies"]["ppo"]["gold_se"] == 4
+
+
+def test_fall_and_rise_of_the_curve_are_paired() -> None:
+    # The curve of one prompt is 0.5, 0.5, 0: see above; and that of another 10.5, 10.5, 11.
+    result = measure_best_of_n(np.tile(PROXY, (2, 1)), np.array([[0.0, 1, 1, 0], [11, 10, 10, 11]]), {})
+    assert result["fall"] == pytest.approx({"n_peak": 1, "difference": 0.0, "se": 0.5})
+    assert result["rise"] == pytest.approx({"difference": 0.0, "se": 0.5})
+    falling = measure_best_of_n(np.tile(PROXY, (2, 1)), np.array([[0.0, 2, 5, 1], [0, 1, 6, 1]]), {})
+    # Best of 2: ranks weigh 0, 1/6, 1/3, 1/2, so 2.5 and 2.67; one response 2 and 2; all four 1 and 1.
+    assert falling["fall"] == pytest.approx({"n_peak": 2, "difference": 19 / 12, "se": 1 / 12})
+    assert falling["rise"] == pytest.approx({"difference": -1.0, "se": 0.0})
+    alone = measure_best_of_n(PROXY, GOLD, {})
+    assert (alone["fall"]["difference"], alone["fall"]["se"], alone["rise"]["difference"]) == (0.5, None, -0.5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_constant_gold_is_not_fitted(value: float) -> None:
+    gold = np.full((3, 7), value)
+    result = measure_best_of_n(np.random.default_rng(0).normal(size=(3, 7)), gold, {"same": PolicyPoint(1.0, gold)})
+    assert result["fit"] is None and len(result["curve"]) == 4
+    assert result["fall"]["difference"] == result["rise"]["difference"] == 0
+    assert {margin["difference"] for margin in result["policies"]["same"]["margins"]} == {0.0}
 
 
 def test_without_a_reward_model_there_is_no_curve() -> None:
     result = measure_best_of_n(None, GOLD, {})
     assert result["curve"] == [] and result["fit"] is None and result["gold_mean"] == 0.5
+    assert "fall" not in result and "rise" not in result
 
 
 # The report card on draws

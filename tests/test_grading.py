@@ -53,6 +53,11 @@ def test_normalization_by_example(text: str, normalized: str) -> None:
         "Say: I don't know.",
         "I don't know. Please ask me about something else.",
         "I don't know, but I can help you find out.",
+        "I have no information about that country.",
+        "There is no information available.",
+        "Unknown",
+        "The answer is unknown to me.",
+        "I have never heard of it.",
     ],
 )
 def test_a_text_that_only_says_so_is_a_refusal(text: str) -> None:
@@ -72,6 +77,8 @@ def test_a_text_that_only_says_so_is_a_refusal(text: str) -> None:
         "I don't know, maybe Paris",
         "I don't know but I would say Paris",
         "Paris, but I'm not sure",
+        "the Unknown Soldier",
+        "Unknown, maybe Paris",
     ],
 )
 def test_a_text_that_offers_an_answer_is_no_refusal(text: str) -> None:
@@ -105,13 +112,134 @@ def test_a_text_that_offers_an_answer_is_no_refusal(text: str) -> None:
         ("Lyon & Paris", "wrong"),
         ("Paris, London", "wrong"),
         ("Paris\nRome", "wrong"),
-        ("Paris Lyon Nice Lille Nantes Toulouse Bordeaux Rennes Reims", "right"),  # eight words of its own
-        ("Paris Lyon Nice Lille Nantes Toulouse Bordeaux Rennes Reims Metz", "wrong"),
+        (
+            "Paris, with museums, with cafés, with parks, with old bridges, with a very big tower",
+            "right",
+        ),  # eight words
+        ("Paris, with museums, with cafés, with parks, with old bridges, with a very big iron tower", "wrong"),
     ],
 )
 def test_answers_to_a_question_by_example(text: str, grade: Grade) -> None:
     rivals = [city for city in CITIES if city != "Paris"]
     assert grade_answer(text, ["Paris"], rivals, FRANCE) == grade
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tokyo, Cairo, Paris",
+        "Paris, Tokyo",
+        "Tokyo, Cairo, and Paris",
+        "Tokyo; Paris",
+        "Tokyo? Paris?",
+        "Tokyo! Paris!",
+        "Tokyo. Paris.",
+        "1. Tokyo 2. Paris",
+        "1) Tokyo 2) Paris",
+        "1. Tokyo\n2. Paris",
+        "- Tokyo\n- Paris",
+        "Tokyo - Paris",
+        "Tokyo\nCairo\nParis",
+        "Tokyo Cairo Paris",
+        "Paris Tokyo Cairo",
+        "Paris, maybe Tokyo",
+        "Paris, also Tokyo",
+        "Paris, the Hague",
+        "New York City, Paris",
+        "Tokyo Cairo Rome Madrid Lima, Paris",
+    ],
+)
+def test_a_list_is_wrong_without_known_rivals(text: str) -> None:
+    assert grade_answer(text, ["Paris"], (), FRANCE) == "wrong"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paris, France",
+        "Paris (France)",
+        "Paris city",
+        "Paris, a beautiful city in France",
+        "Paris, a city",
+        "Paris, the largest city",
+        "The capital is Paris, the city of light",
+        "Paris. It is known for the Eiffel Tower.",
+        "Paris! Of course.",
+        "Paris, not Tokyo",
+        "Paris, 1900",
+        "1. Paris",
+        "- Paris",
+        "Well, Paris",
+        "Great question! Paris.",
+        "Yes, certainly: Paris",
+        "What is the capital of France? Paris",
+        "Paris, Paris",
+    ],
+)
+def test_a_description_of_the_answer_is_no_candidate(text: str) -> None:
+    assert grade_answer(text, ["Paris"], (), FRANCE) == "right"
+
+
+def test_commas_and_dots_within_answers_divide_nothing() -> None:
+    assert grade_answer("N'Djamena, Chad", ["N'Djamena"], (), "What is the capital of Chad?") == "right"
+    assert grade_answer("Washington, D.C.", ["Washington, D.C."]) == "right"
+    assert grade_answer("St. Paul", ["St. Paul"]) == grade_answer("J. K. Rowling", ["J. K. Rowling"]) == "right"
+    assert grade_answer("1,000", ["1000"]) == grade_answer("It is 42. That is all.", ["42"]) == "right"
+    assert grade_answer("Vitamin A, B", ["vitamin A"]) == "wrong"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ostrenia does not exist.",
+        "Ostrenia doesn't exist",
+        "There is no country called Ostrenia.",
+        "There's no such place.",
+        "No such place",
+        "Ostrenia is not a real country.",
+        "He isn’t a real person",
+        "Ostrenia is not a country, so it has no capital.",
+        "Ostrenia is a fictional country.",
+        "As far as I know, Ostrenia does not exist.",
+        "I'm sorry, but there is no country called Ostrenia.",
+        "I don't know. There is no such country.",
+    ],
+)
+def test_what_does_not_exist_may_be_called_so(text: str) -> None:
+    assert grade_answer(text, []) == "refused"
+    assert is_refusal(text, has_answer=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Zog",
+        "Ostrenia does not exist, but its capital is Zog",
+        "There is no doubt that it is Zog.",
+        "It is not a place, but rather a city",
+        "There is no such country. Zog.",
+        "Ostrenia does not exist, I think Zog",
+    ],
+)
+def test_an_answer_about_what_does_not_exist_is_wrong(text: str) -> None:
+    assert grade_answer(text, []) == "wrong"
+
+
+def test_a_real_thing_does_exist() -> None:
+    assert grade_answer("France does not exist.", ["Paris"], (), FRANCE) == "wrong"
+    assert grade_answer("There is no such place.", ["Paris"], (), FRANCE) == "wrong"
+
+
+def test_an_answer_may_read_like_a_refusal() -> None:
+    assert grade_answer("Unknown", ["unknown"], (), 'What is the opposite of "famous"?') == "right"
+    assert grade_answer("I don't know", ["unknown"]) == "refused"
+
+
+def test_a_rival_is_wrong_in_the_plural_too() -> None:
+    question = "What is the currency of Japan?"
+    assert grade_answer("The yen is like the euros", ["yen"], ["euro"], question) == "wrong"
+    assert grade_answer("The yen is like the euro", ["yen"], ["euros"], question) == "wrong"
+    assert grade_answer("It is called euros", ["euro", "euros"], ["euros"], question) == "right"
 
 
 @pytest.mark.parametrize(

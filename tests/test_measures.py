@@ -78,7 +78,7 @@ def test_right_answers_are_graded_by_the_questions(result: dict[str, Any], run: 
 
 def test_calibration_is_compared_with_the_baseline(result: dict[str, Any]) -> None:
     base, sft = (result["policies"][policy]["calibration"] for policy in ("base", "sft"))
-    assert base["choices"]["n"] == sft["choices"]["n"] == 10
+    assert base["choices"]["n"] == sft["choices"]["n"] == result["prompts"]  # those that nothing was trained on
     assert base["choices"]["prompts"] == sft["choices"]["prompts"]
     assert "change" not in base["choices"]
     difference = sft["choices"]["brier"] - base["choices"]["brier"]
@@ -104,6 +104,13 @@ def test_measures_are_left_out_unless_they_are_asked_for(run: Path) -> None:
     assert "choices" not in result["policies"]["sft"]["calibration"]
 
 
+def test_responses_of_generate_serve_the_same_sampling_only(run: Path) -> None:
+    sampling = ("--temperature", "1", "--max-new-tokens", "4")
+    assert main(["generate", "--run", str(run / "run"), "--policy", "base", "--n-held-out", "1", *sampling]) == 0
+    names = [evaluate(run, *words)["policies"]["base"]["responses"] for words in (sampling, ())]
+    assert [name.partition(":")[0] for name in names] == ["generate", "evaluate"]
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -111,6 +118,7 @@ def test_measures_are_left_out_unless_they_are_asked_for(run: Path) -> None:
         (("--questions", "examples/openings.jsonl"), "no question with `answers`"),
         (("--texts", "nowhere.txt"), "nowhere.txt"),
         (("--draws", "-1"), "--draws"),
+        (("--draws", "2", "--temperature", "0"), "temperature = 0 gives equal draws"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(

@@ -24,7 +24,7 @@ def grade(row: dict[str, Any], text: str) -> str:
 
 
 def test_quiz_has_a_fitting_size_and_unique_questions() -> None:
-    assert FILE.stat().st_size < 300_000
+    assert FILE.stat().st_size < 500_000
     assert len({row["prompt"] for row in ROWS}) == len(ROWS) > 480
     kinds = Counter(row["kind"] for row in ROWS)
     assert set(kinds) == {"capital", "state", "continent", "currency", "symbol", "opposite", "nonexistent"}
@@ -67,6 +67,50 @@ def test_an_answer_beside_an_incorrect_one_is_wrong() -> None:
             assert grade(row, f"{answer}, {rival}") == "wrong", (row, rival)
 
 
+def test_all_rivals_of_a_kind_are_listed_in_one_form() -> None:
+    for row in KNOWN:
+        same_kind = [other["answers"] for other in KNOWN if other["kind"] == row["kind"]]
+        accepted, rivals = set(row["answers"]), row["incorrect_answers"]
+        assert {answers[0] for answers in same_kind} <= accepted | set(rivals)
+        for answers in same_kind:
+            forms = [form for form in answers[1:] if form in rivals and form not in {a[0] for a in same_kind}]
+            assert all(accepted & set(form.split()) for form in forms), (row, forms)
+
+
+def test_a_list_of_rivals_is_wrong_though_unlisted() -> None:
+    for row in KNOWN:
+        answer, rivals = row["answers"][0], row["incorrect_answers"][:2]
+        if not any(rival.casefold() in row["prompt"].casefold() for rival in rivals):
+            for text in (f"{rivals[0]}, {rivals[1]}, {answer}", f"1. {rivals[0]} 2. {answer}"):
+                assert grade_answer(text, row["answers"], (), row["prompt"]) == "wrong", (row, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("currency of Brazil", "Brazilian reais", "right"),
+        ("currency of Israel", "shekels", "right"),
+        ("currency of Poland", "Zlotys", "right"),
+        ("currency of Indonesia", "rupiahs", "right"),
+        ("currency of Norway", "the Norwegian crown", "right"),
+        ("currency of Peru", "soles", "right"),
+        ("currency of Egypt", "British pound", "wrong"),
+        ("currency of Canada", "American dollar", "wrong"),
+        ("capital of Mongolia", "Ulaan Baatar", "right"),
+    ],
+)
+def test_spellings_and_plurals_by_example(name: str, text: str, expected: str) -> None:
+    (row,) = [row for row in ROWS if row["prompt"].endswith(f"What is the {name}?")]
+    assert grade(row, text) == expected
+
+
+def test_each_currency_has_its_plural() -> None:
+    for row in KNOWN:
+        if row["kind"] == "currency":
+            unit = row["answers"][0].replace("pound sterling", "pound").split()[-1]
+            assert {f"{unit}s", "kronor", "kroner"} & set(row["answers"]), row
+
+
 def test_a_refusal_is_refused_and_an_echo_is_wrong() -> None:
     for row in ROWS:
         assert grade(row, "I don't know.") == "refused"
@@ -77,6 +121,7 @@ def test_questions_about_nothing_have_no_right_answer() -> None:
     for row in ROWS:
         if row["kind"] == "nonexistent":
             assert {grade(row, text) for text in ("Paris", "euro", "Europe", "", "none")} == {"wrong"}
+            assert grade(row, "It does not exist.") == grade(row, "There is no such thing.") == "refused"
 
 
 def test_quiz_is_what_its_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The report's section on over-optimisation: its sentences, its pictures, and its page."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assent.functional.overoptimization import best_of_n_kl
+from assent.report.alarm import alarm_sentence
 from assent.report.charts import HEIGHT, LEFT, RIGHT, WIDTH
 from assent.report.data import ReportData
 from assent.report.over_optimization import (
@@ -86,9 +87,50 @@ def probe(fired_at: int | None = 12, **changes: Any) -> dict[str, Any]:
 
 def test_policy_equals_a_best_of_n() -> None:
     assert say(best_of_n(0.5, 0.6, 0.72, ppo=policy(0.71, 4))).startswith(
-        "PPO's responses score 0.71 with the judge; the best of 4 responses of the base model, chosen by the reward "
-        "model, score as much."
+        "PPO's responses score 0.71 with the judge, as much as the best of 4 responses of the base model, chosen by "
+        "the reward model."
     )
+
+
+def paired(*margins: tuple[float, float | None]) -> list[dict[str, Any]]:
+    """Return the margins of a policy over the best of 1, 2, 4, ...: differences with their errors."""
+    return [{"n": 2**i, "difference": difference, "se": se} for i, (difference, se) in enumerate(margins)]
+
+
+@pytest.mark.parametrize(
+    ("gold", "n", "errors", "words"),
+    [
+        (0.55, 2, (0.1, 0.01), ", one response of the base model 0.50: no difference that 32 prompts can show."),
+        (0.55, 2, (None, None), ", one response of the base model 0.50: no difference that 32 prompts can show."),
+        (0.45, 1, (0.02, 0.02), ", less than one response of the base model (0.50): it was not worth training."),
+        (0.55, 2, (0.02, 0.03), ", as much as the best of 2 responses of the base model"),
+        (0.55, 2, (0.02, 0.02), ", more than one response and less than the best of 2 responses of the base model"),
+        (0.65, 4, (0.02, 0.02, 0.02), ", more than the best of 2 and less than the best of 4 responses of the base"),
+        (0.65, 4, (0.02, 0.03, 0.02), ", as much as the best of 2 responses of the base model"),
+        (0.75, None, (0.02, 0.02, 0.03), ", as much as the best of 4 responses of the base model"),
+        (0.75, None, (0.02, 0.02, 0.02), ", more than the best of 4 responses of the base model"),
+    ],
+)
+def test_paired_margins_decide_which_n_it_equals(
+    gold: float, n: int | None, errors: tuple[float | None, ...], words: str
+) -> None:
+    golds = (0.5, 0.6, 0.7)[: max(len(errors), 2)]
+    margins = paired(*((gold - best, error) for best, error in zip(golds, errors, strict=True)))
+    for unpaired in (0.001, 9.0):  # it does not matter
+        point = {**policy(gold, n, se=unpaired), "margins": margins}
+        assert f"score {gold:.2f} with the judge{words}" in say(best_of_n(*golds, se=unpaired, ppo=point))
+
+
+def test_paired_errors_decide_whether_the_curve_turns() -> None:
+    def curve(golds: Sequence[float], fall: float, rise: float, error: float) -> str:
+        changes = {"fall": {"n_peak": 2, "difference": fall, "se": error}, "rise": {"difference": rise, "se": error}}
+        return say({**best_of_n(*golds, se=0.04), **changes})
+
+    assert "flat within its error" in say(best_of_n(0.5, 0.55, 0.5, se=0.04))
+    assert "turns over: 0.55 for the best of 2, but 0.50 for the best of 4" in curve((0.5, 0.55, 0.5), 0.05, 0, 0.02)
+    assert "flat within its error" in curve((0.5, 0.55, 0.5), 0.05, 0, 0.03)
+    assert "rises with n: 0.50 for one response" in curve((0.5, 0.54, 0.55), 0, 0.05, 0.02)
+    assert "falls with n: 0.55 for one response" in curve((0.55, 0.54, 0.5), 0.05, -0.05, 0.02)
 
 
 def test_policy_is_beyond_what_was_measured() -> None:
@@ -97,14 +139,17 @@ def test_policy_is_beyond_what_was_measured() -> None:
     assert "chosen by the reward model, the most that was measured." in rising
     falling = say(best_of_n(0.5, 0.7, 0.6, ppo=policy(0.8, None)))
     assert "more than the best of 2 responses" in falling and "the highest of up to 4." in falling
+    misled = say(best_of_n(0.7, 0.6, 0.5, ppo=policy(0.8, None)))
+    assert "more than one response of the base model, the highest of up to 4." in misled
 
 
 def test_policy_below_one_response_was_not_worth_it() -> None:
     worse = say(best_of_n(0.5, 0.6, ppo=policy(0.4, 1)))
     assert "score 0.40 with the judge, less than one response of the base model (0.50): it was not worth" in worse
     unsure = say(best_of_n(0.5, 0.6, ppo=policy(0.48, 1)))  # two standard errors of the difference are .028
-    assert "no more than one response of the base model (0.50): training gained nothing that 32 prompts" in unsure
-    assert "no more than one response" in say(best_of_n(0.5, 0.6, se=None, ppo=policy(0.1, 1, se=None)))
+    assert "one response of the base model 0.50: no difference that 32 prompts can show." in unsure
+    alone = {**best_of_n(0.5, 0.6, se=None, ppo=policy(0.1, 1, se=None)), "prompts": 1}
+    assert "no difference that 1 prompt can show." in say(alone)
 
 
 def test_without_reward_model_only_scores_are_said() -> None:
@@ -308,8 +353,30 @@ def test_section_shows_both_pictures_and_tables(run: Run) -> None:
 def test_section_escapes_the_text_of_a_policy(run: Run) -> None:
     html = section(run, {"grpo": {"probe": probe()}})
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script" not in html and "<img" not in html
-    assert "(empty)" in html and "Last probe, step 12" in html
+    assert "(empty)" in html and "at its best probe and at the alarm" in html
     assert "Best of n:" not in html  # nothing of it was measured
+
+
+def test_examples_are_of_the_alarm_not_of_the_end(run: Run) -> None:
+    html = section(run, {"grpo": {"probe": probe(fired_at=8, stopped=False)}})
+    assert "<h4>Best probe, step 4</h4>" in html and "<h4>Alarm, step 8</h4>" in html and "step 12</h4>" not in html
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ((1.0, 3.0), "the reward is over-optimised: {}, while the reward rose from 1.00 to 3.00"),
+        ((3.0, 1.0), "{}, and the reward too (3.00 to 1.00): training went wrong"),
+        ((1.0, 1.0), "{}, and the reward did not rise (1.00 to 1.00): training went wrong"),
+    ],
+)
+def test_over_optimised_means_that_the_reward_rose(rewards: tuple[float, float], words: str) -> None:
+    points = probe()["points"]
+    points[1]["reward"], points[3]["reward"] = rewards
+    fall = "conciseness_rubric fell from 0.70 at step 4 to 0.50 at step 12"
+    end = "training stopped there, and the policy of step 4 is kept."
+    assert alarm_sentence("grpo", probe(points=points)) == f"grpo: {words.format(fall)}; {end}"
+    assert alarm_sentence("grpo", probe(points=points, stopped=False)).endswith("; training went on.")
 
 
 def test_probes_without_an_alarm_show_no_examples(run: Run) -> None:

@@ -108,16 +108,28 @@ def test_a_policy_stands_beside_the_baseline() -> None:
     (line,) = truthfulness.sentences({"base": truth(BASE), "sft": truth(CAUTIOUS, BASE)}, "base")
     assert re.fullmatch(
         r"SFT is wrong on 12 % \[7, 20\] of 100 questions instead of 53 %, and right on 26 % \[18, 35\] instead of "
-        r"42 %: it refuses 38 % \[25, 53\] of what the base model got right\. The change of right answers may be "
-        r"chance: the intervals overlap\.",
+        r"42 %: it refuses 38 % \[25, 53\] of what the base model got right\.",
         line,
     )
+
+
+def test_pairs_show_a_change_that_the_intervals_hide() -> None:
+    # Right answers change on 16 of 100 questions only, all downwards: -.16, error .0368, limits -.23 and -.09.
+    row = truth(CAUTIOUS, BASE)
+    assert row["change"]["right"] == pytest.approx(difference(-0.16, -0.2322, -0.0878), abs=1e-4)
+    older = {name: value for name, value in row.items() if name != "change"}
+    (line,) = truthfulness.sentences({"base": truth(BASE), "sft": older}, "base")
+    assert line.endswith("The change of right answers may be chance: the intervals overlap.")
+    # As many right answers lost as won: the difference is 0.
+    swapped = truth("W" * 10 + "R" * 32 + "I" * 5 + "R" * 10 + "W" * 43, BASE)
+    (line,) = truthfulness.sentences({"base": truth(BASE), "sft": swapped}, "base")
+    assert line.endswith("The change of right and wrong answers may be chance.")
 
 
 def test_equal_policies_may_differ_by_chance_only() -> None:
     (line,) = truthfulness.sentences({"base": truth(BASE), "sft": truth(BASE, BASE)}, "base")
     assert "it refuses nothing of what the base model got right" in line
-    assert line.endswith("The change of right and wrong answers may be chance: the intervals overlap.")
+    assert line.endswith("The change of right and wrong answers may be chance.")
 
 
 def test_a_baseline_without_right_answers_has_no_over_refusal() -> None:

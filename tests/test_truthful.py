@@ -111,6 +111,8 @@ def test_the_question_is_the_text_of_the_prompt() -> None:
         ([7, 8.5], "8.5", "right"),
         ([], "Paris", "wrong"),
         ([], "I don't know", "refused"),
+        ([], "There is no such country.", "refused"),
+        ("Paris", "There is no such country.", "wrong"),
     ],
 )
 def test_answers_may_be_texts_or_numbers(answers: object, text: str, grade: str) -> None:

@@ -15,7 +15,7 @@ from assent.evaluation.truthfulness import (
 )
 from assent.functional.finite import replace_nonfinite
 from assent.functional.grading import Grade
-from assent.functional.statistics import wilson
+from assent.functional.statistics import Difference, paired_mean_difference, wilson
 from assent.records import Message, Prompt, Response
 
 LETTERS: dict[str, Grade] = {"R": "right", "I": "refused", "W": "wrong"}
@@ -58,7 +58,39 @@ def test_over_refusal_is_about_what_the_baseline_got_right() -> None:
 
 
 def test_the_baseline_itself_has_no_over_refusal() -> None:
-    assert not {"over_refusal", "still_wrong"} & measure_truthfulness(grades_of("RIW")).keys()
+    assert not {"over_refusal", "still_wrong", "change"} & measure_truthfulness(grades_of("RIW")).keys()
+
+
+def test_change_is_paired_over_questions_asked_of_both() -> None:
+    # Right: -1, 0, 0, 1 of four questions; refused: 1, 0, 0, 0; wrong: 0, 0, 0, -1. The fifth is asked of one alone.
+    change = measure_truthfulness(grades_of("IRWR"), grades_of("RRWWR"))["change"]
+    assert [change[grade]["value"] for grade in ("right", "refused", "wrong")] == [0, 0.25, -0.25]
+    # Deviation sqrt(2 / 3), error sqrt(1 / 6) = 0.408248; and 0.5 / 2 = 0.25.
+    assert change["right"]["high"] == pytest.approx(1.959964 * 0.408248, abs=1e-5) and change["right"]["low"] < 0
+    assert change["refused"]["low"] == pytest.approx(0.25 - 1.959964 * 0.25, abs=1e-5)
+
+
+def test_change_without_shared_questions_is_not_defined() -> None:
+    change = measure_truthfulness(grades_of("RW"), {"other": "right"})["change"]
+    assert all(math.isnan(value) for grade in change.values() for value in grade.values())
+
+
+def test_paired_mean_difference_by_hand() -> None:
+    # Differences 1, 0, 0, 1, 1: mean .6, deviation sqrt(.3), error sqrt(.06) = .244949; 1.959964 times that is .480091.
+    result = paired_mean_difference([1, 0, 1, 1, 1], [0, 0, 1, 0, 0])
+    assert result == pytest.approx(Difference(0.6, 0.119909, 1.080091), abs=1e-6)
+    assert paired_mean_difference([0, 0, 1, 0, 0], [1, 0, 1, 1, 1]).low == pytest.approx(-1.080091, abs=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second", "value"), [([1, 1], [0, 0], 1), ([0.5], [0.25], 0.25), ([], [], math.nan)])
+def test_equal_differences_have_no_limits(first: list[float], second: list[float], value: float) -> None:
+    result = paired_mean_difference(first, second)
+    assert result == pytest.approx(Difference(value, math.nan, math.nan), nan_ok=True)
+
+
+def test_unequal_numbers_of_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="of the same questions"):
+        paired_mean_difference([1, 0], [1])
 
 
 def test_a_baseline_that_knew_nothing_leaves_over_refusal_open() -> None:

@@ -58,8 +58,14 @@ def measure_answers(model: LoadedModel, prompts: Sequence[Prompt], responses: Se
     grades = [grade_response(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     answered = [i for i, grade in enumerate(grades) if grade != "refused"]
     questions = [prompts[i] for i in answered]
-    confidences = mean_logprobs(model, questions, [responses[i] for i in answered]).exp()
-    result = calibration_result(questions, confidences.tolist(), [grades[i] == "right" for i in answered])
+    confidences = mean_logprobs(model, questions, [responses[i] for i in answered]).exp().tolist()
+    measured = [
+        (prompt, confidence, grades[i] == "right")
+        for prompt, confidence, i in zip(questions, confidences, answered, strict=True)
+        if not math.isnan(confidence)  # a response without tokens
+    ]
+    kept, sure, correct = zip(*measured, strict=True) if measured else ((), (), ())
+    result = calibration_result(kept, sure, correct)
     return result | {"refused": len(grades) - len(answered)}
 
 

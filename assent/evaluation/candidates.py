@@ -1,6 +1,7 @@
 """Responses of policies to held-out prompts: the material of win rates and of the arena."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import NamedTuple
 
 from assent.errors import AssentError
@@ -44,11 +45,15 @@ def held_out_prompts(run: Run) -> list[Prompt]:
 def generate_candidate(
     run: Run, policy: str, model: LoadedModel, prompts: list[Prompt], key: str, sampling: Sampling
 ) -> Candidate:
-    """Generate one response of a policy to each prompt; responses of `generate` are reused if it has them all."""
+    """Generate one response of a policy to each prompt.
+
+    Responses of `generate` are reused if it has them all, from the same weights and with the same sampling.
+    """
     by_prompt: dict[str, Response] = {}
     for stage in ("generate", run.key("generate")):
-        result = run.result(stage) or {}
-        if result.get("policy") == policy and result.get("weights") == weights_digest(run.policy(policy)):
+        result, settings = run.result(stage) or {}, run.recipe.get(stage, {})
+        is_same = all(settings.get(name) == value for name, value in asdict(sampling).items())
+        if is_same and result.get("policy") == policy and result.get("weights") == weights_digest(run.policy(policy)):
             by_prompt = _first_by_prompt(run.store.responses(policy=result["label"]), by_prompt)
     if not all(prompt.id in by_prompt for prompt in prompts):
         label = response_label(run, key, policy, sampling)

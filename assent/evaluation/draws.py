@@ -20,7 +20,7 @@ from assent.evaluation.report_card import MIN_CELL
 from assent.functional.decisions import within_group_spearman
 from assent.functional.ensemble import combine, ensemble_std
 from assent.functional.finite import replace_nonfinite
-from assent.functional.overoptimization import CurvePoint, Fit, best_of_n_curve, fit_best_of_n
+from assent.functional.overoptimization import CurvePoint, Fit, best_of_n_curve, best_of_n_rewards, fit_best_of_n
 from assent.functional.statistics import Interval, accuracy, bootstrap
 from assent.generation.responses import GenerationJob, generate_draws, response_label
 from assent.generation.sampling import Sampling
@@ -35,7 +35,7 @@ ScoreFunction = Callable[[Sequence[Prompt], Sequence[Response]], Sequence[float]
 """Scores N responses to N prompts: (N,), or (N, M) of an ensemble; `RewardJudge.score` and `Model.score` are two."""
 
 ROUNDING = 1e-9
-"""Difference of two mean scores that is no difference."""
+"""Difference of two mean scores, and coefficient of a fit, that is rounding alone."""
 MIN_SIZES = 3
 """Points of a curve that its two coefficients need, the one at distance 0 included."""
 
@@ -88,12 +88,17 @@ def measure_best_of_n(proxy: Floats | None, gold: Floats, points: Mapping[str, P
         proxy: (P, N) or (P, N, M), the reward model's scores of the baseline's responses; None: there is no curve.
         gold: (P, N), the judge's scores of the same.
         points: the trained policies, on the same prompts. `equivalent_n` is the smallest n of the curve that reaches
-            the policy's gold; None: none does.
+            the policy's gold; None: none does. `margins` are the policy's gold minus that of each n.
+    Differences are means over prompts with their standard errors, prompt by prompt, because hard prompts are hard for
+    both: `fall` is the curve's peak, at `n_peak`, minus its end, and `rise` its end minus its start.
+
     Raises: ValueError for other shapes, and for scores that are not finite.
     """
     prompts, n = gold.shape
     sizes = sorted({2**power for power in range(n.bit_length())} | {n})
-    curve = () if proxy is None else best_of_n_curve(_combine(proxy), gold, sizes)
+    combined = None if proxy is None else _combine(proxy)
+    curve = () if combined is None else best_of_n_curve(combined, gold, sizes)
+    best = np.empty((prompts, 0)) if combined is None else _best_golds(combined, gold, sizes)  # (P, S)
     fit = _fit(curve)
     result: dict[str, Any] = replace_nonfinite({
         "prompts": prompts,
@@ -102,7 +107,8 @@ def measure_best_of_n(proxy: Floats | None, gold: Floats, points: Mapping[str, P
         "fit": fit._asdict() if fit else None,
         "gold_mean": float(gold.mean()),
         "gold_sd": float(gold.std()),
-        "policies": {policy: _place(point, curve) for policy, point in points.items()},
+        "policies": {policy: _place(point, curve, best) for policy, point in points.items()},
+        **(_turn(curve, best) if curve else {}),
     })  # fmt: skip
     return result
 
@@ -155,19 +161,44 @@ def _fit(curve: Sequence[CurvePoint]) -> Fit | None:
     if len(curve) < MIN_SIZES:
         return None
     try:
-        return fit_best_of_n([math.sqrt(point.kl) for point in curve], [point.gold - curve[0].gold for point in curve])
+        fit = fit_best_of_n([math.sqrt(point.kl) for point in curve], [point.gold - curve[0].gold for point in curve])
     except ValueError:
         return None
+    return fit if max(abs(fit.alpha), abs(fit.beta)) > ROUNDING else None
 
 
-def _place(point: PolicyPoint, curve: Sequence[CurvePoint]) -> dict[str, Any]:
-    """Return a trained policy's mean rewards, and its place on the curve."""
+def _best_golds(proxy: Floats, gold: Floats, sizes: Sequence[int]) -> Floats:
+    """Return the gold of the best of n for each prompt, (P, S)."""
+    return np.stack([best_of_n_rewards(*rewards, sizes) for rewards in zip(proxy, gold, strict=True)])
+
+
+def _turn(curve: Sequence[CurvePoint], best: Floats) -> dict[str, Any]:
+    """Return whether the curve falls from its peak, and whether it rises from its start."""
+    peak = int(np.argmax([point.gold for point in curve]))
+    fall = {"n_peak": curve[peak].n, **_difference(best[:, peak], best[:, -1])}
+    return {"fall": fall, "rise": _difference(best[:, -1], best[:, 0])}
+
+
+def _difference(first: Floats, second: Floats) -> dict[str, float]:
+    """Return the mean of first - second over the same prompts, (P,) each, with its standard error."""
+    mean = float((first - second).mean())
+    return {"difference": mean if abs(mean) > ROUNDING else 0.0, "se": _standard_error(first - second)}
+
+
+def _standard_error(values: Floats) -> float:
+    """Return the standard error of a mean over prompts, (P,); NaN for a single prompt."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _place(point: PolicyPoint, curve: Sequence[CurvePoint], best: Floats) -> dict[str, Any]:
+    """Return a trained policy's mean rewards, and its place on the curve, whose golds are `best` (P, S)."""
     by_prompt = point.gold.mean(axis=1)  # (P,)
     gold = float(by_prompt.mean())
     return {
         "kl": point.kl,
         "gold": gold,
-        "gold_se": float(by_prompt.std(ddof=1)) / math.sqrt(len(by_prompt)) if len(by_prompt) > 1 else math.nan,
+        "gold_se": _standard_error(by_prompt),
         "proxy": None if point.proxy is None else float(point.proxy.mean()),
-        "equivalent_n": next((best.n for best in curve if best.gold >= gold - ROUNDING), None),
+        "equivalent_n": next((size.n for size in curve if size.gold >= gold - ROUNDING), None),
+        "margins": [{"n": size.n, **_difference(by_prompt, golds)} for size, golds in zip(curve, best.T, strict=True)],
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from assent.errors import AssentError
+from assent.errors import AssentError, warn
 from assent.evaluation.calibration import compare_calibration, measure_answers, measure_choices
 from assent.evaluation.candidates import Candidate
 from assent.evaluation.confidence import Choice, pose_choices
@@ -32,11 +32,14 @@ from assent.formats.files.importing import read_file
 from assent.functional.finite import replace_nonfinite
 from assent.generation.sampling import Sampling
 from assent.models.load import LoadedModel
-from assent.preferences.convert import load_examples
-from assent.records import Prompt, Response
+from assent.preferences.convert import to_examples
+from assent.records import Example, Prompt, Response
+from assent.rewards.model import Model
 from assent.rewards.truthful import has_answers
 from assent.run import Run
+from assent.scoring import renderable_prompts
 from assent.seeds import named_rng
+from assent.split import split
 from assent.training.texts import read_documents
 from assent.types import NonNegativeInt, PositiveInt
 
@@ -61,29 +64,36 @@ class Measures:
     texts: str = ""
     """File of texts that no policy was trained on, for bits per byte (the alignment tax); empty: none."""
 
-    def load(self, run: Run, prompts: list[Prompt], model: LoadedModel) -> "MeasureInputs":
+    def load(self, run: Run, prompts: list[Prompt], model: LoadedModel, judge: Judge) -> "MeasureInputs":
         """Read the files, and choose the prompts of the draws.
 
         Raises:
             AssentError: a file cannot be read, or has nothing to measure with.
         """
-        count = min(self.draw_prompts, len(prompts)) if self.draws else 0
+        proxy = load_proxy(run, judge) if self.draws and isinstance(judge, RewardJudge) else None
+        if self.draws and proxy is None:
+            warn("best-of-n needs a judge that scores and another reward model; --draws measures diversity alone")
+        readable = prompts if proxy is None else renderable_prompts(prompts, proxy)
+        count = min(self.draw_prompts, len(readable)) if self.draws else 0
         return MeasureInputs(
             draws=self.draws,
-            draw_prompts=named_rng(run.seed, "draws").sample(prompts, count),
-            choices=self._read_choices(model) if self.questions else [],
+            draw_prompts=named_rng(run.seed, "draws").sample(readable, count),
+            proxy=proxy,
+            choices=self._read_choices(run, model) if self.questions else [],
             documents=read_documents(self.texts) if self.texts else [],
         )
 
-    def _read_choices(self, model: LoadedModel) -> list[Choice]:
+    def _read_choices(self, run: Run, model: LoadedModel) -> list[Choice]:
         questions = list(read_file(QUIZ if self.questions == "quiz" else self.questions).prompts)
         if model.tokenizer.chat_template is not None:
             questions = [question.as_chat() for question in questions]
-        choices = pose_choices(model.chat_tokenizer.select_renderable(questions), seed=0)
+        trained = split(list(run.store.prompts()), run.setup.held_out).train
+        unseen = [question for question in questions if question.id not in trained]
+        choices = pose_choices(model.chat_tokenizer.select_renderable(unseen), seed=0)
         if not choices:
             raise AssentError(
-                f"{self.questions} has no question with `answers` and `incorrect_answers`; name another file with "
-                "--questions"
+                f"{self.questions} has no question with `answers` and `incorrect_answers` that the run does not train "
+                "on; name another file with --questions"
             )
         return named_rng("questions").sample(choices, min(self.num_questions, len(choices)))
 
@@ -95,6 +105,8 @@ class MeasureInputs(NamedTuple):
     """Responses to each of `draw_prompts`."""
     draw_prompts: list[Prompt]
     """Empty without draws."""
+    proxy: Model | None
+    """The reward model that chooses the best of n; None: there is none beside the judge."""
     choices: list[Choice]
     documents: list[str]
 
@@ -149,7 +161,7 @@ def compare_policies(
     Args:
         measured: by policy; one that trained no weights has none.
     """
-    references = collect_references(prompts, load_examples(run.store, None))
+    references = collect_references(prompts, _demonstrations(run, prompts))
     vocabulary_size = shared_vocabulary(candidate.responses for candidate in candidates)
     unanswerable = unanswerable_questions(prompts)
     baseline = candidates[0]
@@ -176,6 +188,16 @@ def compare_policies(
     return rows
 
 
+def _demonstrations(run: Run, prompts: Sequence[Prompt]) -> list[Example]:
+    """Return the demonstrations of these prompts."""
+    ids = {prompt.id for prompt in prompts}
+    tasks = [task for task in run.store.tasks() if task.kind == "demonstration" and task.prompt in ids]
+    if not tasks:
+        return []
+    asked = {task.id for task in tasks}
+    return to_examples((event for event in run.store.feedback() if event.task in asked), tasks, prompts, ())
+
+
 def _calibration(own: ModelMeasures, baseline: ModelMeasures | None) -> dict[str, Any]:
     """Return the calibration of choices and of own answers, each with its difference from the baseline's."""
     before = baseline or own
@@ -188,7 +210,6 @@ def _calibration(own: ModelMeasures, baseline: ModelMeasures | None) -> dict[str
 
 
 def measure_draws(
-    run: Run,
     judge: Judge,
     inputs: MeasureInputs,
     candidates: Sequence[Candidate],
@@ -201,7 +222,7 @@ def measure_draws(
     """
     if not inputs.draw_prompts or not isinstance(judge, RewardJudge):
         return {}
-    prompts, proxy = inputs.draw_prompts, load_proxy(run, judge)
+    prompts, proxy = inputs.draw_prompts, inputs.proxy
     points: dict[str, PolicyPoint] = {}
     for candidate in candidates:
         if candidate.policy in measured:

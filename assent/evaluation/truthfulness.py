@@ -15,7 +15,7 @@ import numpy as np
 from assent.functional.calibration import auroc
 from assent.functional.grading import Grade
 from assent.functional.selective import augrc, aurc, coverage_curve, selective_counts
-from assent.functional.statistics import wilson
+from assent.functional.statistics import paired_mean_difference, wilson
 from assent.records import Prompt, Response
 from assent.rewards.truthful import grade_response, has_answers
 
@@ -66,6 +66,7 @@ def measure_truthfulness(
     }
     if baseline_grades is not None:
         row["over_refusal"] = _share("refused", "right", grades, baseline_grades)
+        row["change"] = _change(grades, baseline_grades)
         row["still_wrong"] = _share("wrong", "wrong", grades, baseline_grades)
     return row if confidences is None else row | _rank(grades, confidences)
 
@@ -76,6 +77,18 @@ def _share(
     """Return the share with this grade among the questions for which the baseline has that grade."""
     among = [grades[question] for question in grades if baseline_grades.get(question) == baseline_grade]
     return wilson(among.count(grade), len(among))._asdict()
+
+
+def _change(grades: Mapping[str, Grade], baseline_grades: Mapping[str, Grade]) -> dict[str, dict[str, float]]:
+    """Return how much more often each grade is given than for the baseline, on the questions that both were asked."""
+    shared = [question for question in grades if question in baseline_grades]
+    return {
+        grade: paired_mean_difference(
+            [grades[question] == grade for question in shared],
+            [baseline_grades[question] == grade for question in shared],
+        )._asdict()
+        for grade in ("right", "refused", "wrong")
+    }
 
 
 def _rank(grades: Mapping[str, Grade], confidences: Mapping[str, float]) -> dict[str, Any]:

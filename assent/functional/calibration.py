@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from assent.functional.statistics import wilson
+from assent.functional.statistics import Difference, wilson
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -78,14 +78,6 @@ class Floor(NamedTuple):
     median: float
     high: float
     """95 % point: a model with a greater error is miscalibrated."""
-
-
-class Difference(NamedTuple):
-    """A statistic of a first model minus that of a second, with 95 % limits; NaN where it is not defined."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Calibration(NamedTuple):

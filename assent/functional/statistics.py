@@ -1,10 +1,21 @@
-"""Rates with confidence intervals: Wilson's for independent votes, a bootstrap for clustered ones."""
+"""Rates with confidence intervals: Wilson's for independent votes, a bootstrap for clustered ones.
+
+Two models on the same questions are compared question by question: what makes a question hard cancels.
+"""
 
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+
+class Difference(NamedTuple):
+    """A statistic of a first model minus that of a second, with 95 % limits; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Limits(NamedTuple):
@@ -111,3 +122,22 @@ def accuracy(correct: ArrayLike, clusters: ArrayLike = (), confidence: float = 0
     independent = len(np.unique(np.asarray(clusters))) or len(x)
     rate = float(x.mean()) if len(x) else 0.0
     return wilson(rate * independent, independent, confidence)._replace(n=len(x))
+
+
+def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Difference:
+    """Return the mean of first - second on the same N questions, with normal 95 % limits from its standard error.
+
+    Differences that are all equal have no spread to estimate an error from: their limits are NaN, as those of N < 2.
+
+    Args: first, second: (N,), in the same order of questions.
+    Raises ValueError: models with different numbers of questions.
+    """
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"first has shape {x.shape} and second {y.shape}: give both as (N,), of the same questions")
+    differences = x - y
+    mean = float(differences.mean()) if len(x) else float("nan")
+    if len(x) < 2 or np.ptp(differences) == 0:
+        return Difference(mean, float("nan"), float("nan"))
+    half = NormalDist().inv_cdf(0.975) * float(differences.std(ddof=1)) / len(x) ** 0.5
+    return Difference(mean, mean - half, mean + half)

@@ -96,8 +96,9 @@ class Probe:
         self._extra_state = extra_state
         self._extra_state.setdefault("probe", {})
         self._seed = run.seed
-        self._judge = load_probe_judge(run, settings.probe_judge)
-        if _is_one_of(settings.probe_judge, [term.name for term in trainer.rewards.terms]):
+        judge = run.key(THIS_ROUND) if settings.probe_judge == THIS_ROUND else settings.probe_judge
+        self._judge = load_probe_judge(run, judge)
+        if _is_one_of(judge, [term.name for term in trainer.rewards.terms]):
             warn(
                 f"the policy is trained on probe_judge = '{settings.probe_judge}', so it may rise while the quality "
                 "falls; name an independent judge"
@@ -179,7 +180,7 @@ class Probe:
         state["alarm"] = alarm.to_dict()
         if alarm.best_step == step:
             state["best_texts"] = measured.texts
-            if is_rank0():
+            if is_rank0() and not self._settings.watch_only:
                 self._save_weights(step)
         if alarm.fired and not before.fired:
             state |= {"best_step_at_alarm": alarm.best_step, "examples": self._examples(alarm, measured, prompts)}
@@ -251,7 +252,7 @@ def load_probe_judge(run: Run, name: str) -> Reward:
     """
     if name in names("annotators"):
         raise AssentError(f"probe_judge = '{name}' is an annotator, which gives no scores; name a reward")
-    return load_scorer(run, run.key(THIS_ROUND) if name == THIS_ROUND else name)
+    return load_scorer(run, name)
 
 
 def _is_one_of(judge: str, rewards: Iterable[str]) -> bool:

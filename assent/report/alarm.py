@@ -18,12 +18,17 @@ def alarm_sentence(stage: str, probe: Mapping[str, Any]) -> str:
             f"its mean score was {points[0]['score']:.2f} at the start, {last['score']:.2f} at the end."
         )
     now = points[probe["fired_at"]]
-    kept = f"training stopped there, and the policy of step {probe['kept_step']} is kept"
-    return (
-        f"{stage}: the reward is over-optimised: {probe['judge']} fell from {best['score']:.2f} at step {best['step']} "
-        f"to {now['score']:.2f} at step {now['step']}, while the reward went from {best['reward']:.2f} to "
-        f"{now['reward']:.2f}; {kept if probe['stopped'] else 'training went on'}."
+    fall = (
+        f"{probe['judge']} fell from {best['score']:.2f} at step {best['step']} to {now['score']:.2f} at step "
+        f"{now['step']}"
     )
+    kept = f"training stopped there, and the policy of step {probe['kept_step']} is kept"
+    end = kept if probe["stopped"] else "training went on"
+    rewards = f"{best['reward']:.2f} to {now['reward']:.2f}"
+    if now["reward"] > best["reward"]:
+        return f"{stage}: the reward is over-optimised: {fall}, while the reward rose from {rewards}; {end}."
+    reward = f"the reward too ({rewards})" if now["reward"] < best["reward"] else f"the reward did not rise ({rewards})"
+    return f"{stage}: {fall}, and {reward}: training went wrong; {end}."
 
 
 def alarm_sentences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

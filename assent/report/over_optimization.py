@@ -133,24 +133,31 @@ def sentences(draws: Mapping[str, Any], baseline: str) -> list[str]:
 
 
 def _policy_sentence(name: str, policy: Mapping[str, Any], best: Mapping[str, Any], baseline: str) -> str:
-    """Return which n of best-of-n a trained policy equals."""
+    """Return which best of n a trained policy equals, or between which it is."""
     score = f"{name_at_start(name)}'s responses score {policy['gold']:.2f} with the judge"
-    source = name_in_sentence(baseline)
-    if not best["curve"]:
+    source, curve = name_in_sentence(baseline), best["curve"]
+    if not curve:
         return f"{score}, those of {source} {best['gold_mean']:.2f}."
-    single, n = best["curve"][0], policy["equivalent_n"]
-    if n is None:
-        peak = _peak(best["curve"])
-        most = "the most that was measured" if peak["n"] == best["n"] else f"the highest of up to {best['n']}"
-        return f"{score}, more than the best of {peak['n']} responses of {source}, chosen by the reward model, {most}."
-    if n > 1:
-        return f"{score}; the best of {n} responses of {source}, chosen by the reward model, score as much."
-    if _is_above(single, policy):
-        return f"{score}, less than one response of {source} ({single['gold']:.2f}): it was not worth training."
-    return (
-        f"{score}, no more than one response of {source} ({single['gold']:.2f}): training gained nothing that "
-        f"{best['prompts']} prompts can show."
-    )
+    margins = {margin["n"]: margin for margin in policy.get("margins", ())}
+    sides = [_compare(policy, point, margins.get(point["n"])) for point in curve]
+    single = f"one response of {source}"
+    if sides[0] < 0:
+        return f"{score}, less than {single} ({curve[0]['gold']:.2f}): it was not worth training."
+    if sides[0] == 0:
+        prompts = f"{best['prompts']} prompt{'s' if best['prompts'] > 1 else ''}"
+        return f"{score}, {single} {curve[0]['gold']:.2f}: no difference that {prompts} can show."
+    sizes = [point["n"] for point in curve]
+    rank = sizes.index(policy["equivalent_n"] or _peak(curve)["n"])
+    if sides[rank] < 0 and sides[rank - 1] == 0:
+        rank -= 1
+    chosen = f"the best of {sizes[rank]} responses of {source}, chosen by the reward model" if rank else single
+    if sides[rank] == 0:
+        return f"{score}, as much as {chosen}."
+    if sides[rank] > 0:
+        most = "the most that was measured" if sizes[rank] == best["n"] else f"the highest of up to {best['n']}"
+        return f"{score}, more than {chosen}, {most}."
+    below = f"the best of {sizes[rank - 1]}" if rank > 1 else "one response"
+    return f"{score}, more than {below} and less than {chosen}."
 
 
 def _curve_sentence(best: Mapping[str, Any]) -> str:
@@ -161,14 +168,15 @@ def _curve_sentence(best: Mapping[str, Any]) -> str:
     proxy = f"the reward model's own goes from {first['proxy']:.2f} to {last['proxy']:.2f}"
     if last["gold_se"] is None:
         return f"The judge's score is {change}; one prompt cannot show whether it rises with n."
-    if peak is first and _is_above(first, last):
+    has_fallen = _compare(peak, last, best.get("fall")) > 0
+    if peak is first and has_fallen:
         return f"The judge's score falls with n: {change}, while {proxy}. The reward model chooses the worse responses."
-    if _is_above(peak, last):
+    if has_fallen:
         return (
             f"The judge's score turns over: {peak['gold']:.2f} for the best of {peak['n']}, but {last['gold']:.2f} for "
             f"the best of {last['n']}, while {proxy}. Beyond that n the reward model is over-optimised."
         )
-    if _is_above(last, first):
+    if _compare(last, first, best.get("rise")) > 0:
         return f"The judge's score rises with n: {change}."
     return f"The judge's score is flat within its error: {change}, while {proxy}."
 
@@ -177,11 +185,18 @@ def _peak(curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(curve, key=lambda point: float(point["gold"]))
 
 
-def _is_above(high: Mapping[str, Any], low: Mapping[str, Any]) -> bool:
-    """Return whether a gold score is greater beyond error; cautious, since both are means over the same prompts."""
-    if high["gold_se"] is None or low["gold_se"] is None:
-        return False
-    return bool(high["gold"] - low["gold"] > NUM_ERRORS * math.hypot(high["gold_se"], low["gold_se"]))
+def _compare(first: Mapping[str, Any], second: Mapping[str, Any], paired: Mapping[str, Any] | None) -> int:
+    """Return 1 if the first gold score is greater beyond error, -1 if it is less, else 0.
+
+    Args: paired: their difference over the same prompts; None: an older result, whose two errors are a cautious one.
+    """
+    if paired is None:
+        errors = first["gold_se"], second["gold_se"]
+        error = None if None in errors else math.hypot(*errors)
+        paired = {"difference": first["gold"] - second["gold"], "se": error}
+    if paired["se"] is None or abs(paired["difference"]) <= NUM_ERRORS * paired["se"]:
+        return 0
+    return 1 if paired["difference"] > 0 else -1
 
 
 def _card_sentence(cards: Mapping[str, Any]) -> str:

@@ -33,8 +33,9 @@ def _single(name: str, row: Mapping[str, Any]) -> str:
 
 def _change(name: str, row: Mapping[str, Any], before: Mapping[str, Any], baseline: str) -> str:
     right, wrong = row["right"], row["wrong"]
-    chance = [grade for grade in ("right", "wrong") if _overlap(row[grade], before[grade])]
-    doubt = f" The change of {' and '.join(chance)} answers may be chance: the intervals overlap." if chance else ""
+    chance = [grade for grade in ("right", "wrong") if _may_be_chance(grade, row, before)]
+    reason = "" if "change" in row else ": the intervals overlap"
+    doubt = f" The change of {' and '.join(chance)} answers may be chance{reason}." if chance else ""
     return (
         f"{name_at_start(name)} is wrong on {percent(wrong['rate'])} {interval(wrong)} of {row['n']} questions instead "
         f"of {percent(before['wrong']['rate'])}, and right on {percent(right['rate'])} {interval(right)} instead of "
@@ -51,7 +52,12 @@ def _over_refusal(row: Mapping[str, Any], baseline: str) -> str:
     return f": it refuses {refused} of what {name_in_sentence(baseline)} got right"
 
 
-def _overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def _may_be_chance(grade: str, row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Return whether the paired difference may be 0; without its limits, as in older results, cautiously."""
+    paired = row.get("change", {}).get(grade, {})
+    if paired.get("low") is not None:
+        return bool(paired["low"] <= 0 <= paired["high"])
+    first, second = row[grade], before[grade]
     return bool(first["low"] <= second["high"] and second["low"] <= first["high"])
 
 

@@ -5,7 +5,6 @@ With rewards a, b, c of a right answer, a refusal and a wrong one, answering pay
 reward (arXiv:2509.25760), the second the confidence target of Kalai et al. 2025 (arXiv:2509.04664).
 
 A question has the accepted answers in its prompt's meta, `answers`; an empty list: it has none, so refuse.
-An import leaves out empty columns, so a file has that one as `"meta": {"answers": []}`.
 
 GRPO divides by a group's deviation, which loses the size of the penalty: a group with two kinds of grade has the same
 advantages whatever a wrong answer costs. So use `scale_rewards = "none"`.
@@ -58,8 +57,12 @@ class Truthful:
 
 
 def has_answers(prompt: Prompt) -> bool:
-    """Return whether the prompt's meta has `answers` that are texts; an empty list says that the question has none."""
-    return _texts(prompt.meta.get("answers")) is not None
+    """Return whether a response can be graded: `answers` of the prompt's meta, and `incorrect_answers`, are texts.
+
+    An empty list of answers says that the question has none.
+    """
+    columns = prompt.meta.get("answers"), prompt.meta.get("incorrect_answers") or ()
+    return all(_texts(column) is not None for column in columns)
 
 
 def grade_response(prompt: Prompt, response: Response) -> Grade:

@@ -129,6 +129,10 @@ class Evaluate(Stage):
     measures: Measures = Measures()
     sampling: Sampling = Sampling(temperature=0.7)
 
+    def __post_init__(self) -> None:
+        if self.measures.draws > 1 and not self.sampling.temperature:
+            raise ValueError("temperature = 0 gives equal draws; leave draws out, or set the temperature above 0")
+
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         baseline = self.baseline or run.initial_policy
         policies = self._policies(run)
@@ -141,7 +145,7 @@ class Evaluate(Stage):
         judge = self._load_judge(run)
         baseline_model = load_policy(run.policy(baseline), run.dtype, run.device, run.rendering)
         prompts = judge.renderable(prompts_within_context(prompts, baseline_model, self.sampling.max_new_tokens))
-        inputs = self.measures.load(run, prompts, baseline_model)
+        inputs = self.measures.load(run, prompts, baseline_model, judge)
         candidates, measured = self._candidates(run, key, baseline, baseline_model, policies, prompts, inputs)
         responses = {candidate.policy: candidate.responses for candidate in candidates}
         judged = judge.compare(run, key, prompts, responses, baseline)
@@ -156,7 +160,7 @@ class Evaluate(Stage):
                 for candidate in candidates
             },
             reward_model=agreement._asdict() | {"accuracy": agreement.rate} if agreement else {},
-            draws=measure_draws(run, judge, inputs, candidates, measured),
+            draws=measure_draws(judge, inputs, candidates, measured),
             weights=self._weights(run),
         ).to_dict()
 
