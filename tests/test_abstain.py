@@ -222,7 +222,7 @@ def test_demonstrations_of_one_kind_are_warned_of(
         (
             [{"prompt": "Who?", "answers": ["Ann"], "incorrect_answers": [True]}],
             (),
-            "incorrect_answers that are no list",
+            "no questions to train on",
         ),
     ],
 )

@@ -35,6 +35,9 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
 
 
+PROBE_SETTINGS = ["probe_judge", "probe_steps", "probe_prompts", "watch_only"]
+
+
 @pytest.mark.parametrize("stage", [*STAGES, "evaluate"])
 def test_old_recipe_has_settings_of_todays_stages(stage: str) -> None:
     old = read_recipe(OLD_RUN / "recipe.toml")
@@ -47,7 +50,8 @@ def test_old_recipe_has_settings_of_todays_stages(stage: str) -> None:
         [],
         ["report_to"],
         ["reward_weights", "report_to"],
-        ["value_head", "ungated", "reward_weights", "report_to"],
+        ["value_head", "ungated", "reward_weights", *PROBE_SETTINGS, "report_to"],
+        ["draws", "draw_prompts", "questions", "num_questions", "texts"],
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from assent.errors import AssentError
 from assent.evaluation.truthfulness import (
     CURVE_POINTS,
     grade_responses,
@@ -156,7 +155,6 @@ def test_unanswerable_questions_are_counted_apart_and_within() -> None:
     assert row["n"] == 2 and row["refused"]["rate"] == 0.5
 
 
-def test_malformed_answers_are_refused() -> None:
+def test_malformed_answers_are_not_graded() -> None:
     prompt = Prompt((Message("user", "Who?"),), meta={"answers": ["Ann"], "incorrect_answers": [True]})
-    with pytest.raises(AssentError, match="incorrect_answers that are no list of texts"):
-        grade_responses([prompt], [Response(prompt.id, "Ann", "policy")])
+    assert grade_responses([prompt], [Response(prompt.id, "Ann", "policy")]) == {}

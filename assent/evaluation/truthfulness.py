@@ -24,10 +24,7 @@ CURVE_POINTS = 50
 
 
 def grade_responses(prompts: Sequence[Prompt], responses: Sequence[Response]) -> dict[str, Grade]:
-    """Return the grade of the response to each question, by the id of its prompt; other prompts have no answers.
-
-    Raises AssentError: a prompt whose answers are malformed.
-    """
+    """Return the grade of the response to each question that can be graded, by the id of its prompt."""
     pairs = zip(prompts, responses, strict=True)
     return {prompt.id: grade_response(prompt, response) for prompt, response in pairs if has_answers(prompt)}
 
