@@ -14,7 +14,7 @@ preferences. A stage that is done is not done again.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from assent.files import write_atomically
 from assent.formats.files.importing import read_file
 from assent.functional.finite import replace_nonfinite
 from assent.generation.local import LocalGenerator
+from assent.generation.responses import sample_responses
 from assent.generation.sampling import Sampling
 from assent.models.load import LoadedModel, load_policy
 from assent.records import Prompt, Response
@@ -74,7 +75,7 @@ def main() -> None:
                     rows.setdefault(name, {})[seed] = results
     print_tables(rows)
     if arguments.picture:
-        draw(rows, arguments.picture)
+        draw_diagrams(rows, arguments.picture)
     settings = {"seeds": arguments.seeds, "questions": len(questions), "samples": SAMPLES}
     policies = {
         title: {seed: _figures(results) for seed, results in by_seed.items()} for title, by_seed in rows.items()
@@ -129,8 +130,8 @@ def read_questions(path: Path, count: int) -> list[Prompt]:
 def measure_policy(model: LoadedModel, questions: list[Prompt], seed: int) -> Results:
     """Return the calibration of a policy by each kind of confidence."""
     greedy, warm = (Sampling(temperature=value, max_new_tokens=16) for value in (0.0, 0.7))
-    answers = [row[0] for row in sample_responses(model, questions, greedy, 1, seed)]
-    samples = sample_responses(model, questions, warm, SAMPLES, seed)
+    answers = [row[0] for row in draw(model, questions, greedy, 1, seed)]
+    samples = draw(model, questions, warm, SAMPLES, seed)
     grades = [grade_response(*pair) for pair in zip(questions, answers, strict=True)]
     answered = [i for i, grade in enumerate(grades) if grade != "refused"]
     asked, own = [questions[i] for i in answered], [answers[i] for i in answered]
@@ -144,19 +145,15 @@ def measure_policy(model: LoadedModel, questions: list[Prompt], seed: int) -> Re
     }
 
 
-def sample_responses(
-    model: LoadedModel, prompts: list[Prompt], sampling: Sampling, n: int, seed: int
-) -> list[list[Response]]:
+def draw(model: LoadedModel, prompts: list[Prompt], sampling: Sampling, n: int, seed: int) -> list[Sequence[Response]]:
     """Return n responses to each prompt."""
-    tokenizer, generator = model.chat_tokenizer, LocalGenerator()
+    generator = LocalGenerator()
     generator.load(model)
-    responses: list[list[Response]] = [[] for _ in prompts]
-    for number, batch in enumerate(chunks(list(range(len(prompts))), max(1, 64 // n))):
-        ids = [tokenizer.encode_prompt(prompts[i]) for i in batch]
-        for sample in generator.generate(ids, n, sampling, derive(seed, Purpose.GENERATION, number)):
-            prompt = prompts[batch[sample.prompt_index]]
-            completion = tokenizer.to_completion(prompt, sample.token_ids, sample.finished)
-            responses[batch[sample.prompt_index]].append(Response.of(prompt.id, completion, ""))
+    responses: list[Sequence[Response]] = []
+    for number, batch in enumerate(chunks(prompts, max(1, 64 // n))):
+        step_seed = derive(seed, Purpose.GENERATION, number)
+        drawn = sample_responses(generator, model.chat_tokenizer, batch, n, sampling, step_seed)
+        responses += chunks(drawn, n)
     return responses
 
 
@@ -188,7 +185,7 @@ def print_tables(rows: Mapping[str, Mapping[int, Results]]) -> None:
                 print(f"| {policy} | {seed} | {result['n']} | {' | '.join([*cells, *changes])} |")
 
 
-def draw(rows: Mapping[str, Mapping[int, Results]], path: Path) -> None:
+def draw_diagrams(rows: Mapping[str, Mapping[int, Results]], path: Path) -> None:
     """Draw the reliability diagrams of choices side by side, a thin line for each seed."""
     import matplotlib as mpl
 

@@ -31,7 +31,7 @@ from assent.files import replacing, replacing_folder
 from assent.functional.finite import replace_nonfinite
 from assent.functional.overoptimization import best_of_n_curve, fit_best_of_n, fit_rl
 from assent.generation.local import LocalGenerator
-from assent.generation.responses import prompts_of_split
+from assent.generation.responses import prompts_of_split, sample_responses
 from assent.generation.sampling import Sampling
 from assent.models.load import load_policy
 from assent.records import Prompt, Response
@@ -180,12 +180,11 @@ def draw_completions(base: Run, samples: int) -> Draws:
         prompts = prompts_of_split(run, policy, SAMPLING.max_new_tokens, "held_out")[:NUM_PROMPTS]
     tokenizer, generator = policy.chat_tokenizer, LocalGenerator()
     generator.load(policy)
-    responses = []
-    for i, prompt in enumerate(prompts):
-        seed = derive(run.seed, Purpose.GENERATION, i)
-        sampled = generator.generate([tokenizer.encode_prompt(prompt)], samples, SAMPLING, seed)
-        completions = [tokenizer.to_completion(prompt, sample.token_ids, sample.finished) for sample in sampled]
-        responses.append([Response.of(prompt.id, completion, "base") for completion in completions])
+    seeds = [derive(run.seed, Purpose.GENERATION, i) for i in range(len(prompts))]
+    responses = [
+        sample_responses(generator, tokenizer, [prompt], samples, SAMPLING, seed)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
     return Draws(prompts, responses)
 
 

@@ -8,14 +8,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from assent.evaluation.confidence import Choice, mean_logprobs, option_logprobs
 from assent.functional.calibration import (
-    HIGHEST_TEMPERATURE,
-    LOWEST_TEMPERATURE,
     Floats,
     auroc,
     brier_score,
@@ -23,6 +20,7 @@ from assent.functional.calibration import (
     negative_log_likelihood,
     paired_difference,
     reliability_bins,
+    solve_temperature,
 )
 from assent.functional.statistics import wilson
 from assent.models.load import LoadedModel
@@ -93,9 +91,9 @@ def compare_calibration(baseline: Mapping[str, Any], policy: Mapping[str, Any], 
 def fit_choice_temperature(logits: Sequence[Tensor], correct: Sequence[int]) -> float:
     """Return the T that makes the right options most likely under softmax(logits / T).
 
-    Guo et al. 2017, section 4.2 (arXiv:1706.04599). Above 1 the probabilities are too extreme. It is limited to
-    `LOWEST_TEMPERATURE` (the right option always has the greatest logit) .. `HIGHEST_TEMPERATURE` (right options have
-    no greater logits than others, on average); 1 if all logits are equal, NaN without questions.
+    Guo et al. 2017, section 4.2 (arXiv:1706.04599). Above 1 the probabilities are too extreme. It is limited as
+    in `solve_temperature`: to the lowest where the right option always has the greatest logit, to the highest where
+    right options have no greater logits than others on average; 1 if all logits are equal, NaN without questions.
 
     Args: logits: (K,) for each question, finite. correct: index of the right option of each.
     """
@@ -111,11 +109,7 @@ def fit_choice_temperature(logits: Sequence[Tensor], correct: Sequence[int]) -> 
         """Return the derivative of the negative log-likelihood, which rises with the inverse temperature."""
         return float(((padded * inverse_temperature).softmax(-1) * gaps).sum())
 
-    if slope(1 / HIGHEST_TEMPERATURE) >= 0:
-        return HIGHEST_TEMPERATURE
-    if slope(1 / LOWEST_TEMPERATURE) <= 0:
-        return LOWEST_TEMPERATURE
-    return float(1 / brentq(slope, 1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE))
+    return solve_temperature(slope)
 
 
 def calibration_result(

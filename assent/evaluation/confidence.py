@@ -17,6 +17,7 @@ from assent.models.forward import logprobs
 from assent.models.load import LoadedModel
 from assent.models.packing import SharedPrefix, pack
 from assent.records import Completion, Message, Prompt, Response
+from assent.rewards.truthful import read_texts
 from assent.seeds import named_rng
 from assent.training.batching import INFERENCE_TOKENS, plan_batches
 
@@ -40,8 +41,8 @@ def pose_choices(prompts: Sequence[Prompt], seed: int, num_options: int = 4) -> 
     """
     choices = []
     for prompt in prompts:
-        answers = _texts(prompt, "answers")
-        rivals = {normalize_answer(text): text for text in _texts(prompt, "incorrect_answers")}
+        answers = read_texts(prompt.meta.get("answers")) or ()
+        rivals = {normalize_answer(text): text for text in read_texts(prompt.meta.get("incorrect_answers")) or ()}
         for accepted in map(normalize_answer, answers):
             rivals.pop(accepted, None)
         if answers and rivals:
@@ -114,13 +115,6 @@ def sample_agreement(answers: Sequence[str], samples: Sequence[Sequence[str]]) -
         same = [normalize_answer(text) == normalize_answer(answer) for text in texts]
         shares.append(sum(same) / len(same) if same else math.nan)
     return shares
-
-
-def _texts(prompt: Prompt, key: str) -> list[str]:
-    """Return a list of texts of the prompt's meta, which may be a single text."""
-    value = prompt.meta.get(key)
-    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return list(map(str, values))
 
 
 def _ask_if_true(prompt: Prompt, response: Response) -> Prompt:

@@ -230,6 +230,14 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         """Return the derivative of the negative log-likelihood, which rises with the inverse temperature."""
         return float(-margins @ expit(-margins * inverse_temperature))
 
+    return solve_temperature(slope)
+
+
+def solve_temperature(slope: Callable[[float], float]) -> float:
+    """Return the most likely temperature, within `LOWEST_TEMPERATURE` .. `HIGHEST_TEMPERATURE`.
+
+    Args: slope: the derivative of the negative log-likelihood at an inverse temperature, with which it rises.
+    """
     if slope(1 / HIGHEST_TEMPERATURE) >= 0:
         return HIGHEST_TEMPERATURE
     if slope(1 / LOWEST_TEMPERATURE) <= 0:

@@ -1,5 +1,7 @@
 """Responses of a policy to the run's prompts, stored as they are generated."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,6 +11,8 @@ from assent.generation.local import LocalGenerator
 from assent.generation.sampling import Sampling
 from assent.models.checkpoints import weights_digest
 from assent.models.load import LoadedModel, context_length
+from assent.models.tokenizer import ChatTokenizer
+from assent.protocols import Generator
 from assent.records import Prompt, Response, content_id
 from assent.run import Run
 from assent.seeds import Purpose, derive
@@ -48,9 +52,8 @@ def generate_responses(run: Run, job: GenerationJob, prompts: list[Prompt], n: i
         AssentError: a prompt leaves no room for a response in the model's context.
     """
     tokenizer = job.policy.chat_tokenizer
-    prompt_ids = {prompt.id: tokenizer.encode_prompt(prompt) for prompt in prompts}
     context = context_length(job.policy.model)
-    if too_long := sum(len(ids) > context - job.sampling.max_new_tokens for ids in prompt_ids.values()):
+    if too_long := len(_prompts_beyond_context(prompts, job.policy, job.sampling.max_new_tokens)):
         raise AssentError(
             f"{too_long} prompts leave no room for {job.sampling.max_new_tokens} new tokens in this policy's context "
             f"of {context}; remove them, or lower --max-new-tokens"
@@ -65,12 +68,8 @@ def generate_responses(run: Run, job: GenerationJob, prompts: list[Prompt], n: i
         for number, batch in enumerate(chunks(prompts, max(1, job.batch_size // n))):
             if not all(prompt.id in by_prompt for prompt in batch):
                 seed = derive(run.seed, Purpose.GENERATION, number, *job.label.encode())
-                samples = generator.generate([prompt_ids[prompt.id] for prompt in batch], n, job.sampling, seed)
-                responses = []
-                for sample in samples:
-                    prompt = batch[sample.prompt_index]
-                    completion = tokenizer.to_completion(prompt, sample.token_ids, sample.finished)
-                    responses.append(Response.of(prompt.id, completion, job.label, settings))
+                sampled = sample_responses(generator, tokenizer, batch, n, job.sampling, seed)
+                responses = [replace(response, policy=job.label, sampling=settings) for response in sampled]
                 run.store.add_responses(responses)
                 for response in responses:
                     by_prompt.setdefault(response.prompt, []).append(response)
@@ -94,14 +93,23 @@ def generate_draws(run: Run, job: GenerationJob, prompts: list[Prompt], n: int) 
         for number, batch in enumerate(chunks(prompts, max(1, job.batch_size // n))):
             if any(prompt.id not in column for prompt in batch for column in columns):
                 seed = derive(run.seed, Purpose.GENERATION, number, *job.label.encode())
-                ids = [tokenizer.encode_prompt(prompt) for prompt in batch]
-                for i, sample in enumerate(generator.generate(ids, n, job.sampling, seed)):
-                    prompt = batch[sample.prompt_index]
-                    completion = tokenizer.to_completion(prompt, sample.token_ids, sample.finished)
-                    columns[i % n][prompt.id] = Response.of(prompt.id, completion, labels[i % n])
+                for i, response in enumerate(sample_responses(generator, tokenizer, batch, n, job.sampling, seed)):
+                    columns[i % n][response.prompt] = replace(response, policy=labels[i % n])
                 run.store.add_responses(column[prompt.id] for column in columns for prompt in batch)
             bar.advance(len(batch))
     return [[column[prompt.id] for column in columns] for prompt in prompts]
+
+
+def sample_responses(
+    generator: Generator, tokenizer: ChatTokenizer, prompts: Sequence[Prompt], n: int, sampling: Sampling, seed: int
+) -> list[Response]:
+    """Return n responses to each prompt, in order, of the policy that the generator has loaded; they name no policy."""
+    samples = generator.generate([tokenizer.encode_prompt(prompt) for prompt in prompts], n, sampling, seed)
+    pairs = [(prompts[sample.prompt_index], sample) for sample in samples]
+    return [
+        Response.of(prompt.id, tokenizer.to_completion(prompt, sample.token_ids, sample.finished), "")
+        for prompt, sample in pairs
+    ]
 
 
 def load_prompts(

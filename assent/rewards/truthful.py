@@ -62,7 +62,7 @@ def has_answers(prompt: Prompt) -> bool:
     An empty list of answers says that the question has none.
     """
     columns = prompt.meta.get("answers"), prompt.meta.get("incorrect_answers") or ()
-    return all(_texts(column) is not None for column in columns)
+    return all(read_texts(column) is not None for column in columns)
 
 
 def grade_response(prompt: Prompt, response: Response) -> Grade:
@@ -77,7 +77,7 @@ def grade_response(prompt: Prompt, response: Response) -> Grade:
 
 
 def _read(prompt: Prompt, key: str, value: Any) -> tuple[str, ...]:
-    texts = _texts(value)
+    texts = read_texts(value)
     if texts is None:
         problem = f"no {key}" if key not in prompt.meta else f"{key} that are no list of texts"
         beginning = " ".join(prompt.text.split())[:60]
@@ -87,7 +87,7 @@ def _read(prompt: Prompt, key: str, value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _texts(value: Any) -> tuple[str, ...] | None:
+def read_texts(value: Any) -> tuple[str, ...] | None:
     """Return a text, a number or a list of them as texts; None for anything else."""
     values = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in values):

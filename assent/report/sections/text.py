@@ -98,11 +98,8 @@ def _within(row: Result, before: Result) -> str:
     if now is None:
         return ""
     text = f"{now:.1f} of {row['n'] / row['prompts']:.0f} responses to a prompt differ"
-    if start is None:
-        return text
-    if not _is_beyond_error(row, before, "vendi"):
-        return f"{text} ({start:.1f} before, no difference that {row['prompts']} prompts can show)"
-    return f"{text}, instead of {start:.1f}"
+    earlier = "" if start is None else f"{start:.1f}"
+    return text + _compared(earlier, _is_beyond_error(row, before, "vendi"), f"{row['prompts']} prompts")
 
 
 def _across(row: Result, before: Result) -> str:
@@ -131,11 +128,17 @@ def _overlap(row: Result, before: Result) -> str:
     if now is None:
         return ""
     text = f"its overlap with the references (ROUGE-L) is {now:.2f}"
-    if start is None:
-        return text
-    if not _is_beyond_error(row, before, "rougeL"):
-        return f"{text} ({start:.2f} before, no difference that {row['n']} responses can show)"
-    return f"{text}, instead of {start:.2f}"
+    earlier = "" if start is None else f"{start:.2f}"
+    return text + _compared(earlier, _is_beyond_error(row, before, "rougeL"), f"{row['n']} responses")
+
+
+def _compared(earlier: str, is_beyond_error: bool, sample: str) -> str:
+    """Return the end of a clause that names the baseline's value; empty: it has none."""
+    if not earlier:
+        return ""
+    return (
+        f", instead of {earlier}" if is_beyond_error else f" ({earlier} before, no difference that {sample} can show)"
+    )
 
 
 def _is_beyond_error(row: Result, before: Result, measure: str) -> bool:
