@@ -3,12 +3,14 @@
     python experiments/truthfulness.py
     python experiments/truthfulness.py --seeds 0
     python experiments/truthfulness.py --model FOLDER --questions FILE --steps 2
+    python experiments/truthfulness.py --transfer trivia_qa.jsonl
 
 SmolLM2-135M-Instruct half knows the questions of the package. `abstain` writes what it knows, and "I don't know" for
 the rest; `sft` trains on that, and GRPO on a reward of 1 for a right answer, 0 for a refusal, -1 for a wrong one
 (TruthRL, arXiv:2509.25760). Two controls: SFT alone, and GRPO that never pays for a refusal. A third policy is trained
 with the confidence target 3/4 (Kalai et al. 2025, arXiv:2509.04664), which charges 3 for a wrong answer. All are
-measured greedily on questions that nothing was trained on. A stage that is done is not done again.
+measured greedily on questions that nothing was trained on. `--transfer` also asks questions of another kind, from a
+file with a column `answers`: is a refusal learned on ours of any use there? A stage that is done is not done again.
 """
 
 import argparse
@@ -24,8 +26,20 @@ from typing import Any
 from assent.api import Run
 from assent.config import read_recipe
 from assent.errors import AssentError
-from assent.files import replacing_folder
+from assent.evaluation.truthfulness import grade_responses, measure_truthfulness
+from assent.files import replacing_folder, write_atomically
+from assent.formats.files.importing import read_file
 from assent.functional.finite import replace_nonfinite
+from assent.functional.grading import Grade
+from assent.generation.local import LocalGenerator
+from assent.generation.responses import sample_responses
+from assent.generation.sampling import Sampling
+from assent.models.load import LoadedModel, load_policy
+from assent.records import Prompt
+from assent.rewards.truthful import has_answers
+from assent.run import open_run
+from assent.seeds import named_rng
+from assent.training.batching import chunks
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "examples" / "truthfulness.toml"
@@ -35,6 +49,8 @@ ARMS: Mapping[str, Mapping[str, float]] = {
     "GRPO, target 3/4": {"confidence_target": 0.75},
 }
 """Settings of the reward of each policy that starts from SFT."""
+POLICIES = (("base", "start"), ("sft", "SFT"), ("grpo", ""))
+"""Policies of a run and their names in the tables; that of GRPO is the arm's."""
 COLUMNS = ("right", "refused", "wrong", "selective_accuracy", "over_refusal", "still_wrong")
 
 Measures = Mapping[str, Any]
@@ -50,33 +66,85 @@ def main() -> None:
     flags.add_argument("--model", default="", help="a hub id or a folder; default: that of the recipe")
     flags.add_argument("--questions", type=Path, default=ROOT / "assent" / "data" / "quiz.jsonl")
     flags.add_argument("--steps", type=int, help="steps of GRPO; default: those of the recipe")
+    flags.add_argument("--transfer", type=Path, help="file of questions of another kind, asked as well")
+    flags.add_argument("--num-transfer", type=int, default=300, help="questions of that file to ask")
     arguments = flags.parse_args()
+    questions = read_questions(arguments.transfer, arguments.num_transfer) if arguments.transfer else []
     rows: dict[str, dict[int, Measures]] = {}
+    transfer: dict[str, dict[int, Measures]] = {}
     for seed in arguments.seeds:
-        for policy, measured in measure_seed(arguments, seed).items():
-            rows.setdefault(policy, {})[seed] = measured
+        runs = train_seed(arguments, seed)
+        for table, measured in ((rows, read_measures(runs)), (transfer, measure_transfer(runs, questions))):
+            for policy, measures in measured.items():
+                table.setdefault(policy, {})[seed] = measures
     print_table(rows)
     aims = check_aims(rows)
     line = {"experiment": "truthfulness", "seeds": arguments.seeds, "aims": aims, "policies": rows}
+    if transfer:
+        print(f"\n{len(questions)} questions of {arguments.transfer}")
+        print_table(transfer)
+        line["transfer"] = transfer
     print(json.dumps(replace_nonfinite(line), allow_nan=False))
 
 
-def measure_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Measures]:
-    """Train the policies of a seed, and return the truthfulness of each."""
+def train_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Run]:
+    """Return the run of each arm, with its policies trained and measured."""
     folder = arguments.folder / f"seed-{seed}"
     recipe = read_recipe(RECIPE)
     model = {"model": arguments.model} if arguments.model else {}
     base = Run(folder / "sft", seed=seed, **model)
     base.import_(str(arguments.questions))
     base.abstain(**recipe["abstain"]).sft(**recipe["sft"])
+    names = {arm: arm.replace(", ", "-").replace(" ", "-").replace("/", "-") for arm in arguments.arms}
+    return {arm: train_arm(base, folder / name, arm, arguments.steps) for arm, name in names.items()}
+
+
+def read_measures(runs: Mapping[str, Run]) -> dict[str, Measures]:
+    """Return the truthfulness of each policy on the held-out questions, as `evaluate` measured it."""
     measured: dict[str, Measures] = {}
-    for arm in arguments.arms:
-        run = train_arm(base, folder / arm.replace(", ", "-").replace(" ", "-").replace("/", "-"), arm, arguments.steps)
+    for arm, run in runs.items():
         policies = run.results["evaluate"]["policies"]
-        for name, title in (("base", "start"), ("sft", "SFT"), ("grpo", arm)):
+        for name, title in POLICIES:
             figures = {key: value for key, value in policies[name]["truthfulness"].items() if key != "curve"}
-            measured.setdefault(title, figures)
+            measured.setdefault(title or arm, figures)
     return measured
+
+
+def measure_transfer(runs: Mapping[str, Run], questions: list[Prompt]) -> dict[str, Measures]:
+    """Return the truthfulness of each policy on questions of another kind; the answers stay in the runs' folders."""
+    measured: dict[str, Measures] = {}
+    baseline: dict[str, Grade] | None = None
+    for arm, run in runs.items() if questions else ():
+        with open_run(run.setup) as opened:
+            for name, title in POLICIES:
+                if (title or arm) in measured:
+                    continue
+                path = opened.folder / f"transfer-{name}-{len(questions)}.json"
+                if not path.exists():
+                    policy = load_policy(opened.policy(name), opened.dtype, opened.device, opened.rendering)
+                    write_atomically(path, json.dumps(answer(policy, questions)))
+                grades = json.loads(path.read_text(encoding="utf-8"))
+                measured[title or arm] = measure_truthfulness(grades, baseline)
+                baseline = baseline or grades
+    return measured
+
+
+def answer(policy: LoadedModel, questions: list[Prompt]) -> dict[str, Grade]:
+    """Return the grade of a policy's greedy answer to each question, by the question's id."""
+    asked = questions if policy.tokenizer.chat_template is None else [question.as_chat() for question in questions]
+    generator = LocalGenerator()
+    generator.load(policy)
+    greedy = Sampling(temperature=0.0, max_new_tokens=16)
+    batches = (sample_responses(generator, policy.chat_tokenizer, batch, 1, greedy, 0) for batch in chunks(asked, 64))
+    return grade_responses(asked, [response for batch in batches for response in batch])
+
+
+def read_questions(path: Path, count: int) -> list[Prompt]:
+    """Return questions that have a column `answers`, the same for all policies."""
+    questions = [prompt for prompt in read_file(path).prompts if has_answers(prompt)]
+    if not questions:
+        raise AssentError(f"{path} has no question with `answers`; name another file")
+    return named_rng("transfer").sample(questions, min(count, len(questions)))
 
 
 def train_arm(base: Run, folder: Path, arm: str, steps: int | None) -> Run:

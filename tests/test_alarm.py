@@ -182,6 +182,18 @@ def test_false_alarms_fall_with_z_and_patience(z: float, patience: int, low: flo
     assert low <= false_alarm_rate(Alarm(z, patience)) <= high
 
 
+def test_fall_counts_from_a_tenth_of_the_gain() -> None:
+    # From 0 to 10: a fall of 0.9 does not count, one of 1 does, whatever their errors, which are 0 here.
+    gain = [[0, 0], [10, 10]]
+    assert not run_probes(Alarm(), [*gain, [9.1, 9.1], [9.1, 9.1], [9.1, 9.1]]).fired
+    assert run_probes(Alarm(), [*gain, [9, 9], [9, 9]]).fired_at == 30
+    assert run_probes(Alarm(min_fall=0), [*gain, [9.1, 9.1], [9.1, 9.1]]).fired_at == 30
+
+
+def test_any_significant_fall_counts_where_nothing_was_gained() -> None:
+    assert run_probes(Alarm(), [[10, 10], [9.9, 9.9], [9.9, 9.9]]).fired_at == 20
+
+
 # Bad input
 
 
@@ -191,12 +203,14 @@ def test_false_alarms_fall_with_z_and_patience(z: float, patience: int, low: flo
         (lambda: Alarm(z=-1), "z is -1: choose 0 or more"),
         (lambda: Alarm(z=math.nan), "z is nan: choose 0 or more"),
         (lambda: Alarm(patience=0), "patience is 0: choose 1 or more"),
+        (lambda: Alarm(min_fall=-0.1), "min_fall is -0.1: choose 0 or more"),
+        (lambda: Alarm(min_fall=math.inf), "min_fall is inf: choose 0 or more"),
         (lambda: run_probes(Alarm(), [[1]]), r"scores have shape \(1,\)"),
         (lambda: Alarm().update(AlarmState(), 0, [[1, 2]]), r"scores have shape \(1, 2\)"),
         (lambda: run_probes(Alarm(), [[1, math.nan]]), "scores at step 0 have a value that is not finite"),
         (lambda: run_probes(Alarm(), [[1, 2], [1, 2, 3]]), "3 scores after 2: give the same prompts every time"),
         (lambda: Alarm().update(run_probes(Alarm(), [[1, 2]]), 0, [1, 2]), "step 0 is not after step 0"),
-        (lambda: AlarmState.from_dict({"step": 1}), "a state has the fields step, best_step, .*, not step"),
+        (lambda: AlarmState.from_dict({"step": 1}), "a state has the fields step, first_mean, .*, not step"),
     ],
 )
 def test_alarm_refuses_bad_input_with_a_reason(call: Callable[[], object], message: str) -> None:

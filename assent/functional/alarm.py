@@ -5,6 +5,9 @@ the best probe so far and the present one. The best is a maximum of noisy means,
 fall at z = 2 a false alarm in two runs of three. By simulation (M = 64, 20 probes, sampling noise of 1, the gold reward
 rises for 6 probes): z = 2.5 twice in a row has 2 to 4 % false alarms where the reward then stays, and reports a fall of
 0.1 a probe 6 probes after the peak. tests/test_alarm.py repeats it.
+
+That noise is of the completions alone. A policy also goes up and down from step to step, most visibly near the maximum,
+where all completions score alike. So a fall has to cost a tenth of what training has gained, too.
 """
 
 import math
@@ -21,6 +24,8 @@ class AlarmState(NamedTuple):
 
     step: int | None = None
     """Step of the last probe; None: no probe yet."""
+    first_mean: float = 0.0
+    """Mean of the first probe, from which the gain is measured."""
     best_step: int | None = None
     """Step of the probe with the highest mean, whose checkpoint to keep."""
     best_scores: tuple[float, ...] = ()  # (M,)
@@ -68,12 +73,16 @@ class Alarm:
     """A fall is significant if its mean exceeds this many standard errors."""
     patience: int = 2
     """Number of significant falls in a row at which the alarm fires."""
+    min_fall: float = 0.1
+    """Smallest fall that counts, as a fraction of the gain from the first probe to the best."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.z) and self.z >= 0):
             raise ValueError(f"z is {self.z}: choose 0 or more")
         if self.patience < 1:
             raise ValueError(f"patience is {self.patience}: choose 1 or more")
+        if not (math.isfinite(self.min_fall) and self.min_fall >= 0):
+            raise ValueError(f"min_fall is {self.min_fall}: choose 0 or more")
 
     def update(self, state: AlarmState, step: int, scores: ArrayLike) -> AlarmState:
         """Return the state after one more probe; a new best mean resets the falls in a row.
@@ -94,7 +103,9 @@ class Alarm:
         if state.step is not None and step <= state.step:
             raise ValueError(f"step {step} is not after step {state.step}: give probes in their order")
         if state.best_step is None:
-            return state._replace(step=step, best_step=step, best_scores=tuple(present.tolist()))
+            return state._replace(
+                step=step, first_mean=float(present.mean()), best_step=step, best_scores=tuple(present.tolist())
+            )
         if len(present) != len(state.best_scores):
             raise ValueError(f"{len(present)} scores after {len(state.best_scores)}: give the same prompts every time")
         difference = np.asarray(state.best_scores) - present  # (M,)
@@ -103,6 +114,8 @@ class Alarm:
         compared = state._replace(step=step, fall=fall, fall_se=fall_se)
         if fall < 0:
             return compared._replace(best_step=step, best_scores=tuple(present.tolist()), falls=0)
-        falls = state.falls + 1 if fall > self.z * fall_se else 0
+        gain = float(np.mean(state.best_scores)) - state.first_mean
+        is_significant = fall > self.z * fall_se and fall >= self.min_fall * gain
+        falls = state.falls + 1 if is_significant else 0
         fires = falls >= self.patience and not state.fired
         return compared._replace(falls=falls, fired_at=step if fires else state.fired_at)
