@@ -1,18 +1,21 @@
 """The seams: what a plug-in must be to fit.
 
-One file each in objectives/, rewards/, annotators/, loggers/, stages/, tools/ and report/sections/. `Generator` and
-`TrainState` have no folder.
+One file each in objectives/, rewards/, environments/, annotators/, loggers/, stages/, tools/ and report/sections/.
+`Generator` and `TrainState` have no folder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from assent.records import Feedback, Prompt, Response, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from gymnasium.spaces import Box, Discrete
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from assent.batch import Advantages, Loss, PolicyBatch, Rollout
@@ -90,6 +93,97 @@ class Generator(Protocol):
         ...
 
 
+Tone = Literal["ink", "accent", "muted"]
+"""Colour of a shape: that of text, that of what matters, that of the ground."""
+
+
+class Line(NamedTuple):
+    """A line with round ends, in the environment's units; a limb is a thick line."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    width: float
+    tone: Tone = "ink"
+
+
+class Dot(NamedTuple):
+    """A filled circle."""
+
+    x: float
+    y: float
+    radius: float
+    tone: Tone = "ink"
+
+
+class Drawing(NamedTuple):
+    """One frame of a clip, in the environment's units; y points up."""
+
+    view: tuple[float, float, float, float]
+    """What the frame shows: left, bottom, right, top."""
+    shapes: "tuple[Line | Dot, ...]"
+    """In the order in which they are drawn."""
+
+
+class Transition(NamedTuple):
+    """One step of N episodes."""
+
+    observations: "NDArray[Any]"  # (N, ...) after the actions: what the agent sees next
+    features: "NDArray[np.float32]"  # (N, F) of the step: what a reward model reads
+    true_rewards: "NDArray[np.float32]"  # (N,) of the environment; no agent and no reward model ever sees them
+
+
+class Episodes(Protocol):
+    """N episodes that are under way; each ends after `horizon` steps."""
+
+    @property
+    def observations(self) -> "NDArray[Any]":
+        """What the agent sees now, (N, ...)."""
+        ...
+
+    def step(self, actions: "NDArray[Any]") -> Transition:
+        """Take one step in each episode; actions have the shape (N, *action_space.shape)."""
+        ...
+
+    def draw(self, index: int) -> "Drawing | NDArray[np.uint8]":
+        """Draw one episode as it is now: shapes, or a picture, (H, W, 3)."""
+        ...
+
+
+class Environment(Protocol):
+    """A world for agents: a frozen dataclass of its settings, one file in environments/ for each.
+
+    All episodes have one length, so that the reward alone says what is good, not the end of an episode. The same seed
+    and the same actions give the same episode, in a batch of any size.
+    """
+
+    horizon: ClassVar[int]
+    """Steps of an episode."""
+    clip_steps: ClassVar[int]
+    """Steps of a clip that annotators see."""
+    fps: ClassVar[float]
+    """Steps a second at which a clip is shown."""
+    task: ClassVar[str]
+    """What the agent should do, in words for annotators, unless a user says something else."""
+    reward_scale: ClassVar[float]
+    """How much the sums of true rewards of two clips differ if the difference is large: the unit of simulated noise."""
+
+    @property
+    def observation_space(self) -> "Box":
+        """The observations of one episode: numbers, (D,), or a picture of bytes, (channels, H, W)."""
+        ...
+
+    @property
+    def action_space(self) -> "Box | Discrete":
+        """The actions in one episode: float32 numbers, (A,), or one of n, a number of at most 255."""
+        ...
+
+    def begin(self, seeds: Sequence[int]) -> Episodes:
+        """Start an episode from each seed."""
+        ...
+
+
 class Annotator(Protocol):
     """A source of judgements of tasks: a program judges at once, human annotators judge over time."""
 
@@ -120,26 +214,12 @@ class Annotator(Protocol):
         ...
 
 
-class TrainState(Protocol):
-    """A model under training: weights, gradients and optimizer state; training stages use nothing else of it."""
-
-    training: "Training"
-    steps: int
-    """Optimizer steps of the whole training, for the learning-rate schedule."""
-    model: Any
-    """The torch module, with the weights in the computing dtype."""
+class Resumable(Protocol):
+    """Something under training that a killed process must not lose."""
 
     @property
     def step_count(self) -> int:
-        """Optimizer steps that have changed the weights."""
-        ...
-
-    def step(self, step: int) -> float:
-        """Update the weights from the accumulated gradients, clear them, and return their norm before clipping.
-
-        Raises:
-            AssentError: the gradients are not finite; the weights are unchanged.
-        """
+        """Optimizer steps (of an agent: rollouts) that have changed the weights."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -154,16 +234,34 @@ class TrainState(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Free the gradients and the optimizer state; no step may follow."""
+        ...
+
+
+class TrainState(Resumable, Protocol):
+    """A model under training: weights, gradients and optimizer state; training stages use nothing else of it."""
+
+    training: "Training"
+    steps: int
+    """Optimizer steps of the whole training, for the learning-rate schedule."""
+    model: Any
+    """The torch module, with the weights in the computing dtype."""
+
+    def step(self, step: int) -> float:
+        """Update the weights from the accumulated gradients, clear them, and return their norm before clipping.
+
+        Raises:
+            AssentError: the gradients are not finite; the weights are unchanged.
+        """
+        ...
+
     def save(self, folder: "Path") -> None:
         """Write the trained model as a Hugging Face folder; no step may follow.
 
         Raises:
             AssentError: weights that are not finite.
         """
-        ...
-
-    def release(self) -> None:
-        """Free the gradients and the optimizer state; no step may follow."""
         ...
 
 

@@ -22,6 +22,12 @@ class Purpose(IntEnum):
     """Prompts that replace those whose rewards are all equal (dynamic sampling): step, attempt."""
     PROBE = 6
     """Completions of every probe of a stage: they share their random numbers."""
+    EPISODE = 7
+    """Actions and updates of an iteration of an agent: iteration; and the seeds of its episodes: iteration, number."""
+    AGENT = 8
+    """First weights of an agent."""
+    STEP_REWARD = 9
+    """First weights of a reward model of steps; and the order of the comparisons in a fit: iteration."""
 
 
 def derive(seed: int, purpose: Purpose, *numbers: int) -> int:

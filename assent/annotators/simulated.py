@@ -4,7 +4,8 @@ An annotator of rationality b prefers response x to y with probability sigmoid(b
 score. With probability `error_prob` the choice is inverted; with probability `tie_prob` a pair with close scores is
 called a tie. A ranking is drawn from Plackett-Luce with odds e^(b u), and errors and ties are applied to neighbours in
 it, so that a ranking of two responses has the same distribution as a comparison. Bradley & Terry 1952, Plackett 1975;
-errors as in Christiano et al. 2017, section 2.2.3 (arXiv:1706.03741).
+errors as in Christiano et al. 2017, section 2.2.3 (arXiv:1706.03741). For clips of an environment, u is the sum of its
+own reward.
 """
 
 import math
@@ -19,6 +20,8 @@ from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
 from assent.functional.conciseness import conciseness_score
 from assent.records import Feedback, Prompt, Response, Task
+from assent.replay import replay, start_of
+from assent.segments import is_behaviour
 from assent.types import PositiveInt
 
 MAX_TIE_GAP = 1.5 / 12
@@ -40,19 +43,26 @@ PROFILES: Mapping[str, NoiseModel] = {
     "low_noise": NoiseModel(rationality=60.0, error_prob=0.02, tie_prob=0.5, seed_word="careful"),
     "medium_noise": NoiseModel(rationality=30.0, error_prob=0.08, tie_prob=0.3, seed_word="usual"),
     "high_noise": NoiseModel(rationality=15.0, error_prob=0.2, tie_prob=0.1, seed_word="hasty"),
+    "noise_free": NoiseModel(rationality=math.inf, error_prob=0.0, tie_prob=0.0, seed_word="noise_free"),
+    "one_in_ten_wrong": NoiseModel(rationality=math.inf, error_prob=0.1, tie_prob=0.0, seed_word="one_in_ten_wrong"),
 }
-"""The three annotators of the demo, the most reliable first."""
+"""The three annotators of the demo, the most reliable first; and two that measure agents."""
+DEMO_PROFILES = ("low_noise", "medium_noise", "high_noise")
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated annotators that prefer concise responses; each task is judged by one or several of them."""
+    """Simulated annotators that prefer concise responses, or clips with more of the environment's own reward.
+
+    Each task is judged by one or several of them.
+    """
 
     batch_size: ClassVar[int] = 500
     is_human: ClassVar[bool] = False
 
-    profiles: tuple[str, ...] = tuple(PROFILES)
-    """Noise profiles: low_noise, medium_noise, high_noise; each task goes to one of them at random."""
+    profiles: tuple[str, ...] = DEMO_PROFILES
+    """Noise profiles: low_noise, medium_noise, high_noise, noise_free, one_in_ten_wrong; each task goes to one of them
+    at random."""
     votes: PositiveInt = 1
     """Annotators that judge each task, at most one of each profile; all judgements are stored."""
     random_labels: bool = False
@@ -83,11 +93,18 @@ class Simulated:
             responses: by id, at least the items of the tasks.
             now: the time of every judgement; simulated annotators have no clock.
         """
+        tasks = list(tasks)
+        scores_of_clips = _score_clips(tasks, prompts, responses)
         for task in tasks:
             if task.kind not in ("comparison", "ranking"):
                 raise AssentError(f"simulated annotators cannot judge a {task.kind}; use a comparison or a ranking")
             draw = _draw_comparison if task.kind == "comparison" else _draw_ranking
-            score_by_item = {item: noise_free_score(prompts[task.prompt], responses[item]) for item in task.items}
+            score_by_item = {
+                item: scores_of_clips[item]
+                if item in scores_of_clips
+                else noise_free_score(prompts[task.prompt], responses[item])
+                for item in task.items
+            }
             for name, rng in self._voters(f"{seed} {task.id}"):
                 display_order = list(task.items)
                 rng.shuffle(display_order)
@@ -118,6 +135,19 @@ def noise_free_score(prompt: Prompt, response: Response) -> float:
     return conciseness_score(prompt.text, response.text, response.finished)
 
 
+def _score_clips(
+    tasks: Iterable[Task], prompts: Mapping[str, Prompt], responses: Mapping[str, Response]
+) -> dict[str, float]:
+    """Return the score of each clip among the items of tasks: its true return, in units of the environment."""
+    prompt_by_item = {item: prompts[task.prompt] for task in tasks for item in task.items}
+    items = [item for item, prompt in prompt_by_item.items() if is_behaviour(prompt)]
+    if not items:
+        return {}
+    clips = replay([(prompt_by_item[item], responses[item].text) for item in items])
+    scales = (start_of(prompt_by_item[item]).environment.reward_scale for item in items)
+    return {item: clip.true_return / scale for item, clip, scale in zip(items, clips, scales, strict=True)}
+
+
 def _draw_comparison(
     items: Sequence[str], scores: Sequence[float], noise: NoiseModel, rng: random.Random, is_random: bool
 ) -> Comparison:
@@ -126,7 +156,8 @@ def _draw_comparison(
         return Comparison(preferred=rng.choice(items))
     if abs(gap) < MAX_TIE_GAP and rng.random() < noise.tie_prob:
         return Comparison(verdict="tie")
-    prefers_first = rng.random() < 1 / (1 + math.exp(-noise.rationality * gap))
+    log_odds = noise.rationality * gap if gap else 0.0
+    prefers_first = rng.random() < 1 / (1 + math.exp(-max(log_odds, -700.0)))
     if rng.random() < noise.error_prob:
         prefers_first = not prefers_first
     strength = 1 if abs(gap) < 1 / 6 else 2 if abs(gap) < 1 / 3 else 3

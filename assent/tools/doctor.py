@@ -28,6 +28,8 @@ PROXIES = {"nginx": "nginx-light", "caddy": "caddy"}
 POSTGRESQL_SERVER = "ASSENT_TEST_POSTGRESQL"
 """The variable that gives the tests a PostgreSQL server."""
 EXTRAS = {
+    "atari": "agents in Atari games",
+    "control": "agents in environments",
     "data": "Parquet and Arrow files",
     "notebook": "the notebooks of examples/",
     "postgresql": "feedback in PostgreSQL",

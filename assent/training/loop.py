@@ -17,7 +17,7 @@ from assent.errors import AssentError, is_out_of_memory
 from assent.files import replacing, write_error
 from assent.legacy import translate_state
 from assent.models.packing import SharedPrefix
-from assent.protocols import TrainState
+from assent.protocols import Resumable, TrainState
 from assent.training.batching import max_batch_tokens
 from assent.training.distributed import all_gather, is_rank0
 from assent.training.logging import MetricsLogger, ProgressBar
@@ -76,13 +76,35 @@ def train(
     training = next(iter(train_states.values())).training
     tokens = max_batch_tokens(prefixes, training.max_tokens_per_batch, training.batch_size)
     check(name, train_states, tokens, generation_bytes)
+    run_steps(
+        folder, name, train_states, steps, step, extra_state, training.save_every, training.report_to, should_stop
+    )
+
+
+def run_steps(
+    folder: Path,
+    name: str,
+    states: Mapping[str, Resumable],
+    steps: int,
+    step: Callable[[int], dict[str, float]],
+    extra_state: dict[str, Any] | None = None,
+    save_every: int = 0,
+    report_to: Sequence[str] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run the steps of anything that can be resumed; see `train`.
+
+    Args:
+        save_every: steps between checkpoints; 0: by the clock.
+        report_to: loggers besides metrics.jsonl.
+    """
     path = folder / "state" / name / "state.pt"
-    checkpoint = _Checkpoint(path, train_states, {} if extra_state is None else extra_state, training.save_every)
+    checkpoint = _Checkpoint(path, states, {} if extra_state is None else extra_state, save_every)
     start = checkpoint.restore()
     all_gather(start)  # all processes have read before the first one writes
     logger = None
     try:
-        logger = MetricsLogger(folder, name, start, training.report_to) if is_rank0() else None
+        logger = MetricsLogger(folder, name, start, tuple(report_to)) if is_rank0() else None
         with ProgressBar(name, steps, start) as bar, _stop_signals() as signals:
             for number in range(start, steps):
                 if should_stop():
@@ -96,8 +118,8 @@ def train(
                     checkpoint.save_once(number + 1)
                     raise Stopped(f"{name} stopped after step {number + 1} of {steps}; the same command resumes there")
     finally:
-        for train_state in train_states.values():
-            train_state.release()
+        for state in states.values():
+            state.release()
         if logger:
             logger.close()
 
@@ -128,7 +150,7 @@ class _Checkpoint:
     """The resumable state of a stage on disk; only the process with rank 0 writes it."""
 
     def __init__(
-        self, path: Path, train_states: Mapping[str, TrainState], extra_state: dict[str, Any], save_every: int
+        self, path: Path, train_states: Mapping[str, Resumable], extra_state: dict[str, Any], save_every: int
     ) -> None:
         self._path = path
         self._train_states = train_states

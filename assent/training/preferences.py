@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from assent.batch import RankedScores, RatedScores, ScorePairs
 from assent.models.packing import SharedPrefix
 from assent.models.rendering import Unrenderable
-from assent.models.tokenizer import ChatTokenizer
 from assent.records import Completion, Preference, Prompt, RankedCompletions, ScoredCompletion
 from assent.training.left_out import LeftOut
 
@@ -21,6 +20,14 @@ MAX_COMPLETIONS = 16
 """A prompt with more completions than this is split into several groups."""
 Example = Preference | RankedCompletions | ScoredCompletion
 """A training example that feedback is converted to."""
+
+
+class Encoder(Protocol):
+    """What turns prompts and completions into tokens."""
+
+    def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]: ...
+
+    def encode_completion(self, prompt: Prompt, completion: Completion) -> tuple[int, ...]: ...
 
 
 class Pair(NamedTuple):
@@ -81,7 +88,7 @@ class PairTensors(NamedTuple):
 
 
 def group_by_prompt(
-    examples: Iterable[Example], tokenizer: ChatTokenizer, max_length: int
+    examples: Iterable[Example], tokenizer: Encoder, max_length: int
 ) -> tuple[list[PromptGroup], LeftOut]:
     """Group examples by prompt.
 
@@ -116,7 +123,7 @@ def group_by_prompt(
 class GroupBuilder:
     """The examples of one prompt on their way to a `PromptGroup`."""
 
-    def __init__(self, prompt: Prompt, tokenizer: ChatTokenizer, max_length: int, left_out: LeftOut) -> None:
+    def __init__(self, prompt: Prompt, tokenizer: Encoder, max_length: int, left_out: LeftOut) -> None:
         self.prompt = prompt
         self.tokenizer = tokenizer
         self.left_out = left_out
