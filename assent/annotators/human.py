@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from assent.errors import Waiting
 from assent.functional.near_identical import is_near_identical
-from assent.labelling.queue import TaskQueue, TaskRequest, required_votes
+from assent.labelling.queue import Progress, TaskQueue, TaskRequest, required_votes
 from assent.labelling.settings import read_settings
 from assent.records import Feedback, Prompt, Response, Task
 from assent.types import NonNegativeFloat
@@ -49,11 +49,9 @@ class Human:
         queue.enqueue((TaskRequest(task, required_votes(task)) for task in judgeable), batch)
         deadline = time.monotonic() + 60 * self.wait
         seen_ids: set[str] = set()
-        address = read_settings(queue.store).get("address", "")
-        hint = f"annotators label at {address}" if address else "start 'assent serve RUN' to label"
         progress = queue.progress(batch)
         if self.wait:
-            print(f"{progress.completed} of {progress.total} tasks judged; {hint}", file=sys.stderr)
+            print(_describe(queue, progress), file=sys.stderr)
         while True:
             for event in queue.feedback_for(batch):
                 if event.is_human and event.id not in seen_ids:
@@ -61,10 +59,40 @@ class Human:
                     yield event
             if progress.completed >= progress.total:
                 return
-            if time.monotonic() >= deadline:
-                raise Waiting(f"{progress.completed} of {progress.total} tasks judged; {hint}, then rerun this command")
-            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            _wait_a_moment(queue, progress, deadline)
             progress = queue.progress(batch)
+
+
+def wait_for_judgements(queue: TaskQueue, batch: str, minutes: float, unjudged: int) -> None:
+    """Return when at most `unjudged` tasks of a batch are not complete.
+
+    Raises:
+        Waiting: there are more after so many minutes.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    progress = queue.progress(batch)
+    if minutes and progress.total - progress.completed > unjudged:
+        print(_describe(queue, progress), file=sys.stderr)
+    while progress.total - progress.completed > unjudged:
+        _wait_a_moment(queue, progress, deadline)
+        progress = queue.progress(batch)
+
+
+def _wait_a_moment(queue: TaskQueue, progress: Progress, deadline: float) -> None:
+    """Sleep until judgements may have arrived.
+
+    Raises:
+        Waiting: the deadline is over.
+    """
+    if time.monotonic() >= deadline:
+        raise Waiting(f"{_describe(queue, progress)}, then rerun this command")
+    time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def _describe(queue: TaskQueue, progress: Progress) -> str:
+    address = read_settings(queue.store).get("address", "")
+    hint = f"annotators label at {address}" if address else "start 'assent serve RUN' to label"
+    return f"{progress.completed} of {progress.total} tasks judged; {hint}"
 
 
 def _is_judgeable(task: Task, responses: Mapping[str, Response]) -> bool:

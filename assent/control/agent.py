@@ -48,6 +48,10 @@ class AgentSettings:
     hidden: PositiveInt = 64
     """Units of each of two hidden layers."""
 
+    def __post_init__(self) -> None:
+        if self.episodes % 2:
+            raise ValueError(f"episodes = {self.episodes}; two start from each seed, so choose an even number")
+
 
 class Rollout(NamedTuple):
     """N whole episodes of T steps."""
@@ -166,6 +170,11 @@ class Agent:
     def step_count(self) -> int:
         """Iterations that have changed the policy."""
         return self.iterations
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in all episodes so far."""
+        return self.iterations * self.environment.horizon * self.settings.episodes
 
     def iterate(self, seeds: Sequence[int], seed: int, score: Callable[[Rollout], Rewards]) -> dict[str, float]:
         """Collect an episode from each seed, score all steps, and update the policy; return PPO's metrics.

@@ -39,6 +39,8 @@ class ComparisonSettings:
     """Share of the steps after which the rate of comparisons has halved: it falls as 1 / (1 + t); 0: all at first."""
     session: PositiveInt = 10
     """Comparisons that are asked for together, at least."""
+    ahead: NonNegativeInt = 20
+    """With people: comparisons without an answer up to which the agent goes on learning; beyond, it waits."""
     acquisition: Acquisition = "disagreement"
     """Which pairs: those that the reward models disagree about most, of ten times as many; `uniform`: at random."""
     random_fraction: Fraction = 0.2
@@ -117,14 +119,15 @@ class Asker:
         """
         prompts = {s: prompt_of(self.environment, s, self.task) for s in dict.fromkeys(rollout.seeds)}
         held_out = self.held_out_prompts(prompts.values())
-        count_held_out = min(count, round(self.held_out * count)) if held_out else 0
         pairs = draw_pairs(rollout, self.environment.clip_steps, OVERSAMPLING * count, seed, "clips", policy)
         asked: list[AskedPair] = []
-        for is_held_out, number in ((False, count - count_held_out), (True, count_held_out)):
+        for is_held_out, number in ((True, round(self.held_out * count)), (False, count)):
             side = [p for p in pairs if (prompts[rollout.seeds[p.first[0]]].id in held_out) == is_held_out]
-            if number and side:
-                acquisition = "uniform" if is_held_out or step_rewards is None else self.settings.acquisition
-                asked += self._select(rollout, prompts, side, number, acquisition, step_rewards, policy, seed)
+            acquisition = "uniform" if is_held_out or step_rewards is None else self.settings.acquisition
+            if side and number > len(asked):
+                asked += self._select(
+                    rollout, prompts, side, number - len(asked), acquisition, step_rewards, policy, seed
+                )
         return asked
 
     def _select(

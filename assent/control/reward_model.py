@@ -51,14 +51,14 @@ class StepReward(nn.Module):
     """K networks of a step's features, computed together.
 
     Args:
-        num_features: F.
+        feature_shape: (F,).
         seed: of the initial weights.
     """
 
-    def __init__(self, num_features: int, settings: StepRewardSettings, seed: int) -> None:
+    def __init__(self, feature_shape: tuple[int, ...], settings: StepRewardSettings, seed: int) -> None:
         super().__init__()
         self.settings = settings
-        widths = [num_features, *([settings.reward_hidden] * 2 if settings.reward_hidden else []), 1]
+        widths = [*feature_shape, *([settings.reward_hidden] * 2 if settings.reward_hidden else []), 1]
         generator = torch.Generator().manual_seed(seed)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(widths):

@@ -22,7 +22,7 @@ def previous_pairs(store: Store, batch: str, *, humans_only: bool) -> list[Candi
         batch: the stage that asks now (`label-2`): its own tasks do not count, so a resumed stage selects them again.
         humans_only: feedback of programs does not count, because humans are to judge the same pairs.
     """
-    batches = _batches(store)
+    batches = task_batches(store)
     judged = {event.task for event in store.feedback() if event.is_human or not humans_only}
     pairs: dict[frozenset[str], Candidate] = {}
     for task in store.tasks("train"):
@@ -34,7 +34,7 @@ def previous_pairs(store: Store, batch: str, *, humans_only: bool) -> list[Candi
     return list(pairs.values())
 
 
-def _batches(store: Store) -> dict[str, str]:
+def task_batches(store: Store) -> dict[str, str]:
     """Return the batch of each task of the queue, by task id."""
     queue = schema.queue.c
     with store.reading() as connection:

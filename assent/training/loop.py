@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assent.errors import AssentError, is_out_of_memory
+from assent.errors import AssentError, Waiting, is_out_of_memory
 from assent.files import replacing, write_error
 from assent.legacy import translate_state
 from assent.models.packing import SharedPrefix
@@ -140,6 +140,10 @@ def _take_step(
             raise
         reason = f"{name} ran out of memory at step {number + 1} of {steps}: lower --max-tokens-per-batch"
         raise StepFailed(reason, checkpoint.describe()) from None
+    except Waiting:
+        if counts == checkpoint.step_counts():
+            checkpoint.save_once(number)
+        raise
     except AssentError as error:
         if counts == checkpoint.step_counts():  # the weights are those of the step before
             checkpoint.save_once(number)
