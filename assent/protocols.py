@@ -130,7 +130,7 @@ class Transition(NamedTuple):
     """One step of N episodes."""
 
     observations: "NDArray[Any]"  # (N, ...) after the actions: what the agent sees next
-    features: "NDArray[np.float32]"  # (N, F) of the step: what a reward model reads
+    features: "NDArray[Any]"  # of the step, which a reward model reads: (N, F) float32, or pictures (N, C, H, W)
     true_rewards: "NDArray[np.float32]"  # (N,) of the environment; no agent and no reward model ever sees them
 
 

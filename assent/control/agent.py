@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
+from assent.control.networks import AgentConvolutions
 from assent.protocols import Environment, Episodes
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -46,7 +47,7 @@ class AgentSettings:
     use_sde: bool = False
     """State-dependent exploration (arXiv:2005.05719): smooth noise for motors."""
     hidden: PositiveInt = 64
-    """Units of each of two hidden layers."""
+    """Units of each of two hidden layers; an agent that sees pictures has convolutions instead."""
 
     def __post_init__(self) -> None:
         if self.episodes % 2:
@@ -147,8 +148,11 @@ class Agent:
         self.iterations = 0
         self._recorded = RecordedEpisodes(environment, settings.episodes)
         layers = [settings.hidden, settings.hidden]
+        policy: dict[str, Any] = {"net_arch": {"pi": layers, "vf": layers}}
+        if is_picture := len(environment.observation_space.shape) == 3:
+            policy = {"net_arch": [], "features_extractor_class": AgentConvolutions}
         self._ppo = PPO(
-            "MlpPolicy",
+            "CnnPolicy" if is_picture else "MlpPolicy",
             self._recorded,
             learning_rate=settings.lr,
             n_steps=environment.horizon,
@@ -159,7 +163,7 @@ class Agent:
             clip_range=settings.clip_range,
             ent_coef=settings.entropy_coef,
             use_sde=settings.use_sde,
-            policy_kwargs={"net_arch": {"pi": layers, "vf": layers}},
+            policy_kwargs=policy,
             rollout_buffer_class=ScoredRolloutBuffer,
             seed=seed % 2**32,
             device="cpu",

@@ -6,25 +6,24 @@ sums; each member is fitted to its own bootstrap sample; the reward is the mean 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
+from assent.control.networks import reward_networks
 from assent.protocols import RewardObjective
 from assent.records import unit_hash
 from assent.training.batching import count_steps, select_batch
 from assent.training.preferences import BATCH_SPECS, PromptGroup, pair_tensors
 from assent.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-SLOPE = 0.01
-"""Slope of the leaky ReLU below 0."""
 STEPS_PER_PASS = 65_536
 """Steps that are scored together."""
+PICTURES_PER_PASS = 512
+"""The same if a step is a picture."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,18 @@ class StepRewardSettings:
 
 
 class StepReward(nn.Module):
-    """K networks of a step's features, computed together.
+    """K networks of a step's features.
 
     Args:
-        feature_shape: (F,).
+        feature_shape: of a step: (F,), or (C, H, W) of a picture.
         seed: of the initial weights.
     """
 
     def __init__(self, feature_shape: tuple[int, ...], settings: StepRewardSettings, seed: int) -> None:
         super().__init__()
         self.settings = settings
-        widths = [*feature_shape, *([settings.reward_hidden] * 2 if settings.reward_hidden else []), 1]
-        generator = torch.Generator().manual_seed(seed)
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in pairwise(widths):
-            bound = fan_in**-0.5
-            weight = torch.rand(settings.members, fan_in, fan_out, generator=generator) * 2 * bound - bound
-            self.weights.append(nn.Parameter(weight))
-            self.biases.append(nn.Parameter(torch.zeros(settings.members, 1, fan_out)))
+        self.feature_shape = feature_shape
+        self.networks = reward_networks(feature_shape, settings.members, settings.reward_hidden, seed)
         self.mean, self.std = torch.zeros(settings.members), torch.ones(settings.members)
         self.steps = 0
         self.optimizer = torch.optim.AdamW(
@@ -73,27 +66,25 @@ class StepReward(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the members' rewards, not standardised, (K, N), of steps with features (N, F)."""
-        hidden = features.expand(len(self.mean), *features.shape)  # (K, N, F)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden if layer == 0 else leaky_relu(hidden, SLOPE), weight)
-        return hidden[..., 0]
+        """Return the members' rewards, not standardised, (K, N), of steps with features (N, ...)."""
+        rewards: Tensor = self.networks(features)
+        return rewards
 
     @torch.no_grad()
-    def rewards(self, features: NDArray[np.float32]) -> Tensor:
-        """Return the members' rewards, not standardised, (..., K), of features (..., F)."""
-        flat = torch.from_numpy(features).reshape(-1, features.shape[-1])
-        parts = [self(part) for part in flat.split(STEPS_PER_PASS)]
-        return torch.cat(parts, 1).T.reshape(*features.shape[:-1], -1)
+    def rewards(self, features: NDArray[Any]) -> Tensor:
+        """Return the members' rewards, not standardised, (T, N, K), of features (T, N, ...)."""
+        flat = torch.from_numpy(features).flatten(0, 1)
+        parts = [self(part) for part in flat.split(STEPS_PER_PASS if flat.ndim == 2 else PICTURES_PER_PASS)]
+        return torch.cat(parts, 1).T.reshape(*features.shape[:2], -1)
 
-    def standardise_on(self, features: NDArray[np.float32]) -> None:
+    def standardise_on(self, features: NDArray[Any]) -> None:
         """Set the members' mean and deviation to those of their rewards of these steps."""
         rewards = self.rewards(features).reshape(-1, len(self.mean))
         self.mean, std = rewards.mean(0), rewards.std(0)
         self.std = torch.where(std > 0, std, torch.ones(()))
 
-    def mean_rewards(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the mean of the standardised members, (...,)."""
+    def mean_rewards(self, features: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the mean of the standardised members, (T, N)."""
         standardised = (self.rewards(features) - self.mean) / self.std
         return standardised.mean(-1).numpy()
 
@@ -104,7 +95,7 @@ class StepReward(nn.Module):
 
         Args:
             groups: judgements by prompt; the one token of a completion is the number of a clip.
-            clips: (S, T, F) features.
+            clips: (S, T, ...) features.
             seed: of the order of the groups.
         """
         settings = self.settings
@@ -145,7 +136,7 @@ class StepReward(nn.Module):
     def scores(self, groups: Sequence[PromptGroup], clips: Tensor) -> Tensor:
         """Return each member's sum over each clip of the groups, in order, (K, B)."""
         index = torch.tensor([tokens[0] for group in groups for tokens in group.tokens.completions])
-        features = clips[index]  # (B, T, F)
+        features = clips[index]  # (B, T, ...)
         rewards: Tensor = self(features.flatten(0, 1))
         return rewards.view(len(self.mean), *features.shape[:2]).sum(2)
 
