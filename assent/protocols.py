@@ -139,7 +139,7 @@ class Episodes(Protocol):
 
     @property
     def observations(self) -> "NDArray[Any]":
-        """What the agent sees now, (N, ...)."""
+        """Return what the agent sees now, (N, ...)."""
         ...
 
     def step(self, actions: "NDArray[Any]") -> Transition:

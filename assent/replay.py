@@ -1,7 +1,7 @@
 """Replay of segments: the environment computes an episode again from its seed and its actions."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from assent.config import override, table
 from assent.errors import AssentError
-from assent.protocols import Environment
+from assent.protocols import Drawing, Environment
 from assent.records import Prompt
 from assent.registry import name_of, resolve
 from assent.segments import Segment, environment_prompt
 
-MAX_SUMMARY = 16
-"""Numbers of an observation that a segment keeps of its end; of a larger one it keeps the mean."""
+MAX_TOGETHER = 256
+"""Episodes that are replayed side by side: an emulator of a game takes memory."""
+BLOCKS = 4
+"""Of a picture, a segment keeps the means of BLOCKS x BLOCKS parts; of any other observation, all numbers."""
 TOLERANCE = 0.02
 """Difference of a replay's end from the recorded one, relative to 1 or the number, that another CPU may cause."""
 
@@ -24,7 +26,7 @@ TOLERANCE = 0.02
 class Clip(NamedTuple):
     """What happened in a segment."""
 
-    features: NDArray[np.float32]  # (T, F): what a reward model reads of each step
+    features: NDArray[Any]  # (T, ...): what a reward model reads of each step
     true_return: float
     """Sum of the environment's own reward over the segment: only simulated annotators and evaluations read it."""
 
@@ -97,10 +99,11 @@ def decode_actions(environment: Environment, segment: Segment) -> NDArray[Any]:
 
 def summarise(observation: NDArray[Any]) -> tuple[float, ...]:
     """Return an observation in a few rounded numbers."""
-    values = np.asarray(observation, dtype=np.float64).ravel()
-    if values.size > MAX_SUMMARY:
-        values = values.mean(keepdims=True)
-    return tuple(round(float(value), 4) + 0.0 for value in values)
+    values = np.asarray(observation, dtype=np.float64)
+    if values.ndim == 3:  # (C, H, W)
+        rows = np.array_split(values.mean(0), BLOCKS, 0)
+        values = np.array([block.mean() for row in rows for block in np.array_split(row, BLOCKS, 1)])
+    return tuple(round(float(value), 4) + 0.0 for value in values.ravel())
 
 
 def replay(items: Sequence[tuple[Prompt, str]]) -> list[Clip]:
@@ -115,14 +118,36 @@ def replay(items: Sequence[tuple[Prompt, str]]) -> list[Clip]:
     for index, start in enumerate(starts):
         by_environment.setdefault(start.environment, []).append(index)
     for environment, indices in by_environment.items():
-        segments = [Segment.read(items[index][1]) for index in indices]
-        replayed = _replay_together(environment, [starts[index].seed for index in indices], segments)
-        for index, clip in zip(indices, replayed, strict=True):
-            clips[index] = clip
+        for first in range(0, len(indices), MAX_TOGETHER):
+            part = indices[first : first + MAX_TOGETHER]
+            segments = [Segment.read(items[index][1]) for index in part]
+            replayed = _replay_together(environment, [starts[index].seed for index in part], segments)
+            for index, clip in zip(part, replayed, strict=True):
+                clips[index] = clip
     return [clip for clip in clips if clip is not None]
 
 
-def _replay_together(environment: Environment, seeds: Sequence[int], segments: Sequence[Segment]) -> Iterable[Clip]:
+def replay_frames(prompt: Prompt, text: str) -> list[Drawing | NDArray[np.uint8]]:
+    """Return what a segment looks like after each of its steps: drawings, or pictures (H, W, 3).
+
+    Raises:
+        AssentError: the text is no segment of its environment, or the replay ends elsewhere than the recording.
+    """
+    environment, seed = start_of(prompt)
+    segment = Segment.read(text)
+    actions = decode_actions(environment, segment)
+    episodes = environment.begin([seed])
+    frames: list[Drawing | NDArray[np.uint8]] = []
+    for step, action in enumerate(actions):
+        episodes.step(action[np.newaxis])
+        if step >= segment.start:
+            frame = episodes.draw(0)
+            frames.append(frame if isinstance(frame, Drawing) else frame.copy())
+    _check_end(segment, summarise(episodes.observations[0]))
+    return frames
+
+
+def _replay_together(environment: Environment, seeds: Sequence[int], segments: Sequence[Segment]) -> list[Clip]:
     recorded = [decode_actions(environment, segment) for segment in segments]
     length = max(map(len, recorded))
     shape = length, len(segments), *action_shape(environment)
@@ -130,21 +155,18 @@ def _replay_together(environment: Environment, seeds: Sequence[int], segments: S
     for index, own in enumerate(recorded):
         actions[: len(own), index] = own
     episodes = environment.begin(seeds)
-    features: list[NDArray[np.float32]] = []
-    rewards: list[NDArray[np.float32]] = []
-    ends: dict[int, tuple[float, ...]] = {}
+    features: list[list[NDArray[Any]]] = [[] for _ in segments]
+    true_returns = [0.0 for _ in segments]
     for step in range(length):
         transition = episodes.step(actions[step])
-        features.append(transition.features)
-        rewards.append(transition.true_rewards)
-        for index, own in enumerate(recorded):
-            if len(own) == step + 1:
-                ends[index] = summarise(transition.observations[index])
-    for index, segment in enumerate(segments):
-        _check_end(segment, ends[index])
-        steps = range(segment.start, segment.start + segment.steps)
-        true_return = float(sum(float(rewards[step][index]) for step in steps))
-        yield Clip(np.stack([features[step][index] for step in steps]), true_return)
+        for index, segment in enumerate(segments):
+            end = segment.start + segment.steps
+            if segment.start <= step < end:
+                features[index].append(transition.features[index])
+                true_returns[index] += float(transition.true_rewards[index])
+            if step == end - 1:
+                _check_end(segment, summarise(transition.observations[index]))
+    return [Clip(np.stack(rows), total) for rows, total in zip(features, true_returns, strict=True)]
 
 
 def _check_end(segment: Segment, end: tuple[float, ...]) -> None:

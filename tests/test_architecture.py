@@ -53,7 +53,7 @@ INDIRECT = {
     "ruff": "make lint runs it",
 }
 """Dependencies that we do not import, and the reason for each."""
-PACKAGE_NAMES = {"argon2": "argon2-cffi", "markdown_it": "markdown-it-py"}
+PACKAGE_NAMES = {"PIL": "pillow", "argon2": "argon2-cffi", "markdown_it": "markdown-it-py", "mujoco": "mujoco-core"}
 """Packages that are installed under another name than they are imported by."""
 
 

@@ -87,7 +87,7 @@ def test_metrics_count_labels_and_measure_the_reward_model(finished: Path) -> No
     assert any("held_out_accuracy" in line for line in lines)
 
 
-def test_comparisons_are_of_clips_from_one_seed_that_do_not_overlap(finished: Path) -> None:
+def test_compared_clips_have_one_seed_and_do_not_overlap(finished: Path) -> None:
     with open_store(finished) as store:
         prompts = {prompt.id: prompt for prompt in store.prompts()}
         responses = {response.id: response for response in store.responses()}

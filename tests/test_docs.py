@@ -264,9 +264,10 @@ def keys_of(*patterns: str) -> set[str]:
     return keys_in_files
 
 
+MEASURING_PACKAGES = ("control", "evaluation", "functional", "objectives", "online", "stages", "training")
 MEASURING = (
     *("batch.py", "runner.py", "scoring.py", "loggers/jsonl.py", "report/summary.py"),
-    *(f"{package}/[a-z]*.py" for package in ("evaluation", "functional", "objectives", "online", "stages", "training")),
+    *(f"{package}/[a-z]*.py" for package in MEASURING_PACKAGES),
 )
 RECORDS = (
     *(Interval, WinRate, PolicyRating, Style, Bin, Calibration, Ceiling, Decisions, LengthControlled),
@@ -277,6 +278,8 @@ NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
     *("train_states", "extra_state", "best_scores"),  # the resumable state of a stage, and of an alarm
     *("alarm", "best_step_at_alarm", "best_texts"),  # that of the probes
+    *("agent", "parameters", "iterations", "optimizer", "tasks", "judgements", "scale", "offset"),  # that of an agent
+    *("TimeLimit.truncated", "terminal_observation", "net_arch", "pi", "vf", "features_extractor_class"),  # SB3's
 }
 
 

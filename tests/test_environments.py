@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from assent.errors import AssentError
 from assent.protocols import Drawing, Environment, Transition
 from assent.records import Prompt
-from assent.registry import names, resolve
+from assent.registry import name_of, names, resolve
 from assent.replay import action_shape, encode_actions, prompt_of, replay, start_of, summarise
 from assent.segments import Segment
 
@@ -19,9 +19,16 @@ SEEDS = (3, 1_000_007, 11, 3)
 """The first and the last are the same."""
 
 
-def environment_of(name: str) -> Environment:
-    """Return an environment with its default settings."""
-    environment: Environment = resolve("environments", name)()
+SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
+    "gymnasium": ({"env_id": "MountainCarContinuous-v0"}, {"env_id": "Acrobot-v1", "episode_steps": 150}),
+}
+"""Settings of environments that need some; the others are tested with their defaults."""
+CASES = [(name, settings) for name in names("environments") for settings in SETTINGS.get(name, ({},))]
+
+
+def environment_of(name: str, **settings: Any) -> Environment:
+    """Return an environment with these settings."""
+    environment: Environment = resolve("environments", name)(**settings)
     return environment
 
 
@@ -44,9 +51,10 @@ def play(environment: Environment, seeds: tuple[int, ...], actions: NDArray[Any]
     return [episodes.step(action) for action in actions]
 
 
-@pytest.fixture(params=names("environments"))
+@pytest.fixture(params=CASES, ids=lambda case: " ".join([case[0], *map(str, case[1].values())]))
 def environment(request: pytest.FixtureRequest) -> Environment:
-    return environment_of(request.param)
+    name, settings = request.param
+    return environment_of(name, **settings)
 
 
 def test_episodes_depend_on_seed_and_actions_alone(environment: Environment) -> None:
@@ -89,6 +97,8 @@ def test_returned_arrays_do_not_change_later(environment: Environment) -> None:
 
 
 def test_frames_are_shapes_within_reach_or_pictures(environment: Environment) -> None:
+    if name_of(environment) == "gymnasium":
+        pytest.importorskip("pygame")
     episodes = environment.begin(SEEDS[:1])
     for action in random_actions(environment, 10, 1):
         frame = episodes.draw(0)
@@ -137,7 +147,7 @@ def test_replay_repeats_features_and_true_return(environment: Environment) -> No
 
 def test_replay_refuses_a_recording_that_ends_elsewhere(environment: Environment) -> None:
     prompt, segment, _ = recording(environment)
-    moved = replace(segment, end=tuple(value + 1 for value in segment.end))
+    moved = replace(segment, end=tuple(1.1 * value + 1 for value in segment.end))
     with pytest.raises(AssentError, match="does not end as it was recorded"):
         replay([(prompt, moved.text)])
 

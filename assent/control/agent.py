@@ -4,21 +4,27 @@ An iteration is one rollout of whole episodes and the updates on it. Its episode
 run's seed and the iteration, so a resumed run repeats them, and no state of an environment has to be saved.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_model
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
+from assent.config import override, table
 from assent.control.networks import AgentConvolutions
+from assent.errors import AssentError
 from assent.protocols import Environment, Episodes
+from assent.registry import resolve
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Rewards = NDArray[np.float32]
@@ -89,7 +95,7 @@ class RecordedEpisodes(VecEnv):
 
     @property
     def observations(self) -> NDArray[Any]:
-        """What the agent sees now, (N, ...)."""
+        """Return what the agent sees now, (N, ...)."""
         assert self._episodes is not None
         return self._episodes.observations
 
@@ -169,6 +175,25 @@ class Agent:
             device="cpu",
         )
         self._ppo.set_logger(Logger(None, []))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the agent that the stage `control` has saved as agent.json and agent.safetensors.
+
+        Raises:
+            AssentError: the folder holds no agent.
+        """
+        path = folder / "agent.json"
+        if not path.exists():
+            raise AssentError(f"no agent in {folder}: train one with 'assent control'")
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        defaults: tuple[Any, ...] = resolve("environments", saved["environment"])(), AgentSettings()
+        environment, settings = (
+            override(default, {name: saved[name] for name in table(default)}, str(path)) for default in defaults
+        )
+        agent = cls(environment, settings, seed=0)
+        load_model(agent._ppo.policy, folder / "agent.safetensors")
+        return agent
 
     @property
     def step_count(self) -> int:

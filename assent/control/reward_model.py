@@ -110,7 +110,7 @@ class StepReward(nn.Module):
             measured = self.accuracy(groups, clips)
             if measured >= settings.stop_accuracy:
                 break
-        return {"loss": loss, "accuracy": measured, "epochs": epoch + 1.0}
+        return {"reward_loss": loss, "reward_accuracy": measured, "reward_epochs": epoch + 1.0}
 
     @property
     def _members(self) -> range:

@@ -103,14 +103,14 @@ class ControlTrainer:
         return {**self.agent.iterate(self._episode_seeds(number), seed, score), **metrics}
 
     def measure(self) -> dict[str, Any]:
-        """Return the true returns of episodes from seeds that training never used."""
+        """Return the true returns of episodes from seeds that training never used, by mean and by sampled actions."""
+        return {"true_return": self._true_return(True), "true_return_sampled": self._true_return(False)}
+
+    def _true_return(self, deterministic: bool) -> dict[str, float]:
         unseen = range(FIRST_MEASURED_SEED, FIRST_MEASURED_SEED + self.settings.evaluation_episodes)
-        result: dict[str, Any] = {}
-        for name, is_deterministic in (("true_return", True), ("true_return_sampled", False)):
-            rollout = self.agent.play(unseen, derive(self.run.seed, SeedPurpose.EPISODE), is_deterministic)
-            returns = rollout.true_rewards.sum(0)
-            result[name] = {"mean": float(returns.mean()), "std": float(returns.std()), "n": len(unseen)}
-        return result
+        rollout = self.agent.play(unseen, derive(self.run.seed, SeedPurpose.EPISODE), deterministic)
+        returns = rollout.true_rewards.sum(0)
+        return {"mean": float(returns.mean()), "std": float(returns.std()), "n": len(unseen)}
 
     def _episode_seeds(self, number: int) -> list[int]:
         pairs = range(self.settings.agent.episodes // 2)
@@ -193,8 +193,7 @@ class ControlTrainer:
             assert self.reward_model is not None
             clips = self._clips.features()
             seed = derive(self.run.seed, SeedPurpose.STEP_REWARD, number)
-            fitted = self.reward_model.fit(groups["train"], clips, self.settings.objective, seed)
-            metrics |= {f"reward_{name}": value for name, value in fitted.items()}
+            metrics |= self.reward_model.fit(groups["train"], clips, self.settings.objective, seed)
             if groups["held_out"]:
                 metrics["held_out_accuracy"] = self.reward_model.accuracy(groups["held_out"], clips)
             self.extra_state["judgements"] = num_judgements

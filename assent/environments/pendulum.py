@@ -56,7 +56,7 @@ class PendulumEpisodes:
 
     @property
     def observations(self) -> NDArray[np.float32]:
-        """What the agent sees, (N, 3)."""
+        """Return what the agent sees, (N, 3)."""
         columns = np.cos(self._angle), np.sin(self._angle), self._speed
         return np.stack(columns, 1).astype(np.float32)
 
