@@ -231,16 +231,19 @@ class Agent:
         }
         return {name: float(logged[key]) * (-1 if name == "entropy" else 1) for name, key in names.items()}
 
+    def predict(self, observations: NDArray[Any], deterministic: bool = True) -> NDArray[Any]:
+        """Return the policy's actions for observations, (N, ...): the most likely ones, or a sample."""
+        actions, _ = self._ppo.predict(observations, deterministic=deterministic)
+        return actions
+
     def play(self, seeds: Sequence[int], seed: int, deterministic: bool = True) -> Rollout:
         """Return one episode from each seed, without learning."""
         set_random_seed(seed % 2**32)
         recorded = RecordedEpisodes(self.environment, len(seeds))
         recorded.seeds = tuple(seeds)
-        observations = recorded.reset()
+        recorded.reset()
         for _ in range(self.environment.horizon):
-            actions, _ = self._ppo.predict(observations, deterministic=deterministic)
-            recorded.step(actions)
-            observations = recorded.observations
+            recorded.step(self.predict(recorded.observations, deterministic))
         return recorded.rollout()
 
     def weights(self) -> dict[str, torch.Tensor]:

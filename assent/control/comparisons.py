@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class AskedPair(NamedTuple):
 
     prompt: Prompt
     responses: tuple[Response, Response]
+    features: tuple[NDArray[Any], NDArray[Any]]  # of the steps of each clip, (T, ...)
     selected: SelectedPair
 
 
@@ -150,7 +151,6 @@ class Asker:
             else np.zeros(1)
             for episode, start in places
         }
-        by_id = {response.id: response for response in responses.values()}
         prompt_by_id = {prompt.id: prompt for prompt in prompts.values()}
         candidates = {
             frozenset((a, b)): Candidate(prompts[rollout.seeds[pair.first[0]]].id, a, b)
@@ -166,10 +166,14 @@ class Asker:
             seed=seed,
             random_fraction=self.settings.random_fraction,
         )
-        return [
-            AskedPair(prompt_by_id[s.candidate.prompt], (by_id[s.candidate.first], by_id[s.candidate.second]), s)
-            for s in selected
-        ]
+        place_of = {response.id: place for place, response in responses.items()}
+        asked: list[AskedPair] = []
+        for pair in selected:
+            first, second = (place_of[item] for item in (pair.candidate.first, pair.candidate.second))
+            clips = [rollout.features[start : start + steps, episode] for episode, start in (first, second)]
+            prompt = prompt_by_id[pair.candidate.prompt]
+            asked.append(AskedPair(prompt, (responses[first], responses[second]), (clips[0], clips[1]), pair))
+        return asked
 
     def _response(
         self, rollout: Rollout, place: tuple[int, int], prompts: Mapping[int, Prompt], policy: str
@@ -189,7 +193,14 @@ class ClipTable:
         self._numbers: dict[tuple[str, str], int] = {}
         self._prompts: list[Prompt] = []
         self._texts: list[str] = []
-        self._features: list[NDArray[np.float32]] = []
+        self._features: list[NDArray[Any]] = []
+        self._seen: dict[tuple[str, str], NDArray[Any]] = {}
+
+    def add(self, pairs: Iterable[AskedPair]) -> None:
+        """Keep the features of clips of a rollout, so that they need no replay."""
+        for pair in pairs:
+            for response, features in zip(pair.responses, pair.features, strict=True):
+                self._seen[response.prompt, response.text] = features.copy()
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Return no tokens: a clip has all that is needed."""
@@ -205,12 +216,15 @@ class ClipTable:
         return (self._numbers[key],)
 
     def features(self) -> Tensor:
-        """Return the features of all clips, (S, T, F); new ones are replayed.
+        """Return the features of all clips, (S, T, ...); those that are not from a rollout are replayed.
 
         Raises:
             AssentError: a clip cannot be replayed, or the clips have several lengths.
         """
-        known = len(self._features)
-        items: Iterable[tuple[Prompt, str]] = zip(self._prompts[known:], self._texts[known:], strict=True)
-        self._features += [clip.features for clip in replay(list(items))]
+        new = list(zip(self._prompts, self._texts, strict=True))[len(self._features) :]
+        unseen = [(prompt, text) for prompt, text in new if (prompt.id, text) not in self._seen]
+        replayed = iter(replay(unseen))
+        for prompt, text in new:
+            seen = self._seen.pop((prompt.id, text), None)
+            self._features.append(next(replayed).features if seen is None else seen)
         return torch.from_numpy(np.stack(self._features))

@@ -152,6 +152,7 @@ class ControlTrainer:
         rewards = self.reward_model.rewards(rollout.features).numpy() if self.reward_model and asked else None
         seed = derive(self.run.seed, SeedPurpose.EPISODE, number)
         pairs = self._asker.select(rollout, due, rewards, f"{self.key}#{number}", seed)
+        self._clips.add(pairs)
         self.extra_state["tasks"] += [task.id for task in self._post(pairs)]
         return bool(pairs)
 

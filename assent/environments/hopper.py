@@ -60,7 +60,7 @@ class Flips(NamedTuple):
 class Hopper:
     """One leg with three motors."""
 
-    reward: Literal["backflip", "forward"] = "backflip"
+    goal: Literal["backflip", "forward"] = "backflip"
     """The true reward, which agents never see: `backflip` pays for net backward turns in the air and lets a fall cost
     more than a turn; `forward` pays for speed while upright."""
 
@@ -72,7 +72,7 @@ class Hopper:
     @property
     def task(self) -> str:
         """The task in words for annotators."""
-        if self.reward == "forward":
+        if self.goal == "forward":
             return "Make the hopper hop forward, to the right, without a fall."
         return "Make the hopper do backflips: high, one turn, and on its foot."
 
@@ -80,7 +80,7 @@ class Hopper:
     def reward_scale(self) -> float:
         """The difference of the true returns of two clips that counts as large."""
         # Nine in ten pairs of clips of actions at random (standard normal, 128 seeds) differ by less: 330 and 32.
-        return 300.0 if self.reward == "backflip" else 30.0
+        return 300.0 if self.goal == "backflip" else 30.0
 
     @property
     def observation_space(self) -> "Box":
@@ -102,20 +102,20 @@ class Hopper:
         Raises:
             AssentError: MuJoCo or the model file is not installed.
         """
-        return HopperEpisodes(seeds, self.reward)
+        return HopperEpisodes(seeds, self.goal)
 
 
 class HopperEpisodes:
     """N hoppers."""
 
-    def __init__(self, seeds: Sequence[int], reward: Literal["backflip", "forward"]) -> None:
+    def __init__(self, seeds: Sequence[int], goal: Literal["backflip", "forward"]) -> None:
         model = load_model()
         import mujoco
         from mujoco.batch import Batch
 
         self._stage = int(mujoco.mjtStage.mjSTAGE_POS)  # positions after the last substep, not before it
         self._seeds = tuple(seeds)
-        self._reward = reward
+        self._goal = goal
         self._radius, self._half_length = model.geom_size[1:, :2].T.copy()
         self._margin = model.geom_margin[0] + model.geom_margin[1:]
         # Results are the same with more threads; the networks of the agent need the other cores.
@@ -149,7 +149,7 @@ class HopperEpisodes:
         self._ctrl[:] = torques
         self._batch.step(nstep=SUBSTEPS, stage=self._stage)
         after = self.posture
-        if self._reward == "backflip":
+        if self._goal == "backflip":
             rewards = backflip_rewards(before, after, self._takeoff)
         else:
             rewards = forward_rewards(after, (self._qpos[:, 0] - start) / DT)
