@@ -7,13 +7,25 @@ if TYPE_CHECKING:
     from assent.api import Run
     from assent.errors import AssentError
     from assent.records import Completion, Preference, Prompt, Response
-    from assent.rlhf import RLHF, Prompts, RewardModel
+    from assent.rlhf import RLHF, ClipRewards, Environment, Prompts, RewardModel
 
-__all__ = ["RLHF", "AssentError", "Completion", "Preference", "Prompt", "Prompts", "Response", "RewardModel", "Run"]
+__all__ = [
+    "RLHF",
+    "AssentError",
+    "ClipRewards",
+    "Completion",
+    "Environment",
+    "Preference",
+    "Prompt",
+    "Prompts",
+    "Response",
+    "RewardModel",
+    "Run",
+]
 
 _MODULES = {
     "Run": "assent.api",
-    **dict.fromkeys(("RLHF", "Prompts", "RewardModel"), "assent.rlhf"),
+    **dict.fromkeys(("RLHF", "ClipRewards", "Environment", "Prompts", "RewardModel"), "assent.rlhf"),
     **dict.fromkeys(("Completion", "Preference", "Prompt", "Response"), "assent.records"),
     "AssentError": "assent.errors",
 }

@@ -77,7 +77,7 @@ def measure_flips(agent: Agent) -> dict[str, float]:
     any episode without a fall between them, and `flippers` the share of the episodes with a clean flip.
     """
     seeds = range(1_000_000, 1_000_000 + EPISODES)
-    episodes: Any = agent.environment.begin(seeds)
+    episodes: Any = agent.environment.begin(list(seeds))
     steps = LENGTH * agent.environment.horizon
     postures: list[Posture] = []
     for _ in range(steps):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from assent.annotators.simulated import PROFILES, Simulated
+from assent.annotators.simulated import DEMO_PROFILES, Simulated
 from assent.records import Feedback, Prompt, Response, Task
 
 PROMPTS = [Prompt.ask(f"In one sentence, why is the sea salty in place {n}?") for n in range(40)]
@@ -25,7 +25,7 @@ def test_votes_are_by_different_annotators(votes: int, per_task: int) -> None:
     for task in TASKS:
         annotators = [event.annotator for event in feedback if event.task == task.id]
         assert len(annotators) == len(set(annotators)) == per_task
-    counts = {name: sum(event.annotator == f"simulated:{name}" for event in feedback) for name in PROFILES}
+    counts = {name: sum(event.annotator == f"simulated:{name}" for event in feedback) for name in DEMO_PROFILES}
     assert all(count >= len(TASKS) * per_task / 3 / 2 for count in counts.values())
 
 

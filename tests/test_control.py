@@ -137,7 +137,7 @@ def test_agent_never_sees_the_true_reward() -> None:
         agent = Agent(environment, AgentSettings(episodes=2, epochs=1), seed=0)
         for number in range(2):
             agent.iterate([number, number], number, lambda rollout: rollout.features[..., 0])
-        policies.append({name: weight.numpy() for name, weight in agent.weights().items()})
+        policies.append({name: weight.numpy() for name, weight in agent._ppo.policy.state_dict().items()})
         returns.append(float(agent.play([5], 0).true_rewards.sum()))
     assert_equal(*policies)
     assert returns[0] == -returns[1] != 0

@@ -278,7 +278,7 @@ NOT_METRICS = {
     *("value", "adam", "masters", "params", "weight_decay"),  # models in training, and their state
     *("train_states", "extra_state", "best_scores"),  # the resumable state of a stage, and of an alarm
     *("alarm", "best_step_at_alarm", "best_texts"),  # that of the probes
-    *("agent", "parameters", "iterations", "optimizer", "tasks", "judgements", "scale", "offset"),  # that of an agent
+    *("agent", "parameters", "iterations", "optimizer", "judgements", "scale", "offset"),  # that of an agent
     *("TimeLimit.truncated", "terminal_observation", "net_arch", "pi", "vf", "features_extractor_class"),  # SB3's
 }
 

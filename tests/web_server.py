@@ -173,6 +173,8 @@ ROUTES_BY_PERMISSION = {
         ("GET", "/account"),
         ("POST", "/account/password"),
         ("POST", "/account/withdraw"),
+        ("GET", "/r/{run}/clip/{item}"),
+        ("GET", "/r/{run}/clip/{item}.webp"),
     ],
     "label": [
         ("GET", "/api/me"),
@@ -278,7 +280,14 @@ BODIES: dict[str, dict[str, Any]] = {
 def send(client: TestClient, method: str, path: str, run: str = "demo", **options: Any) -> Any:
     """Send a request to a route, valid as far as the path and the body go."""
     url = path.format(
-        run=run, task=COMPARISON_TASK.id, prompt=PROMPT.id, secret="x", file="assent.css", judgement="x", format="jsonl"
+        item=ITEMS[0].id,
+        run=run,
+        task=COMPARISON_TASK.id,
+        prompt=PROMPT.id,
+        secret="x",
+        file="assent.css",
+        judgement="x",
+        format="jsonl",
     )
     if method != "POST":
         return client.request(method, url, **options)

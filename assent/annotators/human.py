@@ -12,6 +12,7 @@ from assent.functional.near_identical import is_near_identical
 from assent.labelling.queue import Progress, TaskQueue, TaskRequest, required_votes
 from assent.labelling.settings import read_settings
 from assent.records import Feedback, Prompt, Response, Task
+from assent.segments import is_behaviour
 from assent.types import NonNegativeFloat
 
 POLL_SECONDS = 1.0
@@ -45,7 +46,7 @@ class Human:
         Raises:
             Waiting: some judgements are missing after `wait` minutes.
         """
-        judgeable = (task for task in tasks if _is_judgeable(task, responses))
+        judgeable = (task for task in tasks if _is_judgeable(task, prompts, responses))
         queue.enqueue((TaskRequest(task, required_votes(task)) for task in judgeable), batch)
         deadline = time.monotonic() + 60 * self.wait
         seen_ids: set[str] = set()
@@ -95,7 +96,7 @@ def _describe(queue: TaskQueue, progress: Progress) -> str:
     return f"{progress.completed} of {progress.total} tasks judged; {hint}"
 
 
-def _is_judgeable(task: Task, responses: Mapping[str, Response]) -> bool:
-    """Return whether a task is anything but a pair of near-identical responses."""
+def _is_judgeable(task: Task, prompts: Mapping[str, Prompt], responses: Mapping[str, Response]) -> bool:
+    """Return whether a task is anything but a pair of near-identical responses; clips with like actions may differ."""
     texts = [responses[item].text for item in task.items]
-    return len(texts) != 2 or not is_near_identical(*texts)
+    return len(texts) != 2 or is_behaviour(prompts[task.prompt]) or not is_near_identical(*texts)

@@ -13,19 +13,24 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_model
-from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
+from safetensors.torch import load_model, save_model
 
 from assent.config import override, table
-from assent.control.networks import AgentConvolutions
 from assent.errors import AssentError
 from assent.protocols import Environment, Episodes
 from assent.registry import resolve
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.buffers import RolloutBuffer
+    from stable_baselines3.common.logger import Logger
+    from stable_baselines3.common.utils import set_random_seed
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from assent.control.networks import AgentConvolutions
+except ModuleNotFoundError as error:
+    raise AssentError(f"an agent needs {error.name}: pip install 'assent[control]'") from None
 
 Rewards = NDArray[np.float32]
 
@@ -246,9 +251,9 @@ class Agent:
             recorded.step(self.predict(recorded.observations, deterministic))
         return recorded.rollout()
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the policy's weights."""
-        return self._ppo.policy.state_dict()
+    def save(self, file: Path) -> None:
+        """Write the policy's weights as safetensors."""
+        save_model(self._ppo.policy, str(file))
 
     def state(self) -> dict[str, Any]:
         """Return the weights of policy and optimizer."""

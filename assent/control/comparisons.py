@@ -91,6 +91,13 @@ def draw_pairs(rollout: Rollout, clip_steps: int, count: int, *seed: object) -> 
     return list(pairs.values())
 
 
+def cut_segment(rollout: Rollout, episode: int, start: int, steps: int) -> Segment:
+    """Return a clip of an episode of a rollout."""
+    end = start + steps
+    actions = encode_actions(rollout.actions[:end, episode])
+    return Segment(start, steps, actions, summarise(rollout.observations[end - 1, episode]))
+
+
 class Asker:
     """Turns a rollout into pairs of clips worth asking about.
 
@@ -179,10 +186,7 @@ class Asker:
         self, rollout: Rollout, place: tuple[int, int], prompts: Mapping[int, Prompt], policy: str
     ) -> Response:
         episode, start = place
-        end = start + self.environment.clip_steps
-        actions = encode_actions(rollout.actions[:end, episode])
-        summary = summarise(rollout.observations[end - 1, episode])
-        segment = Segment(start, self.environment.clip_steps, actions, summary)
+        segment = cut_segment(rollout, episode, start, self.environment.clip_steps)
         return Response(prompts[rollout.seeds[episode]].id, segment.text, policy)
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from assent.annotators.human import Human, wait_for_judgements
 from assent.annotators.simulated import Simulated
-from assent.config import plugin
+from assent.config import plugin, table
 from assent.control.agent import Agent, AgentSettings, Rollout
-from assent.control.comparisons import AskedPair, Asker, ClipTable, ComparisonSettings
+from assent.control.comparisons import AskedPair, Asker, ClipTable, ComparisonSettings, cut_segment
 from assent.control.reward_model import StepReward, StepRewardSettings
 from assent.environments.pendulum import Pendulum
 from assent.errors import AssentError
@@ -23,7 +23,7 @@ from assent.preferences.candidates import task_batches
 from assent.preferences.data import read_judgements
 from assent.protocols import Annotator, Environment, RewardObjective
 from assent.records import Preference, Purpose, RankedCompletions, ScoredCompletion, Task
-from assent.registry import names
+from assent.registry import name_of, names
 from assent.replay import action_shape
 from assent.run import Run
 from assent.seeds import Purpose as SeedPurpose
@@ -103,14 +103,31 @@ class ControlTrainer:
         return {**self.agent.iterate(self._episode_seeds(number), seed, score), **metrics}
 
     def measure(self) -> dict[str, Any]:
-        """Return the true returns of episodes from seeds that training never used, by mean and by sampled actions."""
-        return {"true_return": self._true_return(True), "true_return_sampled": self._true_return(False)}
+        """Return the true returns of episodes from seeds that training never used, and clips of three of them."""
+        rollouts = [self._play_unseen(deterministic) for deterministic in (True, False)]
+        returns = [rollout.true_rewards.sum(0) for rollout in rollouts]
+        measured = [{"mean": float(r.mean()), "std": float(r.std()), "n": len(r)} for r in returns]
+        by_return = np.argsort(returns[0], kind="stable")
+        chosen = {"Median episode": by_return[len(by_return) // 2], "Best": by_return[-1], "Worst": by_return[0]}
+        clips = [self._describe_clip(title, rollouts[0], int(episode)) for title, episode in chosen.items()]
+        return {"true_return": measured[0], "true_return_sampled": measured[1], "clips": clips}
 
-    def _true_return(self, deterministic: bool) -> dict[str, float]:
+    def _play_unseen(self, deterministic: bool) -> Rollout:
         unseen = range(FIRST_MEASURED_SEED, FIRST_MEASURED_SEED + self.settings.evaluation_episodes)
-        rollout = self.agent.play(unseen, derive(self.run.seed, SeedPurpose.EPISODE), deterministic)
-        returns = rollout.true_rewards.sum(0)
-        return {"mean": float(returns.mean()), "std": float(returns.std()), "n": len(unseen)}
+        return self.agent.play(unseen, derive(self.run.seed, SeedPurpose.EPISODE), deterministic)
+
+    def _describe_clip(self, title: str, rollout: Rollout, episode: int) -> dict[str, Any]:
+        """Return a clip from the middle of an episode as JSON: what the report replays."""
+        environment = self.settings.environment
+        start = (environment.horizon - environment.clip_steps) // 2
+        return {
+            "title": title,
+            "environment": name_of(environment),
+            "settings": table(environment),
+            "seed": rollout.seeds[episode],
+            "segment": cut_segment(rollout, episode, start, environment.clip_steps).text,
+            "true_return": float(rollout.true_rewards[:, episode].sum()),
+        }
 
     def _episode_seeds(self, number: int) -> list[int]:
         pairs = range(self.settings.agent.episodes // 2)

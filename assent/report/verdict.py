@@ -15,6 +15,10 @@ REWARD_TARGET = 0.8
 def headline(rounds: Sequence[Round], results: Mapping[str, Result]) -> str:
     """Return one sentence with the win rates of the last round that has any."""
     last = last_compared(rounds)
+    agents = {name: result for name, result in results.items() if "true_return" in result}
+    if last is None and agents:
+        returns = " and ".join(f"{result['true_return']['mean']:,.0f}" for result in agents.values())
+        return f"The agent reaches a true return of {returns} an episode."
     if last is None:
         finished = ", ".join(display_name(key) for key in results)
         return f"Finished: {finished}. No policy has been measured yet." if finished else "No stage has finished yet."

@@ -48,6 +48,6 @@ class Control(Stage):
         with replacing_folder(folder) as partial:
             partial.mkdir(parents=True)
             (partial / "agent.json").write_text(json.dumps(table(self.settings), indent=1) + "\n", encoding="utf-8")
-            save_file(trainer.agent.weights(), partial / "agent.safetensors")
+            trainer.agent.save(partial / "agent.safetensors")
             if trainer.reward_model:
                 save_file(trainer.reward_model.weights_to_save(), partial / "reward_model.safetensors")

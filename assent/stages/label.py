@@ -21,6 +21,7 @@ from assent.registry import names
 from assent.rewards.model import Model
 from assent.run import Run
 from assent.seeds import named_rng
+from assent.segments import is_behaviour
 from assent.split import split
 from assent.store.database import Store
 from assent.training.batching import chunks
@@ -66,6 +67,8 @@ class Label(Stage):
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         prompts = {prompt.id: prompt for prompt in run.store.prompts()}
+        if self.kind in ("correction", "demonstration") and any(map(is_behaviour, prompts.values())):
+            raise AssentError(f"nobody can write a clip: --kind {self.kind} is for texts; use comparison or rating")
         responses = self._load_responses(run, key)
         held_out = split(prompts.values(), run.setup.held_out).held_out
         tasks = list(self._sample_tasks(prompts, responses, held_out, run.seed))

@@ -16,7 +16,7 @@ from assent.labelling.assignments import NotAssigned
 from assent.labelling.users import AccessDenied
 from assent.store.errors import Busy, DiskFull, Unusable
 from assent.store.errors import Conflict as StoreConflict
-from assent.web import account, chat, judgements, labelling, manage, pages, progress, review
+from assent.web import account, chat, clips, judgements, labelling, manage, pages, progress, review
 from assent.web.security import SecurityMiddleware, SignInRequired
 from assent.web.workspace import UnknownRun, Workspace
 
@@ -54,7 +54,7 @@ def make_app(workspace: Workspace) -> FastAPI:
     app.add_middleware(SecurityMiddleware)
     app.mount("/static", Files(directory=STATIC), name="static")
     app.include_router(labelling.router)
-    for module in (chat, progress, judgements, review, manage, account):
+    for module in (chat, clips, progress, judgements, review, manage, account):
         app.include_router(module.router)
     app.include_router(pages.router)
     app.add_exception_handler(AssentError, _handle_assent_error)

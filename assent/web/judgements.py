@@ -30,7 +30,7 @@ from assent.records import Feedback, Judgement, Prompt, Task
 from assent.registry import name_of, names
 from assent.web.pages import render_page, require
 from assent.web.security import CurrentProject, RequireRole, workspace_of
-from assent.web.text import render_item, render_turn, text_of
+from assent.web.text import render_item, render_turns, text_of
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["judgements"])
@@ -133,7 +133,7 @@ def judgement_page(request: Request, project: CurrentProject, user: Reviewer, ju
     return render_page(
         request, "judgement.html.jinja", run=project.name, page="judgements", event=event, task=task,
         text=text_of(event.judgement), quote=quote_of(event.judgement),
-        turns=[(turn.role, render_turn(turn)) for turn in prompt.messages],
+        turns=render_turns(prompt),
         responses=[(responses[item], render_item(responses[item], prompt)) for item in item_order],
         summary=describe(event.judgement, task),
         other_judgements=[(other, describe(other.judgement, task)) for other in other_events],

@@ -12,6 +12,7 @@ from assent.labelling.gold import GoldResult
 from assent.labelling.queue import AlreadyJudged
 from assent.labelling.users import User
 from assent.records import Feedback, Task, utc_now
+from assent.segments import is_behaviour
 from assent.web.schemas import (
     CorrectionRequest,
     HeldTasks,
@@ -180,6 +181,9 @@ def add_correction(project: CurrentProject, user: Labeller, posted: CorrectionRe
     assignment = _assignment(project, user, posted.task)
     if posted.item not in assignment.display_order:
         raise HTTPException(404, f"no item {posted.item} in this task")
+    (prompt,) = project.store.prompts(ids=[assignment.task.prompt])
+    if is_behaviour(prompt):
+        raise HTTPException(422, "a clip cannot be corrected: say in a comment what is wrong")
     task = Task(
         "correction", assignment.task.prompt, (posted.item,), assignment.task.purpose, default_question("correction")
     )  # fmt: skip

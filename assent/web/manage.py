@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
@@ -18,9 +18,10 @@ from assent.labelling.judgements import judgements_after
 from assent.labelling.queue import TaskRequest
 from assent.labelling.settings import change_setting, setting_history
 from assent.labelling.users import PERMISSIONS, User
+from assent.records import Prompt, Task, utc_now
 from assent.records import Response as PolicyResponse
-from assent.records import Task, utc_now
 from assent.registry import resolve
+from assent.segments import is_behaviour
 from assent.web.judgements import as_json
 from assent.web.pages import render_page, require
 from assent.web.progress import measure_annotators
@@ -211,26 +212,29 @@ class InviteLink(BaseModel):
 @router.post("/r/{run}/api/tasks")
 def add_tasks(project: CurrentProject, user: Reviewer, posted: TasksIn) -> Created:
     """Add tasks for annotators. A task that is posted again is added once."""
-    prompt_ids = {prompt.id for prompt in project.store.prompts(ids=[task.prompt for task in posted.tasks])}
+    prompts = {prompt.id: prompt for prompt in project.store.prompts(ids=[task.prompt for task in posted.tasks])}
     item_ids = {item for task in posted.tasks for item in task.items}
     responses = {response.id: response for response in project.store.responses(ids=item_ids)}
     requests = []
     for task_in in posted.tasks:
-        _check_task(task_in, prompt_ids, responses)
+        _check_task(task_in, prompts, responses)
         task = Task(task_in.kind, task_in.prompt, tuple(task_in.items), "train", task_in.instruction)
         requests.append(TaskRequest(task, task_in.num_judgements, "api"))
     return Created(created=project.queue.enqueue(requests, posted.batch))
 
 
-def _check_task(task: TaskIn, prompt_ids: Collection[str], responses: Mapping[str, PolicyResponse]) -> None:
+def _check_task(task: TaskIn, prompts: Mapping[str, Prompt], responses: Mapping[str, PolicyResponse]) -> None:
     """Raise an AssentError for a task about unknown records, or one that nobody could judge."""
     allowed = resolve("feedback", task.kind).num_items
-    if task.prompt not in prompt_ids:
+    if task.prompt not in prompts:
         raise AssentError(f"no prompt {task.prompt} in this run")
     for item in task.items:
         if item not in responses or responses[item].prompt != task.prompt:
             raise AssentError(f"no response {item} to prompt {task.prompt} in this run")
-    if task.kind == "comparison" and len(task.items) == 2:
+    is_clips = is_behaviour(prompts[task.prompt])
+    if is_clips and task.kind in ("correction", "demonstration"):
+        raise AssentError(f"nobody can write a clip: a {task.kind} is for texts; post a comparison or a rating")
+    if task.kind == "comparison" and len(task.items) == 2 and not is_clips:
         first, second = (responses[item].text for item in task.items)
         if is_near_identical(first, second):
             raise AssentError("two responses with almost the same words cannot be compared; post another pair")

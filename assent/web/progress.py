@@ -16,7 +16,7 @@ from assent.report.charts import Curve, stage_curves
 from assent.web.pages import render_page, require
 from assent.web.security import CurrentProject, RequireRole, workspace_of
 from assent.web.statistics import StatisticsView, policy_name, statistics_of
-from assent.web.text import render_item, render_turn
+from assent.web.text import render_item, render_turns
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["progress"])
@@ -99,7 +99,7 @@ def prompt_page(request: Request, project: CurrentProject, user: Viewer, prompt:
         responses_by_policy.setdefault(policy_name(response.policy), []).append(values)
     return render_page(
         request, "prompt.html.jinja", run=project.name, page="progress", responses_by_policy=responses_by_policy,
-        turns=[(message.role, render_turn(message)) for message in record.messages],
+        turns=render_turns(record),
     )  # fmt: skip
 
 

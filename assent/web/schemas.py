@@ -65,6 +65,8 @@ class TaskView(BaseModel):
     items: list[ItemView]
     axes: list[str]
     form: list[FormField]
+    is_clips: bool = False
+    """Whether the items are clips of an agent, which the page fetches one by one."""
     previous: MyJudgement | None = None
     """The labeller's earlier judgement, if a reviewer sent it back."""
     remark: str = ""

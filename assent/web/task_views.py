@@ -10,8 +10,9 @@ from assent.labelling.assignments import Assignment
 from assent.labelling.users import User
 from assent.records import Feedback, Message, Prompt, Response, show_item, show_message
 from assent.registry import name_of, resolve
+from assent.segments import ENVIRONMENT, is_behaviour
 from assent.web.schemas import FormField, ItemView, MessageView, MyJudgement, TaskView
-from assent.web.text import Redactor, render_completion, render_turn, show_invisible
+from assent.web.text import Redactor, render_completion, render_item, render_turn, show_invisible
 from assent.web.workspace import Project
 
 DECIDED = "decided"
@@ -51,14 +52,17 @@ def _view_task(
         task=assignment.alias,
         kind=kind,
         instruction=assignment.task.instruction or default_question(kind),
-        prompt=[_view_message(message, names) for message in prompt.messages],
+        prompt=[_view_message(message, names) for message in prompt.messages if message.role != ENVIRONMENT],
         items=[_view_item(responses[item], prompt, names) for item in assignment.display_order],
         axes=axes if kind == "rating" else [],
         form=form_fields(kind),
+        is_clips=is_behaviour(prompt),
     )
 
 
 def _view_item(response: Response, prompt: Prompt, names: tuple[str, ...]) -> ItemView:
+    if is_behaviour(prompt):
+        return ItemView(id=response.id, html=render_item(response, prompt), text="")
     text = _redactor("", response, names).text
     raw = _redactor("correction", response, names).text if response.extra else None
     return ItemView(id=response.id, html=render_completion(text, prompt), text=text, raw=raw)

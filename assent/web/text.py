@@ -9,6 +9,7 @@ from typing import Any
 
 from assent.feedback import WrittenJudgement
 from assent.records import Judgement, Message, Prompt, Response, show_item, show_message
+from assent.segments import ENVIRONMENT, is_behaviour
 
 TAGS = {
     "p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6",
@@ -51,8 +52,15 @@ def render_completion(text: str, prompt: Prompt) -> str:
 
 
 def render_item(response: Response, prompt: Prompt) -> str:
-    """Return a response as HTML with its reasoning and tool calls, as every page but the labeller's shows it."""
+    """Return a response as HTML: with its reasoning and tool calls, or a canvas on which `clip.js` plays a clip."""
+    if is_behaviour(prompt):
+        return f'<canvas class="clip" data-clip="{response.id}" role="img" aria-label="Clip"></canvas>'
     return render_completion(show_item(response).text, prompt)
+
+
+def render_turns(prompt: Prompt) -> list[tuple[str, str]]:
+    """Return (role, HTML) of the messages that people see: all but the one that names an environment."""
+    return [(message.role, render_turn(message)) for message in prompt.messages if message.role != ENVIRONMENT]
 
 
 def text_of(judgement: Judgement) -> str:

@@ -49,9 +49,10 @@ export function keyOf({ key, code, shiftKey }) {
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(code ?? "");
   if (digit && !shiftKey) return digit[1];
   const place = key > "\x7f" && /^Key([A-Z])$/.exec(code ?? "");
+  if (key > "\x7f" && code === "BracketLeft") return "[";
   return place ? place[1].toLowerCase() : letter;
 }
 
 // Is the user typing? Then keys are text, not shortcuts.
 export const isTyping = (event) =>
-  event.isComposing || ["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName) || event.target.isContentEditable;
+  event.isComposing || (["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName) && event.target.type !== "range") || event.target.isContentEditable;

@@ -1,4 +1,5 @@
 // The labelling page: a queue of tasks, one on the screen; its judgement is stored before the next task appears.
+import { help as clipHelp, load, makePlayer } from "./clip.js";
 import { base, el, fill, isTyping, keyOf, letter } from "./dom.js";
 import { Outbox, send } from "./outbox.js";
 import { signIn } from "./signin.js";
@@ -28,7 +29,7 @@ const session = signIn(user, async () => {
 });
 
 let queue = []; // tasks that are loaded already
-let current = null; // { item, draft, control }: the task on the screen
+let current = null; // { item, draft, control, player }: the task on the screen
 let history = []; // tasks judged or skipped, the newest last
 let activeTime = 0; // milliseconds at this task
 let lastInput = performance.now();
@@ -107,7 +108,9 @@ async function fetchTasks() {
   if (!ok) return;
   const known = new Set([...heldTasks(), ...waiting, ...(await outbox.waiting()).map((entry) => entry.task)]);
   othersWorking = data.others_working;
-  queue.push(...data.tasks.filter((item) => !known.has(item.task)));
+  const added = data.tasks.filter((item) => !known.has(item.task));
+  queue.push(...added);
+  added.filter((item) => item.is_clips).flatMap((item) => item.items).forEach(({ id }) => load(id).catch(() => null)); // the browser keeps them
   document.body.classList.toggle("screening", data.screening);
   $("#quick-label").hidden = !data.quick_submit;
   if (data.completion_code) $("#code").replaceChildren("Done. Your completion code: ", el("code", {}, data.completion_code));
@@ -137,6 +140,7 @@ async function show(item) {
   $("#empty").hidden = Boolean(item);
   $("#prompt").replaceChildren();
   $("#items").replaceChildren();
+  $("#player").replaceChildren();
   if (!item) return showEmpty();
   const saved = await outbox.readDraft(item.task);
   const draft = saved && (!item.previous || saved.supersedes === item.previous.id) ? saved : newDraft(item);
@@ -145,16 +149,18 @@ async function show(item) {
   textViews = [];
   showPrompt(item.prompt);
   showItems(item, kind);
+  const player = item.is_clips ? makePlayer(document.querySelectorAll("#items canvas")) : null;
+  if (player) $("#player").append(player.node);
   $("#instruction").textContent = item.instruction;
   const control = kind.makeControl(item, draft.judgement, (isChosen) => onChange(isChosen));
-  current = { item, draft, control };
+  current = { item, draft, control, player };
   delaySubmission();
   $("#control").replaceChildren(control.node);
   $("#comment").value = draft.comment;
   showFlags();
   updateButtons();
   main.scrollTop = 0;
-  $("#help-keys").replaceChildren(el("p", {}, kind.help), el("p", {}, "Enter: submit. S: skip. U: undo your last judgement or skip. V: show the source text. E: edit the better response. W: write a comment. G: guidelines. F, then 1, 2, …: set the first flag, the second, … Ctrl+Enter submits while you write."));
+  $("#help-keys").replaceChildren(el("p", {}, (item.is_clips && kind.helpOnClips) || kind.help), item.is_clips ? el("p", {}, clipHelp) : "", el("p", {}, "Enter: submit. S: skip. U: undo your last judgement or skip. V: show the source text. E: edit the better response. W: write a comment. G: guidelines. F, then 1, 2, …: set the first flag, the second, … Ctrl+Enter submits while you write."));
   const text = $("#control textarea");
   if (text && !matchMedia("(pointer: coarse)").matches) text.focus();
   else main.focus({ preventScroll: true });
@@ -173,16 +179,18 @@ function showEmpty() {
 function showPrompt(messages) {
   const last = messages.length - 1;
   const turns = messages.map((message) => addTextView(el("div", { class: `turn ${message.role}`, "data-role": message.role, dir: "auto" }), message));
+  if (last < 0) return;
   if (last > 0) $("#prompt").append(el("details", { class: "earlier" }, el("summary", {}, `${last} earlier ${last > 1 ? "turns" : "turn"}`), ...turns.slice(0, -1)));
   $("#prompt").append(turns[last]);
 }
 
 function showItems(item, kind) {
-  $("#items").className = `n${Math.min(item.items.length, 9)}`;
+  $("#items").className = `n${Math.min(item.items.length, 9)}${item.is_clips ? " clips" : ""}`;
   $("#items").append(...item.items.map((response, i) => {
     const text = el("div", { class: "text", lang: "", dir: "auto" });
     const name = item.items.length === 1 ? "Response" : item.kind === "ranking" ? `Response ${i + 1}` : letter(i);
-    if (kind.showsSource) showSource(text, response.text, name);
+    if (item.is_clips) fill(text, response.html);
+    else if (kind.showsSource) showSource(text, response.text, name);
     else addTextView(text, response);
     return el("article", { class: "item", "aria-label": name, "data-item": response.id }, el("h2", {}, name, el("span", { class: "place" })), text);
   }));
@@ -242,11 +250,12 @@ function toggleFlag(value) {
 }
 
 // A judgement that was sent back can be submitted only after a change; to keep it as it is, the labeller skips the task.
-const isReady = () => current.control.isReady() && (!current.item.previous || Boolean(current.draft.touched));
+// Nor can one about a clip that cannot be seen.
+const isReady = () => current.control.isReady() && !current.player?.isBroken() && (!current.item.previous || Boolean(current.draft.touched));
 
 function updateButtons() {
   $("#submit").disabled = !isReady();
-  $("#edit").hidden = !current.control.preferred();
+  $("#edit").hidden = current.item.is_clips || !current.control.preferred();
 }
 
 // Show the source of a response so that a passage can be selected by mouse, finger or keys: text with a caret that
@@ -400,7 +409,7 @@ outbox.addEventListener("stored", ({ detail: { result } }) => {
 // Open a correction of the response that was just preferred.
 async function edit() {
   const preferred = current?.control.preferred();
-  if (!preferred || isDelayed) return;
+  if (!preferred || current.item.is_clips || isDelayed) return;
   const { item } = current;
   const { ok, data } = await send(`${api}/corrections`, { task: item.task, item: preferred });
   if (!ok) return showNotice("Editing needs a connection.");
@@ -432,7 +441,9 @@ addEventListener("keydown", (event) => {
     showNotice("");
     if (flag) return event.preventDefault(), flag.click();
   }
-  if (current.control.handleKey(key)) return event.preventDefault();
+  if (event.target.type === "range" && key.startsWith("Arrow")) return; // they move the slider
+  const isPress = key === " " && event.target.closest?.("button, summary"); // Space presses it
+  if ((!isPress && current.player?.handleKey(key)) || current.control.handleKey(key)) return event.preventDefault();
   const button = event.target.closest?.("button:not([aria-pressed=true]), a, summary"); // Enter presses it
   const actions = { ...globalActions, Enter: button ? null : submit, s: () => isDelayed || skip(), w: () => $("#comment").focus(), e: edit, f: () => { awaitsFlag = true; showNotice("Flag: press 1 for the first, 2 for the second, and so on."); } };
   if (actions[key]) event.preventDefault(), actions[key]();

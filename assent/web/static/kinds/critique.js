@@ -2,6 +2,7 @@
 import { el } from "../dom.js";
 
 export const help = "Select a passage of the response, by mouse or with Shift and the arrow keys, to quote it; then write. Ctrl+Enter submits.";
+export const helpOnClips = "Write what is wrong or right. Ctrl+Enter submits.";
 export const showsSource = true;
 
 export function makeControl(item, judgement, onChange) {
@@ -24,6 +25,7 @@ export function makeControl(item, judgement, onChange) {
     onChange(false);
   });
   update(judgement.quote ?? "");
-  return { node: el("div", { class: "writing" }, el("div", { class: "quoting" }, quote, clear), text),
-    handleKey: () => false, isReady: () => Boolean(text.value.trim()), preferred: () => null, quote: setQuote };
+  const quoting = item.is_clips ? null : el("div", { class: "quoting" }, quote, clear);
+  return { node: el("div", { class: "writing" }, quoting, text),
+    handleKey: () => false, isReady: () => Boolean(text.value.trim()), preferred: () => null, quote: item.is_clips ? null : setQuote };
 }
