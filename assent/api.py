@@ -79,8 +79,7 @@ class Run:
             settings: stages, rounds, policy_stage, ...
         """
         content = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(Path(recipe)) if recipe else {}
-        own = {key: value for key, value in content.items() if key in _names(Iterate())}
-        loop = override(override(Iterate(), own, f"{recipe}"), settings, "Run.iterate")
+        loop = override(Iterate.read(content, f"{recipe}"), settings, "Run.iterate")
         with open_run(self.setup) as run:
             loop(run, content)
         return self

@@ -127,7 +127,7 @@ def _configure(name: str, rest: list[str]) -> _Job:
     setup, earlier = (Setup(), {}) if early.wants_help else _setup(early.settings, recipe, recipe_path, where)
     _check_recipe(recipe, recipe_path)
     if isinstance(action, Iterate):
-        action = override(action, {key: recipe[key] for key in settings(action) if key in recipe}, recipe_path)
+        action = Iterate.read(recipe, recipe_path)
     else:
         key = Run(setup).key(name)
         kept = {} if early.overwrite else earlier.get(key, {})
@@ -240,7 +240,7 @@ def _check_recipe(recipe: dict[str, Any], path: str) -> None:
             if stage not in known:
                 raise AssentError(f"{path}: no stage '{name}'{did_you_mean(name, known)}")
             configure(stage, name, recipe, f"{path} ")
-        elif name in known:
+        elif name in known and name not in top:
             raise AssentError(f"{path}: '{name}' is a stage; put its settings under [{name}]")
         elif name not in top:
             raise AssentError(f"{path}: no setting '{name}'{did_you_mean(name, [*top, *known])}")

@@ -43,6 +43,12 @@ class Iterate:
     """Seconds that each of `stages` took on some machine, to forecast the end; empty, or not one for each: no
     forecast."""
 
+    @classmethod
+    def read(cls, recipe: Mapping[str, Any], where: str) -> "Iterate":
+        """Return the loop with the settings at the top of a recipe; a table is of the stage of its name."""
+        own = {name: recipe[name] for name in settings(cls()) if not isinstance(recipe.get(name, {}), dict)}
+        return override(cls(), own, where)
+
     def __call__(self, run: Run, recipe: Mapping[str, Any]) -> None:
         """Run every stage that is not done.
 

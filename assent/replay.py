@@ -72,6 +72,12 @@ def action_shape(environment: Environment) -> tuple[int, ...]:
     return tuple(environment.action_space.shape or ())
 
 
+def feature_shape(environment: Environment) -> tuple[int, ...]:
+    """Return the shape of what a reward model reads of one step."""
+    actions = np.zeros((1, *action_shape(environment)), dtype=environment.action_space.dtype)
+    return environment.begin([0]).step(actions).features.shape[1:]
+
+
 def encode_actions(actions: NDArray[Any]) -> bytes:
     """Return actions of consecutive steps, (T, ...), as bytes: float32, or one byte for each of a discrete space."""
     is_discrete = np.issubdtype(actions.dtype, np.integer)

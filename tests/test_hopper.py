@@ -12,10 +12,12 @@ pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco")
 
 from assent.environments.hopper import (
+    BOTCHED,
     DT,
     FALL_COST,
     NOISE,
     PATIENCE,
+    STEADY,
     SUBSTEPS,
     TURN,
     Hopper,
@@ -56,7 +58,7 @@ def true_return(turn: NDArray[Any], is_on_foot: Sequence[Any]) -> float:
             Posture(np.array([turn[s]]), np.array([-0.01 if is_on_foot[s] else HIGH]), np.array([HIGH]))
             for s in (step - 1, step)
         )
-        total += backflip_rewards(before, after, takeoff)[0]
+        total += backflip_rewards(before, after, takeoff, np.zeros(1))[0]
         takeoff = after.turn if is_on_foot[step] else takeoff
     return total
 
@@ -97,12 +99,18 @@ def test_hoppers_are_stood_up_where_they_lie() -> None:
 
 def test_a_fall_costs_more_than_a_turn_earns() -> None:
     lying = Posture(np.full(1, 1.6), np.full(1, HIGH), np.full(1, -0.001))
-    cost = PATIENCE * backflip_rewards(lying, lying, lying.turn)[0]
+    cost = PATIENCE * backflip_rewards(lying, lying, lying.turn, np.zeros(1))[0]
     assert cost == pytest.approx(-FALL_COST)
     assert FALL_COST > TURN / DT == pytest.approx(392.7, abs=0.01)
 
 
 # The true reward of backflips
+
+
+def test_a_botched_landing_loses_half_of_the_turn() -> None:
+    lying = Posture(np.zeros(2), np.full(2, HIGH), np.full(2, -0.001))
+    clean, botched = backflip_rewards(lying, lying, lying.turn, np.array([0, TURN]))
+    assert clean - botched == pytest.approx(0.5 * TURN / DT)
 
 
 @pytest.mark.parametrize(("turns", "earned"), [(0.5, 0.5), (1.0, 1.0), (1.5, 1.0), (3.0, 1.0), (-0.5, -0.5)])
@@ -147,12 +155,15 @@ def test_true_rewards_count_from_the_last_contact() -> None:
     assert ((postures.body < 0).sum(0) < PATIENCE).all(), "none was stood up"
     for index in range(4):
         turn, foot, body = (values[:, index] for values in postures)
-        takeoff = turn[0]
+        takeoff, landed, age = turn[0], 0.0, 0
         for step in range(1, 61):
             rate = (turn[step] - turn[step - 1]) / DT
             expected = rate - max(turn[step] - takeoff - TURN, 0)
+            is_up, was_up = (min(body[s], foot[s]) >= 0 for s in (step, step - 1))
+            landed, age = (max(min(turn[step] - takeoff, TURN), 0), 0) if was_up and not is_up else (landed, age + 1)
             if body[step] < 0:
-                expected = min(rate, 0) - 22
+                expected = min(rate, 0) - 22 - (BOTCHED * landed / DT if age <= STEADY else 0)
+                landed = 0.0
             elif foot[step] < 0:
                 expected = min(rate, 0.2 * rate, 2) - 2 * (1 - np.cos(turn[step]))
             assert rewards[step - 1, index] == pytest.approx(expected, abs=1e-4)

@@ -37,6 +37,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "best_of_n": {"n": 2, "max_new_tokens": 8},
     "rejection_sampling": {"n": 2, "epochs": 1, "max_new_tokens": 8, **UNGATED},
     "evaluate": {"max_new_tokens": 8},
+    "control": {"episodes": 8, "steps": 3200, "labels": 8, "session": 4, "reward_epochs": 2, "evaluation_episodes": 3},
     "arena": {"max_new_tokens": 8, "tasks_per_prompt": 1},
 }
 """Settings by stage that make it fast; whatever else a recipe says stays."""
@@ -79,8 +80,8 @@ def shrink(name: str, folder: Path) -> Path:
     return path
 
 
-def test_there_are_eleven_recipes_with_purpose_and_command() -> None:
-    assert len(RECIPES) == 11
+def test_there_are_14_recipes_with_purpose_and_command() -> None:
+    assert len(RECIPES) == 14
     for name in RECIPES:
         first, *lines = (FOLDER / f"{name}.toml").read_text().splitlines()
         assert first.startswith("# ")

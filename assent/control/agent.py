@@ -5,6 +5,7 @@ run's seed and the iteration, so a resumed run repeats them, and no state of an 
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,23 +163,25 @@ class Agent:
         policy: dict[str, Any] = {"net_arch": {"pi": layers, "vf": layers}}
         if is_picture := len(environment.observation_space.shape) == 3:
             policy = {"net_arch": [], "features_extractor_class": AgentConvolutions}
-        self._ppo = PPO(
-            "CnnPolicy" if is_picture else "MlpPolicy",
-            self._recorded,
-            learning_rate=settings.lr,
-            n_steps=environment.horizon,
-            batch_size=settings.batch_size,
-            n_epochs=settings.epochs,
-            gamma=settings.gamma,
-            gae_lambda=settings.gae_lambda,
-            clip_range=settings.clip_range,
-            ent_coef=settings.entropy_coef,
-            use_sde=settings.use_sde,
-            policy_kwargs=policy,
-            rollout_buffer_class=ScoredRolloutBuffer,
-            seed=seed % 2**32,
-            device="cpu",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a last batch that is smaller than the others is no fault
+            self._ppo = PPO(
+                "CnnPolicy" if is_picture else "MlpPolicy",
+                self._recorded,
+                learning_rate=settings.lr,
+                n_steps=environment.horizon,
+                batch_size=settings.batch_size,
+                n_epochs=settings.epochs,
+                gamma=settings.gamma,
+                gae_lambda=settings.gae_lambda,
+                clip_range=settings.clip_range,
+                ent_coef=settings.entropy_coef,
+                use_sde=settings.use_sde,
+                policy_kwargs=policy,
+                rollout_buffer_class=ScoredRolloutBuffer,
+                seed=seed % 2**32,
+                device="cpu",
+            )
         self._ppo.set_logger(Logger(None, []))
 
     @classmethod

@@ -4,18 +4,25 @@ Christiano et al. 2017, section 2.2 (arXiv:1706.03741): the probability that a c
 sums; each member is fitted to its own bootstrap sample; the reward is the mean of the members, each standardised.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from assent.config import override, table
 from assent.control.networks import reward_networks
+from assent.errors import AssentError
 from assent.protocols import RewardObjective
 from assent.records import unit_hash
+from assent.registry import resolve
+from assent.replay import feature_shape
 from assent.training.batching import count_steps, select_batch
 from assent.training.preferences import BATCH_SPECS, PromptGroup, pair_tensors
 from assent.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -59,7 +66,10 @@ class StepReward(nn.Module):
         self.settings = settings
         self.feature_shape = feature_shape
         self.networks = reward_networks(feature_shape, settings.members, settings.reward_hidden, seed)
-        self.mean, self.std = torch.zeros(settings.members), torch.ones(settings.members)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(settings.members))
+        self.register_buffer("std", torch.ones(settings.members))
         self.steps = 0
         self.optimizer = torch.optim.AdamW(
             self.parameters(), lr=settings.reward_lr, weight_decay=settings.reward_weight_decay
@@ -157,25 +167,38 @@ class StepReward(nn.Module):
         """Steps of the optimizer."""
         return self.steps
 
-    def weights_to_save(self) -> dict[str, Tensor]:
-        """Return the weights of all members, with the mean and deviation of their rewards."""
-        return {**self.state_dict(), "mean": self.mean, "std": self.std}
+    def save(self, file: Path) -> None:
+        """Write the members' weights, and the mean and deviation of their rewards, as safetensors."""
+        save_file(self.state_dict(), file)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the reward model that the stage `control` has saved beside agent.json.
+
+        Raises:
+            AssentError: the folder holds none.
+        """
+        path = folder / "reward_model.safetensors"
+        if not path.exists():
+            raise AssentError(f"no reward model in {folder}: train one with 'assent control'")
+        saved = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
+        defaults: tuple[Any, ...] = resolve("environments", saved["environment"])(), StepRewardSettings()
+        environment, settings = (
+            override(default, {name: saved[name] for name in table(default)}, str(folder)) for default in defaults
+        )
+        model = cls(feature_shape(environment), settings, seed=0)
+        model.load_state_dict(load_file(path))
+        return model
 
     def state(self) -> dict[str, Any]:
         """Return everything that rewards and fits depend on."""
-        return {
-            "weights": self.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "mean": self.mean,
-            "std": self.std,
-            "steps": self.steps,
-        }
+        return {"weights": self.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load what `state` returned."""
         self.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.mean, self.std, self.steps = state["mean"], state["std"], int(state["steps"])
+        self.steps = int(state["steps"])
 
     def release(self) -> None:
         """Nothing to free."""

@@ -24,7 +24,7 @@ from assent.preferences.data import read_judgements
 from assent.protocols import Annotator, Environment, RewardObjective
 from assent.records import Preference, Purpose, RankedCompletions, ScoredCompletion, Task
 from assent.registry import name_of, names
-from assent.replay import action_shape
+from assent.replay import feature_shape
 from assent.run import Run
 from assent.seeds import Purpose as SeedPurpose
 from assent.seeds import derive
@@ -83,7 +83,7 @@ class ControlTrainer:
         self.reward_model: StepReward | None = None
         if settings.reward in ("comparisons", "random"):
             seed = derive(run.seed, SeedPurpose.STEP_REWARD)
-            self.reward_model = StepReward(_feature_shape(settings), settings.model, seed)
+            self.reward_model = StepReward(feature_shape(settings.environment), settings.model, seed)
         self._asker = Asker(settings.environment, settings.task, settings.comparisons, run.setup.held_out)
         self._clips = ClipTable()
         self._queue = TaskQueue(run.store, accounts=open_accounts(run.folder, run.store))
@@ -234,12 +234,6 @@ class ControlTrainer:
             for name, ids in (("train", sides.train), ("held_out", sides.held_out))
         }
         return groups, len(feedback) - len(ignored)
-
-
-def _feature_shape(settings: ControlSettings) -> tuple[int, ...]:
-    environment = settings.environment
-    actions = np.zeros((1, *action_shape(environment)), dtype=environment.action_space.dtype)
-    return environment.begin([0]).step(actions).features.shape[1:]
 
 
 def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

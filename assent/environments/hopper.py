@@ -29,6 +29,8 @@ STEADY = 7
 TURN = 2 * np.pi
 FALL_COST = 440.0
 """True reward that a fall costs until the hopper is stood up; a turn earns `TURN / DT` = 393."""
+BOTCHED = 0.5
+"""Share of a flight's turn that is lost if more than the foot touches the floor within 0.1 s of the landing."""
 MAX_BACKWARD = 10.0
 VELOCITY_SCALES = np.array([0.2, 0.2, 0.1, 0.1, 0.1, 0.1])
 MAX_VELOCITY = 3.0
@@ -125,7 +127,8 @@ class HopperEpisodes:
         self._starts = np.zeros(len(seeds), dtype=np.int64)
         self._steps_down = np.zeros(len(seeds), dtype=np.int64)
         self._steps_up = np.zeros(len(seeds), dtype=np.int64)
-        self._takeoff = np.zeros(len(seeds))
+        self._takeoff, self._landed = np.zeros(len(seeds)), np.zeros(len(seeds))
+        self._steps_landed = np.zeros(len(seeds), dtype=np.int64)
         self._stand_up(np.arange(len(seeds)))
         self._observations = self._observe()
 
@@ -150,7 +153,8 @@ class HopperEpisodes:
         self._batch.step(nstep=SUBSTEPS, stage=self._stage)
         after = self.posture
         if self._goal == "backflip":
-            rewards = backflip_rewards(before, after, self._takeoff)
+            landed = self._update_landing(before, after)
+            rewards = backflip_rewards(before, after, self._takeoff, landed)
         else:
             rewards = forward_rewards(after, (self._qpos[:, 0] - start) / DT)
         self._takeoff = np.where(_is_airborne(after), self._takeoff, after.turn)
@@ -159,6 +163,16 @@ class HopperEpisodes:
         self._stand_up(np.flatnonzero(self._steps_down == PATIENCE))
         self._observations = self._observe()
         return Transition(self._observations, features, rewards.astype(np.float32))
+
+    def _update_landing(self, before: Posture, after: Posture) -> NDArray[np.float64]:
+        """Return the turn of each flight that ended less than 0.1 s ago, and forget it once its landing is botched."""
+        is_landing = _is_airborne(before) & ~_is_airborne(after)
+        turned = np.clip(after.turn - self._takeoff, 0, TURN)
+        self._landed = np.where(is_landing, turned, self._landed)
+        self._steps_landed = np.where(is_landing, 0, self._steps_landed + 1)
+        landed = np.where(self._steps_landed <= STEADY, self._landed, 0.0)
+        self._landed = np.where(after.body < 0, 0.0, self._landed)
+        return landed
 
     def draw(self, index: int) -> Drawing:
         """Draw one hopper from the side; the view follows it, and the floor has a mark every half metre."""
@@ -188,6 +202,7 @@ class HopperEpisodes:
         self._starts[indices] += 1
         self._steps_down[indices] = 0
         self._takeoff[indices] = -self._qpos[indices, 2]
+        self._landed[indices] = 0
 
     def _observe(self) -> NDArray[np.float32]:
         posture, torso = self.posture, self._geom_xmat[:, 1]
@@ -214,7 +229,9 @@ def load_model() -> Any:
     return model
 
 
-def backflip_rewards(before: Posture, after: Posture, takeoff: NDArray[np.float64]) -> NDArray[np.float64]:
+def backflip_rewards(
+    before: Posture, after: Posture, takeoff: NDArray[np.float64], landed: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the true rewards of a step for backflips, (N,), in rad/s: a turn in the air earns 393.
 
     In the air the net backward turn since the last contact counts, up to one turn. On the floor a forward turn costs
@@ -225,12 +242,14 @@ def backflip_rewards(before: Posture, after: Posture, takeoff: NDArray[np.float6
         before: of N hoppers before the step.
         after: of the same after it, before any is stood up.
         takeoff: turns at their last contact, (N,).
+        landed: turn of the flight that ended less than 0.1 s ago, if its landing has been clean until now, (N,).
     """
     rate = (after.turn - before.turn) / DT
     air = (np.minimum(after.turn - takeoff, TURN) - np.minimum(before.turn - takeoff, TURN)) / DT
     forward = np.minimum(rate, 0)
     foot = forward + 0.2 * np.clip(rate, 0, MAX_BACKWARD) - 2 * (1 - np.cos(after.turn))
-    return np.select([after.body < 0, after.foot < 0], [forward - FALL_COST / PATIENCE, foot], air)
+    fall = forward - FALL_COST / PATIENCE - BOTCHED * landed / DT
+    return np.select([after.body < 0, after.foot < 0], [fall, foot], air)
 
 
 def forward_rewards(after: Posture, speed: NDArray[np.float64]) -> NDArray[np.float64]:

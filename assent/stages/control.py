@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safetensors.torch import save_file
-
 from assent.config import table
 from assent.control.trainer import ControlSettings, ControlTrainer
 from assent.files import replacing_folder
@@ -50,4 +48,4 @@ class Control(Stage):
             (partial / "agent.json").write_text(json.dumps(table(self.settings), indent=1) + "\n", encoding="utf-8")
             trainer.agent.save(partial / "agent.safetensors")
             if trainer.reward_model:
-                save_file(trainer.reward_model.weights_to_save(), partial / "reward_model.safetensors")
+                trainer.reward_model.save(partial / "reward_model.safetensors")
