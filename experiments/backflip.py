@@ -73,8 +73,9 @@ def train(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
 def measure_flips(agent: Agent) -> dict[str, float]:
     """Return what an agent does with its mean actions on unseen seeds.
 
-    `clean` and `half_turns` are flights a second, `airborne` is a share of the time, `in_a_row` the most clean flips of
-    any episode without a fall between them, and `flippers` the share of the episodes with a clean flip.
+    `clean`, `upright` and `half_turns` are flights a second. A clean one lands on the foot alone; of an upright one the
+    leg may touch the floor beside it. `airborne` and `fallen` are shares of the time, `in_a_row` the most clean flips
+    of any episode without a fall between them, and `flippers` the share of the episodes with a clean flip.
     """
     seeds = range(1_000_000, 1_000_000 + EPISODES)
     episodes: Any = agent.environment.begin(list(seeds))
@@ -88,6 +89,7 @@ def measure_flips(agent: Agent) -> dict[str, float]:
     seconds = steps * DT * EPISODES
     return {
         "clean": float(flips.clean.sum()) / seconds,
+        "upright": float(flips.upright.sum()) / seconds,
         "half_turns": float(flips.half_turns.sum()) / seconds,
         "in_a_row": int(flips.in_a_row.max()),
         "flippers": float((flips.clean > 0).mean()),
@@ -98,10 +100,28 @@ def measure_flips(agent: Agent) -> dict[str, float]:
 
 def print_table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
     """Print a row for each arm and seed."""
-    columns = ("comparisons", "steps", "clean", "half_turns", "in_a_row", "flippers", "airborne", "fallen", "seconds")
-    header = "arm | seed | comparisons | steps | clean flips/s | half turns/s | most in a row | episodes with one "
-    print(f"\n| {header}| in the air | on the floor | seconds |\n|{'---|' * (len(columns) + 2)}")
-    formats = {"clean": ".2f", "half_turns": ".2f", "flippers": ".0%", "airborne": ".0%", "fallen": ".0%"}
+    columns = (
+        "comparisons",
+        "steps",
+        "clean",
+        "upright",
+        "half_turns",
+        "in_a_row",
+        "flippers",
+        "airborne",
+        "fallen",
+        "seconds",
+    )
+    header = "arm | seed | comparisons | steps | clean flips/s | upright landings/s | half turns/s | most in a row"
+    print(f"\n| {header}| episodes with one | in the air | on the floor | seconds |\n|{'---|' * (len(columns) + 2)}")
+    formats = {
+        "clean": ".2f",
+        "upright": ".2f",
+        "half_turns": ".2f",
+        "flippers": ".0%",
+        "airborne": ".0%",
+        "fallen": ".0%",
+    }
     for arm, by_seed in rows.items():
         for seed, row in by_seed.items():
             cells = [format(row[name], formats.get(name, ".0f")) for name in columns]

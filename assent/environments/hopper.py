@@ -29,8 +29,6 @@ STEADY = 7
 TURN = 2 * np.pi
 FALL_COST = 440.0
 """True reward that a fall costs until the hopper is stood up; a turn earns `TURN / DT` = 393."""
-BOTCHED = 0.5
-"""Share of a flight's turn that is lost if more than the foot touches the floor within 0.1 s of the landing."""
 MAX_BACKWARD = 10.0
 VELOCITY_SCALES = np.array([0.2, 0.2, 0.1, 0.1, 0.1, 0.1])
 MAX_VELOCITY = 3.0
@@ -45,6 +43,8 @@ class Posture(NamedTuple):
     """Height of the lowest point of the foot, in m above where it touches the floor."""
     body: NDArray[np.float64]
     """The same of torso, thigh and leg."""
+    torso: NDArray[np.float64]
+    """The same of torso and thigh."""
 
 
 class Flips(NamedTuple):
@@ -54,6 +54,8 @@ class Flips(NamedTuple):
     """Flights of at least 3/4 turn that land on the foot, within 60 degrees of upright, and stay up for 0.1 s."""
     in_a_row: NDArray[np.int64]  # (N,)
     """The most clean flips between which nothing but the foot touches the floor."""
+    upright: NDArray[np.int64]  # (N,)
+    """The same as `clean`, but the end of the leg may touch the floor beside the foot, at once or after."""
     half_turns: NDArray[np.int64]  # (N,)
     """Flights of at least half a turn, however they end."""
 
@@ -127,8 +129,7 @@ class HopperEpisodes:
         self._starts = np.zeros(len(seeds), dtype=np.int64)
         self._steps_down = np.zeros(len(seeds), dtype=np.int64)
         self._steps_up = np.zeros(len(seeds), dtype=np.int64)
-        self._takeoff, self._landed = np.zeros(len(seeds)), np.zeros(len(seeds))
-        self._steps_landed = np.zeros(len(seeds), dtype=np.int64)
+        self._takeoff = np.zeros(len(seeds))
         self._stand_up(np.arange(len(seeds)))
         self._observations = self._observe()
 
@@ -142,7 +143,8 @@ class HopperEpisodes:
         """The postures now, for counting flips."""
         axis = np.abs(self._geom_xmat[:, 1:, 8])
         clearance = self._geom_xpos[:, 1:, 2] - axis * self._half_length - self._radius - self._margin
-        return Posture(-self._qpos[:, 2], clearance[:, 3].copy(), clearance[:, :3].min(1))
+        foot, body, torso = clearance[:, 3].copy(), clearance[:, :3].min(1), clearance[:, :2].min(1)
+        return Posture(-self._qpos[:, 2], foot, body, torso)
 
     def step(self, actions: NDArray[Any]) -> Transition:
         """Apply torques to each for 16 ms; the reward model reads the observation before it, and the torques."""
@@ -153,8 +155,7 @@ class HopperEpisodes:
         self._batch.step(nstep=SUBSTEPS, stage=self._stage)
         after = self.posture
         if self._goal == "backflip":
-            landed = self._update_landing(before, after)
-            rewards = backflip_rewards(before, after, self._takeoff, landed)
+            rewards = backflip_rewards(before, after, self._takeoff)
         else:
             rewards = forward_rewards(after, (self._qpos[:, 0] - start) / DT)
         self._takeoff = np.where(_is_airborne(after), self._takeoff, after.turn)
@@ -163,16 +164,6 @@ class HopperEpisodes:
         self._stand_up(np.flatnonzero(self._steps_down == PATIENCE))
         self._observations = self._observe()
         return Transition(self._observations, features, rewards.astype(np.float32))
-
-    def _update_landing(self, before: Posture, after: Posture) -> NDArray[np.float64]:
-        """Return the turn of each flight that ended less than 0.1 s ago, and forget it once its landing is botched."""
-        is_landing = _is_airborne(before) & ~_is_airborne(after)
-        turned = np.clip(after.turn - self._takeoff, 0, TURN)
-        self._landed = np.where(is_landing, turned, self._landed)
-        self._steps_landed = np.where(is_landing, 0, self._steps_landed + 1)
-        landed = np.where(self._steps_landed <= STEADY, self._landed, 0.0)
-        self._landed = np.where(after.body < 0, 0.0, self._landed)
-        return landed
 
     def draw(self, index: int) -> Drawing:
         """Draw one hopper from the side; the view follows it, and the floor has a mark every half metre."""
@@ -202,7 +193,6 @@ class HopperEpisodes:
         self._starts[indices] += 1
         self._steps_down[indices] = 0
         self._takeoff[indices] = -self._qpos[indices, 2]
-        self._landed[indices] = 0
 
     def _observe(self) -> NDArray[np.float32]:
         posture, torso = self.posture, self._geom_xmat[:, 1]
@@ -229,9 +219,7 @@ def load_model() -> Any:
     return model
 
 
-def backflip_rewards(
-    before: Posture, after: Posture, takeoff: NDArray[np.float64], landed: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def backflip_rewards(before: Posture, after: Posture, takeoff: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the true rewards of a step for backflips, (N,), in rad/s: a turn in the air earns 393.
 
     In the air the net backward turn since the last contact counts, up to one turn. On the floor a forward turn costs
@@ -242,14 +230,12 @@ def backflip_rewards(
         before: of N hoppers before the step.
         after: of the same after it, before any is stood up.
         takeoff: turns at their last contact, (N,).
-        landed: turn of the flight that ended less than 0.1 s ago, if its landing has been clean until now, (N,).
     """
     rate = (after.turn - before.turn) / DT
     air = (np.minimum(after.turn - takeoff, TURN) - np.minimum(before.turn - takeoff, TURN)) / DT
     forward = np.minimum(rate, 0)
     foot = forward + 0.2 * np.clip(rate, 0, MAX_BACKWARD) - 2 * (1 - np.cos(after.turn))
-    fall = forward - FALL_COST / PATIENCE - BOTCHED * landed / DT
-    return np.select([after.body < 0, after.foot < 0], [fall, foot], air)
+    return np.select([after.body < 0, after.foot < 0], [forward - FALL_COST / PATIENCE, foot], air)
 
 
 def forward_rewards(after: Posture, speed: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -263,11 +249,13 @@ def count_flips(postures: Posture) -> Flips:
         _count_flips(*(np.asarray(values)[:, index] for values in postures))
         for index in range(np.shape(postures.turn)[1])
     ]
-    return Flips(*np.array(counts, dtype=np.int64).reshape(-1, 3).T)
+    return Flips(*np.array(counts, dtype=np.int64).reshape(-1, 4).T)
 
 
-def _count_flips(turn: NDArray[Any], foot: NDArray[Any], body: NDArray[Any]) -> tuple[int, int, int]:
-    clean = row = longest = half_turns = 0
+def _count_flips(
+    turn: NDArray[Any], foot: NDArray[Any], body: NDArray[Any], torso: NDArray[Any]
+) -> tuple[int, int, int, int]:
+    clean = row = longest = upright = half_turns = 0
     start: int | None = None
     for step in range(len(turn)):
         if foot[step] >= 0 and body[step] >= 0:
@@ -277,14 +265,16 @@ def _count_flips(turn: NDArray[Any], foot: NDArray[Any], body: NDArray[Any]) -> 
         turned = 0.0 if start is None else turn[step] - turn[start]
         start = None
         half_turns += turned >= TURN / 2
-        after = body[step : step + STEADY + 1]
-        is_on_foot = len(after) > STEADY and bool((after >= 0).all())
-        if turned >= TURN * 3 / 4 and is_on_foot and np.cos(turn[step]) >= 0.5:
+        is_flip = turned >= TURN * 3 / 4 and np.cos(turn[step]) >= 0.5
+        after = slice(step, step + STEADY + 1)
+        is_seen = len(turn) - step > STEADY
+        upright += is_flip and is_seen and bool((torso[after] >= 0).all())
+        if is_flip and is_seen and bool((body[after] >= 0).all()):
             clean, row = clean + 1, row + 1
         elif body[step] < 0:
             row = 0
         longest = max(longest, row)
-    return clean, longest, half_turns
+    return clean, longest, upright, half_turns
 
 
 def _is_airborne(posture: Posture) -> NDArray[np.bool_]:
