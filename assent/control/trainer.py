@@ -108,8 +108,12 @@ class ControlTrainer:
         returns = [rollout.true_rewards.sum(0) for rollout in rollouts]
         measured = [{"mean": float(r.mean()), "std": float(r.std()), "n": len(r)} for r in returns]
         by_return = np.argsort(returns[0], kind="stable")
-        chosen = {"Median episode": by_return[len(by_return) // 2], "Best": by_return[-1], "Worst": by_return[0]}
-        clips = [self._describe_clip(title, rollouts[0], int(episode)) for title, episode in chosen.items()]
+        titles = ("Worst episode", "Median episode", "Best episode")
+        chosen = (0, len(by_return) // 2, -1)
+        clips = [
+            self._describe_clip(title, rollouts[0], int(by_return[rank]))
+            for title, rank in zip(titles, chosen, strict=True)
+        ]
         return {"true_return": measured[0], "true_return_sampled": measured[1], "clips": clips}
 
     def _play_unseen(self, deterministic: bool) -> Rollout:
