@@ -69,7 +69,7 @@ def test_opposite_choices_teach_the_opposite() -> None:
     assert torch.cosine_similarity(learned, WEIGHTS, 0) < -0.98
 
 
-def test_networks_predict_comparisons_that_they_were_not_fitted_to() -> None:
+def test_networks_predict_comparisons_of_other_clips() -> None:
     model, _ = fitted(StepRewardSettings(), *clips_and_groups())
     clips, groups = clips_and_groups(seed=1)
     assert model.accuracy(groups, clips) > 0.9
