@@ -26,7 +26,7 @@ STAGES = {
         "--data",
         str(tiny.STORIES),
     ],
-    "sft": ["--batch-size", "2"],
+    "sft": ["--batch-size", "2", "--epochs", "4"],
     "reward": ["--batch-size", "2"],
     "dpo": ["--batch-size", "2"],
     "kto": ["--batch-size", "2"],
