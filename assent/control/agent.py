@@ -4,7 +4,6 @@ An iteration is one rollout of whole episodes and the updates on it. Its episode
 run's seed and the iteration, so a resumed run repeats them, and no state of an environment has to be saved.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 
-from assent.config import override, table
+from assent.control.saved import read_settings
 from assent.errors import AssentError
 from assent.protocols import Environment, Episodes
-from assent.registry import resolve
 from assent.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 try:
@@ -56,8 +54,6 @@ class AgentSettings:
     """Clipping range of the ratio of probabilities."""
     entropy_coef: NonNegativeFloat = 0.0
     """Weight of the entropy bonus."""
-    use_sde: bool = False
-    """State-dependent exploration (arXiv:2005.05719): smooth noise for motors."""
     hidden: PositiveInt = 64
     """Units of each of two hidden layers; an agent that sees pictures has convolutions instead."""
 
@@ -176,7 +172,6 @@ class Agent:
                 gae_lambda=settings.gae_lambda,
                 clip_range=settings.clip_range,
                 ent_coef=settings.entropy_coef,
-                use_sde=settings.use_sde,
                 policy_kwargs=policy,
                 rollout_buffer_class=ScoredRolloutBuffer,
                 seed=seed % 2**32,
@@ -191,14 +186,7 @@ class Agent:
         Raises:
             AssentError: the folder holds no agent.
         """
-        path = folder / "agent.json"
-        if not path.exists():
-            raise AssentError(f"no agent in {folder}: train one with 'assent control'")
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        defaults: tuple[Any, ...] = resolve("environments", saved["environment"])(), AgentSettings()
-        environment, settings = (
-            override(default, {name: saved[name] for name in table(default)}, str(path)) for default in defaults
-        )
+        environment, settings = read_settings(folder, AgentSettings())
         agent = cls(environment, settings, seed=0)
         load_model(agent._ppo.policy, folder / "agent.safetensors")
         return agent

@@ -4,7 +4,6 @@ Christiano et al. 2017, section 2.2 (arXiv:1706.03741): the probability that a c
 sums; each member is fitted to its own bootstrap sample; the reward is the mean of the members, each standardised.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from assent.config import override, table
 from assent.control.networks import reward_networks
+from assent.control.saved import read_settings
 from assent.errors import AssentError
 from assent.protocols import RewardObjective
 from assent.records import unit_hash
-from assent.registry import resolve
 from assent.replay import feature_shape
 from assent.training.batching import count_steps, select_batch
 from assent.training.preferences import BATCH_SPECS, PromptGroup, pair_tensors
@@ -181,11 +179,7 @@ class StepReward(nn.Module):
         path = folder / "reward_model.safetensors"
         if not path.exists():
             raise AssentError(f"no reward model in {folder}: train one with 'assent control'")
-        saved = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
-        defaults: tuple[Any, ...] = resolve("environments", saved["environment"])(), StepRewardSettings()
-        environment, settings = (
-            override(default, {name: saved[name] for name in table(default)}, str(folder)) for default in defaults
-        )
+        environment, settings = read_settings(folder, StepRewardSettings())
         model = cls(feature_shape(environment), settings, seed=0)
         model.load_state_dict(load_file(path))
         return model

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from assent.config import table
+from assent.control import saved
 from assent.control.trainer import ControlSettings, ControlTrainer
 from assent.files import replacing_folder
 from assent.protocols import Resumable, Stage
@@ -45,7 +46,7 @@ class Control(Stage):
         """Write the agent and its reward model as tensors, with all settings."""
         with replacing_folder(folder) as partial:
             partial.mkdir(parents=True)
-            (partial / "agent.json").write_text(json.dumps(table(self.settings), indent=1) + "\n", encoding="utf-8")
+            (partial / saved.FILE).write_text(json.dumps(table(self.settings), indent=1) + "\n", encoding="utf-8")
             trainer.agent.save(partial / "agent.safetensors")
             if trainer.reward_model:
                 trainer.reward_model.save(partial / "reward_model.safetensors")
