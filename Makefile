@@ -52,9 +52,12 @@ bench: $(VENV)/.bench $(VENV)/.model $(peers) ## run every file of benchmarks/, 
 		echo "$$file"; $(python) "$$file" || failed="$$failed $$file"; \
 	done; if [ "$$failed" ]; then echo "these failed:$$failed" >&2; exit 1; fi
 
-# The other file of experiments/ only writes the questions.
-experiments: $(VENV)/.bench $(VENV)/.model ## run over-optimisation (half an hour), then truthfulness and calibration (hours)
+# The other files of experiments/ only write data.
+experiments: $(VENV)/.bench $(VENV)/.model ## run over-optimisation (half an hour), then agents, truthfulness and calibration (hours)
 	$(python) experiments/overoptimization.py
+	$(python) experiments/pendulum.py
+	$(python) experiments/trading.py
+	$(python) experiments/backflip.py
 	$(python) experiments/truthfulness.py
 	$(python) experiments/calibration.py --control
 
@@ -109,7 +112,7 @@ $(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
 	@touch $(VENV)/.package $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
-	$(install) --editable '.[bench]'
+	$(install) --editable '.[bench,control]'
 	@touch $(VENV)/.package $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch

@@ -118,18 +118,44 @@ def draw_strip(clip: ShapeClip | PictureClip, frames: int = STRIP_FRAMES) -> str
     Its shapes have the colour of the text around them, or that of the classes `clip-ink`, `clip-accent` and
     `clip-muted` if a style sheet names one.
     """
-    total = clip.frames if isinstance(clip, PictureClip) else len(clip.frames)
+    total = _count_frames(clip)
     chosen = np.unique(np.linspace(0, total - 1, min(frames, total)).round().astype(int)).tolist()
-    if isinstance(clip, PictureClip):
-        width, cells = _picture_cells(clip, chosen)
-    else:
-        width, cells = _shape_cells([clip.frames[index] for index in chosen])
+    width, cells = _draw_cells(clip, chosen)
     whole = len(chosen) * (width + STRIP_GAP) - STRIP_GAP
-    seconds = f"{total / clip.fps:.1f}"
     return (
         f'<svg class="clip-strip" viewBox="0 0 {whole:g} {STRIP_HEIGHT:g}" role="img" '
-        f'aria-label="{len(chosen)} frames of a clip of {seconds} seconds">{cells}</svg>'
+        f'aria-label="{len(chosen)} frames of a clip of {total / clip.fps:.1f} seconds">{cells}</svg>'
     )
+
+
+def draw_film(clip: ShapeClip | PictureClip) -> str:
+    """Return a clip as an SVG element that plays without a script, again and again.
+
+    It is a strip of all frames behind a window of one; readers who ask for reduced motion see the first frame. Colours
+    are those of `draw_strip`.
+    """
+    total = _count_frames(clip)
+    width, cells = _draw_cells(clip, list(range(total)))
+    seconds = total / clip.fps
+    return (
+        f'<svg class="clip-film" viewBox="0 0 {width:g} {STRIP_HEIGHT:g}" role="img" '
+        f'aria-label="A clip of {seconds:.1f} seconds">'
+        "<style>@keyframes clip-film { to { transform: translateX(var(--end)) } } "
+        "@media (prefers-reduced-motion: reduce) { .clip-film g { animation: none !important } }</style>"
+        f'<g style="--end: {-total * (width + STRIP_GAP):g}px; '
+        f'animation: clip-film {seconds:g}s steps({total}) infinite">{cells}</g></svg>'
+    )
+
+
+def _count_frames(clip: ShapeClip | PictureClip) -> int:
+    return clip.frames if isinstance(clip, PictureClip) else len(clip.frames)
+
+
+def _draw_cells(clip: ShapeClip | PictureClip, chosen: list[int]) -> tuple[float, str]:
+    """Return the width of a cell, and the chosen frames as cells side by side."""
+    if isinstance(clip, PictureClip):
+        return _picture_cells(clip, chosen)
+    return _shape_cells([clip.frames[index] for index in chosen])
 
 
 def _shape_cells(drawings: list[Drawing]) -> tuple[float, str]:

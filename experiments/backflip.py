@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 
 from assent.api import Run
+from assent.clips import ShapeClip, draw_clip, draw_film
 from assent.config import read_recipe
 from assent.control.agent import Agent
+from assent.control.comparisons import cut_segment
 from assent.environments.hopper import DT, Posture, count_flips
 from assent.errors import AssentError
 from assent.functional.finite import replace_nonfinite
+from assent.replay import prompt_of
 
 ROOT = Path(__file__).parent.parent
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -35,6 +38,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "constant reward": {"reward": "constant"},
 }
 """Settings of each arm; the last two are negative controls."""
+FIRST_SEED = 1_000_000
 EPISODES = 32
 """Episodes that are measured, from seeds that training never used."""
 LENGTH = 3
@@ -51,19 +55,28 @@ def main() -> None:
     flags.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     flags.add_argument("--labels", type=int, default=900)
     flags.add_argument("--steps", type=int, help="default: those of the recipe")
+    flags.add_argument("--film", type=Path, help="also write a film of the first agent as an SVG file")
     arguments = flags.parse_args()
     rows = {arm: {seed: train(arguments, arm, seed) for seed in arguments.seeds} for arm in arguments.arms}
+    if arguments.film:
+        folder = folder_of(arguments, arguments.arms[0], arguments.seeds[0])
+        arguments.film.write_text(draw_episode(Agent.load(folder / "control")), encoding="utf-8")
     print_table(rows)
     line = {"experiment": "backflip", "labels": arguments.labels, "arms": rows}
     print(json.dumps(replace_nonfinite(line), allow_nan=False))
 
 
+def folder_of(arguments: argparse.Namespace, arm: str, seed: int) -> Path:
+    """Return the run folder of an agent."""
+    folder: Path = arguments.folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    return folder
+
+
 def train(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
     """Train one agent, and count its flips."""
     recipe = read_recipe(ROOT / "examples" / "backflip.toml")["control"]
-    steps = {"steps": arguments.steps} if arguments.steps else {}
-    name = arm.replace(", ", "-").replace(" ", "-")
-    run = Run(arguments.folder / f"{name}-{seed}", seed=seed, held_out=0.0)
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    run = Run(folder_of(arguments, arm, seed), seed=seed, held_out=0.0)
     run.control(**{**recipe, "labels": arguments.labels, **steps, **ARMS[arm]})
     result = run.results["control"]
     flips = measure_flips(Agent.load(run.folder / "control"))
@@ -73,11 +86,10 @@ def train(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
 def measure_flips(agent: Agent) -> dict[str, float]:
     """Return what an agent does with its mean actions on unseen seeds.
 
-    `clean`, `upright` and `half_turns` are flights a second. A clean one lands on the foot alone; of an upright one the
-    leg may touch the floor beside it. `airborne` and `fallen` are shares of the time, `in_a_row` the most clean flips
-    of any episode without a fall between them, and `flippers` the share of the episodes with a clean flip.
+    `clean` and `half_turns` are flights a second, `airborne` and `fallen` shares of the time, `in_a_row` the most clean
+    flips of any episode without a fall between them, and `flippers` the share of the episodes with a clean flip.
     """
-    seeds = range(1_000_000, 1_000_000 + EPISODES)
+    seeds = range(FIRST_SEED, FIRST_SEED + EPISODES)
     episodes: Any = agent.environment.begin(list(seeds))
     steps = LENGTH * agent.environment.horizon
     postures: list[Posture] = []
@@ -89,7 +101,6 @@ def measure_flips(agent: Agent) -> dict[str, float]:
     seconds = steps * DT * EPISODES
     return {
         "clean": float(flips.clean.sum()) / seconds,
-        "upright": float(flips.upright.sum()) / seconds,
         "half_turns": float(flips.half_turns.sum()) / seconds,
         "in_a_row": int(flips.in_a_row.max()),
         "flippers": float((flips.clean > 0).mean()),
@@ -98,13 +109,23 @@ def measure_flips(agent: Agent) -> dict[str, float]:
     }
 
 
+def draw_episode(agent: Agent) -> str:
+    """Return the first of the measured episodes as an SVG document: every second step, at half speed."""
+    rollout = agent.play([FIRST_SEED], seed=0)
+    steps = agent.environment.horizon
+    clip = draw_clip(prompt_of(agent.environment, FIRST_SEED), cut_segment(rollout, 0, 0, steps).text)
+    assert isinstance(clip, ShapeClip)
+    film = draw_film(ShapeClip(clip.fps / 2, clip.frames[::2]))
+    colours = "<style>.clip-ink{color:#57606a}.clip-accent{color:#2a6fbb}.clip-muted{color:#b0b6bc}</style>"
+    return film.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace("<style>", f"{colours}<style>", 1)
+
+
 def print_table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
     """Print a row for each arm and seed."""
     columns = (
         "comparisons",
         "steps",
         "clean",
-        "upright",
         "half_turns",
         "in_a_row",
         "flippers",
@@ -112,11 +133,10 @@ def print_table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
         "fallen",
         "seconds",
     )
-    header = "arm | seed | comparisons | steps | clean flips/s | upright landings/s | half turns/s | most in a row"
+    header = "arm | seed | comparisons | steps | clean flips/s | half turns/s | most in a row "
     print(f"\n| {header}| episodes with one | in the air | on the floor | seconds |\n|{'---|' * (len(columns) + 2)}")
     formats = {
         "clean": ".2f",
-        "upright": ".2f",
         "half_turns": ".2f",
         "flippers": ".0%",
         "airborne": ".0%",

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,7 +51,7 @@ def main() -> None:
     rows = {
         arm: {
             f"{risk_aversion:g}": {seed: train(arguments, arm, risk_aversion, seed) for seed in arguments.seeds}
-            for risk_aversion in arguments.risk_aversions
+            for risk_aversion in sorted(arguments.risk_aversions)
         }
         for arm in arguments.arms
     }
@@ -63,7 +64,7 @@ def main() -> None:
 def train(arguments: argparse.Namespace, arm: str, risk_aversion: float, seed: int) -> dict[str, float]:
     """Train one agent, and measure its account and its reward on the later years."""
     recipe = read_recipe(ROOT / "examples" / "trading.toml")["control"]
-    steps = {"steps": arguments.steps} if arguments.steps else {}
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
     run = Run(arguments.folder / f"{arm.replace(' ', '-')}-{risk_aversion:g}-{seed}", seed=seed, held_out=0.0)
     run.control(**{**recipe, "risk_aversion": risk_aversion, **steps, **ARMS[arm]})
     folder = run.folder / "control"
@@ -122,10 +123,10 @@ def print_table(rows: Mapping[str, Any], baselines: Mapping[str, Mapping[str, fl
     for name, row in baselines.items():
         print(f"| {name} | | | | {row['return']:.1f} | {row['drawdown']:.1f} | {row['worst']:.1f} |")
     for arm, by_risk in rows.items():
-        means = {risk: fmean(row["drawdown"] for row in by_seed.values()) for risk, by_seed in by_risk.items()}
-        falls = all(a > b for a, b in zip(list(means.values()), list(means.values())[1:], strict=False))
-        trend = "falls" if falls else "does not fall"
-        print(f"{arm}: the largest loss {trend} with lambda: {', '.join(f'{value:.1f} %' for value in means.values())}")
+        means = [fmean(row["drawdown"] for row in by_seed.values()) for by_seed in by_risk.values()]
+        if len(means) > 1:
+            trend = "falls" if all(a > b for a, b in pairwise(means)) else "does not fall"
+            print(f"{arm}: the largest loss {trend} with lambda: {', '.join(f'{mean:.1f} %' for mean in means)}")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,41 @@ def test_our_side_reports_results_seconds_and_operations(
         assert output["results"][0]["loss"] > 0
 
 
+@pytest.mark.slow
+def test_our_pendulum_reports_its_return_and_what_it_took(tmp_path: Path, harness_path: None) -> None:
+    work = {"seed": 0, "steps": 6400, "labels": 8, "episodes": 2}
+    (tmp_path / "work.json").write_text(json.dumps(work))
+    process = Process(side, "pendulum", str(tmp_path / "work.json"), log=tmp_path / "log")
+    assert process.wait() == 0, process.output
+    report = json.loads(process.out.splitlines()[-1])
+    assert report["threads"] == 1 and len(report["seconds"]) == 1 and report["seconds"][0] > 0
+    assert report["steps"] == 6400 and 0 < report["comparisons"] <= 8
+    assert -3300 < report["true_return"] < 0
+
+
+def test_pendulum_prints_and_stores_medians_of_both_sides(
+    harness_path: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pendulum = load("pendulum")
+
+    def reports(returns: list[float], seconds: list[float], **extra: str) -> list[dict[str, object]]:
+        common = {"cpu_seconds": 5.0, "steps": 100, "comparisons": 8, "peak_gb": 0.5, "torch": "2", "threads": 1}
+        rows = zip(returns, seconds, strict=True)
+        return [{"true_return": mean, "seconds": [time], **common, **extra} for mean, time in rows]
+
+    sides = {
+        "assent": reports([-200.0, -150.0, -900.0], [10.0, 30.0, 20.0]),
+        "peer": reports([-300.0, -400.0, -100.0], [60.0, 50.0, 10.0], peer="imitation 1"),
+    }
+    line = pendulum.summarise(sides, [0, 1, 2])
+    assert (line["ours_seconds"], line["peer_seconds"], line["ratio"]) == (20.0, 50.0, 2.5)
+    assert line["true_return"] == {"ours": [-200.0, -150.0, -900.0], "peer": [-300.0, -400.0, -100.0]}
+    pendulum.print_table(sides, [0, 1, 2])
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[-2] == "| assent | 100 | -200 | -150 | -900 | -200 | 20 | 5 |"
+    assert rows[-1] == "| imitation 1 | 100 | -300 | -400 | -100 | -300 | 50 | 5 |"
+
+
 def imported_modules(tree: ast.Module) -> dict[str, ModuleType]:
     """Return the modules of assent that a file imports, by their names there; fail if it imports a missing name."""
     modules: dict[str, ModuleType] = {}

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from browsing import PHONE, OpenPage, Screen, Server, TaskSpec, button, is_reachable, make_run
+from browsing import PHONE, OpenPage, Screen, Server, TaskSpec, button, dialog, is_reachable, make_run
 
 from assent.feedback.approval import Approval
 from assent.feedback.comparison import Comparison
 from assent.feedback.ranking import Ranking
-from assent.records import Prompt, Response, Task
+from assent.labelling.queue import TaskQueue
+from assent.records import Feedback, Prompt, Response, Task
 from assent.segments import Segment
 
 pytest.importorskip("gymnasium")
@@ -199,6 +200,33 @@ def test_a_clip_that_cannot_be_replayed_says_so_and_is_skipped(open_page: OpenPa
     assert screen.task == screen.run.tasks[1].task
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "question", "names"),
+    [
+        ("comparison", 2, "Which clip is the better one?", ["Clip A", "Clip B"]),
+        ("ranking", 3, "Put the clips in order, the best first.", ["Clip 1", "Clip 2", "Clip 3"]),
+        ("rating", 1, "How good is this clip?", ["Clip"]),
+        ("approval", 1, "Is this clip good enough?", ["Clip"]),
+        ("critique", 1, "What is wrong with this clip, or right?", ["Clip"]),
+    ],
+)
+def test_pages_speak_of_clips(open_page: OpenPage, kind: str, count: int, question: str, names: list[str]) -> None:
+    task = clip_task(1, kind, count)
+    screen = wait_for_clips(open_page(replace(task, task=replace(task.task, instruction=""))))
+    assert screen.instruction == question
+    labels = "nodes => nodes.map((node) => node.ariaLabel)"
+    assert screen.page.eval_on_selector_all("#items .item", labels) == names
+    assert screen.page.eval_on_selector_all("#items canvas", labels) == [f"{name}, 1.3 seconds" for name in names]
+    assert button(screen, "Both bad").count() == 0
+    screen.press("Escape", "g")
+    assert dialog(screen, "Guidelines").inner_text().startswith("Guidelines\n\nWatch every clip to its end")
+    screen.press("Escape", "?")
+    assert "half speed" in dialog(screen, "Keyboard shortcuts").inner_text()
+    page = screen.page.locator("body").text_content() or ""
+    labelled = screen.page.eval_on_selector_all("[aria-label]", labels)
+    assert [text for text in (page, *labelled) for word in ("esponse", "nswer", "both bad") if word in text] == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_on_pages_with_clips(open_page: OpenPage, live_server: Server, scheme: str) -> None:
     run = make_run(live_server.root, clip_task(1), clip_task(2, "ranking", 4))
@@ -257,3 +285,33 @@ def test_a_labeller_gets_no_clip_of_another_page(open_page: OpenPage, live_serve
     screen = wait_for_clips(open_page(run=run))
     status = "(id) => fetch(`/r/${document.documentElement.dataset.run}/clip/${id}`).then((reply) => reply.status)"
     assert [screen.page.evaluate(status, item.id) for item in unasked.responses] == [200, 200, 404]
+
+
+def test_reviewers_read_of_clips_and_are_offered_a_tie(open_page: OpenPage, live_server: Server) -> None:
+    run = make_run(live_server.root, replace(clip_task(1), required=2))
+    task = run.tasks[0].task
+    queue = TaskQueue(run.store)
+    for name, preferred in zip(("ann", "bob"), task.items, strict=True):
+        shown = queue.assignments.assign(name, task).display_order
+        queue.submit(Feedback(task.id, name, Comparison(preferred), "2026-11-20T10:00:00Z", display_order=shown))
+    screen = wait_for_clips(open_page(run=run, role="owner", path="/review"))
+    assert screen.page.locator(".item h2").all_inner_texts() == ["Clip 1", "Clip 2"]
+    offered = [line.strip() for line in screen.page.locator("fieldset label").all_inner_texts()]
+    assert offered == ["clip 1, strength 1 by ann", "clip 2, strength 1 by bob", "tie no annotator"]
+    screen.go("/judgements")
+    assert screen.page.locator("[data-label=judgement]").all_inner_texts() == [
+        "clip 2, strength 1",
+        "clip 1, strength 1",
+    ]
+    wait_for_clips(screen.go(f"/judgements/{screen.run.feedback()[0].id}"))
+    headings = [name.split()[:2] for name in screen.page.locator(".item h2").all_inner_texts()]
+    assert sorted(headings) == [["Clip", "1"], ["Clip", "2"]]
+    assert "esponse" not in screen.page.locator("main").inner_text()
+
+
+def test_defaults_of_a_run_of_clips_speak_of_no_text(open_page: OpenPage, live_server: Server) -> None:
+    run = make_run(live_server.root, clip_task(1))
+    screen = open_page(run=run, role="owner", path="/admin").page
+    assert screen.get_by_label("Guidelines").input_value().startswith("Watch every clip to its end")
+    assert screen.get_by_label("Flags, separated by commas").input_value() == ""
+    assert screen.get_by_label("Rating axes, separated by commas").input_value() == "quality"

@@ -13,7 +13,7 @@ import pytest
 from web_server import Server, build_run_root
 
 from assent.annotators.human import Human
-from assent.clips import PictureClip, ShapeClip, draw_clip, draw_strip
+from assent.clips import PictureClip, ShapeClip, draw_clip, draw_film, draw_strip
 from assent.environments.pendulum import Pendulum
 from assent.errors import AssentError, Waiting
 from assent.functional.near_identical import is_near_identical
@@ -113,6 +113,15 @@ def test_a_strip_shows_the_first_and_the_last_frame() -> None:
         assert float(rod.get("x2", "")) == pytest.approx(line.x1)
         assert float(rod.get("y2", "")) == pytest.approx(-line.y1)  # in SVG y points down
     assert len(ET.fromstring(draw_strip(drawn("pendulum", steps=5)))) == 5
+
+
+def test_a_film_moves_by_one_frame_at_a_time() -> None:
+    film = ET.fromstring(draw_film(drawn("pendulum")))
+    cells = film.find("g")
+    assert cells is not None and len(cells) == 25 and film.get("aria-label") == "A clip of 1.2 seconds"
+    step = float(cells[1].get("x", "")) - float(cells[0].get("x", ""))
+    assert float(film.get("viewBox", "").split()[2]) < step, "one frame at a time"
+    assert f"--end: {-25 * step:g}px" in cells.get("style", "") and "steps(25)" in cells.get("style", "")
 
 
 def test_a_strip_of_pictures_needs_no_other_file() -> None:

@@ -1,5 +1,6 @@
 """Cart and pole, moving dot, half cheetah, Gymnasium's environments and Atari games: each one's own rules."""
 
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,8 @@ from assent.environments.half_cheetah import HalfCheetah
 from assent.environments.moving_dot import MIDDLE, MovingDot
 from assent.errors import AssentError
 from assent.protocols import Line
+from assent.replay import replay, replay_frames
+from assent.segments import Segment, environment_prompt
 
 # Cart and pole
 
@@ -250,7 +253,9 @@ def test_actions_beyond_the_bounds_are_clipped() -> None:
         ("Acrobat-v1", "no environment 'Acrobat-v1' in Gymnasium; did you mean 'Acrobot-v1'"),
         ("Acrobot-v9", "did you mean 'Acrobot-v1'"),
         ("not an id", "no environment 'not an id' in Gymnasium; did you mean"),
-        ("no_such_module:Acrobot-v1", "No module named 'no_such_module'"),
+        ("CartPole", "no environment 'CartPole' in Gymnasium; did you mean 'CartPole-v"),
+        ("json:Acrobot-v1", "no environment 'json:Acrobot-v1' in Gymnasium; did you mean 'Acrobot-v1'"),
+        ("../Acrobot-v1", "no environment '../Acrobot-v1' in Gymnasium; did you mean 'Acrobot-v1'"),
         ("FrozenLake-v1", "observations in Discrete and actions in Discrete; supported: observations in Box"),
     ],
 )
@@ -258,6 +263,18 @@ def test_ids_that_cannot_work_are_refused_in_a_line(env_id: str, message: str) -
     with pytest.raises(AssentError, match=message) as refusal:
         Gymnasium(env_id).begin([1])
     assert "\n" not in str(refusal.value)
+
+
+def test_an_imported_clip_imports_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gymnasium would import the module that an id names."""
+    (tmp_path / "module_of_a_clip.py").write_text("raise SystemExit('this ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    prompt = environment_prompt("gymnasium", {"env_id": "module_of_a_clip:Acrobot-v1"}, seed=1, task="")
+    clip = Segment(start=0, steps=1, actions=b"\0", end=(0.0,)).text
+    for read in (lambda: replay([(prompt, clip)]), lambda: replay_frames(prompt, clip)):
+        with pytest.raises(AssentError, match="no environment 'module_of_a_clip:Acrobot-v1' in Gymnasium"):
+            read()
+    assert "module_of_a_clip" not in sys.modules
 
 
 def test_environment_without_limit_needs_a_number_of_steps(corridor: str) -> None:

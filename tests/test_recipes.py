@@ -43,6 +43,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 """Settings by stage that make it fast; whatever else a recipe says stays."""
 MORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "active_rounds": {"label": {"num_tasks": 8}},
+    "atari": {"control": {"episodes": 2, "steps": 1024}},
     "lora_ppo": {"ppo": {"minibatches": 2}},
     "people": {"label": {"wait": 0, "num_tasks": 6}, "evaluate": {"wait": 0}},
 }
@@ -80,8 +81,8 @@ def shrink(name: str, folder: Path) -> Path:
     return path
 
 
-def test_there_are_14_recipes_with_purpose_and_command() -> None:
-    assert len(RECIPES) == 14
+def test_there_are_15_recipes_with_purpose_and_command() -> None:
+    assert len(RECIPES) == 15
     for name in RECIPES:
         first, *lines = (FOLDER / f"{name}.toml").read_text().splitlines()
         assert first.startswith("# ")

@@ -150,7 +150,9 @@ class ControlTrainer:
                 ahead = self.settings.comparisons.ahead if number else 0
                 wait_for_judgements(self._queue, self.key, self.settings.annotator.wait, ahead)
                 is_asked = True
-            is_fitted = is_asked and self._fit_if_new(number, metrics)
+            is_fitted = (is_asked or number == 0) and self._fit_if_new(number, metrics)
+            if number == 0 and not is_fitted:
+                raise AssentError("nobody has compared clips yet; ask for more --labels")
             metrics |= {"asked": len(self.extra_state["tasks"]), "labels": self.extra_state["judgements"]}
         if is_fitted or number == 0:
             self.reward_model.standardise_on(rollout.features)
@@ -168,7 +170,7 @@ class ControlTrainer:
         """Ask for the comparisons that are due; return whether there were any."""
         settings, asked = self.settings.comparisons, len(self.extra_state["tasks"])
         due = settings.due(number / self.settings.iterations) - asked
-        if due < max(1, min(settings.session, settings.labels - asked)):
+        if due < max(1, min(settings.session, settings.labels - asked) if number else 1):
             return False
         rewards = self.reward_model.rewards(rollout.features).numpy() if self.reward_model and asked else None
         seed = derive(self.run.seed, SeedPurpose.EPISODE, number)

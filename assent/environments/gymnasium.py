@@ -36,7 +36,7 @@ class Gymnasium:
     """
 
     env_id: str = ""
-    """Id of the environment, such as Acrobot-v1; `module:id` imports the module that registers it."""
+    """Id of a registered environment, such as Acrobot-v1."""
     episode_steps: NonNegativeInt = 0
     """Steps of every episode; 0: the environment's own limit."""
     reward_scale: PositiveFloat = 1.0
@@ -199,13 +199,14 @@ def _make(env_id: str, render_mode: str | None) -> Any:
         import gymnasium
     except ImportError:
         raise AssentError("gymnasium is not installed: pip install 'assent[control]'") from None
+    # Imported clips name the id, and Gymnasium would import the module of `module:id`: only registered ids pass.
+    if env_id not in gymnasium.registry:
+        nearest = difflib.get_close_matches(env_id, gymnasium.registry, n=1, cutoff=0)[0]
+        raise AssentError(f"no environment '{env_id}' in Gymnasium; did you mean '{nearest}'?")
     try:
         return gymnasium.make(env_id, render_mode=render_mode, max_episode_steps=-1, disable_env_checker=True)
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise _missing(env_id, error) from None
-    except gymnasium.error.Error:
-        nearest = difflib.get_close_matches(env_id, gymnasium.registry, n=1, cutoff=0)[0]
-        raise AssentError(f"no environment '{env_id}' in Gymnasium; did you mean '{nearest}'?") from None
 
 
 def _max_steps(env_id: str) -> int:

@@ -134,6 +134,10 @@ class Evaluate(Stage):
             raise ValueError("temperature = 0 gives equal draws; leave draws out, or set the temperature above 0")
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
+        if run.key("control") in run.recipe and not trained_policies(run):
+            raise AssentError(
+                f"{run.folder} trains an agent: 'assent control' measures it at its end, and 'assent report' shows it"
+            )
         baseline = self.baseline or run.initial_policy
         policies = self._policies(run)
         prompts = held_out_prompts(run)

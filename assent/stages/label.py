@@ -67,8 +67,8 @@ class Label(Stage):
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
         prompts = {prompt.id: prompt for prompt in run.store.prompts()}
-        if self.kind in ("correction", "demonstration") and any(map(is_behaviour, prompts.values())):
-            raise AssentError(f"nobody can write a clip: --kind {self.kind} is for texts; use comparison or rating")
+        if any(map(is_behaviour, prompts.values())):
+            self._check_for_clips()
         responses = self._load_responses(run, key)
         held_out = split(prompts.values(), run.setup.held_out).held_out
         tasks = list(self._sample_tasks(prompts, responses, held_out, run.seed))
@@ -82,6 +82,15 @@ class Label(Stage):
         num_prompts = len({task.prompt for task in tasks})
         return {"tasks": count["train"], "held_out": count["evaluate"], "prompts": num_prompts}
 
+    def _check_for_clips(self) -> None:
+        if self.kind in ("correction", "demonstration"):
+            raise AssentError(f"nobody can write a clip: --kind {self.kind} is for texts; use comparison or rating")
+        if self.acquisition != "uniform":
+            raise AssentError(
+                f"--acquisition {self.acquisition} is for texts: 'assent label' draws clips at random, and only "
+                "'assent control' selects them"
+            )
+
     def _load_responses(self, run: Run, key: str) -> list[Response]:
         policy = self.policy or (run.result(run.key("generate")) or {}).get("label", "")
         if not policy and self.kind == "demonstration":
@@ -90,6 +99,8 @@ class Label(Stage):
         responses = {response.id: response for response in rows}
         if not responses and self.kind != "demonstration":
             remedy = "run 'assent generate' first, or import responses that no human has judged"
+            if any(map(is_behaviour, run.store.prompts())):
+                remedy = "name clips by their rollout, such as --policy control#0, or import some without a judgement"
             raise AssentError(f"{run.folder} holds no responses to label; {remedy}")
         return list(responses.values())
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from assent.errors import AssentError
-from assent.feedback import ComparableJudgement, WrittenJudgement, describe, to_values
+from assent.feedback import ComparableJudgement, WrittenJudgement, to_values
 from assent.feedback.critique import Critique
 from assent.formats import TaskWithJudgements
 from assent.formats.files.exporting import write_file
@@ -30,7 +30,7 @@ from assent.records import Feedback, Judgement, Prompt, Task
 from assent.registry import name_of, names
 from assent.web.pages import render_page, require
 from assent.web.security import CurrentProject, RequireRole, workspace_of
-from assent.web.text import render_item, render_turns, text_of
+from assent.web.text import instruction_of, noun_of, render_item, render_turns, summary_of, text_of
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["judgements"])
@@ -100,8 +100,9 @@ def judgements_page(
     rows = []
     for row in found_rows[:PAGE_SIZE]:
         task = judged.tasks[row.feedback.task]
-        prompt = judged.prompt_of(task.id).text
-        rows.append(ListedJudgement(row.seq, row.feedback, task.kind, prompt, describe(row.feedback.judgement, task)))
+        prompt = judged.prompt_of(task.id)
+        summary = summary_of(row.feedback.judgement, task, prompt)
+        rows.append(ListedJudgement(row.seq, row.feedback, task.kind, prompt.text, summary))
     return render_page(
         request, "judgements.html.jinja", run=project.name, page="judgements", rows=rows,
         has_more=len(found_rows) > PAGE_SIZE, total=count_judgements(project.store, filter), filter=filter,
@@ -133,10 +134,10 @@ def judgement_page(request: Request, project: CurrentProject, user: Reviewer, ju
     return render_page(
         request, "judgement.html.jinja", run=project.name, page="judgements", event=event, task=task,
         text=text_of(event.judgement), quote=quote_of(event.judgement),
-        turns=render_turns(prompt),
+        turns=render_turns(prompt), noun=noun_of(prompt), instruction=instruction_of(task, prompt),
         responses=[(responses[item], render_item(responses[item], prompt)) for item in item_order],
-        summary=describe(event.judgement, task),
-        other_judgements=[(other, describe(other.judgement, task)) for other in other_events],
+        summary=summary_of(event.judgement, task, prompt),
+        other_judgements=[(other, summary_of(other.judgement, task, prompt)) for other in other_events],
         replaced=superseding_ids(project.store, [event.id, *(other.id for other in other_events)]),
         assignment=assignment_state(project.store, event), names=names_by_id(request, user),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from assent.feedback import ComparableJudgement, describe, parse
+from assent.feedback import ComparableJudgement, parse
 from assent.feedback.comparison import Comparison
 from assent.labelling.gold import matches_gold
 from assent.labelling.judgements import disputed_judgements
@@ -17,7 +17,7 @@ from assent.web.manage import LongText, ShortText
 from assent.web.pages import render_page
 from assent.web.security import CurrentProject
 from assent.web.task_views import DECIDED
-from assent.web.text import render_item, render_turn
+from assent.web.text import noun_of, render_item, render_turn, summary_of
 from assent.web.workspace import Project
 
 router = APIRouter(tags=["review"])
@@ -31,6 +31,7 @@ class DisputedTask(NamedTuple):
     """A task about which annotators disagree, as the page shows it."""
 
     task: Task
+    noun: str
     prompt: str
     """The last turn of the prompt as HTML."""
     judgements: list[tuple[Feedback, str]]
@@ -54,9 +55,10 @@ def review(
     rows = []
     for events in groups[:PAGE_SIZE]:
         task = judged.tasks[events[0].task]
-        prompt = render_turn(judged.prompt_of(task.id).messages[-1])
-        summaries = [(event, describe(event.judgement, task)) for event in events]
-        rows.append(DisputedTask(task, prompt, summaries, _unused_verdicts(task, events)))
+        prompt = judged.prompt_of(task.id)
+        noun, last_turn = noun_of(prompt), render_turn(prompt.messages[-1])
+        summaries = [(event, summary_of(event.judgement, task, prompt)) for event in events]
+        rows.append(DisputedTask(task, noun, last_turn, summaries, _unused_verdicts(task, noun, events)))
     return render_page(
         request, "review.html.jinja", run=project.name, page="review", rows=rows, texts=texts, after=after,
         page_size=PAGE_SIZE, has_more=len(groups) > PAGE_SIZE, names=names_by_id(request, user),
@@ -69,7 +71,7 @@ def _gold_kinds() -> list[str]:
     return [kind for kind in names("feedback") if issubclass(resolve("feedback", kind), ComparableJudgement)]
 
 
-def _unused_verdicts(task: Task, events: list[Feedback]) -> list[tuple[str, str]]:
+def _unused_verdicts(task: Task, noun: str, events: list[Feedback]) -> list[tuple[str, str]]:
     """Return (value, label) of the verdicts on a comparison that no annotator gave."""
     if task.kind != "comparison":
         return []
@@ -78,8 +80,8 @@ def _unused_verdicts(task: Task, events: list[Feedback]) -> list[tuple[str, str]
         for event in events
         if isinstance(event.judgement, Comparison)
     }
-    verdicts = [(item, f"response {number}") for number, item in enumerate(task.items, 1)]
-    verdicts += [("tie", "tie"), ("both bad", "both bad")]
+    verdicts = [(item, f"{noun} {number}") for number, item in enumerate(task.items, 1)]
+    verdicts += [("tie", "tie")] if noun == "clip" else [("tie", "tie"), ("both bad", "both bad")]
     return [(value, label) for value, label in verdicts if value not in used]
 
 

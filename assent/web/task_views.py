@@ -5,14 +5,14 @@ from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from assent.config import field_docs
-from assent.feedback import default_question, to_values
+from assent.feedback import to_values
 from assent.labelling.assignments import Assignment
 from assent.labelling.users import User
 from assent.records import Feedback, Message, Prompt, Response, show_item, show_message
 from assent.registry import name_of, resolve
 from assent.segments import ENVIRONMENT, is_behaviour
 from assent.web.schemas import FormField, ItemView, MessageView, MyJudgement, TaskView
-from assent.web.text import Redactor, render_completion, render_item, render_turn, show_invisible
+from assent.web.text import Redactor, instruction_of, render_completion, render_item, render_turn, show_invisible
 from assent.web.workspace import Project
 
 DECIDED = "decided"
@@ -51,7 +51,7 @@ def _view_task(
     return TaskView(
         task=assignment.alias,
         kind=kind,
-        instruction=assignment.task.instruction or default_question(kind),
+        instruction=instruction_of(assignment.task, prompt),
         prompt=[_view_message(message, names) for message in prompt.messages if message.role != ENVIRONMENT],
         items=[_view_item(responses[item], prompt, names) for item in assignment.display_order],
         axes=axes if kind == "rating" else [],

@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 from itertools import count
 from typing import Any
 
-from assent.feedback import WrittenJudgement
-from assent.records import Judgement, Message, Prompt, Response, show_item, show_message
+from assent.feedback import WrittenJudgement, default_question, describe
+from assent.records import Judgement, Message, Prompt, Response, Task, show_item, show_message
 from assent.segments import ENVIRONMENT, is_behaviour
 
 TAGS = {
@@ -61,6 +61,25 @@ def render_item(response: Response, prompt: Prompt) -> str:
 def render_turns(prompt: Prompt) -> list[tuple[str, str]]:
     """Return (role, HTML) of the messages that people see: all but the one that names an environment."""
     return [(message.role, render_turn(message)) for message in prompt.messages if message.role != ENVIRONMENT]
+
+
+def noun_of(prompt: Prompt) -> str:
+    """Return what people see of the items of a task: a clip of an agent, or a response."""
+    return "clip" if is_behaviour(prompt) else "response"
+
+
+def instruction_of(task: Task, prompt: Prompt) -> str:
+    """Return the instruction of a task; the default question of its kind asks about clips if the items are clips."""
+    question = default_question(task.kind)
+    if task.instruction not in ("", question):
+        return task.instruction
+    return question.replace("answer", "clip") if is_behaviour(prompt) else question
+
+
+def summary_of(judgement: Judgement, task: Task, prompt: Prompt) -> str:
+    """Return a judgement in words; items are named by what they are and their position in the task."""
+    summary = describe(judgement, task)
+    return summary.replace("response", noun_of(prompt)) if judgement.items else summary
 
 
 def text_of(judgement: Judgement) -> str:

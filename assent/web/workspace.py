@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import sqlalchemy as sa
+
 from assent.config import override, read_recipe
 from assent.config import settings as config_settings
 from assent.errors import AssentError, did_you_mean
@@ -17,8 +19,10 @@ from assent.labelling.queue import TaskQueue
 from assent.labelling.settings import change_setting, read_settings
 from assent.records import utc_now
 from assent.run import Run, Setup, open_store
-from assent.store import backups
+from assent.segments import is_behaviour
+from assent.store import backups, schema
 from assent.store.database import Store
+from assent.store.rows import row_to_prompt
 
 GUIDELINES = """\
 Read the whole prompt, then every response, before you choose.
@@ -28,6 +32,10 @@ Truth counts more than polish, and polish more than length.
 * Say **tie** when you could as well toss a coin, and **both bad** when neither should be sent.
 * A response that is harmful, makes things up, refuses without need, is in the wrong language or gives away private \
 data gets a flag, whatever your judgement is.
+"""
+GUIDELINES_FOR_CLIPS = """\
+Watch every clip to its end: the better one comes closer to the task. \
+Say **tie** when they are equally good, and **cannot tell** when you do not understand what you see.
 """
 DEFAULTS: Mapping[str, Any] = {
     "guidelines": GUIDELINES,
@@ -51,6 +59,8 @@ DEFAULTS: Mapping[str, Any] = {
     ],
     "completion": 0,
 }
+DEFAULTS_FOR_CLIPS = {**DEFAULTS, "guidelines": GUIDELINES_FOR_CLIPS, "flags": [], "axes": ["quality"]}
+"""Those of a run whose first prompt is an environment."""
 
 
 class UnknownRun(AssentError):
@@ -81,7 +91,10 @@ class Project:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Guidelines, flags, axes and the like: the stored values over the defaults."""
-        return {**DEFAULTS, **read_settings(self.store)}
+        with self.store.reading() as connection:
+            first = connection.execute(sa.select(schema.prompts).order_by(schema.prompts.c.seq).limit(1)).first()
+        is_about_clips = first is not None and is_behaviour(row_to_prompt(first))
+        return {**(DEFAULTS_FOR_CLIPS if is_about_clips else DEFAULTS), **read_settings(self.store)}
 
     def completion_code(self, user: str) -> str:
         """Return the code that proves to a crowd platform that this user has done the required judgements."""

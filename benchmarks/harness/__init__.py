@@ -101,8 +101,8 @@ class Benchmark:
             if not has_time_for_round(turn, time.monotonic() - start, 60 * flags.minutes):
                 print(f"  no time for more than {turn} of {flags.rounds} rounds: --minutes gives more", file=sys.stderr)
                 break
-            assent_rounds.append(_run_side("assent", [sys.executable, sys.argv[0], "--assent", work], turn))
-            peer_rounds.append(_run_side("peer", [str(python), str(ROOT / "peers" / self.peer), work], turn))
+            assent_rounds.append(run_side("assent", [sys.executable, sys.argv[0], "--assent", work], turn))
+            peer_rounds.append(run_side("peer", [str(python), str(ROOT / "peers" / self.peer), work], turn))
         rounds = [
             self.compare(a["results"], b["results"], dtype) for a, b in zip(assent_rounds, peer_rounds, strict=True)
         ]
@@ -159,7 +159,7 @@ def append_result(line: Mapping[str, Any], device: str) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _run_side(name: str, command: list[str], turn: int) -> dict[str, Any]:
+def run_side(name: str, command: list[str], turn: int) -> dict[str, Any]:
     """Run a side and return what it reports.
 
     Raises:

@@ -1,23 +1,25 @@
-"""What an agent does after training: clips of episodes from seeds that it never trained on, as strips of frames."""
+"""What an agent does after training: clips of episodes from seeds that it never trained on, as films and strips."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from markupsafe import Markup
 
-from assent.clips import draw_clip, draw_strip
+from assent.clips import draw_clip, draw_film, draw_strip
 from assent.errors import AssentError
 from assent.report.data import ReportData
 from assent.report.rounds import Result
 from assent.segments import environment_prompt
 
 
-class Strip(NamedTuple):
+class EpisodeClip(NamedTuple):
     """A clip of one episode."""
 
     title: str
-    drawing: Markup
-    """An SVG element; empty: the clip cannot be drawn here."""
+    film: Markup
+    """An SVG element that plays; empty: the clip cannot be drawn here."""
+    strip: Markup
+    """The same as frames side by side."""
     reason: str
     """Why it cannot be drawn."""
 
@@ -44,14 +46,15 @@ def _describe(name: str, result: Result, metrics: Sequence[Mapping[str, Any]]) -
         "before": lines[0]["true_return"] if lines else None,
         "after": result["true_return"],
         "correlation": lines[-1].get("correlation") if lines and result["comparisons"] else None,
-        "strips": [_strip(clip) for clip in result["clips"]],
+        "clips": [_draw(clip) for clip in result["clips"]],
     }
 
 
-def _strip(clip: Mapping[str, Any]) -> Strip:
+def _draw(clip: Mapping[str, Any]) -> EpisodeClip:
     title = f"{clip['title']}: true return {clip['true_return']:.0f}"
     prompt = environment_prompt(clip["environment"], clip["settings"], clip["seed"], "")
     try:
-        return Strip(title, Markup(draw_strip(draw_clip(prompt, clip["segment"]))), "")
+        drawn = draw_clip(prompt, clip["segment"])
+        return EpisodeClip(title, Markup(draw_film(drawn)), Markup(draw_strip(drawn)), "")
     except AssentError as error:
-        return Strip(title, Markup(), str(error))
+        return EpisodeClip(title, Markup(), Markup(), str(error))

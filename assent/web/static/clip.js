@@ -67,7 +67,7 @@ export function makePlayer(canvases) {
     const [left, bottom, right, top] = clip.view;
     const name = canvas.closest(".item")?.querySelector("h2")?.firstChild.textContent.trim();
     canvas.style.aspectRatio = `${right - left} / ${top - bottom}`;
-    canvas.setAttribute("aria-label", `Clip${name ? ` ${name}` : ""}, ${(clip.length / clip.fps).toFixed(1)} seconds`);
+    canvas.setAttribute("aria-label", `${name || "Clip"}, ${(clip.length / clip.fps).toFixed(1)} seconds`);
     clips.set(canvas, clip);
   }
   function fail(canvas, reason) {

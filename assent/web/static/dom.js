@@ -22,6 +22,10 @@ export function fill(node, html) {
   return node;
 }
 
+// What people see of a task's items: clips of an agent, or responses.
+export const nounOf = (task) => (task.is_clips ? "clip" : "response");
+export const capitalise = (word) => word[0].toUpperCase() + word.slice(1);
+
 export const letter = (index) => String.fromCharCode(65 + index);
 
 // The path below the host at which the server is reached: empty, or such as `/lab`.

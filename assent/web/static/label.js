@@ -1,6 +1,6 @@
 // The labelling page: a queue of tasks, one on the screen; its judgement is stored before the next task appears.
 import { help as clipHelp, load, makePlayer } from "./clip.js";
-import { base, el, fill, isTyping, keyOf, letter } from "./dom.js";
+import { base, capitalise, el, fill, isTyping, keyOf, letter, nounOf } from "./dom.js";
 import { Outbox, send } from "./outbox.js";
 import { signIn } from "./signin.js";
 import * as approval from "./kinds/approval.js";
@@ -160,7 +160,7 @@ async function show(item) {
   showFlags();
   updateButtons();
   main.scrollTop = 0;
-  $("#help-keys").replaceChildren(el("p", {}, (item.is_clips && kind.helpOnClips) || kind.help), item.is_clips ? el("p", {}, clipHelp) : "", el("p", {}, "Enter: submit. S: skip. U: undo your last judgement or skip. V: show the source text. E: edit the better response. W: write a comment. G: guidelines. F, then 1, 2, …: set the first flag, the second, … Ctrl+Enter submits while you write."));
+  $("#help-keys").replaceChildren(el("p", {}, (item.is_clips && kind.helpOnClips) || kind.help), el("p", {}, item.is_clips ? clipHelp : "V: show the source text. E: edit the better response."), el("p", {}, "Enter: submit. S: skip. U: undo your last judgement or skip. W: write a comment. G: guidelines. F, then 1, 2, …: set the first flag, the second, … Ctrl+Enter submits while you write."));
   const text = $("#control textarea");
   if (text && !matchMedia("(pointer: coarse)").matches) text.focus();
   else main.focus({ preventScroll: true });
@@ -185,10 +185,12 @@ function showPrompt(messages) {
 }
 
 function showItems(item, kind) {
+  const noun = capitalise(nounOf(item));
+  $("#items").setAttribute("aria-label", `${noun}s`);
   $("#items").className = `n${Math.min(item.items.length, 9)}${item.is_clips ? " clips" : ""}`;
   $("#items").append(...item.items.map((response, i) => {
     const text = el("div", { class: "text", lang: "", dir: "auto" });
-    const name = item.items.length === 1 ? "Response" : item.kind === "ranking" ? `Response ${i + 1}` : letter(i);
+    const name = item.items.length === 1 ? noun : item.kind === "ranking" ? `${noun} ${i + 1}` : item.is_clips ? `Clip ${letter(i)}` : letter(i);
     if (item.is_clips) fill(text, response.html);
     else if (kind.showsSource) showSource(text, response.text, name);
     else addTextView(text, response);
@@ -255,6 +257,7 @@ const isReady = () => current.control.isReady() && !current.player?.isBroken() &
 
 function updateButtons() {
   $("#submit").disabled = !isReady();
+  $("#source").hidden = current.item.is_clips;
   $("#edit").hidden = current.item.is_clips || !current.control.preferred();
 }
 

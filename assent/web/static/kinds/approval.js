@@ -1,5 +1,5 @@
 // Approval: a response is good enough, or not.
-import { el } from "../dom.js";
+import { el, nounOf } from "../dom.js";
 
 export const help = "J: approve. K: disapprove.";
 
@@ -15,7 +15,7 @@ export function makeControl(item, judgement, onChange) {
   }
   update();
   return {
-    node: el("div", { class: "scale", role: "group", "aria-label": "Is the response good enough" }, ...buttons),
+    node: el("div", { class: "scale", role: "group", "aria-label": `Is the ${nounOf(item)} good enough` }, ...buttons),
     handleKey: (key) => {
       const choice = choices.find(([name]) => name === key.toLowerCase());
       if (choice) set(choice[2]);

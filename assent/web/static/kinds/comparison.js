@@ -1,5 +1,5 @@
 // Comparison: which of two responses is better, and by how much. Keys on the left mean the response on the left.
-import { el } from "../dom.js";
+import { el, nounOf } from "../dom.js";
 
 const SCALE = [
   ["1", "A much", 0, 3], ["2", "A better", 0, 2], ["3", "A slightly", 0, 1],
@@ -36,7 +36,7 @@ export function makeControl(item, judgement, onChange) {
   }
   update();
   return {
-    node: el("div", { class: "scale", role: "group", "aria-label": item.is_clips ? "Which clip is better" : "Which response is better" }, ...buttons),
+    node: el("div", { class: "scale", role: "group", "aria-label": `Which ${nounOf(item)} is better` }, ...buttons),
     handleKey: (key) => {
       const step = scale.find(([name, , , , arrow]) => name === key || (arrow && arrow === ARROWS[key]));
       if (step) choose(step);

@@ -1,23 +1,24 @@
 // Ranking: press digits, best first; `=` ties the next response with the last, `0` ranks the rest as bad.
-import { el } from "../dom.js";
+import { capitalise, el, nounOf } from "../dom.js";
 
-export const help = "1 to 9: the next best response. =: tie the next one with the last. 0: the rest are bad. Backspace: remove the last one.";
+export const help = "1 to 9: the next best one. =: tie the next one with the last. 0: the rest are bad. Backspace: remove the last one.";
 
 export function makeControl(item, judgement, onChange) {
   let tiers = (judgement.tiers ?? []).map((tier) => [...tier]);
   let isTie = false;
+  const noun = nounOf(item), name = (i) => `${capitalise(noun)} ${i + 1}`;
   const list = el("ol", { class: "tiers", "aria-live": "polite" });
   const picks = item.items.map((_, i) =>
-    el("button", { type: "button", class: "pick", onclick: () => add(i) }, el("span", {}, `Response ${i + 1}`), el("kbd", {}, String(i + 1))));
+    el("button", { type: "button", class: "pick", onclick: () => add(i) }, el("span", {}, name(i)), el("kbd", {}, String(i + 1))));
   const tieButton = el("button", { type: "button", "aria-pressed": "false", onclick: () => toggleTie() }, "Tie with the last ", el("kbd", {}, "="));
   const rest = el("button", { type: "button", onclick: () => rankRest() }, "The rest are bad ", el("kbd", {}, "0"));
   const back = el("button", { type: "button", onclick: () => removeLast() }, "Remove the last ", el("kbd", {}, "⌫"));
   const placed = () => tiers.flat();
-  const number = (id) => item.items.findIndex((response) => response.id === id) + 1;
+  const index = (id) => item.items.findIndex((response) => response.id === id);
 
   function update() {
-    list.replaceChildren(...tiers.map((tier) => el("li", {}, tier.map((id) => `Response ${number(id)}`).join(" = "))));
-    if (!tiers.length) list.append(el("li", { class: "none" }, "Nothing ranked yet: press the number of the best response."));
+    list.replaceChildren(...tiers.map((tier) => el("li", {}, tier.map((id) => name(index(id))).join(" = "))));
+    if (!tiers.length) list.append(el("li", { class: "none" }, `Nothing ranked yet: press the number of the best ${noun}.`));
     picks.forEach((button, i) => (button.disabled = placed().includes(item.items[i].id)));
     tieButton.setAttribute("aria-pressed", isTie);
     tieButton.disabled = !tiers.length;
