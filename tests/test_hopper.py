@@ -216,13 +216,27 @@ def test_a_hard_landing_on_the_foot_is_no_fall() -> None:
     assert body > 0
 
 
-def test_features_are_the_observation_before_and_the_torques() -> None:
-    episodes = Hopper().begin([1, 2])
-    before = episodes.observations
-    transition = episodes.step(np.array([[0.5, -2.0, 3.0], [0.0, 0.0, 0.0]]))
-    assert np.array_equal(transition.features[:, :14], before)
-    assert np.array_equal(transition.features[0, 14:], np.array([0.5, -1.0, 1.0], dtype=np.float32))
-    assert before[0, :3] == pytest.approx([0.25, 0.0, 1.0], abs=2 * NOISE)
+def test_features_are_what_the_agent_sees_next() -> None:
+    """Unless it is stood up, which is no doing of the agent's."""
+    episodes = Hopper().begin([3])
+    assert episodes.observations[0, :3] == pytest.approx([0.25, 0.0, 1.0], abs=2 * NOISE)
+    for _ in range(200):
+        transition = episodes.step(np.zeros((1, 3)))
+        if not np.array_equal(transition.features, transition.observations):
+            break
+    assert transition.features[0, 15] == 1.0 and transition.observations[0, 15] == 0.0
+    assert transition.observations[0, 2] == pytest.approx(1.0, abs=NOISE)
+
+
+def test_agents_see_contacts() -> None:
+    episodes = Hopper().begin(range(4))
+    seen = set()
+    for action in random_actions(100, 4):
+        observations = episodes.step(action).observations
+        contacts = np.stack([episodes.posture.foot < 0, episodes.posture.body < 0], 1)
+        assert np.array_equal(observations[:, 14:] == 1.0, contacts)
+        seen |= set(map(tuple, contacts.tolist()))
+    assert len(seen) >= 3
 
 
 def test_drawing_shows_four_limbs_on_a_floor() -> None:

@@ -85,10 +85,13 @@ class Hopper:
 
     @property
     def observation_space(self) -> "Box":
-        """Height, sine and cosine of the torso, 3 joints, 6 velocities, and how far foot and body are off the floor."""
+        """Height, sine and cosine of the torso, 3 joints, 6 velocities, and clearance and contact of foot and body.
+
+        A contact is 1 on the floor and 0 above it: a reward that reads clearances alone learns that edge late.
+        """
         from gymnasium.spaces import Box
 
-        return Box(-np.inf, np.inf, (14,))
+        return Box(-np.inf, np.inf, (16,))
 
     @property
     def action_space(self) -> "Box":
@@ -132,7 +135,7 @@ class HopperEpisodes:
 
     @property
     def observations(self) -> NDArray[np.float32]:
-        """The observations of the agents, (N, 14)."""
+        """The observations of the agents, (N, 16)."""
         return self._observations
 
     @property
@@ -143,11 +146,9 @@ class HopperEpisodes:
         return Posture(-self._qpos[:, 2], clearance[:, 3].copy(), clearance[:, :2].min(1))
 
     def step(self, actions: NDArray[Any]) -> Transition:
-        """Apply torques to each for 16 ms; the reward model reads the observation before it, and the torques."""
-        torques = np.clip(np.asarray(actions, dtype=np.float64), -1, 1)
-        features = np.concatenate([self._observations, torques.astype(np.float32)], 1)
+        """Apply torques to each for 16 ms; the reward model reads the observation after it, before any is stood up."""
         before, start = self.posture, self._qpos[:, 0].copy()
-        self._ctrl[:] = torques
+        self._ctrl[:] = np.clip(np.asarray(actions, dtype=np.float64), -1, 1)
         self._batch.step(nstep=SUBSTEPS, stage=self._stage)
         after = self.posture
         if self._goal == "backflip":
@@ -157,6 +158,7 @@ class HopperEpisodes:
         self._takeoff = np.where(_is_airborne(after), self._takeoff, after.turn)
         self._steps_up = np.where(after.body < 0, 0, self._steps_up + 1)
         self._steps_down = np.where(self._steps_up >= STEADY, 0, self._steps_down + (after.body < 0))
+        features = self._observe()
         self._stand_up(np.flatnonzero(self._steps_down == PATIENCE))
         self._observations = self._observe()
         return Transition(self._observations, features, rewards.astype(np.float32))
@@ -194,7 +196,8 @@ class HopperEpisodes:
         posture, torso = self.posture, self._geom_xmat[:, 1]
         velocities = np.clip(self._qvel * VELOCITY_SCALES, -MAX_VELOCITY, MAX_VELOCITY)
         place = self._qpos[:, 1] - 1, torso[:, 2], torso[:, 8], *self._qpos[:, 3:].T
-        columns = (*place, *velocities.T, posture.foot, posture.body)
+        clearances = posture.foot, posture.body
+        columns = (*place, *velocities.T, *clearances, *(clearance < 0 for clearance in clearances))
         return np.stack(columns, 1).astype(np.float32)
 
 

@@ -70,10 +70,10 @@ def noun_of(prompt: Prompt) -> str:
 
 def instruction_of(task: Task, prompt: Prompt) -> str:
     """Return the instruction of a task; the default question of its kind asks about clips if the items are clips."""
+    if not is_behaviour(prompt):
+        return task.instruction or default_question(task.kind)
     question = default_question(task.kind)
-    if task.instruction not in ("", question):
-        return task.instruction
-    return question.replace("answer", "clip") if is_behaviour(prompt) else question
+    return question.replace("answer", "clip") if task.instruction in ("", question) else task.instruction
 
 
 def summary_of(judgement: Judgement, task: Task, prompt: Prompt) -> str:
