@@ -318,6 +318,8 @@ def _print_result(key: str, result: dict[str, Any], was_done: bool, folder: Path
         from assent.report.alarm import alarm_sentence
 
         print(f"  {alarm_sentence(key, probe)}")
+    if returns := result.get("true_return"):
+        print(f"  true return, the mean of {returns['n']} unseen episodes: {_number(returns['mean'])}")
 
 
 def _print_summary(folder: Path) -> None:

@@ -8,8 +8,9 @@ since the episode began; the environment computes the rest again.
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from assent.errors import AssentError
@@ -69,6 +70,16 @@ def environment_prompt(name: str, settings: Mapping[str, Any], seed: int, task: 
     content = json.dumps({"environment": name, "seed": seed, **settings}, sort_keys=True, separators=(",", ":"))
     messages = (Message(ENVIRONMENT, content), *((Message("user", task),) if task else ()))
     return Prompt(messages, source=name)
+
+
+def refuse_behaviour(folder: Path, prompts: Iterable[Prompt]) -> None:
+    """Keep prompts of behaviour from what reads texts.
+
+    Raises:
+        AssentError: there is such a prompt.
+    """
+    if any(map(is_behaviour, prompts)):
+        raise AssentError(f"{folder} holds clips of an agent, not texts: only 'assent control' trains on them")
 
 
 def is_behaviour(prompt: Prompt) -> bool:

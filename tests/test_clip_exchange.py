@@ -153,7 +153,11 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("evaluate", "trains an agent: 'assent control' measures it at its end, and 'assent report' shows it"),
         ("evaluate --policies control", "'assent control' measures it at its end"),
-        ("reward", "holds clips of an agent, not texts: 'assent control' trains their reward model itself"),
+        ("reward", "holds clips of an agent, not texts: only 'assent control' trains on them"),
+        ("kto", "holds clips of an agent, not texts"),
+        ("dpo", "holds clips of an agent, not texts"),
+        ("generate", "holds clips of an agent, not texts"),
+        ("ppo --rewards conciseness_rubric", "holds clips of an agent, not texts"),
         ("label", "holds no responses to label; name clips by their rollout, such as --policy control#0"),
         ("label --policy control#0 --kind correction", "nobody can write a clip"),
         ("label --policy control#0 --num-tasks 2 --acquisition entropy", "'assent label' draws clips at random"),

@@ -16,6 +16,7 @@ from assent.protocols import Generator
 from assent.records import Prompt, Response, content_id
 from assent.run import Run
 from assent.seeds import Purpose, derive
+from assent.segments import refuse_behaviour
 from assent.split import split
 from assent.training.batching import chunks
 from assent.training.distributed import on_rank0
@@ -121,9 +122,10 @@ def load_prompts(
         apply_chat_template: give a plain prompt to a chat model as a user's turn; false: let it continue the text.
 
     Raises:
-        AssentError: the file has no prompts, or some that are too long.
+        AssentError: the file has no prompts, or some that are too long; or the run has clips of an agent.
     """
     if not path and (stored := on_rank0(lambda: list(run.store.prompts()))):
+        refuse_behaviour(run.folder, stored)
         return prompts_within_context(stored, policy, max_new_tokens)
     result = read_file(path or DEMO_PROMPTS)
     if result.skipped:

@@ -10,6 +10,7 @@ from assent.models.tokenizer import ChatTokenizer
 from assent.preferences.convert import standardise, to_examples
 from assent.records import Example, Feedback, Preference, Purpose, RankedCompletions, ScoredCompletion, Task
 from assent.run import Run
+from assent.segments import refuse_behaviour
 from assent.split import Split, split
 from assent.training.left_out import LeftOut
 from assent.training.preferences import BatchSpec, PromptGroup, group_by_prompt
@@ -45,9 +46,10 @@ def load_preferences(run: Run, tokenizer: ChatTokenizer, max_tokens: int, spec: 
         spec: the kinds of feedback that the objective reads.
 
     Raises:
-        AssentError: no training data is left; the message says why.
+        AssentError: the judgements are of clips, or no training data is left; the message says why.
     """
     feedback, _, sides, all_examples = read_judgements(run)
+    refuse_behaviour(run.folder, (example.prompt for example in all_examples))
     _warn_of_simulated(feedback)
     examples = [example for example in all_examples if isinstance(example, spec.example_types)]
     usable: list[PreferenceExample] = [

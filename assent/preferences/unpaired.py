@@ -11,6 +11,7 @@ from assent.models.tokenizer import ChatTokenizer
 from assent.preferences.convert import load_examples
 from assent.records import Completion, Example, Preference, Prompt, RankedCompletions, ScoredCompletion
 from assent.run import Run
+from assent.segments import refuse_behaviour
 from assent.split import split
 from assent.training.left_out import LeftOut
 
@@ -57,13 +58,15 @@ def load_unpaired(run: Run, tokenizer: ChatTokenizer, max_tokens: int) -> Unpair
         max_tokens: longer completions, with their prompt, are left out and counted.
 
     Raises:
-        AssentError: no training data is left.
+        AssentError: the judgements are of clips, or no training data is left.
     """
     weights = annotator_weights(run.store) if run.setup.weight_annotators else None
     left_out = LeftOut()
     prompts: dict[str, Prompt] = {}
     votes_by_prompt: dict[str, Votes] = {}
-    for example in load_examples(run.store, weights):
+    examples = load_examples(run.store, weights)
+    refuse_behaviour(run.folder, (example.prompt for example in examples))
+    for example in examples:
         for verdicts in _to_verdicts(example):
             for ids, vote in _encode(example.prompt, verdicts, tokenizer, max_tokens, left_out):
                 prompts[example.prompt.id] = example.prompt

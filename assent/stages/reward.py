@@ -30,7 +30,6 @@ from assent.protocols import RewardObjective
 from assent.registry import name_of
 from assent.run import BASE, Run
 from assent.seeds import named_rng
-from assent.segments import is_behaviour
 from assent.stage_names import objectives_of
 from assent.training.batching import count_steps, select_batch
 from assent.training.distributed import all_gather, on_rank0
@@ -70,10 +69,6 @@ class Reward(TrainingStage):
     training: Training = Training(lr=9e-6)
 
     def __call__(self, run: Run, key: str) -> dict[str, Any]:
-        if any(map(is_behaviour, run.store.prompts())):
-            raise AssentError(
-                f"{run.folder} holds clips of an agent, not texts: 'assent control' trains their reward model itself"
-            )
         if self.members == 1:
             state, data = self._fit(run, key, 0)
             result = self._evaluate(run, key, [state.loaded], data)
