@@ -20,7 +20,7 @@ pytest := $(python) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-re
 peers := $(patsubst benchmarks/peers/%.txt,$(VENV)/peers/%/.ready,$(wildcard benchmarks/peers/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs bench experiments clean
+.PHONY: help demo backflip test test-all lint docs bench experiments clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ demo: $(VENV)/.package $(VENV)/.model ## run the whole loop, first on a tiny mod
 	$(VENV)/bin/assent run examples/tiny.toml --control
 	@echo "2 of 2: a language model of 135M parameters"
 	$(VENV)/bin/assent demo
+
+backflip: $(VENV)/.control ## let a hopper learn backflips from comparisons of clips, and show it in a report
+	$(VENV)/bin/assent run examples/backflip.toml
+	@echo "open runs/backflip/report.html to watch it"
 
 test: $(VENV)/.development $(VENV)/.model $(VENV)/.transformers4 ## run the tests under ten seconds
 	$(pytest) -m 'not slow'
@@ -106,6 +110,10 @@ $(VENV)/peers/%/.ready: benchmarks/peers/%.txt constraints.txt | $(python)
 $(VENV)/.package: pyproject.toml constraints.txt $(VENV)/.torch
 	$(install) --editable .
 	@touch $@
+
+$(VENV)/.control: pyproject.toml constraints.txt $(VENV)/.torch
+	$(install) --editable '.[control]'
+	@touch $(VENV)/.package $@
 
 $(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
 	$(install) --editable '.[test,lint]'

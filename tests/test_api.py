@@ -28,7 +28,7 @@ OPENINGS = README.parent / "examples" / "openings.jsonl"
 
 
 def test_readme_lines_train_and_evaluate_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    lines, _ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len([line for line in lines.splitlines() if line.strip()]) < 10
     model = tiny.make(tmp_path / "runs" / "tiny" / "pretrain", chat=False)
     (tmp_path / "examples").mkdir()

@@ -1,5 +1,6 @@
 """RLHF with agents: an environment and comparisons of clips in place of prompts; train, evaluate, predict."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import gymnasium
 from assent.control.agent import Agent
 from assent.control.trainer import FIRST_MEASURED_SEED
 
+README = Path(__file__).parent.parent / "README.md"
 LABELS = {"labels": 20, "session": 4, "reward_epochs": 3}
 STEPS: dict[str, Any] = {"steps": 4000, "episodes": 4, "evaluation_episodes": 2}
 """Five rollouts of four episodes of 200 steps."""
@@ -37,6 +39,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RLHF:
 
 
 # Train, evaluate, predict
+
+
+def test_readme_lines_train_and_evaluate_an_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, lines = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len([line for line in lines.splitlines() if line.strip()]) < 10
+    monkeypatch.chdir(tmp_path)
+    smaller = lines.replace("labels=200", "labels=40").replace("steps=100_000", "steps=6_400")
+    assert smaller != lines
+    exec(smaller, {})
+    assert "'n': 64" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "agent" / "control" / "agent.safetensors").exists()
 
 
 def test_agent_trains_on_comparisons_of_clips(trained: RLHF) -> None:
