@@ -221,9 +221,10 @@ def load_model() -> Any:
 def backflip_rewards(before: Posture, after: Posture, takeoff: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the true rewards of a step for backflips, (N,), in rad/s: a turn in the air earns 393.
 
-    In the air the net backward turn since the last contact counts, up to one turn. On the floor a forward turn costs
-    as much as a backward turn in the air earns, so that swinging to and fro earns nothing; a backward turn earns a
-    fifth; a torso that is not upright costs. A fall costs more than a turn earns.
+    In the air the net backward turn since the last contact counts; what goes beyond one turn costs as much again. On
+    the floor a forward turn costs as much as a backward turn in the air earns, so that swinging to and fro earns
+    nothing; a backward turn earns a fifth; a torso that is not upright costs, upside down as much as a fall. A fall
+    costs more than a turn earns.
 
     Args:
         before: of N hoppers before the step.
@@ -231,10 +232,16 @@ def backflip_rewards(before: Posture, after: Posture, takeoff: NDArray[np.float6
         takeoff: turns at their last contact, (N,).
     """
     rate = (after.turn - before.turn) / DT
-    air = (np.minimum(after.turn - takeoff, TURN) - np.minimum(before.turn - takeoff, TURN)) / DT
+    air = (_worth(after.turn - takeoff) - _worth(before.turn - takeoff)) / DT
     forward = np.minimum(rate, 0)
-    foot = forward + 0.2 * np.clip(rate, 0, MAX_BACKWARD) - 2 * (1 - np.cos(after.turn))
+    lean = (1 - np.cos(after.turn)) / 2 * FALL_COST / PATIENCE
+    foot = forward + 0.2 * np.clip(rate, 0, MAX_BACKWARD) - lean
     return np.select([after.body < 0, after.foot < 0], [forward - FALL_COST / PATIENCE, foot], air)
+
+
+def _worth(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what turns in one flight are worth, in rad: all until one whole turn, and then less and less."""
+    return TURN - np.abs(TURN - turns)
 
 
 def forward_rewards(after: Posture, speed: NDArray[np.float64]) -> NDArray[np.float64]:
