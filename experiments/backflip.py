@@ -117,7 +117,8 @@ def draw_episode(agent: Agent) -> str:
     assert isinstance(clip, ShapeClip)
     film = draw_film(ShapeClip(clip.fps / 2, clip.frames[::2]))
     colours = "<style>.clip-ink{color:#57606a}.clip-accent{color:#2a6fbb}.clip-muted{color:#b0b6bc}</style>"
-    return film.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace("<style>", f"{colours}<style>", 1)
+    document = film.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" width="320"', 1)
+    return document.replace("<style>", f"{colours}<style>", 1)
 
 
 def print_table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:

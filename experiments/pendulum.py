@@ -33,7 +33,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of each arm; the last three are negative controls."""
 TARGET = -250.0
-"""The least median return of `comparisons`; imitation 1.0.1 publishes -374 for its own set-up."""
+"""The least median return of `comparisons`."""
 
 
 def main() -> None:
