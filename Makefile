@@ -62,6 +62,7 @@ experiments: $(VENV)/.bench $(VENV)/.model ## run over-optimisation (half an hou
 	$(python) experiments/pendulum.py
 	$(python) experiments/trading.py
 	$(python) experiments/backflip.py
+	$(python) experiments/atari.py
 	$(python) experiments/truthfulness.py
 	$(python) experiments/calibration.py --control
 
@@ -120,7 +121,7 @@ $(VENV)/.development: pyproject.toml constraints.txt $(VENV)/.torch
 	@touch $(VENV)/.package $@
 
 $(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.torch
-	$(install) --editable '.[bench,control]'
+	$(install) --editable '.[bench,atari]'
 	@touch $(VENV)/.package $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch
