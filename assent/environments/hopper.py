@@ -159,8 +159,9 @@ class HopperEpisodes:
         self._steps_up = np.where(after.body < 0, 0, self._steps_up + 1)
         self._steps_down = np.where(self._steps_up >= STEADY, 0, self._steps_down + (after.body < 0))
         features = self._observe()
-        self._stand_up(np.flatnonzero(self._steps_down == PATIENCE))
-        self._observations = self._observe()
+        lying = np.flatnonzero(self._steps_down == PATIENCE)
+        self._stand_up(lying)
+        self._observations = self._observe() if lying.size else features
         return Transition(self._observations, features, rewards.astype(np.float32))
 
     def draw(self, index: int) -> Drawing:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
-from tutorial import BROWSERS, DOCS, PICTURES, join, read_until, started
+from tutorial import BROWSERS, DOCS, PICTURES, join, read_until, started, take_on_phone
 
 RUN = Path("runs/mine")
 RECIPE = "examples/backflip.toml"
@@ -44,27 +44,15 @@ def compare(page: Page, count: int) -> None:
         left, right = (turned_back(clips[item].json()) for item in items)
         page.keyboard.press("ArrowLeft" if left > right else "ArrowRight")
         if number == count // 2:
-            take_pictures(page)
+            page.wait_for_timeout(600)  # the clips play on
+            page.screenshot(path=PICTURES / "clips.png")
+            take_on_phone(page, "clips-phone.png")
         page.keyboard.press("Enter")
         page.wait_for_function(
             "items => [...document.querySelectorAll('#items .item')].map(node => node.dataset.item).join() !== items",
             arg=",".join(items),
         )
     print(f"{count} comparisons in {time.monotonic() - start:.0f} s")
-
-
-def take_pictures(page: Page) -> None:
-    """Take the page as it is, and at the width of a phone in the dark theme."""
-    size = page.viewport_size
-    assert size
-    page.wait_for_timeout(600)
-    page.screenshot(path=PICTURES / "clips.png")
-    page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(600)
-    page.screenshot(path=PICTURES / "clips-phone.png")
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size(size)
 
 
 def main() -> None:

@@ -107,14 +107,14 @@ def label(page: Page, folder: Path) -> None:
     print(f"{count} comparisons answered")
 
 
-def take_on_phone(page: Page) -> None:
+def take_on_phone(page: Page, name: str = "tutorial-phone.png") -> None:
     """Take a picture of the page at the width of a phone, in the dark theme."""
     size = page.viewport_size
     assert size
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 940})
     page.wait_for_timeout(300)
-    page.screenshot(path=PICTURES / "tutorial-phone.png")
+    page.screenshot(path=PICTURES / name)
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(size)
 
